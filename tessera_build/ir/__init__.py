@@ -1,0 +1,1 @@
+"""The four intermediate representations (graph, schedule, tile, target) and what they share (core, machine)."""

@@ -1,0 +1,317 @@
+"""Symbolic dimensions: integer polynomials over named symbols, with floor division, modulo, min and max as atoms.
+
+Takes integers and names; gives canonical expressions (equal content, equal text, equal hash) that can be evaluated,
+substituted, bounded, printed and parsed. Invariant: a constant expression is always a plain `int`, so `Extent` values
+compare by `==` whatever way they were built.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Union
+
+Monomial = tuple[tuple["Atom", int], ...]
+Range = tuple[int | None, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """A symbol (`function == ""`) or a function of two expressions: floordiv, mod, min, max."""
+
+    function: str
+    name: str = ""
+    left: Extent = 0
+    right: Extent = 0
+
+    def __str__(self) -> str:
+        return self.name if not self.function else f"{self.function}({self.left}, {self.right})"
+
+
+@dataclass(frozen=True, slots=True)
+class Dim:
+    """A non-constant polynomial: terms sorted by their text, coefficients never zero. Build with `symbol` and operators."""
+
+    terms: tuple[tuple[Monomial, int], ...]
+
+    def __add__(self, other: Extent) -> Extent:
+        total = dict(self.terms)
+        for monomial, coefficient in terms_of(other):
+            total[monomial] = total.get(monomial, 0) + coefficient
+        return _from_terms(total)
+
+    def __radd__(self, other: int) -> Extent:
+        return self + other
+
+    def __neg__(self) -> Extent:
+        return self * -1
+
+    def __sub__(self, other: Extent) -> Extent:
+        return self + other * -1
+
+    def __rsub__(self, other: int) -> Extent:
+        return self * -1 + other
+
+    def __mul__(self, other: Extent) -> Extent:
+        total: dict[Monomial, int] = {}
+        for left, a in self.terms:
+            for right, b in terms_of(other):
+                monomial = _times(left, right)
+                total[monomial] = total.get(monomial, 0) + a * b
+        return _from_terms(total)
+
+    def __rmul__(self, other: int) -> Extent:
+        return self * other
+
+    def __floordiv__(self, other: Extent) -> Extent:
+        return floordiv(self, other)
+
+    def __mod__(self, other: Extent) -> Extent:
+        return mod(self, other)
+
+    def __str__(self) -> str:
+        text = ""
+        for monomial, coefficient in self.terms:
+            sign = "-" if coefficient < 0 else ("+" if text else "")
+            text += sign + _term_text(monomial, abs(coefficient))
+        return text
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """Names of all symbols in the expression."""
+        found: set[str] = set()
+        for monomial, _ in self.terms:
+            for atom, _power in monomial:
+                found |= {atom.name} if not atom.function else symbols_of(atom.left) | symbols_of(atom.right)
+        return frozenset(found)
+
+
+Extent = Union[int, Dim]
+
+
+def _term_text(monomial: Monomial, coefficient: int) -> str:
+    factors = [str(atom) for atom, power in monomial for _ in range(power)]
+    if coefficient != 1 or not factors:
+        factors.insert(0, str(coefficient))
+    return "*".join(factors)
+
+
+def _times(left: Monomial, right: Monomial) -> Monomial:
+    powers = dict(left)
+    for atom, power in right:
+        powers[atom] = powers.get(atom, 0) + power
+    return tuple(sorted(powers.items(), key=lambda item: str(item[0])))
+
+
+def _from_terms(total: Mapping[Monomial, int]) -> Extent:
+    kept = [(m, c) for m, c in total.items() if c]
+    if not kept:
+        return 0
+    if len(kept) == 1 and kept[0][0] == ():
+        return kept[0][1]
+    return Dim(tuple(sorted(kept, key=lambda t: (t[0] == (), _term_text(t[0], 1)))))
+
+
+def terms_of(extent: Extent) -> tuple[tuple[Monomial, int], ...]:
+    """The polynomial's terms; a constant is one term with the empty monomial, zero has none."""
+    if isinstance(extent, Dim):
+        return extent.terms
+    return (((), extent),) if extent else ()
+
+
+def symbol(name: str) -> Dim:
+    """The dimension called `name`, an identifier."""
+    if not name.isidentifier():
+        raise ValueError(f"dimension name {name!r} is not an identifier")
+    return Dim(((((Atom("", name), 1),), 1),))
+
+
+def _atom(function: str, left: Extent, right: Extent) -> Dim:
+    return Dim(((((Atom(function, "", left, right), 1),), 1),))
+
+
+def floordiv(left: Extent, right: Extent) -> Extent:
+    """left // right, split over the terms that divide exactly; `right` must be positive."""
+    if isinstance(left, int) and isinstance(right, int):
+        return left // right
+    if right == 1:
+        return left
+    if left == right:
+        return 1
+    whole, rest = _split_multiples(left, right)
+    if rest == 0 or (isinstance(rest, int) and isinstance(right, int)):
+        return whole + (rest // right if isinstance(rest, int) and isinstance(right, int) else 0)
+    return whole + _atom("floordiv", rest, right)
+
+
+def _split_multiples(left: Extent, right: Extent) -> tuple[Extent, Extent]:
+    """Write left = whole * right + rest for the terms of `left` that are multiples of a single-term `right`."""
+    divisor = terms_of(right)
+    if len(divisor) != 1:
+        return 0, left
+    (monomial, coefficient), whole, rest = divisor[0], 0, 0
+    for term, c in terms_of(left):
+        quotient = _monomial_quotient(term, monomial)
+        piece = _from_terms({term: c})
+        if quotient is None or (c % coefficient and quotient != ()):
+            rest = rest + piece
+        else:
+            whole = whole + _from_terms({quotient: c // coefficient})
+            rest = rest + _from_terms({term: c % coefficient})
+    return whole, rest
+
+
+def _monomial_quotient(term: Monomial, divisor: Monomial) -> Monomial | None:
+    powers = dict(term)
+    for atom, power in divisor:
+        if powers.get(atom, 0) < power:
+            return None
+        powers[atom] -= power
+    return tuple((a, p) for a, p in sorted(powers.items(), key=lambda item: str(item[0])) if p)
+
+
+def mod(left: Extent, right: Extent) -> Extent:
+    """left modulo right, `right` positive; multiples of `right` drop out."""
+    if isinstance(left, int) and isinstance(right, int):
+        return left % right
+    _, rest = _split_multiples(left, right)
+    if isinstance(rest, int) and isinstance(right, int):
+        return rest % right
+    return rest if rest == 0 else _atom("mod", rest, right)
+
+
+def maximum(left: Extent, right: Extent) -> Extent:
+    """The larger of two extents."""
+    if isinstance(left, int) and isinstance(right, int):
+        return max(left, right)
+    difference = left - right
+    if isinstance(difference, int):
+        return left if difference >= 0 else right
+    return _atom("max", *sorted((left, right), key=str))
+
+
+def minimum(left: Extent, right: Extent) -> Extent:
+    """The smaller of two extents."""
+    if isinstance(left, int) and isinstance(right, int):
+        return min(left, right)
+    difference = left - right
+    if isinstance(difference, int):
+        return right if difference >= 0 else left
+    return _atom("min", *sorted((left, right), key=str))
+
+
+_FUNCTIONS: dict[str, Callable[[Extent, Extent], Extent]] = {
+    "floordiv": floordiv,
+    "mod": mod,
+    "min": minimum,
+    "max": maximum,
+}
+
+
+def symbols_of(extent: Extent) -> frozenset[str]:
+    """Names of the symbols in `extent`."""
+    return extent.symbols if isinstance(extent, Dim) else frozenset()
+
+
+def substitute(extent: Extent, values: Mapping[str, Extent]) -> Extent:
+    """`extent` with the named symbols replaced; the rest stay symbolic."""
+    if isinstance(extent, int) or not extent.symbols & values.keys():
+        return extent
+    total: Extent = 0
+    for monomial, coefficient in extent.terms:
+        product: Extent = coefficient
+        for atom, power in monomial:
+            for _ in range(power):
+                product = product * _substitute_atom(atom, values)
+        total = total + product
+    return total
+
+
+def _substitute_atom(atom: Atom, values: Mapping[str, Extent]) -> Extent:
+    if not atom.function:
+        return values.get(atom.name, symbol(atom.name))
+    return _FUNCTIONS[atom.function](substitute(atom.left, values), substitute(atom.right, values))
+
+
+def evaluate(extent: Extent, values: Mapping[str, int]) -> int:
+    """The integer value of `extent`; raises `KeyError` when a symbol has no value."""
+    result = substitute(extent, dict(values))
+    if isinstance(result, int):
+        return result
+    raise KeyError(", ".join(sorted(result.symbols)))
+
+
+def bounds(extent: Extent, ranges: Mapping[str, Range]) -> Range:
+    """Inclusive lower and upper bound of `extent` (None: unbounded) given its symbols' ranges, by interval arithmetic."""
+    low: int | None = 0
+    high: int | None = 0
+    for monomial, coefficient in terms_of(extent):
+        term: Range = (coefficient, coefficient)
+        for atom, power in monomial:
+            for _ in range(power):
+                term = _range_product(term, _atom_range(atom, ranges))
+        low = None if low is None or term[0] is None else low + term[0]
+        high = None if high is None or term[1] is None else high + term[1]
+    return low, high
+
+
+def _atom_range(atom: Atom, ranges: Mapping[str, Range]) -> Range:
+    if not atom.function:
+        return ranges.get(atom.name, (None, None))
+    left, right = bounds(atom.left, ranges), bounds(atom.right, ranges)
+    if atom.function == "mod":
+        return 0, None if right[1] is None else right[1] - 1
+    if atom.function == "floordiv":
+        divisor = right[0] if right[0] == right[1] else None
+        low, high = left
+        if divisor:
+            return None if low is None else low // divisor, None if high is None else high // divisor
+        return (0 if low is not None and low >= 0 else None), high
+    pick = min if atom.function == "min" else max
+    ends = [None if a is None or b is None else pick(a, b) for a, b in zip(left, right, strict=True)]
+    return ends[0], ends[1]
+
+
+def _range_product(left: Range, right: Range) -> Range:
+    (a, b), (c, d) = left, right
+    if a is not None and a >= 0 and c is not None and c >= 0:
+        return a * c, None if b is None or d is None else b * d
+    if a is None or b is None or c is None or d is None:
+        if a is not None and b is not None and b <= 0 and c is not None and c >= 0:
+            return None, b * c
+        return None, None
+    corners = (a * c, a * d, b * c, b * d)
+    return min(corners), max(corners)
+
+
+def parse_extent(text: str) -> Extent:
+    """Read what `str` of an extent printed; raises `ValueError` on anything else."""
+    try:
+        return _from_ast(ast.parse(text, mode="eval").body)
+    except SyntaxError as error:
+        raise ValueError(f"{text!r} is not a dimension expression") from error
+
+
+def _from_ast(node: ast.expr) -> Extent:
+    match node:
+        case ast.Constant(value=int(value)):
+            return value
+        case ast.Name(id=name):
+            return symbol(name)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return _from_ast(operand) * -1
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _from_ast(left) + _from_ast(right)
+        case ast.BinOp(left=left, op=ast.Sub(), right=right):
+            return _from_ast(left) - _from_ast(right)
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            return _from_ast(left) * _from_ast(right)
+        case ast.BinOp(left=left, op=ast.FloorDiv(), right=right):
+            return floordiv(_from_ast(left), _from_ast(right))
+        case ast.BinOp(left=left, op=ast.Mod(), right=right):
+            return mod(_from_ast(left), _from_ast(right))
+        case ast.Call(func=ast.Name(id=name), args=[left, right]) if name in _FUNCTIONS:
+            return _FUNCTIONS[name](_from_ast(left), _from_ast(right))
+        case _:
+            raise ValueError(f"{ast.unparse(node)!r} is not a dimension expression")

@@ -1,0 +1,98 @@
+"""Reflection over node classes: which fields are operands, results, regions or attributes.
+
+Takes any `Node`; gives its `Generic` form (name, operands, results, attributes, regions), the one door through which
+text, hashing and rewriting see nodes. Invariant: `from_generic(to_generic(node))` rebuilds an equal node.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+
+from tessera_build.ir.core.node import Node, Region
+
+Role = Literal["use", "uses", "optional_use", "def", "defs", "region", "regions", "attribute"]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a node class: its name, its role in the generic form and its Python type."""
+
+    name: str
+    role: Role
+    annotation: object
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Generic:
+    """A node without its class: MLIR's generic operation."""
+
+    name: str
+    operands: tuple[int, ...]
+    results: tuple[int, ...]
+    attributes: Mapping[str, object]
+    regions: tuple[Region, ...]
+
+
+@functools.cache
+def fields_of(cls: type[Node]) -> tuple[Field, ...]:
+    """The fields of a node class with their roles, in declaration order."""
+    hints = get_type_hints(cls, include_extras=True)
+    return tuple(Field(f.name, _role(hints[f.name]), hints[f.name]) for f in fields(cls))
+
+
+def _role(annotation: object) -> Role:
+    if get_origin(annotation) is Annotated:
+        return get_args(annotation)[1]
+    if annotation is Region:
+        return "region"
+    inner = get_args(annotation)
+    if get_origin(annotation) is tuple and inner[1:] == (Ellipsis,):
+        role = _role(inner[0])
+        return {"use": "uses", "def": "defs", "region": "regions"}.get(role, "attribute")  # type: ignore[return-value]
+    if type(None) in inner and any(get_origin(i) is Annotated for i in inner):
+        return "optional_use"
+    return "attribute"
+
+
+@functools.cache
+def name_of(cls: type[Node]) -> str:
+    """The node's name in text: its dialect and its class name in snake case."""
+    return f"{cls.dialect}.{re.sub(r'(?<!^)(?=[A-Z])', '_', cls.__name__).lower()}"
+
+
+def uses_of(node: Node) -> tuple[int, ...]:
+    """Values that the node itself reads (not those its regions read)."""
+    found: list[int] = []
+    for f in fields_of(type(node)):
+        value = getattr(node, f.name)
+        if f.role == "use" or (f.role == "optional_use" and value is not None):
+            found.append(value)
+        elif f.role == "uses":
+            found.extend(value)
+    return tuple(found)
+
+
+def defs_of(node: Node) -> tuple[int, ...]:
+    """Values that the node defines."""
+    found: list[int] = []
+    for f in fields_of(type(node)):
+        if f.role == "def":
+            found.append(getattr(node, f.name))
+        elif f.role == "defs":
+            found.extend(getattr(node, f.name))
+    return tuple(found)
+
+
+def regions_of(node: Node) -> tuple[Region, ...]:
+    """The node's regions in field order."""
+    found: list[Region] = []
+    for f in fields_of(type(node)):
+        if f.role == "region":
+            found.append(getattr(node, f.name))
+        elif f.role == "regions":
+            found.extend(getattr(node, f.name))
+    return tuple(found)

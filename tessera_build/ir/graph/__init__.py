@@ -1,0 +1,1 @@
+"""Graph IR (`tgraph`): what to compute, as pure dataflow over typed tensors."""

@@ -1,0 +1,66 @@
+"""The grammar of Graph IR: one node class, functions as entries of a module, constants held by digest.
+
+Takes op names from the table in `ops/`; gives pure dataflow. Invariant: a node has no effect but its results, every
+constant is a read-only array in `Module.constants` under the digest that its node names, and nothing here knows how
+anything is executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_build.ir.core.dims import Dim, Range
+from tessera_build.ir.core.node import Def, Function, Node, Region, Use
+from tessera_build.ir.core.types import DType
+
+Attribute = bool | int | float | str | DType | Dim | tuple["Attribute", ...]
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GraphNode(Node):
+    """Apply `op` to `inputs`. In text: `%o = "tgraph.<op>"(%i...) <{attributes}> ({regions})`."""
+
+    dialect: ClassVar[str] = "tgraph"
+
+    op: str
+    inputs: tuple[Use, ...]
+    outputs: tuple[Def, ...]
+    attributes: Mapping[str, Attribute] = field(default_factory=dict[str, Attribute])
+    regions: tuple[Region, ...] = ()
+
+    @property
+    def output(self) -> int:
+        """The only result; raises `ValueError` when there are several."""
+        (only,) = self.outputs
+        return only
+
+
+@dataclass(frozen=True, slots=True)
+class StatePair:
+    """State is a value that comes in and goes out again: input `incoming` is replaced by result `outgoing`."""
+
+    incoming: int
+    outgoing: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Module:
+    """All entries of a model, the constants they share, and the range of every symbolic dim.
+
+    `input_names` and `output_names` give, per entry, the names a person uses; `constants` maps digest to array and
+    `constant_names` maps digest to the name it had in the source (for reports only, never hashed).
+    """
+
+    entries: Mapping[str, Function]
+    constants: Mapping[str, Array]
+    dims: Mapping[str, Range]
+    input_names: Mapping[str, tuple[str, ...]]
+    output_names: Mapping[str, tuple[str, ...]]
+    states: Mapping[str, tuple[StatePair, ...]] = field(default_factory=dict[str, tuple[StatePair, ...]])
+    constant_names: Mapping[str, str] = field(default_factory=dict[str, str])

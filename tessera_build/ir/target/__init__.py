@@ -1,0 +1,1 @@
+"""Target IR (`ttarget`): the host program and the kernels of one variant, in scalars, vectors and pointers."""
