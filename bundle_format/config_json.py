@@ -1,0 +1,242 @@
+"""Config records to JSON and back.
+
+Takes: `Config`, or the bytes of a config blob.
+Gives: canonical bytes, or `Config`.
+Invariant: what parses is complete, of the right types and consistent within itself (`config_checks`).
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Final, cast
+
+from bundle_format.canonical import Json, canonical_bytes, parse_canonical
+from bundle_format.config_checks import check_consistency
+from bundle_format.dims import DimExpression, parse_dim
+from bundle_format.errors import BundleError
+from bundle_format.fields import Fields, add_step, as_digest, as_integer, as_sequence, as_text, wrong_type
+from bundle_format.schema import (
+    ABI_VERSION,
+    DTYPES,
+    FORMAT_MAJOR,
+    RELATIONS,
+    WEIGHT_ALIGNMENT,
+    Config,
+    DimRange,
+    Entry,
+    Extent,
+    Guard,
+    Scalar,
+    StateAlias,
+    Target,
+    Tool,
+    Value,
+    Version,
+    Weight,
+)
+
+MAX_RANK: Final = 32
+
+
+def config_bytes(config: Config) -> bytes:
+    """The canonical bytes of a config blob; an inconsistent config is a `BundleError`."""
+    data = canonical_bytes(cast(Json, _plain(asdict(config))))
+    parse_config(data)
+    return data
+
+
+def parse_config(data: bytes | memoryview) -> Config:
+    """Read a config blob."""
+    try:
+        return _read_config(parse_canonical(data))
+    except BundleError as error:
+        raise add_step(error, "$") from None
+
+
+def _plain(value: object) -> object:
+    """Records have become dicts already; what is left are digests, expressions, tuples and absent upper bounds."""
+    if isinstance(value, dict):
+        fields = cast(dict[str, object], value)
+        if fields.keys() == {"hex"}:
+            return f"sha256:{fields['hex']}"
+        if fields.keys() == {"text", "program"}:
+            return fields["text"]
+        return {key: _plain(item) for key, item in fields.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in cast(tuple[object, ...], value)]
+    return value
+
+
+def _read_config(value: Json) -> Config:
+    if not isinstance(value, dict):
+        raise wrong_type("an object", value)
+    # The version comes first: of a newer major nothing else can be trusted to mean what it says.
+    version = Fields(value).read("format", _version)
+    # Being ignorable excuses only fields that this reader does not know; known ones stay mandatory and checked.
+    ignorable = frozenset(Fields(value).sequence("ignorable", as_text))
+    config = _Reader(ignorable).config(value, version)
+    check_consistency(config)
+    return config
+
+
+def _version(value: Json) -> Version:
+    fields = Fields(value)
+    version = Version(fields.integer("major"), fields.integer("minor"))
+    fields.close()
+    if version.major != FORMAT_MAJOR:
+        raise BundleError(
+            "VERSION_UNSUPPORTED",
+            "the bundle has a format version that this reader does not know",
+            where=".major",
+            expected=str(FORMAT_MAJOR),
+            found=str(version.major),
+            hint="update tessera-runtime, or build the bundle again with this version",
+        )
+    return version
+
+
+class _Reader:
+    """Readers of the records below the config; each closes its object."""
+
+    def __init__(self, ignorable: frozenset[str]) -> None:
+        self._ignorable = ignorable
+
+    def _fields(self, value: Json) -> Fields:
+        return Fields(value, self._ignorable)
+
+    def config(self, value: Json, version: Version) -> Config:
+        fields = self._fields(value)
+        fields.read("format", lambda _: None)
+        fields.exactly("abi", ABI_VERSION)
+        config = Config(
+            producer=fields.read("producer", self.tool),
+            target=fields.read("target", self.target),
+            entries=fields.sequence("entries", self.entry),
+            weights=fields.sequence("weights", self.weight),
+            nodes=fields.sequence("nodes", as_text),
+            guards=fields.sequence("guards", self.guard),
+            tools=fields.sequence("tools", self.tool),
+            numerics=fields.mapping("numerics", _scalar),
+            sources=fields.mapping("sources", as_digest),
+            format=version,
+            ignorable=fields.sequence("ignorable", as_text),
+        )
+        fields.close()
+        return config
+
+    def tool(self, value: Json) -> Tool:
+        fields = self._fields(value)
+        tool = Tool(fields.text("name"), fields.text("version"))
+        fields.close()
+        return tool
+
+    def target(self, value: Json) -> Target:
+        fields = self._fields(value)
+        target = Target(
+            fields.text("name"), fields.text("kind"), fields.text("arch"), fields.sequence("features", as_text)
+        )
+        fields.close()
+        return target
+
+    def entry(self, value: Json) -> Entry:
+        fields = self._fields(value)
+        entry = Entry(
+            name=fields.text("name"),
+            inputs=fields.sequence("inputs", self.value),
+            outputs=fields.sequence("outputs", self.value),
+            dims=fields.sequence("dims", self.dim),
+            states=fields.sequence("states", self.state),
+        )
+        fields.close()
+        return entry
+
+    def value(self, value: Json) -> Value:
+        fields = self._fields(value)
+        result = Value(fields.text("name"), fields.read("dtype", _dtype), fields.read("shape", _shape))
+        fields.close()
+        return result
+
+    def dim(self, value: Json) -> DimRange:
+        fields = self._fields(value)
+        upper = fields.read("max", lambda bound: None if bound is None else as_integer(bound))
+        result = DimRange(fields.text("name"), fields.integer("min"), upper)
+        fields.close()
+        return result
+
+    def state(self, value: Json) -> StateAlias:
+        fields = self._fields(value)
+        alias = StateAlias(fields.text("input"), fields.text("output"))
+        fields.close()
+        return alias
+
+    def weight(self, value: Json) -> Weight:
+        fields = self._fields(value)
+        weight = Weight(
+            name=fields.text("name"),
+            digest=fields.digest("digest"),
+            offset=fields.read("offset", _aligned),
+            bytes=fields.integer("bytes"),
+            dtype=fields.read("dtype", _dtype),
+            shape=fields.sequence("shape", as_integer),
+            layout=fields.text("layout"),
+            source=fields.digest("source"),
+        )
+        fields.close()
+        return weight
+
+    def guard(self, value: Json) -> Guard:
+        fields = self._fields(value)
+        guard = Guard(
+            left=fields.read("left", _expression),
+            relation=fields.read("relation", _relation),
+            right=fields.read("right", _expression),
+            message=fields.text("message"),
+        )
+        fields.close()
+        return guard
+
+
+def _expression(value: Json) -> DimExpression:
+    return parse_dim(as_text(value))
+
+
+def _extent(value: Json) -> Extent:
+    return parse_dim(value) if isinstance(value, str) else as_integer(value)
+
+
+def _shape(value: Json) -> tuple[Extent, ...]:
+    shape = as_sequence(value, _extent)
+    if len(shape) > MAX_RANK:
+        raise BundleError("FIELD_OVERSIZE", "a shape has too many axes", expected=f"at most {MAX_RANK}")
+    return shape
+
+
+def _one_of(allowed: frozenset[str]) -> Callable[[Json], str]:
+    def read(value: Json) -> str:
+        text = as_text(value)
+        if text not in allowed:
+            raise BundleError(
+                "FIELD_UNSUPPORTED",
+                "a field has a value this reader does not know",
+                expected="one of " + " ".join(sorted(allowed)),
+                found=repr(text)[:200],
+            )
+        return text
+
+    return read
+
+
+_dtype = _one_of(DTYPES)
+_relation = _one_of(RELATIONS)
+
+
+def _aligned(value: Json) -> int:
+    offset = as_integer(value)
+    if offset % WEIGHT_ALIGNMENT:
+        raise BundleError("WEIGHT_MISALIGNED", f"a weight's offset is not a multiple of {WEIGHT_ALIGNMENT}")
+    return offset
+
+
+def _scalar(value: Json) -> Scalar:
+    if value is not None and not isinstance(value, (str, int, float)):
+        raise wrong_type("a string, a number, a truth value or null", value)
+    return value
