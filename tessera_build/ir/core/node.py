@@ -15,6 +15,7 @@ from tessera_build.ir.core.types import Type
 
 Use = Annotated[int, "use"]
 Def = Annotated[int, "def"]
+Symbol = Annotated[str, "symbol"]  # an attribute that names an index for the extents inside the node's regions
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,11 @@ class Function:
 
 def walk(nodes: tuple[Node, ...]) -> Iterator[Node]:
     """Every node of a block and of the regions inside it, in text order."""
-    # Imported by structure.py, so regions are found by field type here rather than through its tables.
+    # structure.py imports this file, so regions are found by their type here rather than through its tables.
     for node in nodes:
         yield node
         for name in node.__dataclass_fields__:
             value = getattr(node, name)
-            if isinstance(value, Region):
-                yield from walk(value.nodes)
+            for part in value if isinstance(value, tuple) else (value,):
+                if isinstance(part, Region):
+                    yield from walk(part.nodes)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 from tessera_build.ir.core.node import Node, Region
@@ -46,7 +46,8 @@ def fields_of(cls: type[Node]) -> tuple[Field, ...]:
 
 def _role(annotation: object) -> Role:
     if get_origin(annotation) is Annotated:
-        return get_args(annotation)[1]
+        role = get_args(annotation)[1]
+        return "attribute" if role == "symbol" else role
     if annotation is Region:
         return "region"
     inner = get_args(annotation)
@@ -96,3 +97,54 @@ def regions_of(node: Node) -> tuple[Region, ...]:
         elif f.role == "regions":
             found.extend(getattr(node, f.name))
     return tuple(found)
+
+
+def with_regions(node: Node, regions: Sequence[Region]) -> Node:
+    """The node with its regions replaced; the same object when none changed."""
+    if all(new is old for new, old in zip(regions, regions_of(node), strict=True)):
+        return node
+    changes: dict[str, object] = {}
+    rest = list(regions)
+    for f in fields_of(type(node)):
+        if f.role == "region":
+            changes[f.name] = rest.pop(0)
+        elif f.role == "regions":
+            count = len(getattr(node, f.name))
+            changes[f.name], rest = tuple(rest[:count]), rest[count:]
+    return replace(node, **changes)
+
+
+def rename(node: Node, values: Mapping[int, int], *, defs: bool = True) -> Node:
+    """The node with value ids replaced, inside its regions too; with `defs=False` only uses change.
+
+    The same object comes back when nothing changed.
+    """
+    changes: dict[str, object] = {}
+    for f in fields_of(type(node)):
+        old = getattr(node, f.name)
+        new = _renamed(old, f.role, values, defs)
+        if new is not old:
+            changes[f.name] = new
+    return replace(node, **changes) if changes else node
+
+
+def _renamed(old: object, role: Role, values: Mapping[int, int], defs: bool) -> object:
+    if isinstance(old, Region):
+        return _rename_region(old, values, defs)
+    if isinstance(old, tuple) and role in {"uses", "defs", "regions"}:
+        inner: Role = "use" if role == "uses" else "def" if role == "defs" else "region"
+        new = tuple(_renamed(item, inner, values, defs) for item in old)
+        return old if all(a is b for a, b in zip(old, new, strict=True)) else new
+    if isinstance(old, int) and (role in {"use", "optional_use"} or (role == "def" and defs)):
+        return values.get(old, old)
+    return old
+
+
+def _rename_region(region: Region, values: Mapping[int, int], defs: bool) -> Region:
+    args = tuple(values.get(a, a) for a in region.args) if defs else region.args
+    nodes = tuple(rename(n, values, defs=defs) for n in region.nodes)
+    results = tuple(values.get(r, r) for r in region.results)
+    same = args == region.args and results == region.results
+    if same and all(a is b for a, b in zip(nodes, region.nodes, strict=True)):
+        return region
+    return Region(args, nodes, results)

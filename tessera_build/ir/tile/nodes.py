@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from tessera_build.ir.core.dims import Extent
-from tessera_build.ir.core.node import Def, Node, Region, Use
+from tessera_build.ir.core.node import Def, Node, Region, Symbol, Use
 from tessera_build.ir.core.scalar import ScalarProgram
 
 Relation = Literal["lt", "le", "eq", "ne"]
@@ -131,7 +131,7 @@ class For(TileNode):
 
     effects: ClassVar[bool] = True
     results: tuple[Def, ...]
-    index: str
+    index: Symbol
     extent: Extent
     step: int
     carried: tuple[Use, ...]
