@@ -11,7 +11,7 @@ from typing import Final, NoReturn, TypeAlias, cast
 
 from bundle_format.errors import BundleError
 
-Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 MAX_JSON_BYTES: Final = 64 << 20
 

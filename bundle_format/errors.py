@@ -15,7 +15,7 @@ class TesseraError(Exception):
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  every fact is a keyword
         self,
         code: str,
         message: str,

@@ -120,7 +120,7 @@ def as_sequence(value: Json, reader: Callable[[Json], _Item]) -> tuple[_Item, ..
     items: list[_Item] = []
     try:
         for item in value:
-            items.append(reader(item))  # noqa: PERF401  the length so far is the index of a bad item
+            items.append(reader(item))  # in a comprehension the index of a bad item would be lost
     except BundleError as error:
         raise add_step(error, f"[{len(items)}]") from None
     return tuple(items)

@@ -50,6 +50,7 @@ class Referrer:
 
     subject: Digest
     artifact_type: str
+    config: Descriptor
     layers: tuple[Descriptor, ...]
 
 
@@ -121,7 +122,7 @@ def parse_referrer(data: memoryview, where: str) -> Referrer | None:
             return None
         config = fields.read("config", _foreign_descriptor)
         artifact_type = fields.optional("artifactType", as_text) or config.media_type
-        return Referrer(subject.digest, artifact_type, fields.sequence("layers", _foreign_descriptor))
+        return Referrer(subject.digest, artifact_type, config, fields.sequence("layers", _foreign_descriptor))
     except BundleError as error:
         raise add_step(error, where) from None
 

@@ -49,12 +49,12 @@ class VariantRecord:
 
 @dataclass(frozen=True, slots=True)
 class AttachmentRecord:
-    """Something attached to the bundle (`subject` is its identity) or to one of its variants."""
+    """Something attached to the bundle (`subject` is its identity) or to a variant; the config is the last blob."""
 
     manifest: Descriptor
     subject: Digest
     artifact_type: str
-    layers: tuple[Descriptor, ...]
+    blobs: tuple[Descriptor, ...]
 
 
 @final
@@ -91,9 +91,8 @@ class Bundle:
             if descriptor.media_type == media.OCI_MANIFEST and descriptor.digest not in subjects:
                 referrer = parse_referrer(self.read(descriptor), f"manifest {descriptor.digest}")
                 if referrer is not None and referrer.subject in subjects:
-                    found.append(
-                        AttachmentRecord(descriptor, referrer.subject, referrer.artifact_type, referrer.layers)
-                    )
+                    kind, blobs = referrer.artifact_type, (*referrer.layers, referrer.config)
+                    found.append(AttachmentRecord(descriptor, referrer.subject, kind, blobs))
         return tuple(found)
 
     def map(self, blob: Descriptor) -> memoryview:
@@ -155,7 +154,7 @@ class Bundle:
             yield from variant.manifest.layers
         for attachment in self.attachments:
             yield attachment.manifest
-            yield from attachment.layers
+            yield from attachment.blobs
 
     def close(self) -> None:
         """Let go of the file. Its memory is unmapped when the last view of it is gone."""

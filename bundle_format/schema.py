@@ -16,7 +16,10 @@ from bundle_format.dims import DimExpression
 FORMAT_MAJOR: Final = 1
 FORMAT_MINOR: Final = 0
 ABI_VERSION: Final = 1
-DTYPES: Final = frozenset("f64 f32 bf16 f16 f8e4m3 f8e5m2 i64 i32 i16 i8 i4 u64 u32 u16 u8 u4 bool".split())
+DTYPES: Final = frozenset(
+    ("f64", "f32", "bf16", "f16", "f8e4m3", "f8e5m2", "bool")
+    + ("i64", "i32", "i16", "i8", "i4", "u64", "u32", "u16", "u8", "u4")
+)
 RELATIONS: Final = frozenset(("==", "!=", "<", "<=", ">", ">=", "multiple_of"))
 WEIGHT_ALIGNMENT: Final = 64
 

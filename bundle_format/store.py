@@ -30,7 +30,9 @@ _NAME: Final = re.compile(
 class Store(ABC):
     """The files of an OCI image layout."""
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offsets: dict[str, int] = {}  # of files that do not begin their mapping
 
     @abstractmethod
     def view(self, name: str) -> memoryview:
@@ -41,16 +43,16 @@ class Store(ABC):
         """The names of all blobs, sorted."""
 
     @abstractmethod
-    def is_aligned(self, digest: Digest) -> bool:
-        """Whether a blob begins at a multiple of 64 KiB of the mapped file."""
-
-    @abstractmethod
     def close(self) -> None:
         """Forget the mappings; views handed out before stay valid."""
 
     def blob(self, digest: Digest) -> memoryview:
         """The bytes of a blob, not yet compared with its digest."""
         return self.view(media.BLOB_FOLDER + digest.hex)
+
+    def is_aligned(self, digest: Digest) -> bool:
+        """Whether a blob begins at a multiple of 64 KiB of the file that is mapped."""
+        return self._offsets.get(media.BLOB_FOLDER + digest.hex, 0) % ALIGNMENT == 0
 
     def missing(self, name: str) -> BundleError:
         """The error of a file that is not there."""
@@ -79,10 +81,9 @@ class TarStore(Store):
     """One uncompressed tar, mapped whole."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self._view = _map_file(path, os.O_CLOEXEC | os.O_NONBLOCK)
         self._files: dict[str, memoryview] = {}
-        self._offsets: dict[str, int] = {}
         try:
             self._walk()
         except BundleError as error:
@@ -90,19 +91,19 @@ class TarStore(Store):
             raise
 
     def view(self, name: str) -> memoryview:
+        """See `Store`."""
         try:
             return self._files[name]
         except KeyError:
             raise self.missing(name) from None
 
     def blobs(self) -> Collection[Digest]:
+        """See `Store`."""
         names = (name for name in self._files if name.startswith(media.BLOB_FOLDER))
         return sorted(Digest(name.removeprefix(media.BLOB_FOLDER)) for name in names)
 
-    def is_aligned(self, digest: Digest) -> bool:
-        return self._offsets[media.BLOB_FOLDER + digest.hex] % ALIGNMENT == 0
-
     def close(self) -> None:
+        """See `Store`."""
         self._files = {}
         self._view = memoryview(b"")
 
@@ -159,13 +160,14 @@ class FolderStore(Store):
     """A folder, its files mapped one by one when they are asked for."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self._mapped: dict[str, memoryview] = {}
         for folder in (path / "blobs", path / media.BLOB_FOLDER):
             if not stat.S_ISDIR(folder.lstat().st_mode):
                 raise BundleError("PATH_REFUSED", "a folder of the bundle is not a plain folder", where=str(folder))
 
     def view(self, name: str) -> memoryview:
+        """See `Store`."""
         found = self._mapped.get(name)
         if found is None:
             path = self.path / name
@@ -178,15 +180,14 @@ class FolderStore(Store):
         return found
 
     def blobs(self) -> Collection[Digest]:
+        """See `Store`."""
         names = [entry.name for entry in os.scandir(self.path / media.BLOB_FOLDER)]
         if len(names) > MAX_FILES:
             raise BundleError("BLOB_COUNT", "the bundle has too many blobs", where=str(self.path))
         return sorted(Digest(name) for name in names)
 
-    def is_aligned(self, digest: Digest) -> bool:
-        return True  # each file begins a mapping of its own
-
     def close(self) -> None:
+        """See `Store`."""
         self._mapped = {}
 
 

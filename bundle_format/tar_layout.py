@@ -81,17 +81,12 @@ def pax_size(records: bytes) -> int | None:
 
 
 def _ustar(name: str, size: int, kind: bytes) -> bytes:
-    before = b"".join(
-        (
-            name.encode("ascii").ljust(100, b"\0"),
-            b"0000644\00000000\00000000\0",  # mode, user, group
-            b"%011o\0" % size,
-            b"00000000000\0",  # time
-        )
-    )
-    rest = kind + bytes(100) + b"ustar\000" + bytes(64) + b"0000000\00000000\0" + bytes(155 + 12)
-    checksum = sum(before) + sum(rest) + 8 * ord(" ")
-    return before + b"%06o\0 " % checksum + rest
+    mode, zero, time, device = b"0000644", b"0000000", b"00000000000", b"0000000"
+    before = b"\0".join((name.encode("ascii").ljust(99, b"\0"), mode, zero, zero, b"%011o" % size, time, b""))
+    link, owners, rest = bytes(100), bytes(64), bytes(155 + 12)
+    after = b"".join((kind, link, b"ustar", b"\0", b"00", owners, device, b"\0", device, b"\0", rest))
+    checksum = sum(before) + sum(after) + 8 * ord(" ")
+    return before + b"%06o" % checksum + b"\0 " + after
 
 
 def _record(key: str, value: str) -> bytes:
