@@ -1,0 +1,205 @@
+"""Typed construction of Graph IR: every node is checked and gets its types at the moment it is made.
+
+Takes names, types, arrays and ops; gives a `Module`. Invariant: at every moment the nodes so far are a legal function,
+equal constants are one array, and each node made inside `with builder.at(span)` carries that span.
+
+    builder = GraphBuilder(dims={"N": (1, 64)})
+    x = builder.input("x", tensor(F32, symbol("N"), 784))
+    w = builder.constant(weights, "fc.weight")          # numpy array, kept under its digest
+    with builder.at(Span("/fc/Gemm")):
+        y = builder.op("matmul", x, w, transpose_b=True)
+        y = builder.op("max", y, builder.scalar(0.0, y))
+    builder.output("y", y)
+    module = builder.finish()
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bundle_format.errors import TesseraError
+from tessera_build.ir.core.dims import Range
+from tessera_build.ir.core.node import Function, Node, Span
+from tessera_build.ir.core.types import DType, Type, dtype_of
+from tessera_build.ir.graph.infer import complete, infer, op_named
+from tessera_build.ir.graph.nodes import Array, Attribute, GraphNode, Module
+
+
+def digest_of(array: Array) -> str:
+    """`sha256:<hex>` of element type, shape and little-endian row-major bytes."""
+    header = f"{dtype_of(array.dtype)}{list(array.shape)}".encode()
+    data = np.ascontiguousarray(array)
+    return "sha256:" + hashlib.sha256(header + b"\0" + data.reshape(-1).view(np.uint8).data).hexdigest()
+
+
+class ConstantPool:
+    """The constants of one module while it is built, by digest; functions of one module share a pool."""
+
+    def __init__(self, arrays: Mapping[str, Array] | None = None, names: Mapping[str, str] | None = None) -> None:
+        self.arrays: dict[str, Array] = dict(arrays or {})
+        self.names: dict[str, str] = dict(names or {})
+
+    def add(self, array: Array, name: str = "") -> str:
+        """Keep `array` (frozen, row-major) and give its digest; the first name of equal arrays stays."""
+        kept = array
+        if array.flags.writeable or not array.flags.c_contiguous:
+            kept = np.array(array, order="C")
+            kept.flags.writeable = False
+        digest = digest_of(kept)
+        self.arrays.setdefault(digest, kept)
+        if name:
+            self.names.setdefault(digest, name)
+        return digest
+
+
+class GraphBuilder:
+    """Builds one function, called `entry`, of a module. `dims` gives the range of every symbolic dim."""
+
+    def __init__(
+        self, entry: str = "main", dims: Mapping[str, Range] | None = None, pool: ConstantPool | None = None
+    ) -> None:
+        self.entry = entry
+        self.pool = pool or ConstantPool()
+        self.dims: dict[str, Range] = dict(dims or {})
+        self._types: dict[int, Type] = {}
+        self._nodes: list[GraphNode] = []
+        self._producers: dict[int, GraphNode] = {}
+        self._constants: dict[str, int] = {}
+        self._locations: dict[Node, Span] = {}
+        self._inputs: dict[str, int] = {}
+        self._outputs: dict[str, int] = {}
+        self._span: Span | None = None
+
+    @contextmanager
+    def at(self, span: Span | None) -> Generator[None, None, None]:
+        """Give `span` to every node made inside the `with`."""
+        outer, self._span = self._span, span
+        try:
+            yield
+        finally:
+            self._span = outer
+
+    def input(self, name: str, type_: Type) -> int:
+        """A new input of the function; symbols of its shape without a range are taken to be at least 1."""
+        if name in self._inputs:
+            raise TesseraError("DUPLICATE_NAME", f"two inputs are called {name!r}", expected="distinct names")
+        for extent in type_.shape:
+            for symbol in () if isinstance(extent, int) else sorted(extent.symbols):
+                self.dims.setdefault(symbol, (1, None))
+        self._inputs[name] = self._new(type_)
+        return self._inputs[name]
+
+    def constant(self, array: ArrayLike, name: str = "") -> int:
+        """The value of a constant; `name` is for reports. Equal arrays give the same value."""
+        data = np.asarray(array)
+        return self.pooled(self.pool.add(data, name))
+
+    def pooled(self, digest: str) -> int:
+        """The value of a constant that is already in the pool."""
+        if digest not in self._constants:
+            array = self.pool.arrays[digest]
+            self._constants[digest] = self.op(
+                "constant", digest=digest, dtype=dtype_of(array.dtype), shape=tuple(array.shape)
+            )
+        return self._constants[digest]
+
+    def scalar(self, number: float | int | bool, like: int | DType) -> int:
+        """A rank-0 constant with the element type `like`, or that of the value `like`."""
+        dtype = like if isinstance(like, DType) else self.type(like).dtype
+        return self.constant(np.asarray(number).astype(dtype.numpy))
+
+    def op(self, op: str, /, *inputs: int, **attributes: Attribute) -> int:
+        """Append a node and give its only result; raises `TesseraError` when the op refuses its operands."""
+        (result,) = self.node(op, inputs, attributes)
+        return result
+
+    def node(self, op: str, inputs: tuple[int, ...], attributes: Mapping[str, Attribute]) -> tuple[int, ...]:
+        """Append a node and give all its results."""
+        full = complete(op_named(op), attributes)
+        types = infer(op, [self._types[i] for i in inputs], full, self._span)
+        outputs = tuple(self._new(t) for t in types)
+        node = GraphNode(op, inputs, outputs, full)
+        self._nodes.append(node)
+        self._producers.update(dict.fromkeys(outputs, node))
+        if self._span is not None:
+            self._locations[node] = self._span
+        return outputs
+
+    def output(self, name: str, value: int) -> None:
+        """Make `value` a result of the function under `name`; one value may be several results."""
+        if name in self._outputs:
+            raise TesseraError("DUPLICATE_NAME", f"two outputs are called {name!r}", expected="distinct names")
+        self._outputs[name] = value
+
+    def type(self, value: int) -> Type:
+        """The type of a value made so far."""
+        return self._types[value]
+
+    def producer(self, value: int) -> GraphNode | None:
+        """The node that makes a value; None for an input."""
+        return self._producers.get(value)
+
+    def array(self, value: int) -> Array | None:
+        """The array of a constant value; None for any other value."""
+        node = self._producers.get(value)
+        if node is None or node.op != "constant":
+            return None
+        return self.pool.arrays[str(node.attributes["digest"])]
+
+    def function(self) -> Function:
+        """What was built so far, as a function."""
+        return Function(
+            self.entry,
+            tuple(self._inputs.values()),
+            tuple(self._nodes),
+            tuple(self._outputs.values()),
+            dict(self._types),
+            locations=dict(self._locations),
+        )
+
+    def finish(self) -> Module:
+        """The module with this one entry."""
+        return module_of([self])
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the inputs, in order."""
+        return tuple(self._inputs)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in order."""
+        return tuple(self._outputs)
+
+    def _new(self, type_: Type) -> int:
+        value = len(self._types)
+        self._types[value] = type_
+        return value
+
+
+def module_of(builders: list[GraphBuilder]) -> Module:
+    """One module from the builders of its entries, which share a pool; constants that no node names are left out."""
+    functions = {b.entry: b.function() for b in builders}
+    pool = builders[0].pool
+    used = {str(n.attributes["digest"]) for f in functions.values() for n in graph_nodes(f) if n.op == "constant"}
+    dims = {name: limits for b in builders for name, limits in b.dims.items()}
+    return Module(
+        entries=functions,
+        constants={d: a for d, a in pool.arrays.items() if d in used},
+        dims=dims,
+        input_names={b.entry: b.input_names for b in builders},
+        output_names={b.entry: b.output_names for b in builders},
+        constant_names={d: n for d, n in pool.names.items() if d in used},
+    )
+
+
+def graph_nodes(function: Function) -> Iterator[GraphNode]:
+    """The nodes of a function of this level, in order."""
+    for node in function.nodes:
+        if isinstance(node, GraphNode):
+            yield node

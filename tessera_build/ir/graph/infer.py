@@ -1,0 +1,48 @@
+"""Type inference for one op: completes its attributes and asks its type rule.
+
+Takes an op's name, operand types and attributes; gives the complete attributes and the result types. Invariant: what
+passes here has exactly the attributes of its record, in the record's order, and every mismatch says where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from bundle_format.errors import TesseraError
+from tessera_build.ir.core.node import Span
+from tessera_build.ir.core.types import Type
+from tessera_build.ir.graph.ops import OPS
+from tessera_build.ir.graph.ops.op import Attributes, Op
+
+
+def op_named(name: str) -> Op:
+    """The record of an op; raises `TesseraError` with the nearest names for an unknown one."""
+    if name in OPS:
+        return OPS[name]
+    near = get_close_matches(name, OPS)
+    hint = f"did you mean {' or '.join(near)}?" if near else None
+    raise TesseraError("UNKNOWN_OP", f"Graph IR has no op {name!r}", expected="a row of the op table", hint=hint)
+
+
+def complete(op: Op, attributes: Attributes) -> Attributes:
+    """The op's attributes with defaults filled in; raises `TesseraError` for a missing or an unknown one."""
+    unknown = sorted(attributes.keys() - set(op.attributes))
+    missing = [name for name in op.attributes if name not in attributes and name not in op.defaults]
+    if unknown or missing:
+        raise TesseraError(
+            "BAD_ATTRIBUTES",
+            f"{op.name} has other attributes",
+            expected=", ".join(op.attributes) or "none",
+            found=", ".join(sorted(attributes)) or "none",
+        )
+    return {name: attributes[name] if name in attributes else op.defaults[name] for name in op.attributes}
+
+
+def infer(name: str, types: Sequence[Type], attributes: Attributes, span: Span | None = None) -> tuple[Type, ...]:
+    """Result types of an op whose attributes are complete; raises `TesseraError` that names `span`."""
+    try:
+        return op_named(name).infer(types, attributes)
+    except TesseraError as error:
+        error.where = error.where or (str(span) if span else None)
+        raise

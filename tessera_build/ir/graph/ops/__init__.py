@@ -1,0 +1,26 @@
+"""The one table of Graph IR's ops, gathered from a file for each family.
+
+Takes the families; gives `OPS` by name. Invariant: an op exists when, and only when, it has a row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from tessera_build.ir.graph.ops.attention import ATTENTION
+from tessera_build.ir.graph.ops.contraction import CONTRACTIONS
+from tessera_build.ir.graph.ops.elementwise import ELEMENTWISE
+from tessera_build.ir.graph.ops.indexing import INDEXING
+from tessera_build.ir.graph.ops.movement import MOVEMENTS
+from tessera_build.ir.graph.ops.op import Op
+from tessera_build.ir.graph.ops.reduction import REDUCTIONS
+from tessera_build.ir.graph.ops.sources import SOURCES
+
+OPS: Mapping[str, Op] = MappingProxyType(
+    {
+        op.name: op
+        for family in (SOURCES, ELEMENTWISE, CONTRACTIONS, REDUCTIONS, MOVEMENTS, INDEXING, ATTENTION)
+        for op in family
+    }
+)

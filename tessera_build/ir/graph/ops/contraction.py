@@ -1,0 +1,147 @@
+"""Contractions: `matmul` and `conv`.
+
+Takes two tensors; gives their products summed over the contracted axes. Invariant: references accumulate in float64
+(int64 for integers) and round once to the element type, so a float32 reference is accurate to half an ULP of the
+exact sum and can judge any order of accumulation. They use BLAS, hence they are not `ordered`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from tessera_build.ir.core.dims import Extent
+from tessera_build.ir.core.types import Type, tensor
+from tessera_build.ir.graph.nodes import Array
+from tessera_build.ir.graph.ops.op import (
+    Attributes,
+    DimValues,
+    Op,
+    expect_count,
+    expect_same_dtype,
+    flag_of,
+    int_of,
+    ints_of,
+    mismatch,
+    texts,
+    wide,
+    word_of,
+)
+from tessera_build.ir.graph.ops.shapes import broadcast_shapes, shape_text, window_extent
+
+LAYOUTS = ("NCHW", "NHWC")
+
+
+def _infer_matmul(types: Sequence[Type], attributes: Attributes) -> tuple[Type, ...]:
+    expect_count("matmul", types, 2)
+    dtype = expect_same_dtype("matmul", types)
+    if any(t.rank < 2 for t in types):
+        raise mismatch("matmul takes matrices", "rank >= 2", texts(types), "reshape a vector to one row or one column")
+    a, b = (t.shape for t in types)
+    m, k = (a[-1], a[-2]) if flag_of(attributes, "transpose_a") else (a[-2], a[-1])
+    k_of_b, n = (b[-1], b[-2]) if flag_of(attributes, "transpose_b") else (b[-2], b[-1])
+    if k != k_of_b:
+        raise mismatch(
+            "matmul's contracted extents differ", f"{k} rows in b, as a has columns", f"{k_of_b}: {texts(types)}"
+        )
+    return (tensor(dtype, *broadcast_shapes("matmul", [a[:-2], b[:-2]]), m, n),)
+
+
+def _evaluate_matmul(arrays: Sequence[Array], attributes: Attributes, _: DimValues) -> tuple[Array, ...]:
+    a, b = (wide(x) for x in arrays)
+    a = np.swapaxes(a, -1, -2) if flag_of(attributes, "transpose_a") else a
+    b = np.swapaxes(b, -1, -2) if flag_of(attributes, "transpose_b") else b
+    return (np.matmul(a, b).astype(arrays[0].dtype),)
+
+
+def conv_spatial_axes(rank: int, layout: str) -> range:
+    """The spatial axes of x and of the result."""
+    return range(2, rank) if layout == "NCHW" else range(1, rank - 1)
+
+
+def _infer_conv(types: Sequence[Type], attributes: Attributes) -> tuple[Type, ...]:
+    expect_count("conv", types, 2)
+    dtype = expect_same_dtype("conv", types)
+    x, w = (t.shape for t in types)
+    if len(x) != len(w) or not 3 <= len(x) <= 5:
+        raise mismatch("conv takes 1 to 3 spatial axes", "x and w of one rank, 3 to 5", texts(types))
+    layout = word_of(attributes, "layout", LAYOUTS)
+    groups = int_of(attributes, "groups")
+    channels = x[1] if layout == "NCHW" else x[-1]
+    kernel = _static_kernel(types[1])
+    if channels != w[1] * groups or kernel[0] % groups:
+        raise mismatch(
+            "conv's channels do not fit its weights",
+            f"{w[1] * groups} input channels ({groups} groups of {w[1]}) and a multiple of {groups} outputs",
+            f"{channels} input channels in {layout} {shape_text(x)}, {kernel[0]} outputs",
+        )
+    spatial = _conv_spatial(types[0], kernel[2:], attributes)
+    shape = (x[0], w[0], *spatial) if layout == "NCHW" else (x[0], *spatial, w[0])
+    return (tensor(dtype, *shape),)
+
+
+def _static_kernel(weights: Type) -> tuple[int, ...]:
+    try:
+        return weights.static_shape
+    except ValueError as error:
+        raise mismatch("conv's weights have a symbolic shape", "static [O, I/groups, *kernel]", weights) from error
+
+
+def _conv_spatial(x: Type, kernel: tuple[int, ...], attributes: Attributes) -> list[Extent]:
+    axes = conv_spatial_axes(x.rank, word_of(attributes, "layout", LAYOUTS))
+    windows = [ints_of(attributes, name) for name in ("strides", "low", "high", "dilations")]
+    if any(len(w) != len(kernel) for w in windows):
+        raise mismatch("conv's attributes do not fit its kernel", f"{len(kernel)} values each", dict(attributes))
+    return [
+        window_extent("conv", x.shape[axis], (size, *rest))
+        for axis, size, rest in zip(axes, kernel, zip(*windows, strict=True), strict=True)
+    ]
+
+
+def _evaluate_conv(arrays: Sequence[Array], attributes: Attributes, _: DimValues) -> tuple[Array, ...]:
+    """One batched matmul for each position of the kernel, summed in the order of the positions."""
+    layout = word_of(attributes, "layout", LAYOUTS)
+    groups = int_of(attributes, "groups")
+    strides, low, high, dilations = (ints_of(attributes, n) for n in ("strides", "low", "high", "dilations"))
+    x = arrays[0] if layout == "NCHW" else np.moveaxis(arrays[0], -1, 1)
+    kernel = arrays[1].shape[2:]
+    padded = np.pad(wide(x), [(0, 0), (0, 0), *zip(low, high, strict=True)])
+    out = tuple(
+        (padded.shape[2 + i] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1 for i in range(len(kernel))
+    )
+    batch, outputs, per_group = x.shape[0], arrays[1].shape[0], arrays[1].shape[1]
+    w = wide(arrays[1]).reshape(groups, outputs // groups, per_group, *kernel)
+    total = np.zeros((batch, groups, outputs // groups, int(np.prod(out))), padded.dtype)
+    for position in itertools.product(*(range(size) for size in kernel)):
+        window = tuple(
+            slice(p * d, p * d + (n - 1) * s + 1 if n else p * d, s)
+            for p, d, n, s in zip(position, dilations, out, strides, strict=True)
+        )
+        columns = padded[(slice(None), slice(None), *window)].reshape(batch, groups, per_group, -1)
+        taps = w[(slice(None), slice(None), slice(None), *position)]
+        # A depthwise tap is one number a channel: multiplying is an order of magnitude faster than 1 × 1 matmuls.
+        total += taps * columns if per_group == 1 else np.matmul(taps, columns)
+    result = total.reshape(batch, outputs, *out).astype(arrays[0].dtype)
+    return (result if layout == "NCHW" else np.asarray(np.moveaxis(result, 1, -1), order="C"),)
+
+
+CONTRACTIONS: tuple[Op, ...] = (
+    Op(
+        "matmul",
+        "(a[..., m, k], b[..., k, n]) <{transpose_a, transpose_b}> -> [..., m, n]; a flag swaps an operand's last axes",
+        _infer_matmul,
+        _evaluate_matmul,
+        ("transpose_a", "transpose_b"),
+        {"transpose_a": False, "transpose_b": False},
+    ),
+    Op(
+        "conv",
+        "(x, w[O, I/groups, *kernel]) <{strides, low, high, dilations, groups, layout}> -> like x with O channels",
+        _infer_conv,
+        _evaluate_conv,
+        ("strides", "low", "high", "dilations", "groups", "layout"),
+        {"groups": 1, "layout": "NCHW"},
+    ),
+)
