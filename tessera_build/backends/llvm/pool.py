@@ -1,0 +1,128 @@
+"""The thread pool that a shared object exports, as LLVM IR text.
+
+Takes: the architecture (`x86_64` or `aarch64`); only the pause and the floating-point control word differ.
+Gives: `pool_ir` (defines `POOL_EXPORTS`) and `floating_point_ir` (two internal functions for the host program).
+Invariant: the pool is built on the services table alone, and which thread runs an index never changes a result: the
+status of the lowest failing index wins, because indices are handed out in rising order and each one handed out ends.
+
+One 64-bit word, `state`, carries a launch: bits 32-63 its number, `OPEN`, `WAITING` (the caller sleeps), `STOP`, and in
+bits 0-15 how many workers are inside. A worker enters only by raising that count while the launch is open, so a caller
+never waits for a worker that has not come, and no worker can see a job that has ended. Workers spin, then set `parked`
+and sleep on their semaphore; both sides use sequentially consistent operations on `state` and `parked`, so that either
+the worker sees the launch or the launch sees the worker parked. Whatever two threads write lies 128 bytes apart, since
+processors fetch lines in pairs.
+"""
+
+from string import Template
+
+from tessera_build.backends.llvm.errors import CompileError
+from tessera_build.backends.llvm.pool_launch import PARALLEL_FOR, SHARE, WORKER
+from tessera_build.backends.llvm.pool_lifetime import CREATE, DESTROY
+
+POOL_EXPORTS = ("tessera_pool_create", "tessera_pool_parallel_for", "tessera_pool_destroy")
+FLOATING_POINT_ENTER = "tessera.floating_point.enter"
+FLOATING_POINT_LEAVE = "tessera.floating_point.leave"
+MAXIMUM_THREADS = 4096
+
+# Rounds of (load, pause) before a worker sleeps, 20 to 50 µs in all: a pause takes about 45 ns on Skylake and later,
+# 20 ns on Zen 4 and 5. Long enough for the gap between two launches of a model, too short to cost power.
+_SPIN_ROUNDS = 1000
+
+_OFFSETS = {
+    "wait": 0,
+    "post": 8,
+    "workers": 16,
+    "busy": 128,
+    "body": 256,
+    "argument": 264,
+    "count": 272,
+    "state": 384,
+    "next": 512,
+    "failure_lock": 640,
+    "failure_status": 644,
+    "failure_index": 648,
+    "done": 768,
+    "records": 896,
+}
+_RECORD = {"pool": 0, "handle": 8, "semaphore": 64, "parked": 128, "bytes": 256}
+_OPEN, _WAITING, _STOP, _ACTIVE, _LAUNCH = 1 << 16, 1 << 17, 1 << 18, 0xFFFF, 1 << 32
+
+_X86_64_FLOATING_POINT = """declare void @llvm.x86.sse.ldmxcsr(ptr)
+declare void @llvm.x86.sse.stmxcsr(ptr)
+
+define internal i64 @tessera.floating_point.enter() nounwind {
+  %word = alloca i32
+  call void @llvm.x86.sse.stmxcsr(ptr %word)
+  %old = load i32, ptr %word
+  store i32 8064, ptr %word ; 0x1F80: round to nearest, denormals kept, no traps
+  call void @llvm.x86.sse.ldmxcsr(ptr %word)
+  %result = zext i32 %old to i64
+  ret i64 %result
+}
+
+define internal void @tessera.floating_point.leave(i64 %old) nounwind {
+  %word = alloca i32
+  %narrow = trunc i64 %old to i32
+  store i32 %narrow, ptr %word
+  call void @llvm.x86.sse.ldmxcsr(ptr %word)
+  ret void
+}
+"""
+_AARCH64_FLOATING_POINT = """declare i64 @llvm.aarch64.get.fpcr()
+declare void @llvm.aarch64.set.fpcr(i64)
+
+define internal i64 @tessera.floating_point.enter() nounwind {
+  %old = call i64 @llvm.aarch64.get.fpcr()
+  call void @llvm.aarch64.set.fpcr(i64 0) ; round to nearest, denormals kept, no traps
+  ret i64 %old
+}
+
+define internal void @tessera.floating_point.leave(i64 %old) nounwind {
+  call void @llvm.aarch64.set.fpcr(i64 %old)
+  ret void
+}
+"""
+_FLOATING_POINT = {"x86_64": _X86_64_FLOATING_POINT, "aarch64": _AARCH64_FLOATING_POINT}
+_PAUSE = {
+    "x86_64": ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
+    # `isb` (option 15) waits some tens of cycles; `yield` is a no-op on most cores
+    "aarch64": ("declare void @llvm.aarch64.isb(i32)", "call void @llvm.aarch64.isb(i32 15)"),
+}
+
+
+def pool_ir(architecture: str) -> str:
+    """The pool as a module of its own: compile it once a machine and link it beside the host program."""
+    declaration, pause = _PAUSE[_known(architecture)]
+    values = {
+        **_OFFSETS,
+        **{f"record_{name}": offset for name, offset in _RECORD.items()},
+        "OPEN": _OPEN,
+        "CLOSED": ~_OPEN,
+        "WAITING": _WAITING,
+        "STOP": _STOP,
+        "ACTIVE": _ACTIVE,
+        "LAUNCH": _LAUNCH,
+        "LAST_MASK": _WAITING | _ACTIVE,
+        "LAST": _WAITING | 1,
+        "spins": _SPIN_ROUNDS,
+        "most": MAXIMUM_THREADS,
+        "pause": pause,
+    }
+    parts = (SHARE, WORKER, PARALLEL_FOR, CREATE, DESTROY)
+    text = "\n".join(Template(part).substitute(values) for part in parts)
+    return f"{declaration}\n{floating_point_ir(architecture)}\n{text}"
+
+
+def floating_point_ir(architecture: str) -> str:
+    """`FLOATING_POINT_ENTER`: () → i64 saves the control word and sets the default; `FLOATING_POINT_LEAVE`: (i64).
+
+    A host program calls them around `tessera_run`. They order nothing inside one function: arithmetic between them
+    must sit in functions of other objects (kernels do), where LLVM cannot move it across.
+    """
+    return _FLOATING_POINT[_known(architecture)]
+
+
+def _known(architecture: str) -> str:
+    if architecture not in _PAUSE:
+        raise CompileError("no thread pool for this architecture", expected=", ".join(_PAUSE), found=architecture)
+    return architecture

@@ -1,0 +1,305 @@
+"""The thread pool's launches as LLVM IR templates: the worker's loop and parallel_for.
+
+Takes: the offsets, bits and instructions that `pool.py` substitutes (`$name`).
+Gives: `SHARE`, `WORKER`, `PARALLEL_FOR`, which define internal functions and `tessera_pool_parallel_for`.
+Invariant: the protocol of `pool.py`'s docstring; a job's fields are written only while no worker is inside.
+"""
+
+SHARE = """define internal void @pool.fail(ptr %pool, i64 %index, i32 %status) noinline nounwind {
+entry:
+  %lock = getelementptr i8, ptr %pool, i64 $failure_lock
+  br label %acquire
+acquire:
+  %pair = cmpxchg weak ptr %lock, i32 0, i32 1 acquire monotonic
+  %locked = extractvalue { i32, i1 } %pair, 1
+  br i1 %locked, label %compare, label %again
+again:
+  $pause
+  br label %acquire
+compare:
+  %indexat = getelementptr i8, ptr %pool, i64 $failure_index
+  %lowest = load i64, ptr %indexat
+  %lower = icmp ult i64 %index, %lowest
+  br i1 %lower, label %record, label %release
+record:
+  %statusat = getelementptr i8, ptr %pool, i64 $failure_status
+  store i64 %index, ptr %indexat
+  store i32 %status, ptr %statusat
+  br label %release
+release:
+  store atomic i32 0, ptr %lock release, align 4
+  ret void
+}
+
+; Run indices until none is left; after a failure hand out no more.
+define internal void @pool.share(ptr %pool) noinline nounwind {
+entry:
+  %bodyat = getelementptr i8, ptr %pool, i64 $body
+  %argumentat = getelementptr i8, ptr %pool, i64 $argument
+  %countat = getelementptr i8, ptr %pool, i64 $count
+  %next = getelementptr i8, ptr %pool, i64 $next
+  %body = load ptr, ptr %bodyat
+  %argument = load ptr, ptr %argumentat
+  %count = load i64, ptr %countat
+  br label %take
+take:
+  %index = atomicrmw add ptr %next, i64 1 monotonic
+  %left = icmp slt i64 %index, %count
+  br i1 %left, label %run, label %end
+run:
+  %status = call i32 %body(ptr %argument, i64 %index)
+  %good = icmp eq i32 %status, 0
+  br i1 %good, label %take, label %fail
+fail:
+  call void @pool.fail(ptr %pool, i64 %index, i32 %status)
+  %was = atomicrmw xchg ptr %next, i64 %count monotonic
+  br label %end
+end:
+  ret void
+}
+
+; sem_wait returns early when a signal arrives: wait again
+define internal void @pool.sleep(ptr %pool, ptr %semaphore) noinline nounwind {
+entry:
+  %waitat = getelementptr i8, ptr %pool, i64 $wait
+  %wait = load ptr, ptr %waitat
+  br label %loop
+loop:
+  %result = call i32 %wait(ptr %semaphore)
+  %woken = icmp eq i32 %result, 0
+  br i1 %woken, label %end, label %loop
+end:
+  ret void
+}
+
+; Wake a worker if it is parked; true if it was.
+define internal i1 @pool.wake(ptr %pool, ptr %record) nounwind {
+entry:
+  %parked = getelementptr i8, ptr %record, i64 $record_parked
+  %was = atomicrmw xchg ptr %parked, i32 0 seq_cst
+  %sleeping = icmp eq i32 %was, 1
+  br i1 %sleeping, label %post, label %end
+post:
+  %postat = getelementptr i8, ptr %pool, i64 $post
+  %function = load ptr, ptr %postat
+  %semaphore = getelementptr i8, ptr %record, i64 $record_semaphore
+  %ignored = call i32 %function(ptr %semaphore)
+  br label %end
+end:
+  ret i1 %sleeping
+}
+"""
+
+WORKER = """define internal ptr @pool.worker(ptr %record) nounwind {
+entry:
+  %oldword = call i64 @tessera.floating_point.enter()
+  %poolat = getelementptr i8, ptr %record, i64 $record_pool
+  %pool = load ptr, ptr %poolat
+  %state = getelementptr i8, ptr %pool, i64 $state
+  %semaphore = getelementptr i8, ptr %record, i64 $record_semaphore
+  %parked = getelementptr i8, ptr %record, i64 $record_parked
+  br label %fresh
+fresh: ; `seen` is the launch that this worker entered last
+  %seen = phi i64 [ 0, %entry ], [ %seen, %unpark ], [ %seen, %sleep ], [ %launch, %leave ], [ %launch, %report ]
+  br label %spin
+spin:
+  %round = phi i64 [ 0, %fresh ], [ %nextround, %rest ], [ %round, %join ]
+  %word = load atomic i64, ptr %state acquire, align 8
+  %stopbit = and i64 %word, $STOP
+  %stop = icmp ne i64 %stopbit, 0
+  br i1 %stop, label %end, label %look
+look:
+  %openbit = and i64 %word, $OPEN
+  %open = icmp ne i64 %openbit, 0
+  %launch = lshr i64 %word, 32
+  %new = icmp ne i64 %launch, %seen
+  %enter = and i1 %open, %new
+  br i1 %enter, label %join, label %rest
+rest:
+  $pause
+  %nextround = add i64 %round, 1
+  %tired = icmp uge i64 %nextround, $spins
+  br i1 %tired, label %park, label %spin
+join:
+  %inside = add i64 %word, 1
+  %pair = cmpxchg weak ptr %state, i64 %word, i64 %inside acq_rel monotonic
+  %joined = extractvalue { i64, i1 } %pair, 1
+  br i1 %joined, label %work, label %spin
+work:
+  call void @pool.share(ptr %pool)
+  br label %leave
+leave:
+  %before = atomicrmw sub ptr %state, i64 1 acq_rel
+  %lastmask = and i64 %before, $LAST_MASK
+  %last = icmp eq i64 %lastmask, $LAST
+  br i1 %last, label %report, label %fresh
+report: ; the last one out wakes a caller that sleeps
+  %postat = getelementptr i8, ptr %pool, i64 $post
+  %post = load ptr, ptr %postat
+  %done = getelementptr i8, ptr %pool, i64 $done
+  %ignored = call i32 %post(ptr %done)
+  br label %fresh
+park:
+  %claimed = atomicrmw xchg ptr %parked, i32 1 seq_cst
+  %recheck = load atomic i64, ptr %state seq_cst, align 8
+  %recheckstopbit = and i64 %recheck, $STOP
+  %recheckstop = icmp ne i64 %recheckstopbit, 0
+  %recheckopenbit = and i64 %recheck, $OPEN
+  %recheckopen = icmp ne i64 %recheckopenbit, 0
+  %rechecklaunch = lshr i64 %recheck, 32
+  %rechecknew = icmp ne i64 %rechecklaunch, %seen
+  %recheckenter = and i1 %recheckopen, %rechecknew
+  %awake = or i1 %recheckstop, %recheckenter
+  br i1 %awake, label %unpark, label %sleep
+unpark: ; if someone was quicker to clear the flag, a post is on its way and must be taken
+  %mine = atomicrmw xchg ptr %parked, i32 0 seq_cst
+  %free = icmp eq i32 %mine, 1
+  br i1 %free, label %fresh, label %sleep
+sleep:
+  call void @pool.sleep(ptr %pool, ptr %semaphore)
+  br label %fresh
+end:
+  ret ptr null
+}
+"""
+
+PARALLEL_FOR = """define internal i32 @pool.serial(ptr %body, ptr %argument, i64 %count) nounwind {
+entry:
+  br label %test
+test:
+  %index = phi i64 [ 0, %entry ], [ %following, %run ]
+  %left = icmp slt i64 %index, %count
+  br i1 %left, label %run, label %good
+run:
+  %status = call i32 %body(ptr %argument, i64 %index)
+  %following = add i64 %index, 1
+  %fine = icmp eq i32 %status, 0
+  br i1 %fine, label %test, label %bad
+good:
+  ret i32 0
+bad:
+  ret i32 %status
+}
+
+; Wake as many parked workers as there are indices beyond those that awake threads will take.
+define internal void @pool.summon(ptr %pool, i64 %workers, i64 %count) nounwind {
+entry:
+  %records = getelementptr i8, ptr %pool, i64 $records
+  %others = sub i64 %count, 1
+  %wanted = call i64 @llvm.umin.i64(i64 %others, i64 %workers)
+  br label %look
+look:
+  %number = phi i64 [ 0, %entry ], [ %following, %look ]
+  %missing = phi i64 [ %wanted, %entry ], [ %fewer, %look ]
+  %distance = mul i64 %number, $record_bytes
+  %record = getelementptr i8, ptr %records, i64 %distance
+  %parkedat = getelementptr i8, ptr %record, i64 $record_parked
+  %parked = load atomic i32, ptr %parkedat seq_cst, align 4
+  %awake = icmp eq i32 %parked, 0
+  %one = zext i1 %awake to i64
+  %fewer = sub i64 %missing, %one
+  %following = add i64 %number, 1
+  %more = icmp ult i64 %following, %workers
+  br i1 %more, label %look, label %judge
+judge:
+  %enough = icmp sle i64 %fewer, 0
+  br i1 %enough, label %end, label %wake
+wake:
+  %sleeper = phi i64 [ 0, %judge ], [ %nextsleeper, %wake ]
+  %needed = phi i64 [ %fewer, %judge ], [ %stillneeded, %wake ]
+  %sleeperdistance = mul i64 %sleeper, $record_bytes
+  %sleeperrecord = getelementptr i8, ptr %records, i64 %sleeperdistance
+  %woken = call i1 @pool.wake(ptr %pool, ptr %sleeperrecord)
+  %wokencount = zext i1 %woken to i64
+  %stillneeded = sub i64 %needed, %wokencount
+  %nextsleeper = add i64 %sleeper, 1
+  %unseen = icmp ult i64 %nextsleeper, %workers
+  %hungry = icmp sgt i64 %stillneeded, 0
+  %onward = and i1 %unseen, %hungry
+  br i1 %onward, label %wake, label %end
+end:
+  ret void
+}
+
+declare i64 @llvm.umin.i64(i64, i64)
+
+; Close the launch and return when no worker is inside.
+define internal void @pool.finish(ptr %pool) nounwind {
+entry:
+  %state = getelementptr i8, ptr %pool, i64 $state
+  %closing = atomicrmw and ptr %state, i64 $CLOSED acq_rel
+  %inside = and i64 %closing, $ACTIVE
+  %alone = icmp eq i64 %inside, 0
+  br i1 %alone, label %end, label %spin
+spin:
+  %round = phi i64 [ 0, %entry ], [ %nextround, %rest ]
+  %word = load atomic i64, ptr %state acquire, align 8
+  %active = and i64 %word, $ACTIVE
+  %empty = icmp eq i64 %active, 0
+  br i1 %empty, label %end, label %rest
+rest:
+  $pause
+  %nextround = add i64 %round, 1
+  %tired = icmp uge i64 %nextround, $spins
+  br i1 %tired, label %announce, label %spin
+announce:
+  %last = atomicrmw or ptr %state, i64 $WAITING acq_rel
+  %remaining = and i64 %last, $ACTIVE
+  %none = icmp eq i64 %remaining, 0
+  br i1 %none, label %end, label %sleep
+sleep:
+  %done = getelementptr i8, ptr %pool, i64 $done
+  call void @pool.sleep(ptr %pool, ptr %done)
+  br label %end
+end:
+  ret void
+}
+
+define i32 @tessera_pool_parallel_for(ptr %pool, ptr %body, ptr %argument, i64 %count) nounwind {
+entry:
+  %workersat = getelementptr i8, ptr %pool, i64 $workers
+  %workers = load i64, ptr %workersat
+  %helped = icmp ne i64 %workers, 0
+  %several = icmp sgt i64 %count, 1
+  %worthwhile = and i1 %helped, %several
+  br i1 %worthwhile, label %try, label %alone
+try:
+  %busy = getelementptr i8, ptr %pool, i64 $busy
+  %taken = load atomic i32, ptr %busy monotonic, align 4
+  %idle = icmp eq i32 %taken, 0
+  br i1 %idle, label %lock, label %alone
+lock:
+  %pair = cmpxchg ptr %busy, i32 0, i32 1 acquire monotonic
+  %locked = extractvalue { i32, i1 } %pair, 1
+  br i1 %locked, label %launch, label %alone
+launch:
+  %bodyat = getelementptr i8, ptr %pool, i64 $body
+  %argumentat = getelementptr i8, ptr %pool, i64 $argument
+  %countat = getelementptr i8, ptr %pool, i64 $count
+  %next = getelementptr i8, ptr %pool, i64 $next
+  %statusat = getelementptr i8, ptr %pool, i64 $failure_status
+  %indexat = getelementptr i8, ptr %pool, i64 $failure_index
+  %state = getelementptr i8, ptr %pool, i64 $state
+  store ptr %body, ptr %bodyat
+  store ptr %argument, ptr %argumentat
+  store i64 %count, ptr %countat
+  store atomic i64 0, ptr %next monotonic, align 8
+  store i32 0, ptr %statusat
+  store i64 -1, ptr %indexat
+  %old = load atomic i64, ptr %state monotonic, align 8
+  %number = lshr i64 %old, 32
+  %shifted = shl i64 %number, 32
+  %following = add i64 %shifted, $LAUNCH
+  %opened = or i64 %following, $OPEN
+  %previous = atomicrmw xchg ptr %state, i64 %opened seq_cst
+  call void @pool.summon(ptr %pool, i64 %workers, i64 %count)
+  call void @pool.share(ptr %pool)
+  call void @pool.finish(ptr %pool)
+  %status = load i32, ptr %statusat
+  store atomic i32 0, ptr %busy release, align 4
+  ret i32 %status
+alone:
+  %serial = call i32 @pool.serial(ptr %body, ptr %argument, i64 %count)
+  ret i32 %serial
+}
+"""
