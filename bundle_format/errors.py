@@ -51,7 +51,7 @@ class TesseraError(Exception):
 class BundleError(TesseraError):
     """A bundle cannot be written, or is damaged, hostile or newer than this reader."""
 
-    exit_code: ClassVar[int] = 5
+    exit_code: ClassVar[int] = 6
 
 
 def _rebuild(kind: type[TesseraError], code: str, message: str) -> TesseraError:
