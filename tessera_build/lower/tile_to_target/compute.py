@@ -1,0 +1,210 @@
+"""Arithmetic on register tiles: elementwise maps, contractions, reductions, permutations.
+
+Takes `TileValue`s; gives `TileValue`s, register by register. Invariant: the order of every floating-point operation is
+the one the Tile node states, so results do not depend on how tiles were cut.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+from tessera_build.ir.core.scalar import ScalarProgram
+from tessera_build.ir.core.types import BOOL, I32, DType
+from tessera_build.ir.tile.nodes import Contract, Iota, Reduce
+from tessera_build.lower.tile_to_target.builder import TargetBuilder
+from tessera_build.lower.tile_to_target.memory import Memory
+from tessera_build.lower.tile_to_target.scalars import ScalarEmitter
+from tessera_build.lower.tile_to_target.values import Key, TileValue, ViewValue, positions, vector_lanes
+
+Operand = TileValue | ViewValue
+
+
+class Arithmetic:
+    """Emits arithmetic for one kernel."""
+
+    def __init__(self, builder: TargetBuilder, memory: Memory, machine_lanes: int, fused: bool) -> None:
+        self._b = builder
+        self._memory = memory
+        self._machine_lanes = machine_lanes
+        self._fused = fused
+        self._scalars = ScalarEmitter(builder, fused)
+
+    def lanes(self, shape: Sequence[int]) -> int:
+        """Lanes of the registers of a tile of this shape."""
+        return vector_lanes(shape[-1], self._machine_lanes) if shape[-1] > 1 else 1
+
+    def map(self, shape: tuple[int, ...], program: ScalarProgram, operands: Sequence[TileValue]) -> TileValue:
+        """Run a scalar program on every register of the broadcast operands."""
+        lanes = self.lanes(shape)
+        registers: dict[Key, int] = {}
+        done: dict[tuple[int, ...], int] = {}
+        for key in positions(shape, lanes):
+            args = tuple(self._b.splat(o.register(key), lanes) for o in operands)
+            if args not in done:
+                done[args] = self._b.splat(self._scalars.run(program, args)[0], lanes)
+            registers[key] = done[args]
+        return TileValue(shape, program.dtype(program.results[0]), lanes, registers)
+
+    def iota(self, node: Iota, shape: tuple[int, ...], dtype: DType) -> TileValue:
+        """offset + position along one axis."""
+        lanes = self.lanes(shape)
+        b, registers = self._b, dict[Key, int]()
+        start = b.op("cast", b.extent(node.offset), dtype=dtype) if dtype.name != "i64" else b.extent(node.offset)
+        for key in positions(shape, lanes):
+            if node.axis == len(shape) - 1:
+                first = b.op("add", start, b.const(key[-1] * lanes, dtype))
+                registers[key] = b.op("add", b.splat(first, lanes), b.lane_index(dtype, lanes))
+            else:
+                registers[key] = b.splat(b.op("add", start, b.const(key[node.axis], dtype)), lanes)
+        return TileValue(shape, dtype, lanes, registers)
+
+    def contract(self, node: Contract, acc: TileValue, a: Operand, b: Operand) -> TileValue:
+        """acc + a * b over shared axes: one fused multiply-add a register and step, summed axes ascending."""
+        left, rest = node.spec.split(",")
+        right, out = rest.split("->")
+        if out[-1] not in right:
+            a, b, left, right = b, a, right, left
+        extents = dict(zip(left, a.shape, strict=True)) | dict(zip(right, b.shape, strict=True))
+        summed = [letter for letter in dict.fromkeys(left + right) if letter not in out]
+        registers = dict(acc.registers)
+        for step in itertools.product(*(range(extents[s]) for s in summed)):
+            at = dict(zip(summed, step, strict=True))
+            fetch_a = self._fetcher(a, left, at, acc.lanes, out[-1])
+            fetch_b = self._fetcher(b, right, at, acc.lanes, out[-1])
+            for key in positions(acc.shape, acc.lanes):
+                where = dict(zip(out, key, strict=True))
+                registers[key] = self._multiply_add(fetch_a(where), fetch_b(where), registers[key], acc.dtype)
+        return TileValue(acc.shape, acc.dtype, acc.lanes, registers)
+
+    def _multiply_add(self, a: int, b: int, acc: int, dtype: DType) -> int:
+        a, b = (v if self._b.type(v).dtype == dtype else self._b.op("cast", v, dtype=dtype) for v in (a, b))
+        return self._scalars.fma(a, b, acc)
+
+    def _fetcher(
+        self, operand: Operand, letters: str, at: dict[str, int], lanes: int, vector_letter: str
+    ) -> Callable[[dict[str, int]], int]:
+        """A function from a result position to the operand's register there; each is loaded once a step."""
+        seen: dict[Key, int] = {}
+
+        def fetch(where: dict[str, int]) -> int:
+            key = tuple(at[s] if s in at else where[s] for s in letters)
+            if key not in seen:
+                seen[key] = self._fetch(operand, letters, key, lanes, vector_letter)
+            return seen[key]
+
+        return fetch
+
+    def _fetch(self, operand: Operand, letters: str, key: Key, lanes: int, vector_letter: str) -> int:
+        if letters[-1] == vector_letter and operand.shape[-1] > 1:
+            if isinstance(operand, ViewValue):
+                return self._memory.vector(operand, key[:-1], key[-1], lanes, 0.0)
+            return operand.registers[key]
+        if vector_letter in letters:
+            raise ValueError(f"contraction operand {letters!r} must have axis {vector_letter!r} last")
+        if isinstance(operand, ViewValue):
+            return self._b.splat(self._memory.element(operand, key[:-1], key[-1], 0.0), lanes)
+        lane = key[-1] % operand.lanes
+        register = operand.registers[(*key[:-1], key[-1] // operand.lanes)]
+        return self._b.splat(self._b.extract(register, lane), lanes)
+
+    # -- reductions -------------------------------------------------------------------------------------------------
+
+    def reduce(self, node: Reduce, operands: Sequence[TileValue]) -> tuple[TileValue, ...]:
+        """Combine along axes: outer axes register by register, the last axis across lanes at the end."""
+        shape = operands[0].shape
+        last = len(shape) - 1 in node.axes and shape[-1] > 1
+        kept = tuple(1 if axis in node.axes else extent for axis, extent in enumerate(shape))
+        folded = self._fold_registers(node, operands, shape, last)
+        results: list[dict[Key, int]] = [{} for _ in operands]
+        for key, values in folded.items():
+            final = self._across_lanes(node, values, shape[-1], operands[0].lanes) if last else values
+            for result, value in zip(results, final, strict=True):
+                result[key] = value
+        lanes = 1 if last else operands[0].lanes
+        return tuple(TileValue(kept, o.dtype, lanes, r) for o, r in zip(operands, results, strict=True))
+
+    def _fold_registers(
+        self, node: Reduce, operands: Sequence[TileValue], shape: tuple[int, ...], last: bool
+    ) -> dict[Key, tuple[int, ...]]:
+        lanes = operands[0].lanes
+        folded: dict[Key, tuple[int, ...]] = {}
+        for key in positions(shape, lanes):
+            target = tuple(0 if a in node.axes and (a < len(shape) - 1 or last) else i for a, i in enumerate(key))
+            values = tuple(self._valid(o, key, node.identity[n], shape[-1]) for n, o in enumerate(operands))
+            if target not in folded:
+                width = lanes if last else lanes
+                folded[target] = tuple(
+                    self._b.const(_typed(i, o.dtype), o.dtype, width)
+                    for i, o in zip(node.identity, operands, strict=True)
+                )
+            folded[target] = self._scalars.run(node.combine, (*folded[target], *values))
+        return folded
+
+    def _valid(self, operand: TileValue, key: Key, identity: float, extent: int) -> int:
+        """The register with the lanes beyond the tile's last extent set to the identity."""
+        register, lanes = operand.registers[key], operand.lanes
+        room = extent - key[-1] * lanes
+        if lanes == 1 or room >= lanes:
+            return register
+        mask = self._b.op("lt", self._b.lane_index(I32, lanes), self._b.const(room, I32, lanes))
+        return self._b.op("select", mask, register, self._b.const(_typed(identity, operand.dtype), operand.dtype, lanes))
+
+    def _across_lanes(self, node: Reduce, values: tuple[int, ...], extent: int, lanes: int) -> tuple[int, ...]:
+        if node.order == "seq":
+            return self._in_order(node, values, min(extent, lanes))
+        width = lanes
+        while width > 1:
+            half = width // 2
+            parts = [
+                (self._b.shuffle(v, v, range(half)), self._b.shuffle(v, v, range(half, width)))
+                if half > 1
+                else (self._b.extract(v, 0), self._b.extract(v, 1))
+                for v in values
+            ]
+            values = self._scalars.run(node.combine, (*(p[0] for p in parts), *(p[1] for p in parts)))
+            width = half
+        return values
+
+    def _in_order(self, node: Reduce, values: tuple[int, ...], count: int) -> tuple[int, ...]:
+        total = tuple(self._b.extract(v, 0) for v in values)
+        for lane in range(1, count):
+            total = self._scalars.run(node.combine, (*total, *(self._b.extract(v, lane) for v in values)))
+        return total
+
+    def permute(self, operand: TileValue, permutation: tuple[int, ...]) -> TileValue:
+        """Axes in another order; moving the last axis goes lane by lane."""
+        shape = tuple(operand.shape[p] for p in permutation)
+        lanes = self.lanes(shape)
+        registers: dict[Key, int] = {}
+        for key in positions(shape, lanes):
+            if permutation[-1] == len(shape) - 1:
+                source = tuple(key[permutation.index(axis)] for axis in range(len(shape)))
+                registers[key] = operand.registers[source]
+            else:
+                registers[key] = self._gather_lanes(operand, permutation, key, lanes, shape)
+        return TileValue(shape, operand.dtype, lanes, registers)
+
+    def _gather_lanes(
+        self, operand: TileValue, permutation: tuple[int, ...], key: Key, lanes: int, shape: tuple[int, ...]
+    ) -> int:
+        zero = self._b.const(0.0 if operand.dtype.is_float else 0, operand.dtype, lanes)
+        register = zero
+        for lane in range(lanes):
+            position = key[-1] * lanes + lane
+            if position >= shape[-1]:
+                break
+            target = (*key[:-1], position)
+            source = tuple(target[permutation.index(axis)] for axis in range(len(shape)))
+            where = (*source[:-1], source[-1] // operand.lanes)
+            value = self._b.extract(operand.registers[where], source[-1] % operand.lanes)
+            register = value if lanes == 1 else self._b.insert(register, value, lane)
+        return register
+
+
+def _typed(value: float, dtype: DType) -> float | int:
+    if dtype.is_float:
+        return float(value)
+    return int(value != 0) if dtype == BOOL else int(value)
+
+

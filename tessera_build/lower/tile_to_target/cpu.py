@@ -1,0 +1,261 @@
+"""tile_to_target for CPUs: one tile program becomes one kernel of scalars and machine-wide vectors.
+
+Takes a Tile function (attributes: `dims`, optional `strides` per buffer) and the machine's vector facts; gives a
+Target kernel. Loops bound to scope "parallel" at the top become the kernel's iteration index; `parallel_count` is how
+many there are. Invariant: the kernel computes what the Tile reference interpreter computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tessera_build.ir.core.dims import Extent, Range, bounds, floordiv
+from tessera_build.ir.core.node import Function, Node, Region
+from tessera_build.ir.core.types import I64, Type, memref, scalar
+from tessera_build.ir.target import kernel as k
+from tessera_build.ir.tile import nodes as t
+from tessera_build.lower.tile_to_target.builder import TargetBuilder, make_region
+from tessera_build.lower.tile_to_target.compute import Arithmetic
+from tessera_build.lower.tile_to_target.memory import Memory
+from tessera_build.lower.tile_to_target.values import (
+    BufferValue,
+    Key,
+    TileValue,
+    Value,
+    ViewValue,
+    checked,
+    row_major,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VectorFacts:
+    """What tile_to_target needs of a CPU: 32-bit lanes of a register, and whether multiply-add is fused."""
+
+    lanes: int
+    fused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LoweredKernel:
+    """A Target kernel and how many parallel iterations a launch has."""
+
+    kernel: Function
+    parallel_count: Extent
+
+
+def lower_cpu(function: Function, facts: VectorFacts, ranges: Mapping[str, Range]) -> LoweredKernel:
+    """Lower one bound tile program; `ranges` bounds its symbolic dims."""
+    return _CpuLowering(function, facts, ranges).run()
+
+
+class _CpuLowering:
+    def __init__(self, function: Function, facts: VectorFacts, ranges: Mapping[str, Range]) -> None:
+        self._function = function
+        self._b = TargetBuilder(function.name)
+        self._memory = Memory(self._b, facts.lanes)
+        self._memory.ranges.update(ranges)
+        self._math = Arithmetic(self._b, self._memory, facts.lanes, facts.fused)
+        self._values: dict[int, Value] = {}
+        self._count: Extent = 1
+
+    def run(self) -> LoweredKernel:
+        strides = self._function.attributes.get("strides", ())
+        given: tuple[tuple[Extent, ...] | None, ...] = strides if isinstance(strides, tuple) else ()
+        for position, arg in enumerate(self._function.args):
+            kind = self._type(arg)
+            pointer = self._b.arg(memref(kind.dtype, *kind.shape))
+            layout = given[position] if position < len(given) else None
+            self._values[arg] = BufferValue(pointer, kind.dtype, kind.shape, layout or row_major(kind.shape))
+        names = self._function.attributes.get("dims", ())
+        for name in names if isinstance(names, tuple) else ():
+            self._b.symbols[str(name)] = self._b.arg(scalar(I64))
+        index = self._b.arg(scalar(I64))
+        self._parallel(self._function.nodes, index)
+        attributes = {"dims": names}
+        return LoweredKernel(self._b.finish(attributes), self._count)
+
+    def _type(self, value: int) -> Type:
+        return self._function.types[value]
+
+    # -- the parallel iteration space ---------------------------------------------------------------------------------
+
+    def _parallel(self, nodes: tuple[Node, ...], index: int) -> None:
+        """Turn the perfect nest of parallel loops at the top into divisions of the kernel's index."""
+        loops: list[t.For] = []
+        while len(nodes) == 1 and isinstance(nodes[0], t.For) and _is_parallel(nodes[0]):
+            loops.append(nodes[0])
+            nodes = nodes[0].body.nodes
+        trips = [_trips(loop) for loop in loops]
+        for trip in trips:
+            self._count = self._count * trip
+        rest = index
+        for loop, trip in reversed(list(zip(loops, trips, strict=True))):
+            outermost = loop is loops[0]
+            extent = self._b.extent(trip)
+            position = rest if outermost else self._b.op("rem", rest, extent)
+            rest = rest if outermost else self._b.op("div", rest, extent)
+            self._b.symbols[loop.index] = self._b.op("mul", position, self._b.const(loop.step, I64))
+            self._enter(loop)
+        self._block(nodes)
+
+    def _enter(self, loop: t.For) -> None:
+        high: int | None = None
+        if isinstance(loop.extent, int):
+            high = (loop.extent - 1) // loop.step * loop.step
+        else:
+            top = bounds(loop.extent, self._memory.ranges)[1]
+            high = None if top is None else top - 1
+        self._memory.ranges[loop.index] = (0, high)
+
+    # -- nodes --------------------------------------------------------------------------------------------------------
+
+    def _block(self, nodes: Sequence[Node]) -> None:
+        for node in nodes:
+            self._node(node)
+
+    def _node(self, node: Node) -> None:
+        values = self._values
+        match node:
+            case t.View():
+                values[node.result] = self._view(node)
+            case t.Load():
+                values[node.result] = self._memory.load(self._as_view(node.view), node.pad)
+            case t.Store():
+                self._memory.store(self._as_view(node.view), self._as_tile(node.value))
+            case t.Copy():
+                loaded = self._memory.load(self._as_view(node.source), node.pad)
+                self._memory.store(self._as_view(node.target), loaded)
+            case t.Map():
+                shape = self._type(node.result).static_shape
+                values[node.result] = self._math.map(shape, node.program, [self._as_tile(o) for o in node.operands])
+            case t.Contract():
+                acc = self._as_tile(node.acc)
+                values[node.result] = self._math.contract(node, acc, self._operand(node.a), self._operand(node.b))
+            case t.Reduce():
+                results = self._math.reduce(node, [self._as_tile(o) for o in node.operands])
+                values.update(zip(node.results, results, strict=True))
+            case t.Permute():
+                values[node.result] = self._math.permute(self._as_tile(node.operand), node.permutation)
+            case t.Iota():
+                kind = self._type(node.result)
+                values[node.result] = self._math.iota(node, kind.static_shape, kind.dtype)
+            case t.Alloc():
+                values[node.result] = self._alloc(node)
+            case t.For():
+                self._for(node)
+            case t.If():
+                self._if(node)
+            case t.Wait():
+                pass  # Copies on a CPU are complete when issued.
+            case _:
+                raise ValueError(f"tile node {type(node).__name__} has no CPU lowering")
+
+    def _as_tile(self, value: int) -> TileValue:
+        found = self._values[value]
+        if not isinstance(found, TileValue):
+            raise ValueError(f"value {value} is not a tile")
+        return found
+
+    def _as_view(self, value: int) -> ViewValue:
+        found = self._values[value]
+        if not isinstance(found, ViewValue):
+            raise ValueError(f"value {value} is not a view")
+        return found
+
+    def _operand(self, value: int) -> TileValue | ViewValue:
+        found = self._values[value]
+        if isinstance(found, BufferValue):
+            raise ValueError(f"value {value} is a buffer where a tile or a view is needed")
+        return found
+
+    def _view(self, node: t.View) -> ViewValue:
+        buffer = self._values[node.buffer]
+        if not isinstance(buffer, BufferValue):
+            raise ValueError(f"value {node.buffer} is not a buffer")
+        indices = None if node.indices is None else self._as_tile(node.indices)
+        shape = self._type(node.result).static_shape
+        stored = not checked(node.binding)
+        return ViewValue(buffer, shape, node.offsets, node.axes, indices, node.gather_axis, stored)
+
+    def _alloc(self, node: t.Alloc) -> BufferValue:
+        kind = self._type(node.result)
+        elements = 1
+        for extent in kind.static_shape:
+            elements *= extent
+        pointer = self._b.fresh(memref(kind.dtype, elements))
+        self._b.emit(k.Alloca(pointer, elements))
+        return BufferValue(pointer, kind.dtype, kind.shape, row_major(kind.shape))
+
+    # -- structure ----------------------------------------------------------------------------------------------------
+
+    def _for(self, node: t.For) -> None:
+        if node.binding is not None and node.binding.scope == "unroll" and isinstance(node.extent, int):
+            self._unrolled(node, node.extent)
+            return
+        b = self._b
+        start, stop = b.const(0, I64), b.extent(node.extent)
+        carried = [self._as_tile(c) for c in node.carried]
+        initial = tuple(r for c in carried for r in self._spread(c))
+        index = b.fresh(scalar(I64))
+        inner = [b.fresh(b.type(r)) for r in initial]
+        self._enter(node)
+        with b.region() as nodes:
+            b.symbols[node.index] = index
+            self._values.update(zip(node.body.args, self._collect(carried, inner), strict=True))
+            self._block(node.body.nodes)
+            final = [r for v in node.body.results for r in self._spread(self._as_tile(v))]
+            body = make_region((index, *inner), nodes, final)
+        results = tuple(b.fresh(b.type(r)) for r in initial)
+        b.emit(k.Loop(results, start, stop, node.step, initial, body))
+        self._values.update(zip(node.results, self._collect(carried, results), strict=True))
+
+    def _unrolled(self, node: t.For, extent: int) -> None:
+        carried = [self._values[c] for c in node.carried]
+        for position in range(0, extent, node.step):
+            self._b.fixed[node.index] = position
+            self._memory.ranges[node.index] = (position, position)
+            self._values.update(zip(node.body.args, carried, strict=True))
+            self._block(node.body.nodes)
+            carried = [self._values[r] for r in node.body.results]
+        self._b.fixed.pop(node.index, None)
+        self._values.update(zip(node.results, carried, strict=True))
+
+    def _if(self, node: t.If) -> None:
+        b = self._b
+        condition = b.op(node.relation, b.extent(node.left), b.extent(node.right))
+        regions: list[Region] = []
+        shapes: list[TileValue] = []
+        for region in (node.then, node.otherwise):
+            with b.region() as nodes:
+                self._block(region.nodes)
+                shapes = [self._as_tile(v) for v in region.results]
+                regions.append(make_region((), nodes, [r for v in shapes for r in self._spread(v)]))
+        results = tuple(b.fresh(b.type(r)) for r in regions[0].results)
+        b.emit(k.Branch(results, condition, regions[0], regions[1]))
+        self._values.update(zip(node.results, self._collect(shapes, results), strict=True))
+
+    def _spread(self, value: TileValue) -> list[int]:
+        return [self._b.splat(r, value.lanes) for r in value.registers.values()]
+
+    def _collect(self, like: Sequence[TileValue], registers: Sequence[int]) -> list[TileValue]:
+        """Tiles of the shapes in `like` over a flat list of registers."""
+        tiles: list[TileValue] = []
+        position = 0
+        for value in like:
+            keys: list[Key] = list(value.registers)
+            own = dict(zip(keys, registers[position : position + len(keys)], strict=True))
+            tiles.append(TileValue(value.shape, value.dtype, value.lanes, own))
+            position += len(keys)
+        return tiles
+
+
+def _is_parallel(loop: t.For) -> bool:
+    return loop.binding is not None and loop.binding.scope == "parallel" and not loop.carried
+
+
+def _trips(loop: t.For) -> Extent:
+    return floordiv(loop.extent + (loop.step - 1), loop.step)
+
+

@@ -1,0 +1,141 @@
+"""Scalar programs as Target operations: arithmetic one to one, vector math through its polynomial expansions.
+
+Takes a program and one register per input (scalars and vectors mix; scalars are repeated where needed); gives one
+register per result. Invariant: only the operations of Target IR's table come out, fused only where the machine fuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tessera_build.ir.core.scalar import ScalarOp, ScalarProgram
+from tessera_build.ir.core.types import BOOL, F32, DType
+from tessera_build.ir.target.kernel import OPS
+from tessera_build.lower.math import EXPANSIONS, expand
+from tessera_build.lower.tile_to_target.builder import TargetBuilder
+
+_MATH = frozenset(EXPANSIONS)
+
+
+class ScalarEmitter:
+    """Emits scalar programs into a kernel; also the emitter that vector math expansions are written against."""
+
+    def __init__(self, builder: TargetBuilder, fused: bool) -> None:
+        self._b = builder
+        self._fused = fused
+
+    def run(self, program: ScalarProgram, inputs: Sequence[int]) -> tuple[int, ...]:
+        """Emit `program` over registers."""
+        values = list(inputs)
+        for op in program.ops:
+            values.append(self._emit(op, [values[a] for a in op.args]))
+        return tuple(values[r] for r in program.results)
+
+    def _emit(self, op: ScalarOp, args: list[int]) -> int:
+        b = self._b
+        if op.name == "const":
+            return b.const(_number(op), op.dtype)
+        lanes = max(b.lanes(a) for a in args)
+        args = [b.splat(a, lanes) for a in args]
+        match op.name:
+            case "cast":
+                return self._cast(args[0], op.dtype)
+            case "fma":
+                return self.fma(*args)
+            case "max" | "min":
+                return self._extremum(op.name, args[0], args[1])
+            case "not":
+                return b.op("xor", args[0], b.const(1, BOOL, lanes))
+            case "isnan":
+                return b.op("ne", args[0], args[0])
+            case "sign":
+                return self._sign(args[0])
+            case "mod":
+                return self._mod(args[0], args[1])
+            case name if name in _MATH:
+                return self._math(name, args)
+            case name if name in OPS:
+                return b.op(name, *args)
+            case name:
+                raise ValueError(f"scalar operation {name!r} has no lowering")
+
+    def fma(self, a: int, b: int, c: int) -> int:
+        """a*b + c, rounded once where the machine can, twice where it cannot."""
+        if self._fused and self._b.type(a).dtype.is_float:
+            return self._b.op("fma", a, b, c)
+        return self._b.op("add", self._b.op("mul", a, b), c)
+
+    # -- the emitter protocol of vector math -------------------------------------------------------------------------
+
+    def const(self, value: float | int, like: int, dtype: DType | None = None) -> int:
+        """A constant with as many lanes as `like`, of its element type unless another is given."""
+        return self._b.const(value, dtype or self._b.type(like).dtype, self._b.lanes(like))
+
+    def op(self, name: str, *values: int) -> int:
+        """One Target operation."""
+        return self.fma(*values) if name == "fma" else self._b.op(name, *values)
+
+    def cast(self, value: int, dtype: DType) -> int:
+        """Numeric conversion."""
+        return self._b.op("cast", value, dtype=dtype)
+
+    def bitcast(self, value: int, dtype: DType) -> int:
+        """The same bits under another type of equal width."""
+        return self._b.op("bitcast", value, dtype=dtype)
+
+    def dtype(self, value: int) -> DType:
+        """Element type of a value."""
+        return self._b.type(value).dtype
+
+    # -- operations whose meaning takes more than one instruction -----------------------------------------------------
+
+    def _math(self, name: str, args: list[int]) -> int:
+        dtype = self._b.type(args[0]).dtype
+        if dtype.bits >= 32:
+            return expand(name, self, *args)
+        from_wide = [self._b.op("cast", a, dtype=F32) for a in args]
+        return self._b.op("cast", expand(name, self, *from_wide), dtype=dtype)
+
+    def _cast(self, value: int, dtype: DType) -> int:
+        b = self._b
+        source = b.type(value).dtype
+        if source == dtype:
+            return value
+        if dtype == BOOL:
+            zero = b.const(0.0 if source.is_float else 0, source, b.lanes(value))
+            return b.op("ne", value, zero)
+        return b.op("cast", value, dtype=dtype)
+
+    def _extremum(self, name: str, left: int, right: int) -> int:
+        """max or min that keeps a NaN of either side; a constant side needs no test."""
+        b = self._b
+        if not b.type(left).dtype.is_float or b.constant(right) is not None:
+            return b.op(name, left, right)
+        if b.constant(left) is not None:
+            return b.op(name, right, left)
+        return b.op("select", b.op("ne", right, right), right, b.op(name, left, right))
+
+    def _sign(self, value: int) -> int:
+        b, dtype = self._b, self._b.type(value).dtype
+        lanes = b.lanes(value)
+        one, zero = (b.const(float(n) if dtype.is_float else n, dtype, lanes) for n in (1, 0))
+        minus = b.const(-1.0 if dtype.is_float else -1, dtype, lanes)
+        below = b.op("select", b.op("lt", value, zero), minus, value)
+        return b.op("select", b.op("gt", value, zero), one, below)
+
+    def _mod(self, left: int, right: int) -> int:
+        """Remainder with the divisor's sign, as numpy has it."""
+        b, dtype = self._b, self._b.type(left).dtype
+        zero = b.const(0.0 if dtype.is_float else 0, dtype, b.lanes(left))
+        rest = b.op("rem", left, right)
+        opposite = b.op("xor", b.op("lt", rest, zero), b.op("lt", right, zero))
+        wrong = b.op("and", opposite, b.op("ne", rest, zero))
+        return b.op("select", wrong, b.op("add", rest, right), rest)
+
+
+
+
+def _number(op: ScalarOp) -> float | int:
+    if op.value is None:
+        raise ValueError("constant without a value")
+    return op.value if isinstance(op.value, float) else int(op.value)
