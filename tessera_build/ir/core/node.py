@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, cast
 
 from tessera_build.ir.core.types import Type
 
 Use = Annotated[int, "use"]
 Def = Annotated[int, "def"]
 Symbol = Annotated[str, "symbol"]  # an attribute that names an index for the extents inside the node's regions
+OpName = Annotated[str, "name"]  # the node's own name in text, after the dialect
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def walk(nodes: tuple[Node, ...]) -> Iterator[Node]:
     for node in nodes:
         yield node
         for name in node.__dataclass_fields__:
-            value = getattr(node, name)
-            for part in value if isinstance(value, tuple) else (value,):
+            value: object = getattr(node, name)
+            for part in cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,):
                 if isinstance(part, Region):
                     yield from walk(part.nodes)

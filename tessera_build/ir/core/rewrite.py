@@ -6,7 +6,7 @@ that replaces another takes over its span.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -95,7 +95,7 @@ class FunctionBuilder:
         return result
 
     @contextmanager
-    def region(self, types: Sequence[Type] = ()) -> Iterator[RegionBuilder]:
+    def region(self, types: Sequence[Type] = ()) -> Generator[RegionBuilder]:
         """Open a region with block arguments of these types; nodes added inside the `with` block go into it."""
         builder = RegionBuilder(self.values(types))
         self._blocks.append(builder.nodes)

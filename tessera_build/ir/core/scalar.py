@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_build.ir.core.types import BOOL, DTYPES, DType
+from tessera_build.ir.core.rounding import fma
+from tessera_build.ir.core.types import BOOL, DTYPES, DType, dtype_of
 
 Array = NDArray[np.generic]
 
@@ -66,6 +67,8 @@ def parse_program(lines: Sequence[str]) -> ScalarProgram:
         if match is None:
             raise ValueError(f"{line!r} is not a scalar operation")
         _, name, arguments, dtype_name = match.groups()
+        if dtype_name not in DTYPES:
+            raise ValueError(f"{dtype_name!r} is not an element type")
         dtype = DTYPES[dtype_name]
         if name == "input":
             inputs.append(dtype)
@@ -90,11 +93,17 @@ def _erf(x: Array) -> Array:
     return np.asarray(_erf_ufunc(np.asarray(x, np.float64)), dtype=x.dtype)
 
 
-def _int_div(a: Array, b: Array) -> Array:
-    if np.issubdtype(a.dtype, np.floating) or a.dtype.kind not in "iu":
-        return np.divide(a, b)
-    quotient = np.abs(a) // np.abs(b)
-    return np.where((a < 0) != (b < 0), -quotient, quotient).astype(a.dtype)
+def _sigmoid(x: Array) -> Array:
+    smaller = np.exp(-np.abs(np.asarray(x, np.float64)))
+    return np.asarray(np.where(np.greater_equal(x, 0), 1 / (1 + smaller), smaller / (1 + smaller)), dtype=x.dtype)
+
+
+def _divide(a: Array, b: Array) -> Array:
+    if dtype_of(a.dtype).is_float:
+        return np.asarray(np.divide(a, b))
+    # Truncates, where numpy's // rounds down: step back up from a negative, inexact quotient.
+    quotient, remainder = np.floor_divide(a, b), np.remainder(a, b)
+    return np.asarray(quotient + np.logical_and(remainder != 0, np.less(a, 0) != np.less(b, 0)), dtype=a.dtype)
 
 
 _UNARY: dict[str, Callable[[Array], Array]] = {
@@ -103,10 +112,10 @@ _UNARY: dict[str, Callable[[Array], Array]] = {
     "exp": np.exp,
     "log": np.log,
     "sqrt": np.sqrt,
-    "rsqrt": lambda x: (1 / np.sqrt(x)).astype(x.dtype),
+    "rsqrt": lambda x: np.asarray(1 / np.sqrt(x), dtype=x.dtype),
     "tanh": np.tanh,
     "erf": _erf,
-    "sigmoid": lambda x: np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), 1 - 1 / (1 + np.exp(-np.abs(x)))).astype(x.dtype),
+    "sigmoid": _sigmoid,
     "sin": np.sin,
     "cos": np.cos,
     "floor": np.floor,
@@ -120,7 +129,7 @@ _BINARY: dict[str, Callable[[Array, Array], Array]] = {
     "add": np.add,
     "sub": np.subtract,
     "mul": np.multiply,
-    "div": _int_div,
+    "div": _divide,
     "mod": np.mod,
     "pow": np.power,
     "max": np.maximum,
@@ -166,7 +175,7 @@ def _evaluate_op(op: ScalarOp, args: list[Array]) -> Array:
     if op.name == "select":
         return np.where(args[0], args[1], args[2]).astype(op.dtype.numpy)
     if op.name == "fma":
-        return (args[0].astype(np.float64) * args[1] + args[2]).astype(op.dtype.numpy)
+        return fma(args[0], args[1], args[2], op.dtype)
     if len(args) == 1:
         return np.asarray(_UNARY[op.name](args[0])).astype(op.dtype.numpy)
     return np.asarray(_BINARY[op.name](args[0], args[1])).astype(op.dtype.numpy)

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, cast, get_args, get_origin, get_type_hints
 
+from tessera_build.ir.core.attributes import Attr, decode, encode
 from tessera_build.ir.core.node import Node, Region
 
-Role = Literal["use", "uses", "optional_use", "def", "defs", "region", "regions", "attribute"]
+Role = Literal[
+    "use", "uses", "optional_use", "def", "defs", "region", "regions", "name", "mapping", "symbol", "attribute"
+]
+_VARIADIC: Mapping[str, Role] = {"use": "uses", "def": "defs", "region": "regions"}
+# Group sizes of a node whose operands cannot be told apart by their number; the name is MLIR's.
+SEGMENTS = "operandSegmentSizes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,7 @@ class Generic:
     name: str
     operands: tuple[int, ...]
     results: tuple[int, ...]
-    attributes: Mapping[str, object]
+    attributes: Mapping[str, Attr]
     regions: tuple[Region, ...]
 
 
@@ -45,15 +51,15 @@ def fields_of(cls: type[Node]) -> tuple[Field, ...]:
 
 
 def _role(annotation: object) -> Role:
-    if get_origin(annotation) is Annotated:
-        role = get_args(annotation)[1]
-        return "attribute" if role == "symbol" else role
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return inner[1]
     if annotation is Region:
         return "region"
-    inner = get_args(annotation)
-    if get_origin(annotation) is tuple and inner[1:] == (Ellipsis,):
-        role = _role(inner[0])
-        return {"use": "uses", "def": "defs", "region": "regions"}.get(role, "attribute")  # type: ignore[return-value]
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "mapping"
+    if origin is tuple and inner[1:] == (Ellipsis,):
+        return _VARIADIC.get(_role(inner[0]), "attribute")
     if type(None) in inner and any(get_origin(i) is Annotated for i in inner):
         return "optional_use"
     return "attribute"
@@ -61,31 +67,35 @@ def _role(annotation: object) -> Role:
 
 @functools.cache
 def name_of(cls: type[Node]) -> str:
-    """The node's name in text: its dialect and its class name in snake case."""
+    """The class's name in text: its dialect and its name in snake case, or `dialect.*` if the node names itself."""
+    if any(f.role == "name" for f in fields_of(cls)):
+        return f"{cls.dialect}.*"
     return f"{cls.dialect}.{re.sub(r'(?<!^)(?=[A-Z])', '_', cls.__name__).lower()}"
+
+
+def symbols_bound_by(node: Node) -> tuple[str, ...]:
+    """Index names that the node introduces for the extents inside its regions."""
+    return tuple(getattr(node, f.name) for f in fields_of(type(node)) if f.role == "symbol")
+
+
+def _group(node: Node, f: Field) -> tuple[int, ...]:
+    """The value ids of one field, whatever its arity."""
+    value = cast("int | tuple[int, ...] | None", getattr(node, f.name))
+    return () if value is None else (value,) if isinstance(value, int) else value
 
 
 def uses_of(node: Node) -> tuple[int, ...]:
     """Values that the node itself reads (not those its regions read)."""
-    found: list[int] = []
-    for f in fields_of(type(node)):
-        value = getattr(node, f.name)
-        if f.role == "use" or (f.role == "optional_use" and value is not None):
-            found.append(value)
-        elif f.role == "uses":
-            found.extend(value)
-    return tuple(found)
+    return tuple(v for f in fields_of(type(node)) if f.role in _USES for v in _group(node, f))
 
 
 def defs_of(node: Node) -> tuple[int, ...]:
     """Values that the node defines."""
-    found: list[int] = []
-    for f in fields_of(type(node)):
-        if f.role == "def":
-            found.append(getattr(node, f.name))
-        elif f.role == "defs":
-            found.extend(getattr(node, f.name))
-    return tuple(found)
+    return tuple(v for f in fields_of(type(node)) if f.role in _DEFS for v in _group(node, f))
+
+
+_USES = frozenset({"use", "uses", "optional_use"})
+_DEFS = frozenset({"def", "defs"})
 
 
 def regions_of(node: Node) -> tuple[Region, ...]:
@@ -95,8 +105,120 @@ def regions_of(node: Node) -> tuple[Region, ...]:
         if f.role == "region":
             found.append(getattr(node, f.name))
         elif f.role == "regions":
-            found.extend(getattr(node, f.name))
+            found.extend(cast("tuple[Region, ...]", getattr(node, f.name)))
     return tuple(found)
+
+
+def to_generic(node: Node) -> Generic:
+    """The node as data; raises `ValueError` when an attribute has no plain form."""
+    cls = type(node)
+    name = name_of(cls)
+    attributes: dict[str, Attr] = {}
+    for f in fields_of(cls):
+        value: object = getattr(node, f.name)
+        if f.role == "name":
+            name = f"{cls.dialect}.{value}"
+        elif f.role == "mapping":
+            attributes |= cast("dict[str, Attr]", encode(value))
+        elif f.role in {"attribute", "symbol"} and value is not None:
+            attributes[f.name] = encode(value, f.annotation)
+    groups = [_group(node, f) for f in fields_of(cls) if f.role in _USES]
+    if _needs_segments(cls):
+        attributes[SEGMENTS] = tuple(len(g) for g in groups)
+    return Generic(name, uses_of(node), defs_of(node), attributes, regions_of(node))
+
+
+def _needs_segments(cls: type[Node]) -> bool:
+    return sum(f.role in {"uses", "optional_use"} for f in fields_of(cls)) > 1
+
+
+def class_table(classes: Iterable[type[Node]]) -> dict[str, type[Node]]:
+    """The node classes of a level by their name in text."""
+    return {name_of(cls): cls for cls in classes}
+
+
+def from_generic(generic: Generic, classes: Mapping[str, type[Node]]) -> Node:
+    """The node that `to_generic` was given; raises `ValueError` when the data do not fit the class."""
+    cls = classes.get(generic.name) or classes.get(generic.name.partition(".")[0] + ".*")
+    if cls is None:
+        raise ValueError(f"{generic.name} is not a node of this level")
+    attributes = dict(generic.attributes)
+    parts = _Parts(list(generic.operands), list(generic.results), list(generic.regions), attributes)
+    values = parts.segments(cls)
+    for f in fields_of(cls):
+        if f.role == "name":
+            values[f.name] = generic.name.partition(".")[2]
+        elif f.role in {"attribute", "symbol"} and f.name in attributes:
+            inner = get_args(f.annotation)[0] if f.role == "symbol" else f.annotation
+            values[f.name] = decode(attributes.pop(f.name), inner)
+    for f in fields_of(cls):
+        if f.role == "mapping":
+            values[f.name] = {key: decode(value) for key, value in attributes.items()}
+            attributes.clear()
+    if attributes:
+        raise ValueError(f"{generic.name} has no attribute {', '.join(sorted(attributes))}")
+    return _construct(cls, values, generic.name)
+
+
+def _construct(cls: type[Node], values: dict[str, object], name: str) -> Node:
+    optional = {f.name: None for f in fields_of(cls) if type(None) in get_args(f.annotation)}
+    try:
+        return cls(**(optional | values))
+    except TypeError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+@dataclass(slots=True)
+class _Parts:
+    """The flat lists of a generic node, taken apart by the fields of a class."""
+
+    operands: list[int]
+    results: list[int]
+    regions: list[Region]
+    attributes: dict[str, Attr]
+
+    def segments(self, cls: type[Node]) -> dict[str, object]:
+        """The values of all fields that are operands, results or regions."""
+        operand_fields = [f for f in fields_of(cls) if f.role in _USES]
+        sizes = self._operand_sizes(cls, operand_fields)
+        found: dict[str, object] = {}
+        for f, size in zip(operand_fields, sizes, strict=True):
+            found[f.name] = _shaped(_take(self.operands, size), f.role)
+        for kind, items in (("def", self.results), ("region", self.regions)):
+            group = [f for f in fields_of(cls) if f.role in {kind, kind + "s"}]
+            for f in group:
+                size = 1 if f.role == kind else len(items) - sum(g.role == kind for g in group)
+                found[f.name] = _shaped(_take(items, size), f.role)
+        if self.operands or self.results or self.regions:
+            raise ValueError(f"{name_of(cls)} has too many operands, results or regions")
+        return found
+
+    def _operand_sizes(self, cls: type[Node], operand_fields: Sequence[Field]) -> Sequence[int]:
+        if _needs_segments(cls):
+            sizes = self.attributes.pop(SEGMENTS, None)
+            if not isinstance(sizes, tuple) or len(sizes) != len(operand_fields):
+                raise ValueError(f"{name_of(cls)} needs {SEGMENTS} with {len(operand_fields)} entries")
+            return [size for size in sizes if isinstance(size, int)]
+        single = sum(f.role == "use" for f in operand_fields)
+        return [1 if f.role == "use" else len(self.operands) - single for f in operand_fields]
+
+
+def _take(items: list[object] | list[int] | list[Region], count: int) -> tuple[object, ...]:
+    if not 0 <= count <= len(items):
+        raise ValueError("too few operands, results or regions")
+    taken = tuple(items[:count])
+    del items[:count]
+    return taken
+
+
+def _shaped(items: tuple[object, ...], role: Role) -> object:
+    if role in {"uses", "defs", "regions"}:
+        return items
+    if role == "optional_use" and not items:
+        return None
+    if len(items) != 1:
+        raise ValueError(f"{len(items)} operands where one belongs")
+    return items[0]
 
 
 def with_regions(node: Node, regions: Sequence[Region]) -> Node:
@@ -131,13 +253,14 @@ def rename(node: Node, values: Mapping[int, int], *, defs: bool = True) -> Node:
 def _renamed(old: object, role: Role, values: Mapping[int, int], defs: bool) -> object:
     if isinstance(old, Region):
         return _rename_region(old, values, defs)
-    if isinstance(old, tuple) and role in {"uses", "defs", "regions"}:
-        inner: Role = "use" if role == "uses" else "def" if role == "defs" else "region"
-        new = tuple(_renamed(item, inner, values, defs) for item in old)
-        return old if all(a is b for a, b in zip(old, new, strict=True)) else new
     if isinstance(old, int) and (role in {"use", "optional_use"} or (role == "def" and defs)):
         return values.get(old, old)
-    return old
+    if isinstance(old, tuple) and role in {"uses", "defs", "regions"}:
+        items = cast("tuple[object, ...]", old)
+        inner: Role = "use" if role == "uses" else "def" if role == "defs" else "region"
+        new = tuple(_renamed(item, inner, values, defs) for item in items)
+        return items if all(a is b for a, b in zip(items, new, strict=True)) else new
+    return cast(object, old)
 
 
 def _rename_region(region: Region, values: Mapping[int, int], defs: bool) -> Region:

@@ -65,8 +65,7 @@ U4 = DType("u4", "ui4", "unsigned", 4)
 BOOL = DType("bool", "i1", "bool", 1)
 
 DTYPES: dict[str, DType] = {
-    d.name: d
-    for d in (F64, F32, BF16, F16, F8E4M3, F8E5M2, I64, I32, I16, I8, I4, U64, U32, U16, U8, U4, BOOL)
+    d.name: d for d in (F64, F32, BF16, F16, F8E4M3, F8E5M2, I64, I32, I16, I8, I4, U64, U32, U16, U8, U4, BOOL)
 }
 _BY_MLIR: dict[str, DType] = {d.mlir: d for d in DTYPES.values()}
 _NUMPY: dict[str, np.dtype[np.generic]] = {

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_build.ir.core.dims import Dim, Range
-from tessera_build.ir.core.node import Def, Function, Node, Region, Use
+from tessera_build.ir.core.node import Def, Function, Node, OpName, Region, Use
 from tessera_build.ir.core.types import DType
 
 Attribute = bool | int | float | str | DType | Dim | tuple["Attribute", ...]
@@ -28,7 +28,7 @@ class GraphNode(Node):
 
     dialect: ClassVar[str] = "tgraph"
 
-    op: str
+    op: OpName
     inputs: tuple[Use, ...]
     outputs: tuple[Def, ...]
     attributes: Mapping[str, Attribute] = field(default_factory=dict[str, Attribute])
