@@ -42,7 +42,15 @@ def build_house(top: Path, imports: dict[str, str]) -> None:
     """A tree of packages in which each file holds one import; what is imported exists, empty."""
     settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     (top / "pyproject.toml").write_text(settings, encoding="utf-8")
-    for room in ("bundle_format", "tessera", "tessera_runtime", "tessera_build/lower", "tessera_build/backends"):
+    levels = tuple(f"tessera_build/ir/{level}" for level in ("graph", "schedule", "tile", "target"))
+    for room in (
+        "bundle_format",
+        "tessera",
+        "tessera_runtime",
+        "tessera_build/lower",
+        "tessera_build/backends",
+        *levels,
+    ):
         (top / room).mkdir(parents=True, exist_ok=True)
     own = [module.replace(".", "/") for module in imports.values() if module.startswith("tessera")]
     for path in (*own, *imports):
