@@ -16,10 +16,9 @@ from bundle_format.dims import DimExpression
 FORMAT_MAJOR: Final = 1
 FORMAT_MINOR: Final = 0
 ABI_VERSION: Final = 1
-DTYPES: Final = frozenset(
-    ("f64", "f32", "bf16", "f16", "f8e4m3", "f8e5m2", "bool")
-    + ("i64", "i32", "i16", "i8", "i4", "u64", "u32", "u16", "u8", "u4")
-)
+_FLOATS: Final = ("f64", "f32", "bf16", "f16", "f8e4m3", "f8e5m2")
+_INTEGERS: Final = ("i64", "i32", "i16", "i8", "i4", "u64", "u32", "u16", "u8", "u4")
+DTYPES: Final = frozenset((*_FLOATS, *_INTEGERS, "bool"))
 RELATIONS: Final = frozenset(("==", "!=", "<", "<=", ">", ">=", "multiple_of"))
 WEIGHT_ALIGNMENT: Final = 64
 

@@ -1,0 +1,109 @@
+"""Element types as numpy sees them, and a caller's objects as arrays.
+
+Takes: dtype names of the format; numpy arrays, objects that speak DLPack, objects that speak the buffer protocol.
+Gives: numpy dtypes; dense, row-major arrays of exactly the dtype asked for.
+Invariant: values are never converted: another dtype is an error that names it, for a silent cast hides a caller's bug.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle_format.dims import DimExpression
+from bundle_format.schema import Value
+from tessera_runtime.errors import RunError
+
+Array = NDArray[np.generic]
+
+_NUMPY: Final = {
+    "f64": np.dtype(np.float64),
+    "f32": np.dtype(np.float32),
+    "f16": np.dtype(np.float16),
+    "i64": np.dtype(np.int64),
+    "i32": np.dtype(np.int32),
+    "i16": np.dtype(np.int16),
+    "i8": np.dtype(np.int8),
+    "u64": np.dtype(np.uint64),
+    "u32": np.dtype(np.uint32),
+    "u16": np.dtype(np.uint16),
+    "u8": np.dtype(np.uint8),
+    "bool": np.dtype(np.bool_),
+}
+# numpy has no such types; their bits travel as unsigned integers, or as ml_dtypes' types once those are imported.
+_AS_BITS: Final = {
+    "bf16": (np.dtype(np.uint16), "bfloat16"),
+    "f8e4m3": (np.dtype(np.uint8), "float8_e4m3fn"),
+    "f8e5m2": (np.dtype(np.uint8), "float8_e5m2"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a model. `shape` holds integers, and text where an extent is symbolic."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    @property
+    def numpy(self) -> np.dtype[np.generic]:
+        """The numpy dtype in which the values travel."""
+        return numpy_dtype(self.dtype)
+
+
+def spec_of(value: Value) -> TensorSpec:
+    """What a person sees of a value of the config."""
+    shape = tuple(extent.text if isinstance(extent, DimExpression) else extent for extent in value.shape)
+    return TensorSpec(value.name, value.dtype, shape)
+
+
+def numpy_dtype(name: str) -> np.dtype[np.generic]:
+    """The numpy dtype of a dtype name; packed 4-bit types have none."""
+    known = _NUMPY.get(name)
+    if known is not None:
+        return known
+    if name not in _AS_BITS:
+        raise RunError("DTYPE_UNSUPPORTED", "values of this dtype cannot cross the border to numpy", found=name)
+    bits, extended = _AS_BITS[name]
+    # Never imported here: whoever has such values has imported it.
+    module = sys.modules.get("ml_dtypes")
+    return bits if module is None else np.dtype(cast("type[np.generic]", getattr(module, extended)))
+
+
+def to_array(value: object, dtype_name: str, dtype: np.dtype[np.generic], where: str) -> Array:
+    """A dense array of `dtype` with the values of `value`, without a copy where it already is one."""
+    array = _as_ndarray(value, where)
+    if array.dtype != dtype:
+        bits = _AS_BITS.get(dtype_name)
+        if bits is None or (array.dtype != bits[0] and array.dtype.name != bits[1]):
+            raise RunError(
+                "INPUT_DTYPE",
+                f"the input {where!r} has another dtype",
+                where=where,
+                expected=f"{dtype_name} (numpy {dtype})",
+                found=f"numpy {array.dtype}",
+                hint=f"convert it: numpy.asarray(value, dtype={dtype.name!r})",
+            )
+    # np.ascontiguousarray would turn a scalar into a vector of one.
+    return array if array.flags.c_contiguous else array.copy(order="C")
+
+
+def _as_ndarray(value: object, where: str) -> Array:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return np.asarray(cast(Array, value))
+    try:
+        if hasattr(value, "__dlpack__"):
+            return cast(Array, np.from_dlpack(value))  # pyright: ignore[reportArgumentType]  tested the line above
+        return np.asarray(memoryview(value))  # pyright: ignore[reportArgumentType]  TypeError is handled
+    except (TypeError, ValueError, BufferError, RuntimeError, AttributeError) as error:
+        raise RunError(
+            "INPUT_KIND",
+            f"the input {where!r} is not an array",
+            where=where,
+            expected="a numpy array, or an object with DLPack or the buffer protocol, in the memory of the CPU",
+            found=f"{type(value).__name__}: {error}",
+            hint="for lists and numbers: numpy.asarray(value, dtype=...)",
+        ) from error

@@ -1,0 +1,1 @@
+"""Everything that runs CPU variants: the machine's features, mapped code, thread pools."""

@@ -1,0 +1,136 @@
+"""The memory of one call in flight: argument tables, the plan for the last sizes, the workspace.
+
+Takes: the parts that all calls of an entry share.
+Gives: `Frame`, which one thread at a time holds and which is reused by the next call.
+Invariant: a frame keeps alive everything that its tables point to, so a call in flight survives `close()`.
+"""
+
+import ctypes
+import mmap
+from dataclasses import dataclass
+from typing import cast, final
+
+from bundle_format.schema import Config, Entry, Extent
+from tessera_runtime.binding import DimBinder
+from tessera_runtime.cpu.abi import Call, ErrorRecord, Plan
+from tessera_runtime.cpu.image import CodeImage
+from tessera_runtime.cpu.pool import Pool
+from tessera_runtime.errors import RunError, status_error
+
+_PAGE_BYTES = mmap.PAGESIZE
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightTable:
+    """Addresses of the weights in ABI order, and the mappings that they point into."""
+
+    addresses: "ctypes.Array[ctypes.c_void_p]"
+    mappings: tuple[memoryview, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What all calls of one model share."""
+
+    config: Config
+    image: CodeImage
+    pool: Pool
+    weights: WeightTable
+
+
+@final
+class Frame:
+    """One call's tables. `inputs` and `outputs` take addresses; `output_shapes` is valid after `plan_for`."""
+
+    def __init__(self, program: Program, entry_index: int, binder: DimBinder) -> None:
+        self._program = program
+        self._entry: Entry = program.config.entries[entry_index]
+        self._binder = binder
+        self._shapes: tuple[Shape, ...] | None = None
+        self.output_shapes: tuple[Shape, ...] = ()
+        self.inputs = (ctypes.c_void_p * len(self._entry.inputs))()
+        self.outputs = (ctypes.c_void_p * len(self._entry.outputs))()
+        self._dims = (ctypes.c_int64 * len(self._entry.dims))()
+        self._extents = (ctypes.c_int64 * sum(len(value.shape) for value in self._entry.outputs))()
+        self._error = ErrorRecord()
+        self._workspace, self._workspace_bytes = _map_workspace(_PAGE_BYTES), _PAGE_BYTES
+        self._plan = Plan(0, ctypes.addressof(self._extents))
+        self._call = Call(
+            size=ctypes.sizeof(Call),
+            entry=entry_index,
+            dims=ctypes.addressof(self._dims),
+            inputs=ctypes.addressof(self.inputs),
+            weights=ctypes.addressof(program.weights.addresses),
+            outputs=ctypes.addressof(self.outputs),
+            workspace=ctypes.addressof(self._workspace),
+            error=ctypes.addressof(self._error),
+        )
+        self._call_address = ctypes.addressof(self._call)
+        self._services = 0
+
+    def plan_for(self, shapes: tuple[Shape, ...]) -> None:
+        """Bind dims, check guards, size the workspace and the outputs; nothing to do for the sizes of the last call."""
+        if shapes == self._shapes:
+            return
+        self._shapes = None
+        for index, value in enumerate(self._binder.bind(shapes)):
+            self._dims[index] = value
+        image, plan, error = self._program.image, self._plan, self._error
+        entry, dims = cast(int, self._call.entry), ctypes.addressof(self._dims)
+        status = cast(int, image.prepare(entry, dims, ctypes.addressof(plan), ctypes.addressof(error)))
+        if status:
+            raise self._failure(status)
+        self._reserve(cast(int, plan.workspace_bytes))
+        self.output_shapes = self._planned_shapes()
+        self._shapes = shapes
+
+    def run(self) -> None:
+        """Run the entry on the addresses in the tables."""
+        pool = self._program.pool
+        services = pool.address or pool.services()
+        if services != self._services:
+            self._call.services = self._services = services
+        status = self._program.image.run(self._call_address)
+        if status:
+            raise self._failure(cast(int, status))
+
+    def _planned_shapes(self) -> tuple[Shape, ...]:
+        extents, shapes = list(self._extents), list[Shape]()
+        for value in self._entry.outputs:
+            rank = len(value.shape)
+            shape = tuple(extents[:rank])
+            if not all(_agree(declared, found) for declared, found in zip(value.shape, shape, strict=True)):
+                raise RunError("CODE_MISMATCH", "the code plans another shape than the signature", where=value.name)
+            shapes.append(shape)
+            del extents[:rank]
+        return tuple(shapes)
+
+    def _reserve(self, size: int) -> None:
+        """Grow the workspace; it never shrinks, since the sizes of the past are the best guess of those to come."""
+        if size > self._workspace_bytes:
+            self._workspace = _map_workspace(size)
+            self._workspace_bytes = size
+            self._call.workspace = ctypes.addressof(self._workspace)
+
+    def _failure(self, status: int) -> RunError:
+        error = self._error
+        same = cast(int, error.status) == status
+        node, detail = (cast(int, error.node), list(cast("list[int]", error.detail))) if same else (-1, [0, 0, 0, 0])
+        self._error.status = 0  # a later failure that fills nothing in must not inherit this one's node
+        return status_error(status, node, detail, self._program.config)
+
+
+def _agree(declared: Extent, found: int) -> bool:
+    return found >= 0 if not isinstance(declared, int) else declared == found
+
+
+def _map_workspace(size: int) -> "ctypes.Array[ctypes.c_char]":
+    """Fresh pages: aligned, zero, taken from the system only when touched. Private, or a child after `fork` would
+    compute in its parent's memory.
+    """
+    try:
+        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, OverflowError, ValueError) as error:
+        raise RunError("OUT_OF_MEMORY", "there is not enough memory for this run", found=f"{size} bytes") from error
+    return (ctypes.c_char * size).from_buffer(pages)

@@ -1,0 +1,126 @@
+"""Thread pools, which belong to the process and not to a model.
+
+Takes: the code of the first object that is loaded, and a number of threads.
+Gives: `Pool`, whose services table every call refers to.
+Invariant: there is at most one pool for each number of threads; after `fork` the child makes its own on first use, for
+threads do not survive a fork.
+"""
+
+import ctypes
+import os
+import threading
+from typing import Final, cast, final
+
+from bundle_format.schema import ABI_VERSION
+from tessera_runtime.cpu.abi import Services
+from tessera_runtime.cpu.image import CodeImage
+from tessera_runtime.errors import RunError
+
+_C: Final = ctypes.CDLL(None)
+_Allocate: Final = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
+_Release: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+
+
+def _allocate(_context: int | None, size: int, alignment: int) -> int:
+    """tessera_services.allocate on the C library's heap; NULL when there is no memory."""
+    # The C library wants a size that is a multiple of the alignment.
+    return _aligned_alloc(alignment, -(-size // alignment) * alignment) or 0
+
+
+def _release(_context: int | None, pointer: int | None) -> None:
+    """tessera_services.release."""
+    _free(pointer)
+
+
+_aligned_alloc = _C.aligned_alloc
+_aligned_alloc.argtypes = (ctypes.c_size_t, ctypes.c_size_t)
+_aligned_alloc.restype = ctypes.c_void_p
+_free = _C.free
+_free.argtypes = (ctypes.c_void_p,)
+_free.restype = None
+# Kept for the life of the process: C code holds their addresses.
+_ALLOCATE: Final = _Allocate(_allocate)
+_RELEASE: Final = _Release(_release)
+
+
+@final
+class Pool:
+    """A pool of the process. `address` is that of the services table for calls, 0 when the pool must be made anew."""
+
+    def __init__(self, image: CodeImage, threads: int) -> None:
+        image.pin()
+        self.threads: Final = threads
+        self._image = image
+        self._lock = threading.Lock()
+        self._services = Services()
+        self.address = 0
+
+    def services(self) -> int:
+        """The address of the services table; makes the pool when it is not there."""
+        with self._lock:
+            if not self.address:
+                self._services = self._create()
+                self.address = ctypes.addressof(self._services)
+            return self.address
+
+    def forget(self) -> None:
+        """Called in a child after `fork`: the pool's threads, and whoever held the lock, are in the parent."""
+        self._lock = threading.Lock()
+        self.address = 0
+
+    def _create(self) -> Services:
+        services = Services(
+            size=ctypes.sizeof(Services),
+            version=ABI_VERSION,
+            allocate=ctypes.cast(_ALLOCATE, ctypes.c_void_p),
+            release=ctypes.cast(_RELEASE, ctypes.c_void_p),
+            thread_create=_symbol("pthread_create"),
+            thread_join=_symbol("pthread_join"),
+            semaphore_init=_symbol("sem_init"),
+            semaphore_wait=_symbol("sem_wait"),
+            semaphore_post=_symbol("sem_post"),
+        )
+        pool = cast("int | None", self._image.pool_create(ctypes.addressof(services), self.threads))
+        if not pool:
+            raise RunError(
+                "POOL_FAILED",
+                "the system refuses to start the threads of the pool",
+                found=f"{self.threads} threads",
+                hint="load with fewer threads, or raise the limit on processes",
+            )
+        services.context = pool
+        services.parallel_for = self._image.address("tessera_pool_parallel_for")
+        return services
+
+
+@final
+class PoolRegistry:
+    """The pools of one process, by their number of threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pools: dict[int, Pool] = {}
+        os.register_at_fork(after_in_child=self._forget)
+
+    def get(self, image: CodeImage, threads: int) -> Pool:
+        """The pool with this number of threads; the first that asks lends its code."""
+        with self._lock:
+            pool = self._pools.get(threads)
+            if pool is None:
+                pool = self._pools[threads] = Pool(image, threads)
+        pool.services()
+        return pool
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        for pool in self._pools.values():
+            pool.forget()
+
+
+def _symbol(name: str) -> int:
+    """The address of a function of the C library."""
+    return cast(int, ctypes.cast(_C[name], ctypes.c_void_p).value)
+
+
+# The one mutable global of the runtime: the threads of a process are a resource of the process.
+PROCESS_POOLS: Final = PoolRegistry()

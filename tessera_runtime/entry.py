@@ -1,0 +1,189 @@
+"""One function of a model, ready to be called from any thread.
+
+Takes: feeds by name, arrays to write into, a state.
+Gives: arrays by name.
+Invariant: a call touches nothing shared but a free list of frames, whose operations are atomic.
+"""
+
+from collections import deque
+from collections.abc import Collection, Mapping
+from typing import Final, final
+
+import numpy as np
+
+from bundle_format.schema import Value
+from tessera_runtime.arrays import Array, TensorSpec, numpy_dtype, spec_of, to_array
+from tessera_runtime.binding import DimBinder
+from tessera_runtime.cpu.frame import Frame, Program, Shape
+from tessera_runtime.errors import RunError
+from tessera_runtime.state import State
+
+
+@final
+class EntryPoint:
+    """An entry of the bundle. `inputs` and `outputs` leave out what a `State` carries."""
+
+    def __init__(self, program: Program, index: int) -> None:
+        entry = program.config.entries[index]
+        self._program: Program | None = program
+        self._entry, self._index, self._binder = entry, index, DimBinder(entry)
+        self._frames: deque[Frame] = deque()
+        self._state_inputs = {alias.input: alias.output for alias in entry.states}
+        self._state_outputs = frozenset(alias.output for alias in entry.states)
+        self._sources = tuple((value.name, value.dtype, numpy_dtype(value.dtype)) for value in entry.inputs)
+        self._sinks = tuple((value.name, numpy_dtype(value.dtype)) for value in entry.outputs)
+        self.name: Final = entry.name
+        self.inputs: Final = _public(entry.inputs, self._state_inputs.keys())
+        self.outputs: Final = _public(entry.outputs, self._state_outputs)
+        self.states: Final = _public(entry.inputs, {value.name for value in entry.inputs} - self._state_inputs.keys())
+
+    def new_state(self, initial: Mapping[str, object] | None = None) -> State:
+        """A state to begin with: the arrays given, zeros for the rest."""
+        return State(self._entry, initial or {})
+
+    def run(
+        self,
+        feeds: Mapping[str, object],
+        out: Mapping[str, Array] | None = None,
+        state: State | None = None,
+    ) -> dict[str, Array]:
+        """Run once. See `Model.run`."""
+        if self._state_inputs:
+            return self._run_with_state(feeds, out or {}, state)
+        if state is not None:
+            raise RunError("STATE_UNKNOWN", f"the entry {self.name!r} has no state")
+        return self._call(feeds, out or {}, None)
+
+    def close(self) -> None:
+        """Refuse further calls; memory goes when the last call in flight ends."""
+        self._program = None
+        self._frames.clear()
+
+    def _run_with_state(
+        self, feeds: Mapping[str, object], out: Mapping[str, Array], state: State | None
+    ) -> dict[str, Array]:
+        if state is None:
+            raise RunError(
+                "STATE_MISSING", f"the entry {self.name!r} needs a state", hint="pass state=model.new_state()"
+            )
+        taken = sorted(self._state_inputs.keys() & feeds.keys()) + sorted(self._state_outputs & out.keys())
+        if taken:
+            raise RunError("STATE_GIVEN", "a state is carried by the state object, not by feeds or out", where=taken[0])
+        state.acquire()
+        try:
+            carried = {name: state.current(name) for name in self._state_inputs}
+            results = self._call({**feeds, **carried}, out, state)
+            state.replace({name: results.pop(output) for name, output in self._state_inputs.items()})
+        finally:
+            state.release()
+        return results
+
+    def _call(self, feeds: Mapping[str, object], out: Mapping[str, Array], state: State | None) -> dict[str, Array]:
+        frame = self._take_frame()
+        try:
+            # The arrays must live until the code has run: their addresses are all that the frame holds.
+            arrays = self._place_inputs(frame, feeds)
+            results = self._place_outputs(frame, out, arrays, state)
+            frame.run()
+        finally:
+            if self._program is not None:
+                self._frames.append(frame)
+        return results
+
+    def _take_frame(self) -> Frame:
+        program = self._program
+        if program is None:
+            raise RunError("MODEL_CLOSED", "the model was closed")
+        try:
+            return self._frames.pop()
+        except IndexError:
+            return Frame(program, self._index, self._binder)
+
+    def _place_inputs(self, frame: Frame, feeds: Mapping[str, object]) -> list[Array]:
+        arrays: list[Array] = []
+        shapes: list[Shape] = []
+        addresses = frame.inputs
+        for index, (name, dtype_name, dtype) in enumerate(self._sources):
+            try:
+                value = feeds[name]
+            except KeyError:
+                raise self._missing(name, feeds) from None
+            if type(value) is np.ndarray and value.dtype is dtype and value.flags.c_contiguous:
+                array: Array = value
+            else:
+                array = to_array(value, dtype_name, dtype, name)
+            arrays.append(array)
+            shapes.append(array.shape)
+            addresses[index] = array.__array_interface__["data"][0]
+        if len(feeds) != len(arrays):
+            raise self._unknown(feeds)
+        frame.plan_for(tuple(shapes))
+        return arrays
+
+    def _place_outputs(
+        self, frame: Frame, out: Mapping[str, Array], inputs: list[Array], state: State | None
+    ) -> dict[str, Array]:
+        results: dict[str, Array] = {}
+        addresses = frame.outputs
+        for index, ((name, dtype), shape) in enumerate(zip(self._sinks, frame.output_shapes, strict=True)):
+            if name in out:
+                array = _checked_output(out[name], name, dtype, shape, [*inputs, *results.values()])
+            elif state is not None and name in self._state_outputs:
+                array = state.next_array(self._input_of(name), shape)
+            else:
+                array = np.empty(shape, dtype)
+            results[name] = array
+            addresses[index] = array.__array_interface__["data"][0]
+        if not out.keys() <= results.keys():
+            raise RunError(
+                "OUTPUT_UNKNOWN", "the model has no such output", where=sorted(out.keys() - results.keys())[0]
+            )
+        return results
+
+    def _input_of(self, output: str) -> str:
+        return next(name for name, target in self._state_inputs.items() if target == output)
+
+    def _missing(self, name: str, feeds: Mapping[str, object]) -> RunError:
+        spec = next(spec for spec in (*self.inputs, *self.states) if spec.name == name)
+        return RunError(
+            "INPUT_MISSING",
+            f"the input {name!r} was not given",
+            where=name,
+            expected=f"{spec.dtype} {_shape_text(spec)}",
+            found="inputs " + (", ".join(sorted(feeds)) or "(none)"),
+        )
+
+    def _unknown(self, feeds: Mapping[str, object]) -> RunError:
+        unknown = sorted(feeds.keys() - {name for name, _, _ in self._sources})
+        return RunError(
+            "INPUT_UNKNOWN",
+            f"the model has no input {unknown[0]!r}",
+            where=unknown[0],
+            expected="inputs " + (", ".join(spec.name for spec in self.inputs) or "(none)"),
+        )
+
+
+def _public(values: tuple[Value, ...], hidden: Collection[str]) -> tuple[TensorSpec, ...]:
+    return tuple(spec_of(value) for value in values if value.name not in hidden)
+
+
+def _checked_output(array: object, name: str, dtype: np.dtype[np.generic], shape: Shape, others: list[Array]) -> Array:
+    """An array of the caller that the code may write into."""
+    if type(array) is not np.ndarray or array.dtype != dtype or array.shape != shape:
+        found = f"{array.dtype} {list(array.shape)}" if type(array) is np.ndarray else type(array).__name__
+        raise RunError(
+            "OUTPUT_MISMATCH",
+            f"the array given for the output {name!r} does not fit",
+            where=name,
+            expected=f"{dtype} {list(shape)}",
+            found=found,
+        )
+    if not array.flags.c_contiguous or not array.flags.writeable:
+        raise RunError("OUTPUT_LAYOUT", f"the array given for {name!r} is not contiguous and writeable", where=name)
+    if any(np.may_share_memory(array, other) for other in others):
+        raise RunError("OUTPUT_OVERLAP", f"the array given for {name!r} shares memory with another array of the call", where=name)
+    return array
+
+
+def _shape_text(spec: TensorSpec) -> str:
+    return "[" + ", ".join(map(str, spec.shape)) + "]"

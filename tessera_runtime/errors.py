@@ -1,0 +1,50 @@
+"""What can go wrong when a sound bundle meets a machine or a caller.
+
+Takes: what was found.
+Gives: `RunError`, and its making from a status of the C ABI.
+Invariant: a status becomes a message with the node's name or the guard's own words, never a bare number.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from bundle_format.abi import Status
+from bundle_format.errors import TesseraError
+from bundle_format.schema import Config
+
+_MESSAGES = {
+    Status.INDEX_OUT_OF_RANGE: "an index lies outside the axis that it selects from",
+    Status.DIVISION_BY_ZERO: "an integer was divided by zero",
+    Status.SIZE_BEYOND_BOUND: "a result is larger than the bound that the build reserved for it",
+    Status.OUT_OF_MEMORY: "there is not enough memory for this run",
+    Status.CANCELLED: "the run was cancelled",
+    Status.BAD_ARGUMENT: "the code refused the arguments of this call",
+}
+
+
+class RunError(TesseraError):
+    """The machine cannot run the bundle, or a call does not fit the model's signature, or its values were refused."""
+
+    exit_code: ClassVar[int] = 8
+
+
+def status_error(status: int, node: int, detail: Sequence[int], config: Config) -> RunError:
+    """The error of a status other than OK."""
+    where = config.nodes[node] if 0 <= node < len(config.nodes) else None
+    if status == Status.GUARD_FAILED and 0 <= detail[0] < len(config.guards):
+        guard = config.guards[detail[0]]
+        return RunError(
+            "GUARD_FAILED",
+            guard.message,
+            where=where,
+            expected=f"{guard.left.text} {guard.relation} {guard.right.text}",
+            found=f"{detail[1]} and {detail[2]}",
+            hint="give inputs of another size, or build the model for these sizes",
+        )
+    try:
+        known = Status(status)
+    except ValueError:
+        return RunError(
+            "STATUS_UNKNOWN", "the code returned a status that this runtime does not know", found=str(status)
+        )
+    return RunError(known.name, _MESSAGES.get(known, "the code failed"), where=where)

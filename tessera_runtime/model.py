@@ -1,0 +1,74 @@
+"""A loaded model: what a serving process holds.
+
+Takes: an open bundle and the variant chosen for this machine.
+Gives: `Model`: its signature, `run`, an explanation of the choice.
+Invariant: immutable but for `close`, and re-entrant: any number of threads may run it at once, with equal results.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Self, final
+
+from bundle_format.digest import Digest
+from tessera_runtime.arrays import Array, TensorSpec
+from tessera_runtime.choice import Choice
+from tessera_runtime.cpu.frame import Program
+from tessera_runtime.entry import EntryPoint
+from tessera_runtime.state import State
+
+MAIN = "main"
+
+
+@final
+class Model:
+    """A model ready to run. `entries` has all its functions; `run`, `inputs` and `outputs` are those of `main`."""
+
+    def __init__(self, program: Program, choice: Choice, identity: Digest) -> None:
+        config = program.config
+        points = (EntryPoint(program, index) for index in range(len(config.entries)))
+        self.entries: Final[Mapping[str, EntryPoint]] = {point.name: point for point in points}
+        self._main = self.entries.get(MAIN) or self.entries[config.entries[0].name]
+        self._choice = choice
+        self.identity: Final = identity
+        self.target: Final = config.target.name
+        self.threads: Final = program.pool.threads
+        self.inputs: Final[tuple[TensorSpec, ...]] = self._main.inputs
+        self.outputs: Final[tuple[TensorSpec, ...]] = self._main.outputs
+
+    def run(
+        self,
+        feeds: Mapping[str, object] | None = None,
+        /,
+        *,
+        out: Mapping[str, Array] | None = None,
+        state: State | None = None,
+        **named: object,
+    ) -> dict[str, Array]:
+        """Run the main entry: inputs by name in `feeds` or as keywords, outputs by name in the result.
+
+        Inputs are numpy arrays, or speak DLPack or the buffer protocol; dtypes must match. An output that `out` names
+        is written into the array given, which must fit and share no memory with an input. Misuse is a `RunError`.
+        """
+        if feeds is None:
+            feeds = named
+        elif named:
+            feeds = {**feeds, **named}
+        return self._main.run(feeds, out, state)
+
+    def new_state(self, initial: Mapping[str, object] | None = None) -> State:
+        """A state for the main entry, if it has one: the arrays given, zeros for the rest."""
+        return self._main.new_state(initial)
+
+    def explain(self) -> str:
+        """Why this variant runs, one line for each variant of the bundle."""
+        return "\n".join((*self._choice.reasons, f"threads: {self.threads}", f"bundle: {self.identity}"))
+
+    def close(self) -> None:
+        """Refuse further calls and let go of code, weights and memory as soon as calls in flight have ended."""
+        for entry in self.entries.values():
+            entry.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
