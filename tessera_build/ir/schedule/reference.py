@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle_format.errors import TesseraError
-from tessera_build.ir.core.dims import Atom, Dim, Extent, evaluate
+from tessera_build.ir.core.dims import Atom, Extent, evaluate, symbols_of
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.scalar import evaluate as evaluate_program
-from tessera_build.ir.core.types import Type
+from tessera_build.ir.core.types import Type, dtype_of
 from tessera_build.ir.schedule.nodes import Access, Axis, Combine, Compute, KernelCall
 
 Array = NDArray[np.generic]
@@ -59,7 +59,7 @@ def _bind_dims(function: Function, inputs: Sequence[Array]) -> dict[str, int]:
     symbols: dict[str, int] = {}
     for value, array in zip(function.args, inputs, strict=True):
         for extent, size in zip(function.types[value].shape, array.shape, strict=True):
-            if isinstance(extent, Dim) and extent.symbols == {str(extent)}:
+            if str(extent) in symbols_of(extent):
                 symbols[str(extent)] = size
     return symbols
 
@@ -116,7 +116,7 @@ def _compute(node: Compute, buffers: Sequence[Array], type_: Type, dims: Mapping
     indices: dict[str, Integers] = {}
     for position, (buffer, access) in enumerate(zip(buffers, node.accesses, strict=True)):
         reads.append(_read(buffer, access, grid, indices))
-        if not reads[-1].dtype.kind == "f":
+        if not dtype_of(buffer.dtype).is_float:
             indices[f"r{position}"] = reads[-1].astype(np.int64)
     extra = [grid.index(value, indices) for value in node.index_values]
     (element,) = evaluate_program(node.program, [*reads, *extra])
@@ -130,7 +130,7 @@ def _read(buffer: Array, access: Access, grid: _Grid, reads: Mapping[str, Intege
     coordinates: list[Integers] = []
     for extent, size in zip(access.indices, buffer.shape, strict=True):
         index = grid.index(extent, reads)
-        if access.pad is None and any(f"r{i}" in _symbols(extent) for i in range(len(reads) + 1)):
+        if symbols_of(extent) & reads.keys():
             index = np.where(index < 0, index + size, index)
         inside = inside & (index >= 0) & (index < size)
         coordinates.append(index)
@@ -143,17 +143,21 @@ def _read(buffer: Array, access: Access, grid: _Grid, reads: Mapping[str, Intege
     return np.asarray(np.where(inside, picked, filler), dtype=buffer.dtype)
 
 
-def _symbols(extent: Extent) -> frozenset[str]:
-    return extent.symbols if isinstance(extent, Dim) else frozenset()
-
-
 def _combined(elements: Array, combine: Combine, axes: tuple[int, ...]) -> Array:
     if combine == "none":
         return elements
-    integers = elements.dtype.kind in "iub"
-    wide = elements if integers else elements.astype(np.float64)
-    if combine == "sum":
-        return np.asarray(np.sum(wide, axis=axes, dtype=elements.dtype if integers else np.float64))
-    if combine == "prod":
-        return np.asarray(np.prod(wide, axis=axes, dtype=elements.dtype if integers else np.float64))
-    return np.asarray(np.max(wide, axis=axes) if combine == "max" else np.min(wide, axis=axes))
+    dtype = dtype_of(elements.dtype)
+    wide = elements.astype(np.float64 if dtype.is_float else np.int64)
+    result = _REDUCTIONS[combine].reduce(wide, axis=axes, initial=_identity(combine, dtype.is_float))
+    return np.asarray(result, dtype=wide.dtype)
+
+
+_REDUCTIONS = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
+
+
+def _identity(combine: Combine, is_float: bool) -> float | int:
+    if combine in {"sum", "prod"}:
+        return 0 if combine == "sum" else 1
+    limits = np.iinfo(np.int64)
+    low, high = (-np.inf, np.inf) if is_float else (limits.min, limits.max)
+    return low if combine == "max" else high
