@@ -1,0 +1,275 @@
+"""Attention as one kernel: softmax(q kᵀ · scale + mask) v, a block of keys at a time, never the whole score matrix.
+
+Takes extents, numbers of a schedule and buffers q[G, M, D], k[G, N, D] (or kᵀ[G, D, N]), v[G, N, E], an optional
+additive mask and out[G, M, E], where G is batch × heads; gives an unbound Tile IR function. Invariant: scores, sums
+and the result are accumulated in f32 whatever the storage type, and a row of the result depends on its own query row,
+the keys, the values and the mask only.
+
+The running maximum and sum over blocks are Milakov and Gimelshein's online softmax (arXiv:1805.02867), used for
+attention as in FlashAttention (arXiv:2205.14135).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tessera.kernel import kernel
+from tessera.tile import LOWEST, TileBuilder
+from tessera.values import Buffer, Tile, View
+from tessera_build.ir.core.dims import Extent, floordiv, mod
+from tessera_build.ir.core.node import Function
+from tessera_build.ir.core.types import F32, DType, memref
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionShape:
+    """Extents; `groups` is batch × heads; `mask` is the mask's own shape [B or 1, H or 1, M or 1, N], if any."""
+
+    groups: Extent
+    queries: Extent
+    keys: Extent
+    depth: int
+    value_depth: int
+    heads: Extent = 1
+    mask: tuple[Extent, Extent, Extent, Extent] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionSchedule:
+    """Numbers to search: the tile of queries, of keys and of value columns, and the keys that one softmax step covers.
+
+    With `block` ≥ keys the softmax sees whole rows. `rows` is how many query rows one softmax step holds; `order` is
+    the order of its sums. `transposed_keys`: the buffer k already is kᵀ[G, D, N].
+    """
+
+    tile_m: int = 12
+    tile_n: int = 32
+    tile_e: int = 32
+    block: int = 128
+    rows: int = 1
+    order: str = "tree(16)"
+    transposed_keys: bool = False
+
+
+def attention(dtype: DType, shape: AttentionShape, schedule: AttentionSchedule, scale: float) -> Function:
+    """The kernel for one set of extents; symbolic extents become its `dims`."""
+    plan = _Plan(dtype, shape, schedule, scale)
+    keys = (shape.depth, shape.keys) if schedule.transposed_keys else (shape.keys, shape.depth)
+    buffers = {
+        "q": memref(dtype, shape.groups, shape.queries, shape.depth),
+        "k": memref(dtype, shape.groups, *keys),
+        "v": memref(dtype, shape.groups, shape.keys, shape.value_depth),
+    }
+    if shape.mask is not None:
+        buffers["mask"] = memref(dtype, *shape.mask)
+    buffers["out"] = memref(dtype, shape.groups, shape.queries, shape.value_depth)
+
+    @kernel(**buffers)
+    def attention(tile: TileBuilder, q: Buffer, k: Buffer, v: Buffer, **more: Buffer) -> None:
+        for group in tile.range(shape.groups):
+            panel = plan.transpose_keys(tile, k, group)
+            for m in tile.range(shape.queries, schedule.tile_m):
+                step = _Step(plan, tile, group, m, _Scratch.of(tile, plan))
+                step.clear()
+                for n in tile.range(shape.keys, plan.block):
+                    step.scores(q, plan.key_view(tile, k, panel, group, n))
+                    step.softmax(more.get("mask"), n)
+                    step.values(v, n)
+                step.finish(v, more["out"])
+
+    return attention
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    dtype: DType
+    shape: AttentionShape
+    schedule: AttentionSchedule
+    scale: float
+
+    @property
+    def block(self) -> int:
+        """Keys in one softmax step: a multiple of `tile_n`, no more than are there."""
+        tile_n, keys = self.schedule.tile_n, self.shape.keys
+        wanted = min(self.schedule.block, keys) if isinstance(keys, int) else self.schedule.block
+        return -(-wanted // tile_n) * tile_n
+
+    @property
+    def one_block(self) -> bool:
+        """True when one softmax step sees every key."""
+        return isinstance(self.shape.keys, int) and self.shape.keys <= self.block
+
+    @property
+    def panel_keys(self) -> int | None:
+        """Padded number of keys when they can be transposed once for all queries of a group."""
+        if self.schedule.transposed_keys or not isinstance(self.shape.keys, int):
+            return None
+        return -(-self.shape.keys // self.block) * self.block
+
+    def transpose_keys(self, tile: TileBuilder, k: Buffer, group: Extent) -> Buffer | None:
+        """All keys of a group as columns, when their number is known."""
+        if self.panel_keys is None:
+            return None
+        panel = tile.alloc(self.dtype, self.shape.depth, self.panel_keys)
+        self._transpose(tile, _Keys(k, group, 0), panel)
+        return panel
+
+    def _transpose(self, tile: TileBuilder, source: _Keys, panel: Buffer) -> None:
+        width = 16
+        depth, count = panel.shape
+        for n in tile.range(count, width):
+            for d in tile.range(depth, width):
+                start = source.first + n
+                window = source.buffer[source.group, start : start + width, d : d + width]
+                tile.copy(window.permute(1, 0), panel[d : d + width, n : n + width])
+
+    def key_view(self, tile: TileBuilder, k: Buffer, panel: Buffer | None, group: Extent, n: Extent) -> _Keys:
+        """Where the columns of this block's keys are; transposes the block first when nothing else has."""
+        if self.schedule.transposed_keys:
+            return _Keys(k, group, n)
+        if panel is not None:
+            return _Keys(panel, 0, n, panel=True)
+        block = tile.alloc(self.dtype, self.shape.depth, self.block)
+        self._transpose(tile, _Keys(k, group, n), block)
+        return _Keys(block, 0, 0, panel=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """Keys from number `first` on, in one group of a buffer of the model's or in a panel of ours (no group)."""
+
+    buffer: Buffer
+    group: Extent
+    first: Extent
+    panel: bool = False
+
+    def view(self, n: Extent, width: int) -> View:
+        """Columns n .. n + width - 1."""
+        start = self.first + n
+        if self.panel:
+            return self.buffer[:, start : start + width]
+        return self.buffer[self.group, :, start : start + width]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scratch:
+    """Scores of one tile of queries against one block of keys, and what an online softmax remembers of each row."""
+
+    scores: Buffer
+    total: Buffer
+    largest: Buffer | None = None
+    shrink: Buffer | None = None
+    result: Buffer | None = None
+
+    @staticmethod
+    def of(tile: TileBuilder, plan: _Plan) -> _Scratch:
+        rows = plan.schedule.tile_m
+        scores, total = tile.alloc(F32, rows, plan.block), tile.alloc(F32, rows, 1)
+        if plan.one_block:
+            return _Scratch(scores, total)
+        wide = -(-plan.shape.value_depth // plan.schedule.tile_e) * plan.schedule.tile_e
+        return _Scratch(scores, total, tile.alloc(F32, rows, 1), tile.alloc(F32, rows, 1), tile.alloc(F32, rows, wide))
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    plan: _Plan
+    tile: TileBuilder
+    group: Extent
+    m: Extent
+    scratch: _Scratch
+
+    def clear(self) -> None:
+        """Nothing seen yet: sums are zero and the largest score is the lowest number."""
+        kept, rows = self.scratch, self.plan.schedule.tile_m
+        if kept.largest is None or kept.result is None:
+            return
+        self.tile.store(kept.total[:, :], self.tile.zeros((rows, 1), F32))
+        self.tile.store(kept.largest[:, :], self.tile.full((rows, 1), LOWEST, F32))
+        for e in self.tile.range(self.plan.shape.value_depth, self.plan.schedule.tile_e):
+            view = kept.result[:, e : e + self.plan.schedule.tile_e]
+            self.tile.store(view, self.tile.zeros(view.shape, F32))
+
+    def scores(self, q: Buffer, keys: _Keys) -> None:
+        """scratch = q kᵀ · scale."""
+        rows, width = self.plan.schedule.tile_m, self.plan.schedule.tile_n
+        queries = q[self.group, self.m : self.m + rows, :]
+        for n in self.tile.range(self.plan.block, width):
+            zero = self.tile.zeros((rows, width), F32)
+            product = self.tile.dot(zero, queries, keys.view(n, width), "md,dn->mn")
+            self.tile.store(self.scratch.scores[:, n : n + width], product * self.plan.scale)
+
+    def softmax(self, mask: Buffer | None, first: Extent) -> None:
+        """scratch = exp(scratch + mask - largest), and the sum of each row; keys past the end count for nothing."""
+        rows = self.plan.schedule.rows
+        for r in self.tile.range(self.plan.schedule.tile_m, rows):
+            view = self.scratch.scores[r : r + rows, :]
+            scores = self.tile.load(view)
+            if mask is not None:
+                scores = scores + self._mask(mask, r, first)
+            scores = self._drop_missing_keys(scores, first)
+            largest = self._largest(r, self.tile.max(scores, 1, self.plan.schedule.order))
+            weights = self.tile.exp(scores - largest)
+            self.tile.store(view, weights)
+            self._add_total(r, self.tile.sum(weights, 1, self.plan.schedule.order))
+
+    def _mask(self, mask: Buffer, r: Extent, first: Extent) -> Tile:
+        batch, head, query, _ = mask.shape
+        heads = self.plan.shape.heads
+        index = (0 if batch == 1 else floordiv(self.group, heads), 0 if head == 1 else mod(self.group, heads))
+        row = self.m + r
+        rows = slice(0, 1) if query == 1 else slice(row, row + self.plan.schedule.rows)
+        loaded = self.tile.load(mask[index[0], index[1], rows, first : first + self.plan.block])
+        return self.tile.cast(loaded, F32)
+
+    def _drop_missing_keys(self, scores: Tile, first: Extent) -> Tile:
+        keys, block = self.plan.shape.keys, self.plan.block
+        if isinstance(keys, int) and keys % block == 0:
+            return scores
+        distance = self.tile.iota((1, block), 1, first - keys)
+        lowest = self.tile.full((1, block), float("-inf"), F32)
+        return self.tile.where(distance < 0, scores, lowest)
+
+    def _largest(self, r: Extent, new: Tile) -> Tile:
+        if self.scratch.largest is None or self.scratch.shrink is None:
+            return new
+        rows = self.plan.schedule.rows
+        view = self.scratch.largest[r : r + rows, :]
+        old = self.tile.load(view)
+        largest = self.tile.maximum(old, new)
+        self.tile.store(self.scratch.shrink[r : r + rows, :], self.tile.exp(old - largest))
+        self.tile.store(view, largest)
+        return largest
+
+    def _add_total(self, r: Extent, new: Tile) -> None:
+        rows = self.plan.schedule.rows
+        view = self.scratch.total[r : r + rows, :]
+        if self.scratch.shrink is not None:
+            new = self.tile.load(view) * self.tile.load(self.scratch.shrink[r : r + rows, :]) + new
+        self.tile.store(view, new)
+
+    def values(self, v: Buffer, first: Extent) -> None:
+        """result = result · shrink + weights v; with one block there is nothing to keep, and `finish` does it all."""
+        if self.scratch.result is None or self.scratch.shrink is None:
+            return
+        width = self.plan.schedule.tile_e
+        for e in self.tile.range(self.plan.shape.value_depth, width):
+            view = self.scratch.result[:, e : e + width]
+            before = self.tile.load(view) * self.tile.load(self.scratch.shrink[:, :])
+            self.tile.store(view, self._weighted(before, v, first, e))
+
+    def _weighted(self, before: Tile, v: Buffer, first: Extent, e: Extent) -> Tile:
+        columns = v[self.group, first : first + self.plan.block, e : e + self.plan.schedule.tile_e]
+        return self.tile.dot(before, self.scratch.scores[:, :], columns, "mn,ne->me")
+
+    def finish(self, v: Buffer, out: Buffer) -> None:
+        """out = result / sum of the row's weights."""
+        rows, width = self.plan.schedule.tile_m, self.plan.schedule.tile_e
+        for e in self.tile.range(self.plan.shape.value_depth, width):
+            if self.scratch.result is None:
+                result = self._weighted(self.tile.zeros((rows, width), F32), v, 0, e)
+            else:
+                result = self.tile.load(self.scratch.result[:, e : e + width])
+            quotient = result / self.tile.load(self.scratch.total[:, :])
+            target = out[self.group, self.m : self.m + rows, e : e + width]
+            self.tile.store(target, self.tile.cast(quotient, self.plan.dtype))
