@@ -8,7 +8,6 @@ Invariant: a wheel made for others (`TESSERA_RELEASE=1`) names the runtime by ve
 
 import os
 from pathlib import Path
-from typing import cast
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
@@ -20,5 +19,4 @@ class Dependencies(MetadataHookInterface):
         """Add the runtime to the requirements."""
         folder = Path(self.root) / "packaging" / "runtime"
         runtime = f"== {metadata['version']}" if os.environ.get("TESSERA_RELEASE") else f"@ {folder.as_uri()}"
-        settings = cast("dict[str, list[str]]", self.config)
-        metadata["dependencies"] = [*settings["requirements"], f"tessera-runtime {runtime}"]
+        metadata["dependencies"] = [*self.config["requirements"], f"tessera-runtime {runtime}"]
