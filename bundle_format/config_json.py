@@ -5,12 +5,12 @@ Gives: canonical bytes, or `Config`.
 Invariant: what parses is complete, of the right types and consistent within itself (`config_checks`).
 """
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
 from typing import Final, cast
 
 from bundle_format.canonical import Json, canonical_bytes, parse_canonical
 from bundle_format.config_checks import check_consistency
+from bundle_format.digest import Digest
 from bundle_format.dims import DimExpression, parse_dim
 from bundle_format.errors import BundleError
 from bundle_format.fields import Fields, add_step, as_digest, as_integer, as_sequence, as_text, wrong_type
@@ -39,7 +39,7 @@ MAX_RANK: Final = 32
 
 def config_bytes(config: Config) -> bytes:
     """The canonical bytes of a config blob; an inconsistent config is a `BundleError`."""
-    data = canonical_bytes(cast(Json, _plain(asdict(config))))
+    data = canonical_bytes(cast(Json, _plain(config)))
     parse_config(data)
     return data
 
@@ -53,16 +53,17 @@ def parse_config(data: bytes | memoryview) -> Config:
 
 
 def _plain(value: object) -> object:
-    """Records have become dicts already; what is left are digests, expressions, tuples and absent upper bounds."""
-    if isinstance(value, dict):
-        fields = cast(dict[str, object], value)
-        if fields.keys() == {"hex"}:
-            return f"sha256:{fields['hex']}"
-        if fields.keys() == {"text", "program"}:
-            return fields["text"]
-        return {key: _plain(item) for key, item in fields.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in cast(tuple[object, ...], value)]
+    """A record as JSON values: an object of its fields; a digest or an expression as its text."""
+    if isinstance(value, Digest):
+        return str(value)
+    if isinstance(value, DimExpression):
+        return value.text
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in cast(Mapping[str, object], value).items()}
+    if isinstance(value, tuple):
+        items = cast(tuple[object, ...], value)
+        names = cast("tuple[str, ...] | None", getattr(items, "_fields", None))
+        return [_plain(item) for item in items] if names is None else dict(zip(names, map(_plain, items), strict=True))
     return value
 
 

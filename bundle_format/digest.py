@@ -6,24 +6,24 @@ Invariant: a `Digest` always holds exactly 64 lower-case hex digits, so it is sa
 """
 
 import hashlib
-import re
-from dataclasses import dataclass
-from typing import Final, Self
+from typing import NamedTuple, Self
 
 from bundle_format.errors import BundleError
 
-_HEX: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
-
-@dataclass(frozen=True, slots=True, order=True)
-class Digest:
-    """A SHA-256, kept as 64 lower-case hex digits."""
-
+class _Fields(NamedTuple):
     hex: str
 
-    def __post_init__(self) -> None:
-        if _HEX.fullmatch(self.hex) is None:
-            raise BundleError("DIGEST_MALFORMED", "a digest is not 64 lower-case hex digits", found=repr(self.hex[:80]))
+
+class Digest(_Fields):
+    """A SHA-256, kept as 64 lower-case hex digits."""
+
+    __slots__ = ()
+
+    def __new__(cls, hex: str) -> Self:  # noqa: A002, D102  the field's name
+        if len(hex) != 64 or hex.strip("0123456789abcdef"):
+            raise BundleError("DIGEST_MALFORMED", "a digest is not 64 lower-case hex digits", found=repr(hex[:80]))
+        return super().__new__(cls, hex)
 
     @classmethod
     def of(cls, data: bytes | bytearray | memoryview) -> Self:

@@ -12,8 +12,7 @@ Invariant: parsing ends in time and depth bounded by the text's length, so hosti
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final, NoReturn, final
+from typing import Final, NamedTuple, NoReturn, final
 
 from bundle_format.errors import BundleError
 
@@ -43,8 +42,7 @@ _FUNCTIONS: Final[Mapping[str, Callable[[int, int], int]]] = {
 _Step = int | str | Callable[[int, int], int]
 
 
-@dataclass(frozen=True, slots=True)
-class DimExpression:
+class DimExpression(NamedTuple):
     """An expression as a postfix program: an integer or a symbol is pushed, a function takes two and pushes one."""
 
     text: str

@@ -7,7 +7,8 @@ index, referrers) is read by the rules of OCI, which let unknown fields pass.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from bundle_format import media
 from bundle_format.canonical import Json, canonical_bytes, parse_canonical, parse_json
@@ -15,16 +16,17 @@ from bundle_format.digest import Digest
 from bundle_format.errors import BundleError
 from bundle_format.fields import Fields, add_step, as_digest, as_integer, as_mapping, as_text
 
+_NO_ANNOTATIONS: Final[Mapping[str, str]] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+
+class Descriptor(NamedTuple):
     """A reference to a blob: what it is, its digest and its size in bytes."""
 
     media_type: str
     digest: Digest
     size: int
     artifact_type: str | None = None
-    annotations: Mapping[str, str] = field(default_factory=dict[str, str])
+    annotations: Mapping[str, str] = _NO_ANNOTATIONS
 
     def to_json(self) -> dict[str, Json]:
         """The OCI form; absent members are left out."""
@@ -36,16 +38,14 @@ class Descriptor:
         return result
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(NamedTuple):
     """One variant: its config and its layers, in the order of the writer."""
 
     config: Descriptor
     layers: tuple[Descriptor, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Referrer:
+class Referrer(NamedTuple):
     """Something attached to `subject`, from a manifest that names it."""
 
     subject: Digest

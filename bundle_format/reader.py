@@ -8,9 +8,7 @@ before it returns it; only `map` hands out bytes that nobody has compared with t
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, Self, final
+from typing import Final, NamedTuple, Self, final
 
 from bundle_format import media
 from bundle_format.canonical import parse_json
@@ -34,8 +32,7 @@ MAX_VARIANTS: Final = 1_000
 MAX_LAYERS: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class VariantRecord:
+class VariantRecord(NamedTuple):
     """One variant of an open bundle."""
 
     descriptor: Descriptor
@@ -47,8 +44,7 @@ class VariantRecord:
         return tuple(layer for layer in self.manifest.layers if layer.media_type == media_type)
 
 
-@dataclass(frozen=True, slots=True)
-class AttachmentRecord:
+class AttachmentRecord(NamedTuple):
     """Something attached to the bundle (`subject` is its identity) or to a variant; the config is the last blob."""
 
     manifest: Descriptor
@@ -78,7 +74,7 @@ class Bundle:
             raise BundleError("VARIANT_DUPLICATE", "two variants are for the same target")
 
     @property
-    def path(self) -> Path:
+    def path(self) -> str:
         """Where the bundle lies."""
         return self._store.path
 
@@ -117,7 +113,7 @@ class Bundle:
                 raise BundleError(
                     "BLOB_DAMAGED",
                     f"a blob ({blob.media_type}) does not have the digest that names it",
-                    where=str(self._store.path),
+                    where=self._store.path,
                     expected=str(blob.digest),
                     found=str(found),
                     hint="the file was damaged or changed after it was built; fetch or build it again",
@@ -142,7 +138,7 @@ class Bundle:
             raise BundleError(
                 "BLOB_STRAY",
                 "the bundle holds a blob that nothing refers to",
-                where=str(self.path),
+                where=self.path,
                 found=str(stray[0]),
             )
 
@@ -188,7 +184,7 @@ class Bundle:
 
 def open_bundle(path: str | os.PathLike[str], *, expected: Digest | None = None) -> Bundle:
     """Open a bundle; `expected` is the identity that it must have, when the caller knows it."""
-    store = open_store(Path(path))
+    store = open_store(os.fspath(path))
     try:
         return Bundle(store, expected)
     except BundleError as error:

@@ -4,11 +4,14 @@ Takes: canonical JSON bytes.
 Gives: `Config`, a tree of frozen records, and back (`config_bytes`).
 Invariant: `parse_config(config_bytes(c)) == c`; a field that is missing, of the wrong type, inconsistent with another
 or unknown (and not listed in `ignorable`) is a `BundleError` that names the JSON path.
+
+The records that a loader needs are named tuples: making a frozen dataclass takes 0.6 ms, a named tuple 0.07 ms, and two
+dozen of them were a third of the time that importing the runtime may take.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from bundle_format.digest import Digest
 from bundle_format.dims import DimExpression
@@ -24,26 +27,25 @@ WEIGHT_ALIGNMENT: Final = 64
 
 Extent = int | DimExpression
 Scalar = str | int | float | bool | None
+_NO_SCALARS: Final[Mapping[str, Scalar]] = MappingProxyType({})
+_NO_DIGESTS: Final[Mapping[str, Digest]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(NamedTuple):
     """A format version: a reader refuses another major; a higher minor only adds ignorable fields."""
 
     major: int = FORMAT_MAJOR
     minor: int = FORMAT_MINOR
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
+class Tool(NamedTuple):
     """A program that took part in the build, with its version."""
 
     name: str
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """One input or output: dense, row-major, at the address that the caller passes."""
 
     name: str
@@ -51,8 +53,7 @@ class Value:
     shape: tuple[Extent, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DimRange:
+class DimRange(NamedTuple):
     """A symbol that occurs in shapes, with the values it may take (`max` None: no bound)."""
 
     name: str
@@ -60,16 +61,14 @@ class DimRange:
     max: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StateAlias:
+class StateAlias(NamedTuple):
     """The output that becomes the named input of the next call."""
 
     input: str
     output: str
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One function of the module. `dims` are in the order in which the ABI wants their values."""
 
     name: str
@@ -79,8 +78,7 @@ class Entry:
     states: tuple[StateAlias, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Weight:
+class Weight(NamedTuple):
     """Where one weight lies (`bytes` from `offset` within blob `digest`) and what it was made from."""
 
     name: str
@@ -93,8 +91,7 @@ class Weight:
     source: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
+class Guard(NamedTuple):
     """Something the build assumed about dims: `left relation right`, two dimension expressions."""
 
     left: DimExpression
@@ -103,8 +100,7 @@ class Guard:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """What a variant runs on: `kind` chooses the loader, `arch` and `features` what the machine must have."""
 
     name: str
@@ -113,8 +109,7 @@ class Target:
     features: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """The config blob. `weights`, `nodes` and `guards` are in ABI order; `ignorable` names optional fields."""
 
     producer: Tool
@@ -124,8 +119,8 @@ class Config:
     nodes: tuple[str, ...] = ()
     guards: tuple[Guard, ...] = ()
     tools: tuple[Tool, ...] = ()
-    numerics: Mapping[str, Scalar] = field(default_factory=dict[str, Scalar])
-    sources: Mapping[str, Digest] = field(default_factory=dict[str, Digest])
+    numerics: Mapping[str, Scalar] = _NO_SCALARS
+    sources: Mapping[str, Digest] = _NO_DIGESTS
     format: Version = Version()
     abi: int = ABI_VERSION
     ignorable: tuple[str, ...] = ()

@@ -8,8 +8,7 @@ Alignment: a pax extended header in front of a file may hold a `comment` record,
 must be aligned gets one that is exactly as long as the gap.
 """
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from bundle_format.errors import BundleError
 
@@ -22,8 +21,7 @@ MAX_OCTAL_SIZE: Final = (1 << 33) - 1
 _PAX_NAME: Final = "pax"
 
 
-@dataclass(frozen=True, slots=True)
-class TarEntry:
+class TarEntry(NamedTuple):
     """A file within the tar: `header` is everything from the end of the file before to `offset`."""
 
     name: str

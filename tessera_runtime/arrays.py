@@ -6,17 +6,15 @@ Invariant: values are never converted: another dtype is an error that names it, 
 """
 
 import sys
-from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bundle_format.dims import DimExpression
 from bundle_format.schema import Value
 from tessera_runtime.errors import RunError
 
-Array = NDArray[np.generic]
+Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
 _NUMPY: Final = {
     "f64": np.dtype(np.float64),
@@ -40,8 +38,7 @@ _AS_BITS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
+class TensorSpec(NamedTuple):
     """One input or output of a model. `shape` holds integers, and text where an extent is symbolic."""
 
     name: str

@@ -7,7 +7,7 @@ instruction.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bundle_format.reader import VariantRecord
 from bundle_format.variant_checks import CPU_KIND
@@ -15,8 +15,7 @@ from tessera_runtime.cpu.machine import Machine, normal_arch, normal_feature
 from tessera_runtime.errors import RunError
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """A chosen variant; `reasons` has one line for each variant of the bundle."""
 
     variant: VariantRecord

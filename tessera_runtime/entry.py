@@ -181,7 +181,9 @@ def _checked_output(array: object, name: str, dtype: np.dtype[np.generic], shape
     if not array.flags.c_contiguous or not array.flags.writeable:
         raise RunError("OUTPUT_LAYOUT", f"the array given for {name!r} is not contiguous and writeable", where=name)
     if any(np.may_share_memory(array, other) for other in others):
-        raise RunError("OUTPUT_OVERLAP", f"the array given for {name!r} shares memory with another array of the call", where=name)
+        raise RunError(
+            "OUTPUT_OVERLAP", f"the array given for {name!r} shares memory with another array of the call", where=name
+        )
     return array
 
 

@@ -7,8 +7,7 @@ Invariant: a frame keeps alive everything that its tables point to, so a call in
 
 import ctypes
 import mmap
-from dataclasses import dataclass
-from typing import cast, final
+from typing import NamedTuple, cast, final
 
 from bundle_format.schema import Config, Entry, Extent
 from tessera_runtime.binding import DimBinder
@@ -21,16 +20,14 @@ _PAGE_BYTES = mmap.PAGESIZE
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class WeightTable:
+class WeightTable(NamedTuple):
     """Addresses of the weights in ABI order, and the mappings that they point into."""
 
     addresses: "ctypes.Array[ctypes.c_void_p]"
     mappings: tuple[memoryview, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(NamedTuple):
     """What all calls of one model share."""
 
     config: Config

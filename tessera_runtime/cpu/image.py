@@ -6,6 +6,8 @@ Invariant: what runs is what was checked: the bytes lie in a sealed memory file 
 private file that has no name by the time the code runs.
 """
 
+# Importing pathlib takes 3.5 ms of the 40 that importing the runtime may take.
+# ruff: noqa: PTH108, PTH118
 import _ctypes
 import contextlib
 import ctypes
@@ -13,7 +15,6 @@ import fcntl
 import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, cast, final
 
 from tessera_runtime.errors import RunError
@@ -82,20 +83,20 @@ def _open_library(code: memoryview) -> tuple[int, ctypes.CDLL]:
 
 def _open_from_file(code: memoryview) -> ctypes.CDLL:
     """Map the code through a private file, where the kernel offers no memory files or no `/proc`."""
-    path = Path(os.environ.get("TMPDIR", "/tmp"), f"tessera-{os.getpid()}-{os.urandom(12).hex()}.so")
+    path = os.path.join(os.environ.get("TMPDIR", "/tmp"), f"tessera-{os.getpid()}-{os.urandom(12).hex()}.so")
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o700)
         try:
             _write(descriptor, code)
-            return ctypes.CDLL(str(path))
+            return ctypes.CDLL(path)
         finally:
             os.close(descriptor)
-            path.unlink()
+            os.unlink(path)
     except OSError as error:
         raise RunError(
             "CODE_UNMAPPABLE",
             "the system refuses to map the code of the bundle",
-            where=str(path),
+            where=path,
             found=str(error),
             hint="let TMPDIR name a folder from which code may be run (not mounted noexec)",
         ) from error

@@ -5,15 +5,14 @@ Gives: its config, its layers and its variants, for tests of the runtime and of 
 Invariant: the signature here is the one that `model.c` describes.
 """
 
-from dataclasses import replace
-
 import numpy as np
 
-from bundle_format import Digest, Layer, Variant, media
+from bundle_format import Digest, media
 from bundle_format.abi import header_bytes
 from bundle_format.dims import parse_dim
 from bundle_format.schema import Config, DimRange, Entry, Guard, StateAlias, Target, Tool, Value
 from bundle_format.weights import WeightData, pack_weights
+from bundle_format.writer import Layer, Variant
 
 SCALE = np.array([2.0, 3.0, 4.0], np.float32)
 SHIFT = np.array([0.5, -0.5, 1.5], np.float32)
@@ -61,4 +60,4 @@ def sample_variant(
 
 def without_entry(variant: Variant) -> Variant:
     """A variant whose config knows fewer entries than its code."""
-    return Variant(replace(variant.config, entries=variant.config.entries[:1]), variant.layers)
+    return Variant(variant.config._replace(entries=variant.config.entries[:1]), variant.layers)
