@@ -23,11 +23,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bundle_format.errors import TesseraError
-from tessera_build.ir.core.dims import Range
+from tessera_build.ir.core.dims import Extent, Range
 from tessera_build.ir.core.node import Function, Node, Span
 from tessera_build.ir.core.types import DType, Type, dtype_of
 from tessera_build.ir.graph.infer import complete, infer, op_named
 from tessera_build.ir.graph.nodes import Array, Attribute, GraphNode, Module
+
+Guard = tuple[Extent, str, Extent, str]
 
 
 def digest_of(array: Array) -> str:
@@ -73,6 +75,7 @@ class GraphBuilder:
         self._locations: dict[Node, Span] = {}
         self._inputs: dict[str, int] = {}
         self._outputs: dict[str, int] = {}
+        self._guards: list[Guard] = []
         self._span: Span | None = None
 
     @contextmanager
@@ -136,6 +139,19 @@ class GraphBuilder:
             raise TesseraError("DUPLICATE_NAME", f"two outputs are called {name!r}", expected="distinct names")
         self._outputs[name] = value
 
+    def name(self, value: int) -> str:
+        """The name that a constant has in reports; empty for anything else."""
+        node = self._producers.get(value)
+        return self.pool.names.get(str(node.attributes["digest"]), "") if node and node.op == "constant" else ""
+
+    def guard(self, left: Extent, relation: str, right: Extent, message: str) -> None:
+        """Demand `left == right` or `left >= right` of the dims of every call; `message` explains a refusal."""
+        guard = (left, relation, right, message)
+        if relation not in ("==", ">="):
+            raise TesseraError("BAD_GUARD", "unknown relation", expected="== or >=", found=relation)
+        if guard not in self._guards:
+            self._guards.append(guard)
+
     def type(self, value: int) -> Type:
         """The type of a value made so far."""
         return self._types[value]
@@ -167,6 +183,11 @@ class GraphBuilder:
         return module_of([self])
 
     @property
+    def guards(self) -> tuple[Guard, ...]:
+        """What the dims of a call must satisfy."""
+        return tuple(self._guards)
+
+    @property
     def input_names(self) -> tuple[str, ...]:
         """Names of the inputs, in order."""
         return tuple(self._inputs)
@@ -195,6 +216,7 @@ def module_of(builders: list[GraphBuilder]) -> Module:
         input_names={b.entry: b.input_names for b in builders},
         output_names={b.entry: b.output_names for b in builders},
         constant_names={d: n for d, n in pool.names.items() if d in used},
+        guards=tuple(dict.fromkeys(guard for b in builders for guard in b.guards)),
     )
 
 

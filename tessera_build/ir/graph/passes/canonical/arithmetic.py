@@ -1,0 +1,135 @@
+"""Rules for elementwise ops: neutral elements, cheaper equals, constants on the right.
+
+Takes a site; gives the value that replaces it, or None. Invariant: results are equal (`==`) to the old ones for every
+operand that is not an infinity or NaN; most rules keep every bit, the exceptions say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from tessera_build.ir.core.types import BOOL
+from tessera_build.ir.graph.nodes import Array
+from tessera_build.ir.graph.ops.op import dtype_attribute
+from tessera_build.ir.graph.sweep import Site
+
+COMMUTATIVE = frozenset({"add", "mul", "max", "min", "eq", "ne", "and", "or", "xor"})
+# op -> the constant right operand that leaves the left one alone. x + 0 loses the sign of a zero, nothing else.
+NEUTRAL: Mapping[str, float] = {"add": 0, "sub": 0, "mul": 1, "div": 1, "pow": 1}
+SELF_INVERSE = frozenset({"neg", "not"})
+IDEMPOTENT = frozenset({"abs", "floor", "ceil", "round", "sign"})
+
+
+def constant_to_the_right(site: Site) -> Sequence[int] | None:
+    """op(c, x) → op(x, c) for commutative ops, so that other rules look for constants in one place."""
+    if site.node.op not in COMMUTATIVE:
+        return None
+    left, right = site.inputs
+    if site.to.array(left) is None or site.to.array(right) is not None:
+        return None
+    return [site.to.op(site.node.op, right, left)]
+
+
+def drop_neutral(site: Site) -> Sequence[int] | None:
+    """x + 0, x - 0, x * 1, x / 1, pow(x, 1) → x."""
+    neutral = NEUTRAL.get(site.node.op)
+    if neutral is None:
+        return None
+    constant = site.to.array(site.inputs[1])
+    if constant is None or not _all(constant, neutral) or not _keeps_type(site):
+        return None
+    return [site.inputs[0]]
+
+
+def subtract_constant(site: Site) -> Sequence[int] | None:
+    """x - c → x + (-c), exactly, for floats."""
+    if site.node.op != "sub" or not site.to.type(site.inputs[0]).dtype.is_float:
+        return None
+    constant = site.to.array(site.inputs[1])
+    if constant is None:
+        return None
+    return [site.to.op("add", site.inputs[0], site.to.constant(np.negative(constant)))]
+
+
+def divide_by_power_of_two(site: Site) -> Sequence[int] | None:
+    """x / c → x * (1/c) where 1/c is exact, hence the result too."""
+    if site.node.op != "div" or not site.to.type(site.inputs[0]).dtype.is_float:
+        return None
+    constant = site.to.array(site.inputs[1])
+    if constant is None or not _exact_reciprocals(constant):
+        return None
+    reciprocal = (1.0 / constant.astype(np.float64)).astype(constant.dtype)
+    return [site.to.op("mul", site.inputs[0], site.to.constant(reciprocal))]
+
+
+def small_power(site: Site) -> Sequence[int] | None:
+    """pow(x, 2) → x * x; pow(x, 0.5) → sqrt(x), which differs at -inf and -0; pow(x, -1) → 1 / x."""
+    if site.node.op != "pow" or not site.to.type(site.inputs[0]).dtype.is_float:
+        return None
+    exponent = site.to.array(site.inputs[1])
+    if exponent is None or not _keeps_type(site):
+        return None
+    base = site.inputs[0]
+    if _all(exponent, 2):
+        return [site.to.op("mul", base, base)]
+    if _all(exponent, 0.5):
+        return [site.to.op("sqrt", base)]
+    return [site.to.op("div", site.to.scalar(1, base), base)] if _all(exponent, -1) else None
+
+
+def repeated(site: Site) -> Sequence[int] | None:
+    """neg(neg(x)) → x; abs(abs(x)) → abs(x)."""
+    if site.node.op not in SELF_INVERSE | IDEMPOTENT:
+        return None
+    inner = site.to.producer(site.inputs[0])
+    if inner is None or inner.op != site.node.op:
+        return None
+    return [inner.inputs[0] if site.node.op in SELF_INVERSE else site.inputs[0]]
+
+
+def drop_cast(site: Site) -> Sequence[int] | None:
+    """A cast to the type that the operand has already."""
+    if site.node.op != "cast" or site.to.type(site.inputs[0]).dtype != dtype_attribute(site.node.attributes, "dtype"):
+        return None
+    return [site.inputs[0]]
+
+
+def same_choice(site: Site) -> Sequence[int] | None:
+    """select(c, x, x) → x, and a select whose condition is one constant truth value."""
+    if site.node.op != "select":
+        return None
+    condition, yes, no = site.inputs
+    constant = site.to.array(condition)
+    result = site.old.types[site.node.output]
+    chosen = yes if yes == no else None
+    if constant is not None and constant.size and site.to.type(condition).dtype == BOOL:
+        chosen = yes if bool(constant.all()) else no if not bool(constant.any()) else chosen
+    return [chosen] if chosen is not None and site.to.type(chosen) == result else None
+
+
+def _keeps_type(site: Site) -> bool:
+    return site.to.type(site.inputs[0]) == site.old.types[site.node.output]
+
+
+def _all(array: Array, number: float) -> bool:
+    return bool(np.all(array == np.asarray(number).astype(array.dtype)))
+
+
+def _exact_reciprocals(array: Array) -> bool:
+    mantissas, exponents = np.frexp(array.astype(np.float64))
+    # Within the normal range of every float type that we have, so neither 1/c nor its product loses bits by itself.
+    return bool(np.all(np.abs(mantissas) == 0.5) and np.all(np.abs(exponents) <= 13))
+
+
+ARITHMETIC: tuple[Callable[[Site], Sequence[int] | None], ...] = (
+    constant_to_the_right,
+    drop_neutral,
+    subtract_constant,
+    divide_by_power_of_two,
+    small_power,
+    repeated,
+    drop_cast,
+    same_choice,
+)

@@ -1,0 +1,73 @@
+"""Evaluate at build time what depends on constants alone.
+
+Takes a module; gives it with such nodes replaced by constants. Invariant: the bytes of a folded constant are the same
+on every machine, so only ops whose reference is `ordered` are folded (no BLAS, no vectorised libm), and no fold makes
+the module larger by more than `growth_bytes`.
+
+    before:  %0 = "tgraph.constant"() <{2.0}>
+             %1 = "tgraph.sqrt"(%0)
+    after:   %0 = "tgraph.constant"() <{1.4142135}>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tessera_build.ir.core.dims import Dim
+from tessera_build.ir.core.types import Type
+from tessera_build.ir.graph.infer import op_named
+from tessera_build.ir.graph.nodes import Array, Attribute, Module
+from tessera_build.ir.graph.sweep import Rule, Site, rewrite
+
+
+@dataclass(frozen=True, slots=True)
+class FoldConstants:
+    """Fold nodes over constants; a result may be larger than its operands by `growth_bytes` at most."""
+
+    growth_bytes: int = 1 << 20
+
+    def run(self, module: Module) -> Module:
+        """The module with constants folded."""
+        return rewrite(module, self._rule)
+
+    def _rule(self) -> Rule:
+        def fold(site: Site) -> Sequence[int] | None:
+            op = op_named(site.node.op)
+            arrays = [site.to.array(value) for value in site.inputs]
+            operands = [array for array in arrays if array is not None]
+            if (
+                not op.ordered
+                or len(operands) != len(arrays)
+                or any(_symbolic(a) for a in site.node.attributes.values())
+            ):
+                return None
+            result_bytes = sum(_bytes(site.old.types[output]) for output in site.node.outputs)
+            if result_bytes > sum(a.nbytes for a in operands) + self.growth_bytes:
+                return None
+            with np.errstate(all="ignore"):
+                results = op.evaluate(operands, site.node.attributes, {})
+            return [site.to.constant(result, _name(site, operands)) for result in results]
+
+        return fold
+
+
+def _symbolic(value: Attribute) -> bool:
+    return isinstance(value, Dim) or (isinstance(value, tuple) and any(_symbolic(v) for v in value))
+
+
+def _bytes(type_: Type) -> int:
+    total = type_.dtype.bytes
+    for extent in type_.static_shape:
+        total *= extent
+    return total
+
+
+def _name(site: Site, operands: Sequence[Array]) -> str:
+    """A folded constant is reported under the name of its largest operand: `conv1.weight` stays `conv1.weight`."""
+    if not operands:
+        return ""
+    largest = max(range(len(operands)), key=lambda i: operands[i].nbytes)
+    return site.to.name(site.inputs[largest])

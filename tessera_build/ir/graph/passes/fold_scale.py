@@ -1,0 +1,122 @@
+"""Fold multiplication and addition by constants of each channel into the weights and the bias before them.
+
+Takes a module whose batch normalisations are multiplications and additions; gives it with their factors in the
+weights. Invariant: only constants are multiplied at build time, so the work at run time shrinks; rounding changes
+within the numeric policy, since w * s is rounded once where conv(x, w) * s was.
+
+    before:  %1 = "tgraph.conv"(%x, %w)
+             %2 = "tgraph.add"(%1, %bias)
+             %3 = "tgraph.mul"(%2, %scale)
+             %4 = "tgraph.add"(%3, %shift)
+    after:   %1 = "tgraph.mul"(%w, %scale')          (folded by fold_constants)
+             %2 = "tgraph.conv"(%x, %1)
+             %3 = "tgraph.mul"(%bias, %scale)         (folded)
+             %4 = "tgraph.add"(%3, %shift)            (folded)
+             %5 = "tgraph.add"(%2, %4)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tessera_build.ir.core.dims import Extent
+from tessera_build.ir.graph.nodes import GraphNode, Module
+from tessera_build.ir.graph.ops.shapes import Shape
+from tessera_build.ir.graph.sweep import Rule, Site, rewrite
+
+CONTRACTIONS = frozenset({"conv", "matmul"})
+
+
+@dataclass(frozen=True, slots=True)
+class FoldScale:
+    """Fold channel constants after conv and matmul."""
+
+    def run(self, module: Module) -> Module:
+        """The module with scales in weights and shifts merged. Needs constants to the right of their ops."""
+        return rewrite(module, _rule)
+
+
+def _rule() -> Rule:
+    # Values of the new function with more than one reader in the old one: folding would compute them twice.
+    shared: set[int] = set()
+
+    def fold(site: Site) -> Sequence[int] | None:
+        shared.update(new for new, old in zip(site.inputs, site.node.inputs, strict=True) if site.uses[old] > 1)
+        if site.node.op not in ("add", "mul") or site.inputs[0] in shared or not _constant(site, site.inputs[1]):
+            return None
+        source = site.to.producer(site.inputs[0])
+        if source is None or site.to.type(site.inputs[0]) != site.old.types[site.node.output]:
+            return None
+        if site.node.op == "mul":
+            return _scale(site, source, shared)
+        return _merge_shift(site, source)
+
+    return fold
+
+
+def _merge_shift(site: Site, source: GraphNode) -> Sequence[int] | None:
+    """(y + b) + t → y + (b + t)."""
+    if source.op != "add" or not _constant(site, source.inputs[1]):
+        return None
+    return [site.to.op("add", source.inputs[0], site.to.op("add", source.inputs[1], site.inputs[1]))]
+
+
+def _scale(site: Site, source: GraphNode, shared: set[int]) -> Sequence[int] | None:
+    """conv(x, w) * s → conv(x, w * s), and (conv(x, w) + b) * s → conv(x, w * s) + b * s."""
+    scale = site.inputs[1]
+    if source.op in CONTRACTIONS:
+        scaled = _scale_weights(site, source, scale)
+        return None if scaled is None else [scaled]
+    if source.op != "add" or not _constant(site, source.inputs[1]):
+        return None
+    product = site.to.producer(source.inputs[0])
+    if product is None or product.op not in CONTRACTIONS or source.inputs[0] in shared:
+        return None
+    scaled = _scale_weights(site, product, scale)
+    if scaled is None:
+        return None
+    return [site.to.op("add", scaled, site.to.op("mul", source.inputs[1], scale))]
+
+
+def _scale_weights(site: Site, product: GraphNode, scale: int) -> int | None:
+    weights = product.inputs[1]
+    channel_axis = _channel_axis(site, product)
+    if not _constant(site, weights) or channel_axis is None:
+        return None
+    result, shape = site.to.type(product.output).shape, site.to.type(scale).shape
+    if not _one_number_a_channel(shape, result, channel_axis):
+        return None
+    axes = _weight_shape(site, product)
+    if all(e == 1 for e in shape):
+        axes = (1,) * len(axes)
+    factor = site.to.op("reshape", scale, shape=axes)
+    return site.to.op(product.op, product.inputs[0], site.to.op("mul", weights, factor), **product.attributes)
+
+
+def _channel_axis(site: Site, product: GraphNode) -> int | None:
+    """The axis of the result that the weights' output channels become; None when the weights are not plain."""
+    rank = site.to.type(product.output).rank
+    if product.op == "conv":
+        return 1 if product.attributes["layout"] == "NCHW" else rank - 1
+    return rank - 1 if site.to.type(product.inputs[1]).rank == 2 else None
+
+
+def _weight_shape(site: Site, product: GraphNode) -> Shape:
+    """The shape in which one number an output channel broadcasts over the weights."""
+    weights = site.to.type(product.inputs[1]).shape
+    channel = 0 if product.op == "conv" or product.attributes["transpose_b"] else len(weights) - 1
+    return tuple(e if axis == channel else 1 for axis, e in enumerate(weights))
+
+
+def _one_number_a_channel(shape: Shape, result: Shape, channel_axis: int) -> bool:
+    padded: tuple[Extent, ...] = (1,) * (len(result) - len(shape)) + shape
+    return all(e in (1, result[axis]) if axis == channel_axis else e == 1 for axis, e in enumerate(padded))
+
+
+def _constant(site: Site, value: int) -> bool:
+    """Whether a value will be a constant once constants are folded; this pass itself makes such values."""
+    node = site.to.producer(value)
+    if node is None or node.op == "dimension":
+        return False
+    return node.op == "constant" or (bool(node.inputs) and all(_constant(site, v) for v in node.inputs))

@@ -1,0 +1,1 @@
+"""How an order of axes flows through ops: the machinery of `layout_channels_last.py`."""

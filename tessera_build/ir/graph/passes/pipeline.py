@@ -1,0 +1,49 @@
+"""The passes over Graph IR, in order.
+
+Takes a module as a frontend made it; gives the module that is lowered. Invariant: the tuple is the whole pipeline,
+read top to bottom; a pass appears again where another has made new work for it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tessera_build.ir.graph.nodes import Module
+from tessera_build.ir.graph.passes.canonicalise import Canonicalise
+from tessera_build.ir.graph.passes.eliminate_common import EliminateCommon
+from tessera_build.ir.graph.passes.eliminate_dead import EliminateDead
+from tessera_build.ir.graph.passes.fold_constants import FoldConstants
+from tessera_build.ir.graph.passes.fold_scale import FoldScale
+from tessera_build.ir.graph.passes.layout_channels_last import LayoutChannelsLast
+from tessera_build.ir.graph.passes.recognise_attention import RecogniseAttention
+
+
+class GraphPass(Protocol):
+    """What every pass of this level is."""
+
+    def run(self, module: Module) -> Module:
+        """The next module."""
+        ...
+
+
+GRAPH_PASSES: tuple[GraphPass, ...] = (
+    EliminateDead(),
+    FoldConstants(),  # before canonicalise: rules look for constants, and frontends write sqrt(var + eps) as nodes
+    EliminateCommon(),  # before patterns: two readers of equal values would look like two values with one reader each
+    Canonicalise(),
+    FoldScale(),  # after canonicalise: it looks for constants on the right; before layout: fewer nodes to move
+    RecogniseAttention(),  # after canonicalise: transposes are flags of matmul by then
+    LayoutChannelsLast(),  # after fold_scale, which leaves biases that every layout rule can carry
+    FoldConstants(),  # scaled weights, shifted biases and permuted operands
+    Canonicalise(),  # composes the transposes that attention and layout made; they meet at the borders of regions
+    FoldConstants(),
+    EliminateCommon(),
+    EliminateDead(),
+)
+
+
+def run_passes(module: Module, passes: tuple[GraphPass, ...] = GRAPH_PASSES) -> Module:
+    """The module after all passes."""
+    for step in passes:
+        module = step.run(module)
+    return module

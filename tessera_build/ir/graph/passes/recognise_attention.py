@@ -1,0 +1,152 @@
+"""Recognise scaled dot-product attention and make it one op.
+
+Takes a module in canonical form; gives it with matmul, scale, mask, softmax and matmul over rank-4 operands
+(or rank 3: one head) as `attention`. Invariant: the values are the same sums, with the scale applied to the scores;
+nothing is recognised whose scores or weights are read elsewhere, because they would have to be computed twice.
+
+    before:  %1 = "tgraph.matmul"(%q, %k) <{transpose_b = true}>
+             %2 = "tgraph.mul"(%1, %scale)
+             %3 = "tgraph.add"(%2, %mask)
+             %4 = "tgraph.softmax"(%3) <{axis = 3}>
+             %5 = "tgraph.matmul"(%4, %v)
+    after:   %1 = "tgraph.attention"(%q, %k, %v, %mask) <{scale = 0.125}>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tessera_build.ir.graph.builder import GraphBuilder
+from tessera_build.ir.graph.nodes import GraphNode, Module
+from tessera_build.ir.graph.ops.op import flag_of, ints_of
+from tessera_build.ir.graph.ops.shapes import broadcast_shapes
+from tessera_build.ir.graph.sweep import Rule, Site, rewrite
+
+RANKS = (3, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class RecogniseAttention:
+    """Replace the pattern by `attention`."""
+
+    def run(self, module: Module) -> Module:
+        """The module with attention recognised."""
+        return rewrite(module, _rule)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    """softmax's operand taken apart: product(q, k) * scale + mask."""
+
+    product: GraphNode
+    scale: float
+    mask: int | None = None
+
+
+def _rule() -> Rule:
+    # Values of the new function that several nodes of the old one read.
+    shared: set[int] = set()
+
+    def recognise(site: Site) -> Sequence[int] | None:
+        shared.update(new for new, old in zip(site.inputs, site.node.inputs, strict=True) if site.uses[old] > 1)
+        if site.node.op != "matmul" or flag_of(site.node.attributes, "transpose_a") or site.inputs[0] in shared:
+            return None
+        weights = site.to.producer(site.inputs[0])
+        rank = site.to.type(site.inputs[0]).rank
+        if weights is None or weights.op != "softmax" or weights.attributes["axis"] != rank - 1 or rank not in RANKS:
+            return None
+        scores = _take_apart(site.to, weights.inputs[0], shared)
+        return None if scores is None else _attention(site, scores)
+
+    return recognise
+
+
+def _take_apart(to: GraphBuilder, value: int, shared: set[int]) -> _Scores | None:
+    """Walk from the scores back to their matmul: at most one mask, then any number of scalar factors."""
+    unmasked = _scaled_product(to, value, shared)
+    node = to.producer(value)
+    if unmasked is not None or node is None or node.op != "add" or value in shared:
+        return unmasked
+    shape = to.type(value).shape
+    for product, mask in (node.inputs, node.inputs[::-1]):
+        found = _scaled_product(to, product, shared)
+        if found is not None and to.type(product).shape == shape:
+            return _Scores(found.product, found.scale, mask)
+    return None
+
+
+def _scaled_product(to: GraphBuilder, value: int, shared: set[int]) -> _Scores | None:
+    scale = 1.0
+    while value not in shared:
+        node = to.producer(value)
+        if node is not None and node.op == "matmul":
+            return _Scores(node, scale)
+        factor = _factor(to, node)
+        if node is None or factor is None:
+            return None
+        scale, value = scale * factor, node.inputs[0]
+    return None
+
+
+def _factor(to: GraphBuilder, node: GraphNode | None) -> float | None:
+    """The number c of x * c or x / c; None when the node is something else."""
+    if node is None or node.op not in ("mul", "div"):
+        return None
+    number = to.array(node.inputs[1])
+    if number is None or number.size != 1 or to.type(node.inputs[0]) != to.type(node.output):
+        return None
+    value = float(number.astype(np.float64).reshape(-1)[0])
+    return value if node.op == "mul" else 1.0 / value if value else None
+
+
+def _unscaled(to: GraphBuilder, value: int) -> tuple[int, float]:
+    """An operand without its scalar factors, which may stand before a transpose, and their product."""
+    node = to.producer(value)
+    factor = _factor(to, node)
+    if node is not None and factor is not None:
+        inner, scale = _unscaled(to, node.inputs[0])
+        return inner, scale * factor
+    if node is not None and node.op == "transpose":
+        inner, scale = _unscaled(to, node.inputs[0])
+        if scale != 1.0:
+            return to.op("transpose", inner, perm=ints_of(node.attributes, "perm")), scale
+    return value, 1.0
+
+
+def _attention(site: Site, scores: _Scores) -> Sequence[int] | None:
+    to, product = site.to, scores.product
+    q, q_scale = _unscaled(to, product.inputs[0])
+    k, k_scale = _unscaled(to, product.inputs[1])
+    q = _swapped(to, q) if flag_of(product.attributes, "transpose_a") else q
+    k = k if flag_of(product.attributes, "transpose_b") else _swapped(to, k)
+    v = _swapped(to, site.inputs[1]) if flag_of(site.node.attributes, "transpose_b") else site.inputs[1]
+    batches = [to.type(x).shape[:-2] for x in (q, k, v)]
+    if batches[0] != batches[1] or batches[0] != batches[2]:
+        return None
+    operands = [q, k, v]
+    score_shape = to.type(product.output).shape
+    if scores.mask is not None:
+        if broadcast_shapes("attention", [score_shape, to.type(scores.mask).shape]) != score_shape:
+            return None
+        operands.append(scores.mask)
+    heads = [_with_head(to, x, len(score_shape)) for x in operands]
+    result = to.op("attention", *heads, scale=scores.scale * q_scale * k_scale)
+    shape = site.old.types[site.node.output].shape
+    return [result if len(shape) == len(to.type(result).shape) else to.op("reshape", result, shape=shape)]
+
+
+def _swapped(to: GraphBuilder, value: int) -> int:
+    """The value with its last two axes swapped; canonicalise composes this with the split of the heads."""
+    rank = to.type(value).rank
+    return to.op("transpose", value, perm=(*range(rank - 2), rank - 1, rank - 2))
+
+
+def _with_head(to: GraphBuilder, value: int, rank: int) -> int:
+    """A rank-3 operand of rank-3 attention with one head as its axis 1; anything else as it is."""
+    shape = to.type(value).shape
+    if rank == 4 or len(shape) < 3:
+        return value
+    return to.op("reshape", value, shape=(shape[0], 1, *shape[1:]))

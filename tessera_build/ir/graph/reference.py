@@ -1,0 +1,127 @@
+"""The numpy interpreter of Graph IR: the living definition of what a module computes.
+
+Takes a module, an entry and named arrays; gives named arrays, or any values that are asked for. Invariant: every
+value has the element type and the shape that its static type states for the bound dims; a difference is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from bundle_format.errors import TesseraError
+from tessera_build.ir.core.dims import Dim, evaluate, symbol
+from tessera_build.ir.core.node import Function
+from tessera_build.ir.core.types import Type
+from tessera_build.ir.graph.builder import graph_nodes
+from tessera_build.ir.graph.infer import op_named
+from tessera_build.ir.graph.nodes import Array, GraphNode, Module
+from tessera_build.ir.graph.ops.op import DimValues
+
+
+def run(module: Module, entry: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """The outputs of `entry` by name; raises `TesseraError` when inputs do not fit the signature."""
+    function = module.entries[entry]
+    values = run_all(module, entry, inputs, function.results)
+    return {name: values[v] for name, v in zip(module.output_names[entry], function.results, strict=True)}
+
+
+def run_all(module: Module, entry: str, inputs: Mapping[str, Array], wanted: Collection[int]) -> dict[int, Array]:
+    """The `wanted` values of `entry` by value id; every other value is freed after its last use."""
+    function = module.entries[entry]
+    arrays = _in_order(module.input_names[entry], inputs)
+    dims = bind_dims([function.types[a] for a in function.args], arrays, module)
+    values = dict(zip(function.args, arrays, strict=True))
+    keep = frozenset(wanted)
+    nodes = _needed(function, keep)
+    last_use = {value: index for index, node in enumerate(nodes) for value in node.inputs}
+    for index, node in enumerate(nodes):
+        values.update(zip(node.outputs, _evaluate(module, function, node, (values, dims)), strict=True))
+        for value in set(node.inputs):
+            if last_use[value] == index and value not in keep:
+                del values[value]
+    return {value: values[value] for value in keep}
+
+
+def bind_dims(types: list[Type], arrays: list[Array], module: Module) -> dict[str, int]:
+    """The value of every symbol in the signature, from the arguments' shapes; checks dtypes, extents, ranges."""
+    dims: dict[str, int] = {}
+    for position, (type_, array) in enumerate(zip(types, arrays, strict=True)):
+        if type_.dtype.numpy != array.dtype or type_.rank != array.ndim:
+            raise _bad_input(position, str(type_), f"{array.dtype} of shape {list(array.shape)}")
+        for extent, size in zip(type_.shape, array.shape, strict=True):
+            if isinstance(extent, Dim) and extent == symbol(min(extent.symbols)):
+                dims.setdefault(str(extent), size)
+    for position, (type_, array) in enumerate(zip(types, arrays, strict=True)):
+        if array.shape != shape_at(type_, dims):
+            raise _bad_input(position, f"{type_} with {dims}", str(list(array.shape)))
+    for left, relation, right, message in module.guards:
+        sides = evaluate(left, dims), evaluate(right, dims)
+        if not (sides[0] == sides[1] if relation == "==" else sides[0] >= sides[1]):
+            raise TesseraError("GUARD_FAILED", message, expected=f"{left} {relation} {right}", found=str(dims))
+    for name, size in dims.items():
+        low, high = module.dims.get(name, (None, None))
+        if (low is not None and size < low) or (high is not None and size > high):
+            raise TesseraError(
+                "BAD_INPUT", f"dim {name} is out of its range", expected=f"{low}..{high}", found=str(size)
+            )
+    return dims
+
+
+def shape_at(type_: Type, dims: DimValues) -> tuple[int, ...]:
+    """The shape of a value when the symbols have these values; raises `TesseraError` for a symbol without one."""
+    try:
+        return tuple(evaluate(extent, dims) for extent in type_.shape)
+    except KeyError as error:
+        raise TesseraError(
+            "UNBOUND_DIM",
+            f"no input has dim {error.args[0]} as an extent of its own",
+            expected="every symbol alone as the extent of some input",
+            found=str(type_),
+        ) from error
+
+
+def _in_order(names: tuple[str, ...], inputs: Mapping[str, Array]) -> list[Array]:
+    if set(names) != set(inputs):
+        raise TesseraError(
+            "BAD_INPUT", "the inputs have other names", expected=", ".join(names), found=", ".join(sorted(inputs))
+        )
+    return [np.asarray(inputs[name]) for name in names]
+
+
+def _bad_input(position: int, expected: str, found: str) -> TesseraError:
+    return TesseraError("BAD_INPUT", f"input {position} does not fit the signature", expected=expected, found=found)
+
+
+def _needed(function: Function, wanted: Collection[int]) -> list[GraphNode]:
+    """The nodes that the wanted values depend on, in order."""
+    live = set(wanted)
+    kept: list[GraphNode] = []
+    for node in reversed(list(graph_nodes(function))):
+        if live.intersection(node.outputs):
+            live.update(node.inputs)
+            kept.append(node)
+    return kept[::-1]
+
+
+def _evaluate(
+    module: Module, function: Function, node: GraphNode, state: tuple[Mapping[int, Array], DimValues]
+) -> tuple[Array, ...]:
+    values, dims = state
+    operands = [values[i] for i in node.inputs]
+    if node.op == "constant":
+        operands = [module.constants[str(node.attributes["digest"])]]
+    with np.errstate(all="ignore"):
+        results = op_named(node.op).evaluate(operands, node.attributes, dims)
+    for output, result in zip(node.outputs, results, strict=True):
+        type_ = function.types[output]
+        if result.shape != shape_at(type_, dims) or result.dtype != type_.dtype.numpy:
+            raise TesseraError(
+                "REFERENCE_MISMATCH",
+                f"the reference of {node.op} disagrees with its type rule",
+                where=str(function.locations.get(node, "")) or None,
+                expected=f"{type_} with {dict(dims)}",
+                found=f"{result.dtype} of shape {list(result.shape)}",
+            )
+    return results
