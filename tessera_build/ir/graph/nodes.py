@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_build.ir.core.dims import Dim, Range
+from tessera_build.ir.core.dims import Dim, Extent, Range
 from tessera_build.ir.core.node import Def, Function, Node, OpName, Region, Use
 from tessera_build.ir.core.types import DType
 
@@ -54,7 +54,8 @@ class Module:
     """All entries of a model, the constants they share, and the range of every symbolic dim.
 
     `input_names` and `output_names` give, per entry, the names a person uses; `constants` maps digest to array and
-    `constant_names` maps digest to the name it had in the source (for reports only, never hashed).
+    `constant_names` maps digest to the name it had in the source (for reports only, never hashed). A guard
+    (left, relation, right, message) with the relation == or >= must hold for the dims of a call; all entries rely on it.
     """
 
     entries: Mapping[str, Function]
@@ -64,3 +65,4 @@ class Module:
     output_names: Mapping[str, tuple[str, ...]]
     states: Mapping[str, tuple[StatePair, ...]] = field(default_factory=dict[str, tuple[StatePair, ...]])
     constant_names: Mapping[str, str] = field(default_factory=dict[str, str])
+    guards: tuple[tuple[Extent, str, Extent, str], ...] = ()
