@@ -27,9 +27,9 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Which element a read takes: one index expression per axis of the buffer, over axis names and `r<i>`.
+    """Which element a read takes: one index expression per axis of the buffer, over axis names and `_r<i>`.
 
-    The symbol `r<i>` stands for the (integer) value of read i, which must come earlier; negative values count from
+    The symbol `_r<i>` stands for the (integer) value of read i, which must come earlier; negative values count from
     the end. With `pad`, indices outside the buffer give that value; without, every index is inside by construction.
     """
 

@@ -117,7 +117,7 @@ def _compute(node: Compute, buffers: Sequence[Array], type_: Type, dims: Mapping
     for position, (buffer, access) in enumerate(zip(buffers, node.accesses, strict=True)):
         reads.append(_read(buffer, access, grid, indices))
         if not dtype_of(buffer.dtype).is_float:
-            indices[f"r{position}"] = reads[-1].astype(np.int64)
+            indices[f"_r{position}"] = reads[-1].astype(np.int64)
     extra = [grid.index(value, indices) for value in node.index_values]
     (element,) = evaluate_program(node.program, [*reads, *extra])
     elements = np.broadcast_to(element, grid.shape)

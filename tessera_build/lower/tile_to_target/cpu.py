@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from tessera_build.ir.core.dims import Extent, Range, bounds, floordiv
 from tessera_build.ir.core.node import Function, Node, Region
 from tessera_build.ir.core.types import I64, Type, memref, scalar
+from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.target import kernel as k
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.tile_to_target.builder import TargetBuilder, make_region
@@ -30,14 +31,6 @@ from tessera_build.lower.tile_to_target.values import (
 
 
 @dataclass(frozen=True, slots=True)
-class VectorFacts:
-    """What tile_to_target needs of a CPU: 32-bit lanes of a register, and whether multiply-add is fused."""
-
-    lanes: int
-    fused: bool
-
-
-@dataclass(frozen=True, slots=True)
 class LoweredKernel:
     """A Target kernel and how many parallel iterations a launch has."""
 
@@ -45,18 +38,18 @@ class LoweredKernel:
     parallel_count: Extent
 
 
-def lower_cpu(function: Function, facts: VectorFacts, ranges: Mapping[str, Range]) -> LoweredKernel:
+def lower_cpu(function: Function, machine: CpuMachine, ranges: Mapping[str, Range]) -> LoweredKernel:
     """Lower one bound tile program; `ranges` bounds its symbolic dims."""
-    return _CpuLowering(function, facts, ranges).run()
+    return _CpuLowering(function, machine, ranges).run()
 
 
 class _CpuLowering:
-    def __init__(self, function: Function, facts: VectorFacts, ranges: Mapping[str, Range]) -> None:
+    def __init__(self, function: Function, machine: CpuMachine, ranges: Mapping[str, Range]) -> None:
         self._function = function
         self._b = TargetBuilder(function.name)
-        self._memory = Memory(self._b, facts.lanes)
+        self._memory = Memory(self._b, machine.lanes)
         self._memory.ranges.update(ranges)
-        self._math = Arithmetic(self._b, self._memory, facts.lanes, facts.fused)
+        self._math = Arithmetic(self._b, self._memory, machine.lanes, machine.fused)
         self._values: dict[int, Value] = {}
         self._count: Extent = 1
 

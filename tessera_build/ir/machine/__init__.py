@@ -1,0 +1,1 @@
+"""Descriptions of targets: data that lowering and cost formulas read."""

@@ -1,0 +1,24 @@
+"""What code generation and cost formulas need to know of a CPU: data, not code.
+
+Takes numbers from a target's description; gives `CpuMachine`. Invariant: two machines that are equal here get the
+same programs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CpuMachine:
+    """`lanes` are 32-bit lanes of a vector register; rates are per cycle for full-width registers."""
+
+    name: str
+    lanes: int
+    registers: int
+    fused: bool
+    l1_bytes: int = 32768
+    l2_bytes: int = 1 << 20
+    multiply_adds_per_cycle: float = 1.0
+    loads_per_cycle: float = 1.0
+    multiply_add_latency: int = 4

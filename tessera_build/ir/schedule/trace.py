@@ -1,0 +1,138 @@
+"""Schedules: a trace of steps that turns a task's definitions into one loop nest.
+
+Takes axes by name; gives the decisions that `schedule_to_tile` replays. The structure (which steps, in which order) is
+the sketch; the numbers in it are the decision vector. Invariant: replaying a trace over a task is total — a tile
+program, or a `ScheduleRejected` that says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from bundle_format.errors import TesseraError
+
+Effect = Literal["bit-preserving", "order-changing", "algorithm-changing"]
+
+
+class ScheduleRejected(TesseraError):
+    """A trace does not fit the task it is replayed over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Before: axis i of extent n. After: outer i in steps of `factor`, inner tile axis of extent `factor`."""
+
+    axis: str
+    factor: int
+    effect: Effect = "bit-preserving"
+
+
+@dataclass(frozen=True, slots=True)
+class Reorder:
+    """Before: loops in the order of the definition. After: in the order of `axes`, outermost first."""
+
+    axes: tuple[str, ...]
+    effect: Effect = "bit-preserving"
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """Before: a serial loop. After: one that runs in `scope` ("parallel", "unroll")."""
+
+    axis: str
+    scope: Literal["parallel", "unroll"]
+    effect: Effect = "bit-preserving"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Before: axis of extent n. After: two axes, the outer of n/size groups and the inner of `size`."""
+
+    axis: str
+    size: int
+    effect: Effect = "bit-preserving"
+
+
+@dataclass(frozen=True, slots=True)
+class Fuse:
+    """Before: all axes of a pointwise task over dense buffers. After: one axis of their product."""
+
+    effect: Effect = "bit-preserving"
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Before: constant operand `read` as the model stores it. After: in panels of `width` along its vector axis."""
+
+    read: int
+    width: int
+    effect: Effect = "bit-preserving"
+
+
+@dataclass(frozen=True, slots=True)
+class Tensorise:
+    """Before: the innermost multiply-add loops. After: one `contract` of register tiles over `axis`."""
+
+    axis: str
+    instruction: str = "fma"
+    effect: Effect = "order-changing"
+
+
+@dataclass(frozen=True, slots=True)
+class Interleave:
+    """Before: a reduction in sequence. After: `width` partial results combined as a tree."""
+
+    axis: str
+    width: int
+    effect: Effect = "order-changing"
+
+
+Step = Split | Reorder | Bind | Group | Fuse | Pack | Tensorise | Interleave
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A trace; later steps on the same axis override earlier ones, so schedules inherit by appending."""
+
+    steps: tuple[Step, ...] = ()
+
+    def with_steps(self, *steps: Step) -> Schedule:
+        """This schedule with more steps after its own."""
+        return replace(self, steps=(*self.steps, *steps))
+
+    def with_block(self, **factors: int) -> Schedule:
+        """This schedule with other tile sizes, by axis name."""
+        return self.with_steps(*(Split(axis, factor) for axis, factor in factors.items()))
+
+    def factors(self) -> dict[str, int]:
+        """Tile size of every split axis."""
+        return {step.axis: step.factor for step in self.steps if isinstance(step, Split)}
+
+    def scope(self, axis: str) -> str | None:
+        """What an axis is bound to, if anything."""
+        found = [step.scope for step in self.steps if isinstance(step, Bind) and step.axis == axis]
+        return found[-1] if found else None
+
+    def order(self) -> tuple[str, ...]:
+        """The loop order, outermost first; empty when none was stated."""
+        found = [step.axes for step in self.steps if isinstance(step, Reorder)]
+        return found[-1] if found else ()
+
+    def groups(self) -> dict[str, int]:
+        """Group size of every grouped axis."""
+        return {step.axis: step.size for step in self.steps if isinstance(step, Group)}
+
+    def packs(self) -> dict[int, int]:
+        """Panel width of every packed read."""
+        return {step.read: step.width for step in self.steps if isinstance(step, Pack)}
+
+    def tensorised(self) -> str | None:
+        """The reduction axis that a contraction runs over, if any."""
+        found = [step.axis for step in self.steps if isinstance(step, Tensorise)]
+        return found[-1] if found else None
+
+    @property
+    def fused(self) -> bool:
+        """Whether all axes were fused into one."""
+        return any(isinstance(step, Fuse) for step in self.steps)

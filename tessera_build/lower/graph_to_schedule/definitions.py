@@ -1,0 +1,332 @@
+"""The bridge table: what every element of an operator's result is, as compute definitions.
+
+Takes one graph node with its types; gives `Compute` nodes over the same value ids (new ids for values in between).
+Invariant: a definition is exact — schedules may reorder it, but nothing about the operator is decided later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tessera_build.ir.core.dims import Extent, floordiv, mod, symbol
+from tessera_build.ir.core.scalar import SCALAR_OPS, ScalarBuilder, ScalarProgram
+from tessera_build.ir.core.types import I64, DType, Type, dtype_of
+from tessera_build.ir.graph.nodes import Array, Attribute, GraphNode
+from tessera_build.ir.schedule.nodes import Access, Axis, Combine, Compute
+
+IDENTITY: dict[str, float] = {"sum": 0.0, "max": -np.inf, "min": np.inf, "prod": 1.0}
+
+
+@dataclass(slots=True)
+class Context:
+    """What definitions may look at: types of values, small constants, and a source of new value ids."""
+
+    types: dict[int, Type]
+    constants: Mapping[int, Array]
+    next_id: int = field(default=0)
+
+    def fresh(self, value_type: Type) -> int:
+        """A new value between two definitions of one operator."""
+        self.next_id = max(self.next_id, max(self.types, default=-1) + 1)
+        value = self.next_id
+        self.types[value] = value_type
+        self.next_id += 1
+        return value
+
+
+def axes_of(shape: Sequence[Extent], prefix: str = "_d") -> tuple[Axis, ...]:
+    """Axes d0, d1, ... with a tensor's extents."""
+    return tuple(Axis(f"{prefix}{i}", extent) for i, extent in enumerate(shape))
+
+
+def _symbols(axes: Sequence[Axis]) -> list[Extent]:
+    return [0 if axis.extent == 1 else symbol(axis.name) for axis in axes]
+
+
+def _aligned(shape: Sequence[Extent], indices: Sequence[Extent]) -> tuple[Extent, ...]:
+    """Indices of a numpy-broadcast operand under the result's indices."""
+    skip = len(indices) - len(shape)
+    return tuple(0 if extent == 1 else index for extent, index in zip(shape, indices[skip:], strict=True))
+
+
+def define(node: GraphNode, context: Context) -> tuple[Compute, ...]:
+    """The compute definitions of one node; raises `KeyError` for an operator without a row here."""
+    if node.op in SCALAR_OPS:
+        return (_elementwise(node, context),)
+    return _TABLE[node.op](node, context)
+
+
+def has_definition(op: str) -> bool:
+    """Whether the table has a row for an operator."""
+    return op in SCALAR_OPS or op in _TABLE
+
+
+def _integer(value: Attribute) -> int:
+    if isinstance(value, int):
+        return value
+    raise TypeError(f"{value!r} is not an integer")
+
+
+def _integers(node: GraphNode, name: str) -> tuple[int, ...]:
+    value = node.attributes[name]
+    return tuple(_integer(v) for v in value) if isinstance(value, tuple) else (_integer(value),)
+
+
+def _extents(node: GraphNode, name: str) -> tuple[Extent, ...]:
+    value = node.attributes[name]
+    if not isinstance(value, tuple):
+        raise TypeError(f"{name} of {node.op} is not a tuple")
+    return tuple(v for v in value if not isinstance(v, (float, str, DType, tuple)))
+
+
+def _copy(dtype: DType) -> ScalarProgram:
+    return ScalarBuilder((dtype,)).finish(0)
+
+
+def _elementwise(node: GraphNode, context: Context) -> Compute:
+    shape = context.types[node.output].shape
+    axes = axes_of(shape)
+    reads, inputs, constants = list[int](), list[DType](), dict[int, Array]()
+    for position, value in enumerate(node.inputs):
+        small = context.constants.get(value)
+        if small is not None and small.size == 1:
+            constants[position] = small
+        else:
+            reads.append(value)
+            inputs.append(context.types[value].dtype)
+    builder = ScalarBuilder(inputs)
+    given = iter(range(len(reads)))
+    args = [
+        builder.const(constants[p].reshape(()).item(), dtype_of(constants[p].dtype)) if p in constants else next(given)
+        for p in range(len(node.inputs))
+    ]
+    if node.op == "cast":
+        result = builder.cast(args[0], context.types[node.output].dtype)
+    else:
+        result = builder.op(node.op, *args)
+    accesses = tuple(Access(_aligned(context.types[v].shape, _symbols(axes))) for v in reads)
+    return Compute(node.output, tuple(reads), accesses, axes, (), "none", builder.finish(result))
+
+
+def _movement(node: GraphNode, context: Context, indices: Sequence[Extent], pad: float | None = None) -> Compute:
+    kind = context.types[node.output]
+    access = Access(tuple(indices), pad)
+    return Compute(node.output, node.inputs[:1], (access,), axes_of(kind.shape), (), "none", _copy(kind.dtype))
+
+
+def _transpose(node: GraphNode, context: Context) -> tuple[Compute, ...]:
+    permutation = _integers(node, "perm")
+    symbols = _symbols(axes_of(context.types[node.output].shape))
+    indices: list[Extent] = [0] * len(permutation)
+    for position, source in enumerate(permutation):
+        indices[source] = symbols[position]
+    return (_movement(node, context, indices),)
+
+
+def _broadcast(node: GraphNode, context: Context) -> tuple[Compute, ...]:
+    symbols = _symbols(axes_of(context.types[node.output].shape))
+    return (_movement(node, context, _aligned(context.types[node.inputs[0]].shape, symbols)),)
+
+
+def _slice(node: GraphNode, context: Context) -> tuple[Compute, ...]:
+    symbols = _symbols(axes_of(context.types[node.output].shape))
+    starts, steps = _extents(node, "starts"), _extents(node, "steps")
+    return (_movement(node, context, [s + i * t for s, i, t in zip(starts, symbols, steps, strict=True)]),)
+
+
+def _pad(node: GraphNode, context: Context) -> tuple[Compute, ...]:
+    symbols = _symbols(axes_of(context.types[node.output].shape))
+    value = node.attributes["value"]
+    fill = float(value) if isinstance(value, (int, float)) else 0.0
+    return (_movement(node, context, [i - low for i, low in zip(symbols, _extents(node, "low"), strict=True)], fill),)
+
+
+def _reshape(node: GraphNode, context: Context) -> tuple[Compute, ...]:
+    target, source = context.types[node.output].shape, context.types[node.inputs[0]].shape
+    linear: Extent = 0
+    for index, extent in zip(_symbols(axes_of(target)), target, strict=True):
+        linear = linear * extent + index
+    indices: list[Extent] = []
+    for extent in reversed(source):
+        indices.insert(0, 0 if extent == 1 else mod(linear, extent))
+        linear = floordiv(linear, extent)
+    return (_movement(node, context, indices),)
+
+
+def _gather(node: GraphNode, context: Context) -> tuple[Compute, ...]:
+    data, indices = node.inputs
+    axis = _integer(node.attributes["axis"])
+    kind = context.types[node.output]
+    axes = axes_of(kind.shape)
+    symbols, rank = _symbols(axes), context.types[indices].rank
+    chosen = Access(tuple(symbols[axis : axis + rank]))
+    taken = Access((*symbols[:axis], symbol("_r0"), *symbols[axis + rank :]))
+    program = ScalarBuilder((context.types[indices].dtype, kind.dtype)).finish(1)
+    return (Compute(node.output, (indices, data), (chosen, taken), axes, (), "none", program),)
+
+
+def _index_value(node: GraphNode, context: Context) -> tuple[Compute, ...]:
+    """`iota` and `dimension`: a number that depends on position or dims alone."""
+    kind = context.types[node.output]
+    axes = axes_of(kind.shape)
+    if node.op == "iota":
+        value: Extent = _symbols(axes)[_integer(node.attributes["axis"])]
+    else:
+        given = node.attributes["value"]
+        if isinstance(given, (float, str, DType, tuple)):
+            raise TypeError("`dimension` needs an extent")
+        value = given
+    builder = ScalarBuilder((I64,))
+    return (Compute(node.output, (), (), axes, (), "none", builder.finish(builder.cast(0, kind.dtype)), (value,)),)
+
+
+# -- reductions -------------------------------------------------------------------------------------------------------
+
+
+def _product(a: DType, b: DType, out: DType) -> ScalarProgram:
+    builder = ScalarBuilder((a, b))
+    return builder.finish(builder.op("mul", builder.cast(0, out), builder.cast(1, out)))
+
+
+def _matmul(node: GraphNode, context: Context) -> tuple[Compute, ...]:
+    a, b = node.inputs
+    kind = context.types[node.output]
+    axes = axes_of(kind.shape)
+    symbols = _symbols(axes)
+    batch, (m, n) = symbols[:-2], symbols[-2:]
+    flip_a, flip_b = bool(node.attributes.get("transpose_a")), bool(node.attributes.get("transpose_b"))
+    depth = context.types[a].shape[-2 if flip_a else -1]
+    k = 0 if depth == 1 else symbol("_k")
+    left = (*_aligned(context.types[a].shape[:-2], batch), *((k, m) if flip_a else (m, k)))
+    right = (*_aligned(context.types[b].shape[:-2], batch), *((n, k) if flip_b else (k, n)))
+    program = _product(context.types[a].dtype, context.types[b].dtype, kind.dtype)
+    accesses = (Access(left), Access(right))
+    return (Compute(node.output, (a, b), accesses, axes, (Axis("_k", depth),), "sum", program),)
+
+
+def _conv(node: GraphNode, context: Context) -> tuple[Compute, ...]:
+    x, w = node.inputs
+    kind, weights = context.types[node.output], context.types[w].shape
+    last = node.attributes["layout"] == "NHWC"
+    axes = axes_of(kind.shape)
+    symbols = _symbols(axes)
+    channel = len(axes) - 1 if last else 1
+    spatial = [symbols[i] for i in range(1, len(axes)) if i != channel]
+    window = [Axis(f"_k{i}", e) for i, e in enumerate(weights[2:])]
+    inner = Axis("_c", weights[1])
+    taps, c = _symbols(window), _symbols([inner])[0]
+    strides, low, dilations = (_integers(node, n) for n in ("strides", "low", "dilations"))
+    places = [s * t - p + k * d for s, t, p, k, d in zip(spatial, strides, low, taps, dilations, strict=True)]
+    groups = _integer(node.attributes["groups"])
+    group = floordiv(symbols[channel], floordiv(weights[0], groups)) if groups > 1 else 0
+    source = group * weights[1] + c
+    indices = (symbols[0], *places, source) if last else (symbols[0], source, *places)
+    ragged = any(low) or any(_integers(node, "high"))
+    accesses = (Access(indices, 0.0 if ragged else None), Access((symbols[channel], c, *taps)))
+    program = _product(context.types[x].dtype, context.types[w].dtype, kind.dtype)
+    reduction = tuple(axis for axis in (*window, inner) if axis.extent != 1)
+    return (Compute(node.output, (x, w), accesses, axes, reduction, "sum", program),)
+
+
+def _reduce_window(node: GraphNode, context: Context) -> tuple[Compute, ...]:
+    kind = context.types[node.output]
+    axes = axes_of(kind.shape)
+    window = tuple(Axis(f"_k{i}", e) for i, e in enumerate(_integers(node, "window")))
+    parts = zip(
+        _symbols(axes),
+        _symbols(window),
+        *(_integers(node, n) for n in ("strides", "low", "dilations")),
+        strict=True,
+    )
+    indices = tuple(i * s - p + k * d for i, k, s, p, d in parts)
+    combine = _combine(node)
+    ragged = any(_integers(node, "low")) or any(_integers(node, "high"))
+    access = Access(indices, IDENTITY[combine] if ragged else None)
+    reduction = tuple(axis for axis in window if axis.extent != 1)
+    return (Compute(node.output, node.inputs, (access,), axes, reduction, combine, _copy(kind.dtype)),)
+
+
+def _combine(node: GraphNode) -> Combine:
+    match node.attributes["kind"]:
+        case "sum":
+            return "sum"
+        case "max":
+            return "max"
+        case "min":
+            return "min"
+        case "prod":
+            return "prod"
+        case kind:
+            raise ValueError(f"{node.op} of kind {kind!r}")
+
+
+def _reduction_over(
+    source: int, result: int, axes: Sequence[int], keep: bool, combine: Combine, context: Context
+) -> Compute:
+    shape, kind = context.types[source].shape, context.types[result]
+    kept = iter(axes_of(kind.shape))
+    indices: list[Extent] = []
+    reduction: list[Axis] = []
+    for position, extent in enumerate(shape):
+        if position in axes:
+            reduction.append(Axis(f"_k{position}", extent))
+            indices.append(0 if extent == 1 else symbol(f"_k{position}"))
+            if keep:
+                next(kept)
+        else:
+            indices.extend(_symbols([next(kept)]))
+    runs = tuple(axis for axis in reduction if axis.extent != 1)
+    access = Access(tuple(indices))
+    return Compute(result, (source,), (access,), axes_of(kind.shape), runs, combine, _copy(kind.dtype))
+
+
+def _reduce(node: GraphNode, context: Context) -> tuple[Compute, ...]:
+    keep = bool(node.attributes["keepdims"])
+    return (
+        _reduction_over(node.inputs[0], node.output, _integers(node, "axes"), keep, _combine(node), context),
+    )
+
+
+def _softmax(node: GraphNode, context: Context) -> tuple[Compute, ...]:
+    x, kind = node.inputs[0], context.types[node.output]
+    axis = _integer(node.attributes["axis"]) % kind.rank
+    small = Type("tensor", kind.dtype, tuple(1 if i == axis else e for i, e in enumerate(kind.shape)))
+    top, total = context.fresh(small), context.fresh(small)
+    inverse, powers = context.fresh(small), context.fresh(kind)
+    axes = axes_of(kind.shape)
+    own = _symbols(axes)
+    row = Access(tuple(0 if i == axis else s for i, s in enumerate(own)))
+    shifted = ScalarBuilder((kind.dtype, kind.dtype))
+    scale = ScalarBuilder((kind.dtype,))
+    product = ScalarBuilder((kind.dtype, kind.dtype))
+    exponential = shifted.finish(shifted.op("exp", shifted.op("sub", 0, 1)))
+    reciprocal = scale.finish(scale.op("div", scale.const(1.0, kind.dtype), 0))
+    identity = Access(tuple(own))
+    return (
+        _reduction_over(x, top, (axis,), True, "max", context),
+        Compute(powers, (x, top), (identity, row), axes, (), "none", exponential),
+        _reduction_over(powers, total, (axis,), True, "sum", context),
+        Compute(inverse, (total,), (row,), axes_of(small.shape), (), "none", reciprocal),
+        Compute(node.output, (powers, inverse), (identity, row), axes, (), "none", product.finish(product.op("mul", 0, 1))),
+    )
+
+
+_Row = Callable[[GraphNode, Context], tuple[Compute, ...]]
+_TABLE: dict[str, _Row] = {
+    "transpose": _transpose,
+    "broadcast_to": _broadcast,
+    "slice": _slice,
+    "pad": _pad,
+    "reshape": _reshape,
+    "gather": _gather,
+    "iota": _index_value,
+    "dimension": _index_value,
+    "matmul": _matmul,
+    "conv": _conv,
+    "reduce_window": _reduce_window,
+    "reduce": _reduce,
+    "softmax": _softmax,
+}

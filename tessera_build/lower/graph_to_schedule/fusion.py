@@ -1,0 +1,119 @@
+"""Which graph nodes become one task: fusion by the properties of nodes, never by their names alone.
+
+Takes one entry's function; gives groups of nodes in an order in which they can run. Rules: a contraction takes the
+elementwise nodes that follow it over its own result; a row task grows over reductions along the same axes and the
+elementwise nodes between them; elementwise and movement nodes over one shape join. Invariant: a group reads only from
+groups before it, because a node may only join the latest of the groups that it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tessera_build.ir.core.dims import Extent
+from tessera_build.ir.core.node import Function
+from tessera_build.ir.core.scalar import SCALAR_OPS
+from tessera_build.ir.graph.nodes import Array, GraphNode
+
+Kind = Literal["contraction", "row", "pointwise", "kernel", "concat", "view"]
+Shape = tuple[Extent, ...]
+
+
+@dataclass(slots=True)
+class FusionGroup:
+    """Nodes that run as one task; `domain` is the shape its loops run over, `reduced` the axes a row task reduces."""
+
+    kind: Kind
+    domain: Shape
+    nodes: list[GraphNode] = field(default_factory=list[GraphNode])
+    reduced: frozenset[int] = frozenset()
+
+
+def fuse(function: Function, constants: Mapping[int, Array]) -> tuple[FusionGroup, ...]:
+    """Group the nodes of a function; `constants` are the values known at build time."""
+    return _Fuser(function, constants).run()
+
+
+class _Fuser:
+    def __init__(self, function: Function, constants: Mapping[int, Array]) -> None:
+        self._function = function
+        self._constants = constants
+        self._groups: list[FusionGroup] = []
+        self._group_of: dict[int, int] = {}
+
+    def run(self) -> tuple[FusionGroup, ...]:
+        for node in self._function.nodes:
+            if isinstance(node, GraphNode) and node.op != "constant":
+                self._place(node)
+        return tuple(self._groups)
+
+    def _shape(self, value: int) -> Shape:
+        return self._function.types[value].shape
+
+    def _place(self, node: GraphNode) -> None:
+        own = self._kind(node)
+        index = self._latest(node)
+        if index is None or not self._joins(node, own, self._groups[index]):
+            self._open(node, own)
+            return
+        group = self._groups[index]
+        group.nodes.append(node)
+        if own.kind == "row":
+            group.kind, group.reduced = "row", own.reduced
+        self._group_of.update(dict.fromkeys(node.outputs, index))
+
+    def _open(self, node: GraphNode, group: FusionGroup) -> None:
+        group.nodes.append(node)
+        self._group_of.update(dict.fromkeys(node.outputs, len(self._groups)))
+        self._groups.append(group)
+
+    def _latest(self, node: GraphNode) -> int | None:
+        """The last group that the node reads from."""
+        found = [self._group_of[v] for v in node.inputs if v in self._group_of]
+        return max(found, default=None)
+
+    def _kind(self, node: GraphNode) -> FusionGroup:
+        """The group a node would open on its own."""
+        shape = self._shape(node.output)
+        match node.op:
+            case "matmul" | "conv" | "reduce_window":
+                return FusionGroup("contraction", shape)
+            case "reduce":
+                axes = node.attributes["axes"]
+                reduced = frozenset(a for a in axes if isinstance(a, int)) if isinstance(axes, tuple) else frozenset[int]()
+                return FusionGroup("row", self._shape(node.inputs[0]), reduced=reduced)
+            case "softmax":
+                axis = node.attributes["axis"]
+                last = (axis if isinstance(axis, int) else -1) % len(shape)
+                return FusionGroup("row", shape, reduced=frozenset({last}))
+            case "attention":
+                return FusionGroup("kernel", shape)
+            case "concat":
+                return FusionGroup("concat", shape)
+            case "reshape":
+                return FusionGroup("view", shape)
+            case _:
+                return FusionGroup("pointwise", shape)
+
+    def _joins(self, node: GraphNode, own: FusionGroup, group: FusionGroup) -> bool:
+        if own.kind in {"contraction", "kernel", "concat", "view"} or group.kind in {"kernel", "concat", "view"}:
+            return False
+        if own.kind == "row":
+            keeps = node.op == "softmax" or bool(node.attributes.get("keepdims"))
+            same_rows = group.kind == "pointwise" or (group.kind == "row" and group.reduced == own.reduced)
+            return keeps and same_rows and group.domain == own.domain and self._reads_domain(node, group)
+        if node.op not in SCALAR_OPS:
+            return False
+        shape = self._shape(node.output)
+        if shape == group.domain:
+            return True
+        return group.kind == "row" and shape == self._row_shape(group)
+
+    def _reads_domain(self, node: GraphNode, group: FusionGroup) -> bool:
+        """A reduction joins only over a value of the group's full domain that the group itself makes or reads."""
+        return self._shape(node.inputs[0]) == group.domain
+
+    def _row_shape(self, group: FusionGroup) -> Shape:
+        return tuple(1 if axis in group.reduced else extent for axis, extent in enumerate(group.domain))

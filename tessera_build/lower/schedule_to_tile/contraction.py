@@ -1,0 +1,146 @@
+"""Loop nests around one accumulation: products, convolutions, pooling, with what follows them fused.
+
+Before: result[i, j] = combine over k of program(reads), then elementwise definitions over the same axes.
+After: loops over tiles of the domain; an accumulator tile in registers; loops over k whose innermost step is one
+`contract` (where the schedule tensorised it) or one combining map; the elementwise rest; stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tessera_build.ir.core.dims import Extent, symbol
+from tessera_build.ir.core.scalar import ScalarBuilder, ScalarProgram
+from tessera_build.ir.core.types import DType, tile
+from tessera_build.ir.schedule.nodes import Access, Axis, Compute
+from tessera_build.ir.schedule.trace import Schedule
+from tessera_build.ir.tile import nodes as t
+from tessera_build.lower.graph_to_schedule.definitions import IDENTITY
+from tessera_build.lower.schedule_to_tile.nest import Nest
+
+_COMBINE = {"sum": "add", "max": "max", "min": "min", "prod": "mul"}
+_LETTERS = "abcdefghijlmnopqrs"
+
+
+def emit_contraction(nest: Nest, schedule: Schedule) -> None:
+    """Append the whole nest of a contraction task."""
+    order = schedule.order() or nest.axes
+    _domain_loops(nest, schedule, list(order))
+
+
+def _domain_loops(nest: Nest, schedule: Schedule, axes: list[str]) -> None:
+    if not axes:
+        _body(nest, schedule)
+        return
+    axis, rest = axes[0], axes[1:]
+    extent, step = nest.domain[axis], nest.tiles.get(axis, 1)
+    if extent == step or extent == 1:
+        nest.place(axis, 0)
+        _domain_loops(nest, schedule, rest)
+        return
+
+    def body(_: tuple[int, ...]) -> tuple[int, ...]:
+        nest.place(axis, symbol(axis))
+        _domain_loops(nest, schedule, rest)
+        return ()
+
+    nest.loop(axis, extent, step, (), body, schedule.scope(axis))
+
+
+def _body(nest: Nest, schedule: Schedule) -> None:
+    nest.memo.clear()
+    reduction = next(n for n in nest.task.function.nodes if isinstance(n, Compute) and n.combine != "none")
+    shape = [nest.tiles.get(axis, 1) for axis in nest.axes]
+    dtype = nest.dtype(reduction.result)
+    acc = nest.constant(IDENTITY[reduction.combine], dtype, shape)
+    axes = _loop_order(reduction.reduction, schedule)
+    (total,) = _reduce(nest, reduction, schedule, axes, acc)
+    nest.memo[reduction.result] = total
+    for value in nest.task.outputs:
+        nest.store(value, nest.evaluate(value))
+
+
+def _loop_order(reduction: Sequence[Axis], schedule: Schedule) -> list[Axis]:
+    """The tensorised axis innermost, the others as the definition has them."""
+    last = schedule.tensorised()
+    return [a for a in reduction if a.name != last] + [a for a in reduction if a.name == last]
+
+
+def _reduce(nest: Nest, node: Compute, schedule: Schedule, axes: list[Axis], acc: int) -> tuple[int, ...]:
+    if not axes:
+        return (_accumulate(nest, node, acc),)
+    axis, rest = axes[0], axes[1:]
+    if axis.name == schedule.tensorised():
+        return _chunks(nest, node, schedule, axis, acc)
+
+    def body(carried: tuple[int, ...]) -> tuple[int, ...]:
+        nest.offsets[axis.name] = symbol(axis.name)
+        nest.memo.clear()
+        return _reduce(nest, node, schedule, rest, carried[0])
+
+    return nest.loop(axis.name, axis.extent, 1, (acc,), body, schedule.scope(axis.name))
+
+
+def _chunks(nest: Nest, node: Compute, schedule: Schedule, axis: Axis, acc: int) -> tuple[int, ...]:
+    """The tensorised loop: whole chunks first, what is left one by one."""
+    size = schedule.factors()[axis.name]
+    whole: Extent = axis.extent // size * size
+    parts = [(axis.name, 0, whole, size), (f"{axis.name}_rest", whole, axis.extent - whole, 1)]
+    for index, start, extent, step in parts:
+        if extent == 0:
+            continue
+        if extent == step:
+            nest.offsets[axis.name] = start
+            acc = _contract(nest, node, axis, step, acc)
+            continue
+
+        def body(
+            carried: tuple[int, ...], index: str = index, start: Extent = start, step: int = step
+        ) -> tuple[int, ...]:
+            nest.offsets[axis.name] = symbol(index) + start
+            return (_contract(nest, node, axis, step, carried[0]),)
+
+        (acc,) = nest.loop(index, extent, step, (acc,), body)
+    return (acc,)
+
+
+def _contract(nest: Nest, node: Compute, axis: Axis, size: int, acc: int) -> int:
+    """One register-tile product: the first read supplies scalars, the second vectors along the last domain axis."""
+    letters = dict(zip(nest.axes, _LETTERS, strict=False))
+    vector = nest.axes[-1]
+    nest.tiles[axis.name] = size
+    a_axes = [*nest.axes[:-1], axis.name]
+    b_axes = [*_moving(nest, node.reads[1], node.accesses[1], nest.axes[:-1]), axis.name, vector]
+    a = nest.view(node.reads[0], node.accesses[0], a_axes)
+    b = nest.view(node.reads[1], node.accesses[1], b_axes)
+    letters[axis.name] = "k"
+    spec = ",".join("".join(letters[x] for x in axes) for axes in (a_axes, b_axes))
+    spec += "->" + "".join(letters[x] for x in nest.axes)
+    kind = nest.builder.types[acc]
+    return nest.builder.emit(lambda r: t.Contract(r, acc, a, b, spec, "seq", t.Binding(instruction="fma")), kind)
+
+
+def _moving(nest: Nest, value: int, access: Access, axes: Sequence[str]) -> list[str]:
+    """Domain axes with a tile larger than 1 under which an operand moves: it must be loaded per position."""
+    return [a for a in axes if nest.tiles.get(a, 1) > 1 and nest.depends(value, access, a)]
+
+
+def _accumulate(nest: Nest, node: Compute, acc: int) -> int:
+    """acc combined with the definition's program at the current reduction indices."""
+    operands = [acc]
+    for read, access in zip(node.reads, node.accesses, strict=True):
+        operands.append(nest.read(read, access))
+    program = combining_program(node, [nest.builder.types[o].dtype for o in operands])
+    kind = tile(nest.builder.types[acc].dtype, *nest.builder.types[acc].static_shape)
+    return nest.builder.emit(lambda r: t.Map(r, tuple(operands), program), kind)
+
+
+def combining_program(node: Compute, inputs: Sequence[DType]) -> ScalarProgram:
+    """combine(first input, program(other inputs)); a sum of plain products becomes a fused multiply-add."""
+    builder = ScalarBuilder(inputs)
+    args = list(range(1, len(inputs)))
+    single = len(node.program.ops) == 1 and node.program.ops[0].name == "mul"
+    if node.combine == "sum" and single:
+        return builder.finish(builder.op("fma", *args, 0))
+    (value,) = builder.inline(node.program, args)
+    return builder.finish(builder.op(_COMBINE[node.combine], 0, value))

@@ -1,0 +1,66 @@
+"""How buffers and weights lie in memory, as far as loop nests must know.
+
+Takes shapes; gives strides, zero borders (halos) and the packing of constant operands. Invariant: packing is a pure
+rearrangement — every packed element is a weight or zero — and its text (`layout`) names it completely.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tessera_build.ir.core.dims import Extent
+from tessera_build.ir.graph.nodes import Array
+
+
+@dataclass(frozen=True, slots=True)
+class BufferLayout:
+    """Strides in elements (None: dense row-major) and, per axis, how much zero border is stored before and after."""
+
+    strides: tuple[Extent, ...] | None = None
+    halo: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def dense(self) -> bool:
+        """True for plain row-major memory."""
+        return self.strides is None
+
+
+DENSE = BufferLayout()
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """A constant operand rearranged: [outer..., panels, inner..., width].
+
+    `group` (axis, size) first splits an axis into groups of `size`; `order` permutes what there is then, the vector
+    axis last; with `width` the vector axis is cut into panels, zero-padded, and the panel index moves before `inner`
+    of the permuted axes. Width 0 keeps the vector axis whole.
+    """
+
+    order: tuple[int, ...]
+    outer: int
+    width: int
+    group: tuple[int, int] | None = None
+
+    @property
+    def layout(self) -> str:
+        """The layout's name in a bundle."""
+        grouped = f"group({self.group[0]},{self.group[1]})," if self.group else ""
+        return f"v1:{grouped}order({','.join(map(str, self.order))}),panels({self.outer},{self.width})"
+
+    def apply(self, array: Array) -> Array:
+        """The packed array, C-contiguous."""
+        if self.group:
+            axis, size = self.group
+            shape = (*array.shape[:axis], array.shape[axis] // size, size, *array.shape[axis + 1 :])
+            array = array.reshape(shape)
+        array = np.transpose(array, self.order)
+        if not self.width:
+            return np.ascontiguousarray(array)
+        panels = -(-array.shape[-1] // self.width)
+        padded = np.zeros((*array.shape[:-1], panels * self.width), array.dtype)
+        padded[..., : array.shape[-1]] = array
+        cut = padded.reshape(*array.shape[:-1], panels, self.width)
+        return np.ascontiguousarray(np.moveaxis(cut, -2, self.outer))

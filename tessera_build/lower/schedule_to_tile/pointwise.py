@@ -1,0 +1,90 @@
+"""Loop nests without accumulation, and the vector loop that row tasks share.
+
+Before: elementwise and movement definitions over one domain. After: loops over all axes but the last, a vector loop
+over the last one (whole tiles, then one masked tile), stores of every output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tessera_build.ir.core.dims import Extent, minimum, symbol
+from tessera_build.ir.schedule.trace import Schedule
+from tessera_build.lower.schedule_to_tile.nest import Nest
+
+Step = Callable[[tuple[int, ...]], tuple[int, ...]]
+
+
+def emit_pointwise(nest: Nest, schedule: Schedule) -> None:
+    """Append the nest of a pointwise task."""
+    _loops(nest, schedule, list(schedule.order() or nest.axes))
+
+
+def _loops(nest: Nest, schedule: Schedule, axes: list[str]) -> None:
+    axis, rest = axes[0], axes[1:]
+    if not rest:
+        vector_axis(nest, schedule, axis, (), lambda _: _store_all(nest))
+        return
+    extent = nest.domain[axis]
+    if extent == 1:
+        nest.place(axis, 0)
+        _loops(nest, schedule, rest)
+        return
+
+    def body(_: tuple[int, ...]) -> tuple[int, ...]:
+        nest.place(axis, symbol(axis))
+        _loops(nest, schedule, rest)
+        return ()
+
+    nest.loop(axis, extent, 1, (), body, schedule.scope(axis))
+
+
+def _store_all(nest: Nest) -> tuple[int, ...]:
+    nest.memo.clear()
+    for value in nest.task.outputs:
+        nest.store(value, nest.evaluate(value))
+    return ()
+
+
+def vector_axis(nest: Nest, schedule: Schedule, axis: str, carried: tuple[int, ...], step: Step) -> tuple[int, ...]:
+    """Run `step` for every tile of an axis; a parallel vector axis runs in chunks of many tiles."""
+    chunk = schedule.factors().get(f"{axis}_chunk")
+    if chunk is None:
+        return _tiles(nest, axis, 0, nest.domain[axis], carried, step)
+
+    def body(_: tuple[int, ...]) -> tuple[int, ...]:
+        start = symbol(f"{axis}_chunk")
+        exact = nest.domain[axis] // chunk * chunk == nest.domain[axis]
+        return _tiles(nest, axis, start, chunk if exact else minimum(chunk, nest.domain[axis] - start), (), step)
+
+    return nest.loop(f"{axis}_chunk", nest.domain[axis], chunk, (), body, "parallel")
+
+
+def _tiles(
+    nest: Nest, axis: str, start: Extent, extent: Extent, carried: tuple[int, ...], step: Step
+) -> tuple[int, ...]:
+    """Whole tiles from `start`, then the rest as one tile whose views check the axis."""
+    size = nest.tiles.get(axis, 1)
+    whole = extent // size * size
+    if whole != 0:
+        carried = _tile_loop(nest, axis, axis, start, whole, carried, step)
+    if extent != whole:
+        nest.ragged.add(axis)
+        carried = _tile_loop(nest, axis, f"{axis}_rest", start + whole, extent - whole, carried, step)
+        nest.ragged.discard(axis)
+    return carried
+
+
+def _tile_loop(
+    nest: Nest, axis: str, index: str, start: Extent, extent: Extent, carried: tuple[int, ...], step: Step
+) -> tuple[int, ...]:
+    size = nest.tiles.get(axis, 1)
+    if isinstance(extent, int) and extent <= size:
+        nest.offsets[axis] = start
+        return step(carried)
+
+    def body(inner: tuple[int, ...]) -> tuple[int, ...]:
+        nest.offsets[axis] = start + symbol(index)
+        return step(inner)
+
+    return nest.loop(index, extent, size, carried, body)
