@@ -11,9 +11,9 @@ nothing is compiled, planned or optimised while a process serves.
 from bundle_format.errors import BundleError, TesseraError
 from tessera_runtime.arrays import TensorSpec
 from tessera_runtime.entry import EntryPoint
-from tessera_runtime.errors import RunError
+from tessera_runtime.errors import MachineError, RunError
 from tessera_runtime.loader import load
 from tessera_runtime.model import Model
 from tessera_runtime.state import State
 
-__all__ = ["BundleError", "EntryPoint", "Model", "RunError", "State", "TensorSpec", "TesseraError", "load"]
+__all__ = ["BundleError", "EntryPoint", "MachineError", "Model", "RunError", "State", "TensorSpec", "TesseraError", "load"]

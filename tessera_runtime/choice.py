@@ -12,7 +12,7 @@ from typing import NamedTuple
 from bundle_format.reader import VariantRecord
 from bundle_format.variant_checks import CPU_KIND
 from tessera_runtime.cpu.machine import Machine, normal_arch, normal_feature
-from tessera_runtime.errors import RunError
+from tessera_runtime.errors import MachineError
 
 
 class Choice(NamedTuple):
@@ -23,11 +23,11 @@ class Choice(NamedTuple):
 
 
 def choose_variant(variants: Sequence[VariantRecord], machine: Machine) -> Choice:
-    """The best variant for the machine, or a `RunError` that says of each variant what is missing."""
+    """The best variant for the machine, or a `MachineError` that says of each variant what is missing."""
     refusals = {variant.config.target.name: _refusal(variant, machine) for variant in variants}
     fitting = [variant for variant in variants if refusals[variant.config.target.name] is None]
     if not fitting:
-        raise RunError(
+        raise MachineError(
             "MACHINE_UNSUITABLE",
             "the bundle has no variant for this machine",
             expected="; ".join(f"{name}: {reason}" for name, reason in refusals.items()),

@@ -23,9 +23,15 @@ _MESSAGES = {
 
 
 class RunError(TesseraError):
-    """The machine cannot run the bundle, or a call does not fit the model's signature, or its values were refused."""
+    """A call does not fit the model's signature, or its values were refused, or the code failed."""
 
     exit_code: ClassVar[int] = 8
+
+
+class MachineError(RunError):
+    """No variant of the bundle fits this machine."""
+
+    exit_code: ClassVar[int] = 7
 
 
 def status_error(status: int, node: int, detail: Sequence[int], config: Config) -> RunError:
