@@ -16,4 +16,14 @@ from tessera_runtime.loader import load
 from tessera_runtime.model import Model
 from tessera_runtime.state import State
 
-__all__ = ["BundleError", "EntryPoint", "MachineError", "Model", "RunError", "State", "TensorSpec", "TesseraError", "load"]
+__all__ = [
+    "BundleError",
+    "EntryPoint",
+    "MachineError",
+    "Model",
+    "RunError",
+    "State",
+    "TensorSpec",
+    "TesseraError",
+    "load",
+]
