@@ -1,0 +1,10 @@
+"""Reads ONNX models into Graph IR: the only room that knows the onnx package.
+
+Takes a path or a `ModelProto`; gives a `Module`. Invariant: a model is translated wholly and exactly, or refused with
+every reason at once.
+"""
+
+from tessera_build.frontends.onnx.errors import ModelError, UnsupportedError
+from tessera_build.frontends.onnx.reader import Imported, import_onnx, read_onnx
+
+__all__ = ["Imported", "ModelError", "UnsupportedError", "import_onnx", "read_onnx"]

@@ -1,0 +1,264 @@
+"""The importer's view of tensors and its one door to the graph under construction.
+
+Takes operands that are graph values, constants or arithmetic over shapes; gives tensors. Invariant: an op whose
+result is known is never emitted, a known tensor enters the graph only when an op needs it as data, and extents that
+ONNX needs to be equal are equal in every type (by renaming a dim, or by a guard).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tessera_build.frontends.onnx.content import FOLD_LIMIT, Ratio, fold, is_symbolic, pack, sign_of
+from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.ir.core.dims import Dim, Extent, Range, symbols_of, terms_of
+from tessera_build.ir.core.types import I64, DType, Type, dtype_of, tensor
+from tessera_build.ir.graph.builder import GraphBuilder
+from tessera_build.ir.graph.infer import complete, infer, op_named
+from tessera_build.ir.graph.nodes import Array, Attribute
+from tessera_build.ir.graph.ops.elementwise import ELEMENTWISE
+
+_BROADCASTING = frozenset(op.name for op in ELEMENTWISE)
+Guard = tuple[Extent, str, Extent, str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tensor:
+    """A tensor of the model: a value of the graph, or a content that is known (then `value` is None)."""
+
+    type: Type
+    value: int | None = None
+    content: Array | None = None
+    name: str = ""
+
+    @property
+    def dtype(self) -> DType:
+        """Element type."""
+        return self.type.dtype
+
+    @property
+    def shape(self) -> tuple[Extent, ...]:
+        """Extents, symbolic ones included."""
+        return self.type.shape
+
+    @property
+    def rank(self) -> int:
+        """Number of axes."""
+        return len(self.type.shape)
+
+
+class Unified(Exception):  # noqa: N818 - a signal to the importer, not an error
+    """The model needs dim `symbol` to be `extent`: the import starts again with that known."""
+
+    def __init__(self, symbol: str, extent: Extent) -> None:
+        super().__init__(symbol)
+        self.symbol = symbol
+        self.extent = extent
+
+
+@dataclass(slots=True)
+class Context:
+    """What operators need to translate themselves: constants, ops with folding, extents, guards."""
+
+    builder: GraphBuilder
+    ranges: Mapping[str, Range]
+    guards: dict[Guard, None] = field(default_factory=dict[Guard, None])
+    _values: dict[Tensor, int] = field(default_factory=dict[Tensor, int])
+
+    def constant(self, array: Array, name: str = "") -> Tensor:
+        """A tensor with these elements."""
+        return Tensor(tensor(dtype_of(array.dtype), *array.shape), None, array, name)
+
+    def scalar(self, number: float | int | bool, dtype: DType) -> Tensor:
+        """A rank-0 constant."""
+        return self.constant(np.asarray(number).astype(dtype.numpy))
+
+    def extents(self, extents: Sequence[Extent], dtype: DType = I64) -> Tensor:
+        """A vector of extents."""
+        content = np.empty(len(extents), dtype=object)
+        content[:] = list(extents)
+        return Tensor(tensor(dtype, len(extents)), None, pack(content, dtype))
+
+    def op(self, op: str, *operands: Tensor, **attributes: Attribute) -> Tensor:
+        """The result of a graph op: folded where it is known and small, else a new node."""
+        if op in _BROADCASTING and len(operands) > 1:
+            operands = self._aligned(operands)
+        full = complete(op_named(op), attributes)
+        (type_,) = infer(op, [t.type for t in operands], full)
+        content = self._fold(op, operands, full, type_)
+        if content is not None:
+            return Tensor(type_, None, content)
+        return Tensor(type_, self.builder.op(op, *(self.value(t) for t in operands), **full))
+
+    def _fold(self, op: str, operands: Sequence[Tensor], attributes: Mapping[str, Attribute], type_: Type) -> Array | None:
+        known = [t.content for t in operands if t.content is not None]
+        static = all(isinstance(e, int) for e in type_.shape)
+        if len(known) < len(operands) or not static or int(np.prod(type_.static_shape)) > FOLD_LIMIT:
+            return None
+        return fold(op, known, attributes, (type_.dtype, self.ranges))
+
+    def value(self, source: Tensor) -> int:
+        """The graph value of a tensor; a known content becomes constants and run-time dims."""
+        if source.value is not None:
+            return source.value
+        if source not in self._values:
+            assert source.content is not None
+            if is_symbolic(source.content):
+                self._values[source] = self._materialise(source.content, source.type)
+            else:
+                self._values[source] = self.builder.constant(source.content, source.name)
+        return self._values[source]
+
+    def _materialise(self, content: Array, type_: Type) -> int:
+        """One `dimension` for each symbolic element, concatenated with the constants between them."""
+        if content.ndim == 0:
+            return self._element(content.item(), type_.dtype)
+        parts = [self.builder.op("reshape", self._element(e, type_.dtype), shape=(1,)) for e in content.flat]
+        flat = parts[0] if len(parts) == 1 else self.builder.op("concat", *parts, axis=0)
+        return flat if content.ndim == 1 else self.builder.op("reshape", flat, shape=content.shape)
+
+    def _element(self, element: object, dtype: DType) -> int:
+        if isinstance(element, Dim):
+            return self.builder.op("dimension", value=element, dtype=dtype)
+        if not isinstance(element, Ratio):
+            return self.builder.constant(np.asarray(element).astype(dtype.numpy))
+        numerator = self._element(element.numerator, I64)
+        cast = self.builder.op("cast", numerator, dtype=dtype)
+        return self.builder.op("div", cast, self.builder.scalar(element.denominator, dtype))
+
+    def cast(self, source: Tensor, dtype: DType) -> Tensor:
+        """The tensor with another element type."""
+        return source if source.dtype == dtype else self.op("cast", source, dtype=dtype)
+
+    def reshape(self, source: Tensor, shape: Sequence[Extent]) -> Tensor:
+        """The tensor with another shape of as many elements."""
+        return source if source.shape == tuple(shape) else self.op("reshape", source, shape=tuple(shape))
+
+    def transpose(self, source: Tensor, perm: Sequence[int]) -> Tensor:
+        """The tensor with its axes in another order."""
+        return source if list(perm) == list(range(source.rank)) else self.op("transpose", source, perm=tuple(perm))
+
+    def broadcast_to(self, source: Tensor, shape: Sequence[Extent]) -> Tensor:
+        """The tensor repeated to `shape`."""
+        return source if source.shape == tuple(shape) else self.op("broadcast_to", source, shape=tuple(shape))
+
+    def slice(self, source: Tensor, starts: Sequence[Extent], stops: Sequence[Extent], steps: Sequence[int] = ()) -> Tensor:
+        """Part of the tensor; bounds speak of every axis and are normalised."""
+        steps = tuple(steps) or (1,) * source.rank
+        if all(s == 0 for s in starts) and tuple(stops) == source.shape and all(s == 1 for s in steps):
+            return source
+        return self.op("slice", source, starts=tuple(starts), stops=tuple(stops), steps=steps)
+
+    def reduce(self, kind: str, source: Tensor, axes: Sequence[int], keepdims: bool) -> Tensor:
+        """The tensor reduced over `axes`."""
+        return self.op("reduce", source, kind=kind, axes=tuple(sorted(axes)), keepdims=keepdims) if axes else source
+
+    def number(self, extent: Extent, dtype: DType) -> Tensor:
+        """An extent as a scalar tensor."""
+        if isinstance(extent, int):
+            return self.scalar(extent, dtype)
+        content = np.empty((), dtype=object)
+        content[()] = extent
+        return self.cast(Tensor(tensor(I64), None, content), dtype)
+
+    def mean(self, source: Tensor, axes: Sequence[int], keepdims: bool) -> Tensor:
+        """Sum times the reciprocal of the count; a division where the count is symbolic or the type is an integer."""
+        count: Extent = 1
+        for axis in axes:
+            count = count * source.shape[axis]
+        total = self.reduce("sum", source, axes, keepdims)
+        if isinstance(count, int) and source.dtype.is_float:
+            return total if count == 1 else self.op("mul", total, self.scalar(1.0 / max(count, 1), source.dtype))
+        return self.op("div", total, self.number(count, source.dtype))
+
+    def known(self, source: Tensor, what: str) -> Array:
+        """The content of an operand that must be known at build time."""
+        if source.content is None:
+            raise unsupported(
+                f"{what} is computed from data at run time",
+                found=f"{source.name or 'a value'}: {source.type}",
+                hint="Tessera needs it as a constant or as arithmetic over shapes; export the model with it fixed",
+            )
+        return source.content
+
+    def known_extents(self, source: Tensor, what: str) -> tuple[Extent, ...]:
+        """The elements of a shape-like operand."""
+        elements = [e if isinstance(e, Dim) else int(e) for e in self.known(source, what).reshape(-1)]
+        return tuple(elements)
+
+    def known_ints(self, source: Tensor, what: str) -> tuple[int, ...]:
+        """The elements of an operand that must be plain integers."""
+        extents = self.known_extents(source, what)
+        ints = tuple(e for e in extents if isinstance(e, int))
+        if len(ints) < len(extents):
+            raise unsupported(f"{what} depends on a dynamic dim", found=str([str(e) for e in extents]))
+        return ints
+
+    def known_number(self, source: Tensor, what: str) -> float:
+        """The only element of a constant operand."""
+        content = self.known(source, what)
+        if is_symbolic(content) or content.size != 1:
+            raise unsupported(f"{what} is not one constant", found=str(source.type))
+        return float(content.reshape(()))
+
+    def require(self, left: Extent, relation: str, right: Extent, message: str) -> None:
+        """Demand a relation (==, >=) between extents: checked now where it can be, else by a guard at run time."""
+        difference = left - right
+        low_sign = sign_of(difference, self.ranges)
+        if (relation == "==" and difference == 0) or (relation == ">=" and low_sign == 1):
+            return
+        if isinstance(difference, int) or (relation == ">=" and low_sign == -1):
+            raise ill_formed(message, expected=f"{left} {relation} {right}")
+        self.guards[(left, relation, right, message)] = None
+
+    def unify(self, left: Extent, right: Extent, message: str) -> Extent:
+        """Make two extents one: rename a dim where that suffices (by starting again), else guard; gives the one kept."""
+        if left == right:
+            return left
+        if isinstance(left, int) and isinstance(right, int):
+            raise ill_formed(message, expected=f"equal extents, or {left}", found=str(right))
+        for name in sorted(symbols_of(left - right), reverse=True):
+            solution = solve(left - right, name)
+            if solution is not None and sign_of(solution - 1, self.ranges) != -1:
+                raise Unified(name, solution)
+        self.require(left, "==", right, message)
+        return left if isinstance(left, int) or len(str(left)) <= len(str(right)) else right
+
+    def retyped(self, source: Tensor, shape: Sequence[Extent]) -> Tensor:
+        """The same tensor under a shape that guards make equal to its own."""
+        return self.slice(source, (0,) * source.rank, shape)
+
+    def _aligned(self, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        shape = self.broadcast_shape([t.shape for t in operands])
+        return tuple(self.fitted(t, shape) for t in operands)
+
+    def fitted(self, source: Tensor, shape: Sequence[Extent]) -> Tensor:
+        """The operand with every extent either 1 or that of the broadcast shape (aligned at the last axis)."""
+        own = source.shape
+        wanted = [1 if e == 1 else target for e, target in zip(own, shape[len(shape) - len(own) :], strict=True)]
+        return source if source.content is not None else self.retyped(source, wanted)
+
+    def broadcast_shape(self, shapes: Sequence[Sequence[Extent]]) -> tuple[Extent, ...]:
+        """The shape that all shapes broadcast to; differing symbolic extents are unified."""
+        rank = max(len(s) for s in shapes)
+        result: list[Extent] = [1] * rank
+        for shape in shapes:
+            for axis, extent in enumerate(shape, rank - len(shape)):
+                if result[axis] == 1:
+                    result[axis] = extent
+                elif extent != 1:
+                    result[axis] = self.unify(result[axis], extent, f"operands do not broadcast at axis {axis}")
+        return tuple(result)
+
+
+def solve(difference: Extent, name: str) -> Extent | None:
+    """The value of dim `name` that makes the difference zero, where it is linear and alone in its term."""
+    for monomial, coefficient in terms_of(difference):
+        if len(monomial) == 1 and monomial[0][1] == 1 and monomial[0][0].name == name and abs(coefficient) == 1:
+            own = Dim(((monomial, 1),))
+            rest = difference - own * coefficient
+            return None if name in symbols_of(rest) else rest * -coefficient
+    return None

@@ -1,0 +1,57 @@
+"""Matrix products: MatMul with numpy's rules for vectors, and Gemm.
+
+Takes two or three tensors; gives core ops. Invariant: contracted and batch extents that ONNX needs to be equal are
+made equal before the product is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tessera_build.frontends.onnx.call import Call, Translator
+from tessera_build.frontends.onnx.context import Context, Tensor
+from tessera_build.frontends.onnx.errors import ill_formed
+
+
+def matrix_product(c: Context, a: Tensor, b: Tensor, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
+    """a @ b for operands of rank 2 and more; batch axes broadcast."""
+    k_a, k_b = a.shape[-2 if transpose_a else -1], b.shape[-1 if transpose_b else -2]
+    shared = c.unify(k_a, k_b, "the contracted extents of a matrix product differ")
+    batch = c.broadcast_shape([a.shape[:-2], b.shape[:-2]])
+    a = c.fitted(a, (*batch, *((shared, a.shape[-1]) if transpose_a else (a.shape[-2], shared))))
+    b = c.fitted(b, (*batch, *((b.shape[-2], shared) if transpose_b else (shared, b.shape[-1]))))
+    return c.op("matmul", a, b, transpose_a=transpose_a, transpose_b=transpose_b)
+
+
+def _matmul(c: Context, n: Call) -> Tensor:
+    """A vector is one row on the left and one column on the right; the axis so added is taken away again."""
+    a, b = n.input(0), n.input(1)
+    if a.rank == 0 or b.rank == 0:
+        raise ill_formed("MatMul takes no scalars", found=f"{a.type} and {b.type}")
+    left = c.reshape(a, (1, *a.shape)) if a.rank == 1 else a
+    right = c.reshape(b, (*b.shape, 1)) if b.rank == 1 else b
+    result = matrix_product(c, left, right)
+    shape = list(result.shape)
+    if b.rank == 1:
+        shape.pop(-1)
+    if a.rank == 1:
+        shape.pop(len(shape) - (1 if b.rank == 1 else 2))
+    return c.reshape(result, shape)
+
+
+def _gemm(c: Context, n: Call) -> Tensor:
+    """alpha * a @ b + beta * bias."""
+    a, b, bias = n.input(0), n.input(1), n.optional(2)
+    if a.rank != 2 or b.rank != 2:
+        raise ill_formed("Gemm takes matrices", expected="rank 2", found=f"{a.type} and {b.type}")
+    alpha, beta = n.number("alpha", 1.0), n.number("beta", 1.0)
+    result = matrix_product(c, a, b, bool(n.integer("transA", 0)), bool(n.integer("transB", 0)))
+    if alpha != 1.0:
+        result = c.op("mul", result, c.scalar(alpha, a.dtype))
+    if bias is None or beta == 0.0:
+        return result
+    term = bias if beta == 1.0 else c.op("mul", bias, c.scalar(beta, a.dtype))
+    return c.op("add", result, term)
+
+
+CONTRACTION_OPERATORS: Mapping[str, Translator] = {"MatMul": _matmul, "Gemm": _gemm}

@@ -1,0 +1,309 @@
+"""Elementwise operators of ONNX: arithmetic, comparisons, logic, activations, casts.
+
+Takes tensors that broadcast; gives one tensor made of core ops. Invariant: formulas are chosen so that no
+intermediate overflows where the result does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from tessera_build.frontends.onnx.call import Call, Translator
+from tessera_build.frontends.onnx.context import Context, Tensor
+from tessera_build.frontends.onnx.errors import unsupported
+from tessera_build.frontends.onnx.load import element_type
+from tessera_build.ir.core.types import BOOL
+
+SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
+
+
+def _direct(name: str) -> Translator:
+    """An operator that is one core op on the same operands."""
+
+    def translate(c: Context, n: Call) -> Tensor:
+        return c.op(name, *n.all_inputs())
+
+    return translate
+
+
+def _folded(name: str) -> Translator:
+    """A variadic operator: the operands combined from left to right."""
+
+    def translate(c: Context, n: Call) -> Tensor:
+        first, *rest = n.all_inputs()
+        for operand in rest:
+            first = c.op(name, first, operand)
+        return first
+
+    return translate
+
+
+def _mean(c: Context, n: Call) -> Tensor:
+    total = _folded("add")(c, n)
+    assert isinstance(total, Tensor)
+    return _times(c, total, 1.0 / len(n.inputs)) if len(n.inputs) > 1 else total
+
+
+def _times(c: Context, x: Tensor, factor: float) -> Tensor:
+    return x if factor == 1.0 else c.op("mul", x, c.scalar(factor, x.dtype))
+
+
+def _plus(c: Context, x: Tensor, term: float) -> Tensor:
+    return x if term == 0.0 else c.op("add", x, c.scalar(term, x.dtype))
+
+
+def _positive(c: Context, x: Tensor) -> Tensor:
+    return c.op("max", x, c.scalar(0, x.dtype))
+
+
+def _negative(c: Context, x: Tensor) -> Tensor:
+    return c.op("min", x, c.scalar(0, x.dtype))
+
+
+def _relu(c: Context, n: Call) -> Tensor:
+    return _positive(c, n.input(0))
+
+
+def _leaky_relu(c: Context, n: Call) -> Tensor:
+    x = n.input(0)
+    return c.op("add", _positive(c, x), _times(c, _negative(c, x), n.number("alpha", 0.01)))
+
+
+def _prelu(c: Context, n: Call) -> Tensor:
+    x = n.input(0)
+    return c.op("add", _positive(c, x), c.op("mul", _negative(c, x), n.input(1)))
+
+
+def _exponential_part(c: Context, x: Tensor, alpha: float) -> Tensor:
+    """alpha * (exp(min(x, 0)) - 1), which cannot overflow."""
+    return _times(c, _plus(c, c.op("exp", _negative(c, x)), -1.0), alpha)
+
+
+def _elu(c: Context, n: Call) -> Tensor:
+    x = n.input(0)
+    return c.op("add", _positive(c, x), _exponential_part(c, x, n.number("alpha", 1.0)))
+
+
+def _selu(c: Context, n: Call) -> Tensor:
+    x, alpha = n.input(0), n.number("alpha", SELU_ALPHA)
+    return _times(c, c.op("add", _positive(c, x), _exponential_part(c, x, alpha)), n.number("gamma", SELU_GAMMA))
+
+
+def _celu(c: Context, n: Call) -> Tensor:
+    x, alpha = n.input(0), n.number("alpha", 1.0)
+    scaled = c.op("div", x, c.scalar(alpha, x.dtype))
+    return c.op("add", _positive(c, x), _exponential_part(c, scaled, alpha))
+
+
+def _thresholded_relu(c: Context, n: Call) -> Tensor:
+    x = n.input(0)
+    above = c.op("gt", x, c.scalar(n.number("alpha", 1.0), x.dtype))
+    return c.op("select", above, x, c.scalar(0, x.dtype))
+
+
+def softplus(c: Context, x: Tensor) -> Tensor:
+    """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|))."""
+    small = c.op("exp", c.op("neg", c.op("abs", x)))
+    return c.op("add", _positive(c, x), c.op("log", _plus(c, small, 1.0)))
+
+
+def _softplus(c: Context, n: Call) -> Tensor:
+    return softplus(c, n.input(0))
+
+
+def _softsign(c: Context, n: Call) -> Tensor:
+    x = n.input(0)
+    return c.op("div", x, _plus(c, c.op("abs", x), 1.0))
+
+
+def _mish(c: Context, n: Call) -> Tensor:
+    x = n.input(0)
+    return c.op("mul", x, c.op("tanh", softplus(c, x)))
+
+
+def _swish(c: Context, n: Call) -> Tensor:
+    x = n.input(0)
+    return c.op("mul", x, c.op("sigmoid", _times(c, x, n.number("alpha", 1.0))))
+
+
+def _clamp(c: Context, x: Tensor, low: float, high: float) -> Tensor:
+    return c.op("min", c.op("max", x, c.scalar(low, x.dtype)), c.scalar(high, x.dtype))
+
+
+def _hard_sigmoid(c: Context, n: Call) -> Tensor:
+    x = n.input(0)
+    return _clamp(c, _plus(c, _times(c, x, n.number("alpha", 0.2)), n.number("beta", 0.5)), 0.0, 1.0)
+
+
+def _hard_swish(c: Context, n: Call) -> Tensor:
+    x = n.input(0)
+    return c.op("mul", x, _clamp(c, _plus(c, _times(c, x, 1.0 / 6.0), 0.5), 0.0, 1.0))
+
+
+def _gelu(c: Context, n: Call) -> Tensor:
+    x, kind = n.input(0), n.text("approximate", "none")
+    if kind == "tanh":
+        cubic = c.op("mul", c.op("mul", x, x), _times(c, x, 0.044715))
+        inner = c.op("tanh", _times(c, c.op("add", x, cubic), math.sqrt(2.0 / math.pi)))
+    else:
+        inner = c.op("erf", _times(c, x, math.sqrt(0.5)))
+    return c.op("mul", _times(c, x, 0.5), _plus(c, inner, 1.0))
+
+
+def _clip(c: Context, n: Call) -> Tensor:
+    x = n.input(0)
+    if n.opset < 11:
+        low = c.scalar(n.number("min"), x.dtype) if n.has("min") else None
+        high = c.scalar(n.number("max"), x.dtype) if n.has("max") else None
+    else:
+        low, high = n.optional(1), n.optional(2)
+    x = x if low is None else c.op("max", x, low)
+    return x if high is None else c.op("min", x, high)
+
+
+def _reciprocal(c: Context, n: Call) -> Tensor:
+    x = n.input(0)
+    return c.op("div", c.scalar(1, x.dtype), x)
+
+
+def _pow(c: Context, n: Call) -> Tensor:
+    """Small constant exponents become products and roots, which are exact and cheap."""
+    x, exponent = n.input(0), n.input(1)
+    number = None
+    if exponent.content is not None and exponent.content.size == 1 and exponent.rank <= x.rank:
+        number = c.known_number(exponent, "the exponent")
+    if number == 2.0:
+        return c.op("mul", x, x)
+    if number == 1.0:
+        return x
+    if number == 0.5 and x.dtype.is_float:
+        return c.op("sqrt", x)
+    if exponent.dtype.is_float and not x.dtype.is_float:
+        return c.cast(c.op("pow", c.cast(x, exponent.dtype), exponent), x.dtype)
+    return c.op("pow", x, c.cast(exponent, x.dtype))
+
+
+def _mod(c: Context, n: Call) -> Tensor:
+    n.only("fmod", 0, 0, "keeps the sign of the dividend")
+    return c.op("mod", n.input(0), n.input(1))
+
+
+def _rounding(name: str) -> Translator:
+    def translate(c: Context, n: Call) -> Tensor:
+        x = n.input(0)
+        return c.op(name, x) if x.dtype.is_float else x
+
+    return translate
+
+
+def _is_infinite(c: Context, n: Call) -> Tensor:
+    n.only("detect_negative", 1, 1, "looks at one sign only")
+    n.only("detect_positive", 1, 1, "looks at one sign only")
+    x = n.input(0)
+    return c.op("eq", c.op("abs", x), c.scalar(math.inf, x.dtype))
+
+
+def _tangent(c: Context, n: Call) -> Tensor:
+    return c.op("div", c.op("sin", n.input(0)), c.op("cos", n.input(0)))
+
+
+def _where(c: Context, n: Call) -> Tensor:
+    return c.op("select", n.input(0), n.input(1), n.input(2))
+
+
+def _cast(c: Context, n: Call) -> Tensor:
+    n.ignore("saturate", "round_mode")
+    target = element_type(n.integer("to"), "Cast's result")
+    if target.is_float and target.bits == 8:
+        raise unsupported("casts to 8-bit floats are not built", found=str(target))
+    return c.cast(n.input(0), target)
+
+
+def _cast_like(c: Context, n: Call) -> Tensor:
+    n.ignore("saturate", "round_mode")
+    return c.cast(n.input(0), n.input(1).dtype)
+
+
+def _identity(_: Context, n: Call) -> Tensor:
+    return n.input(0)
+
+
+def _dropout(c: Context, n: Call) -> Tensor | tuple[Tensor, ...]:
+    """Inference: the operand itself, and a mask of ones if somebody wants it."""
+    n.ignore("ratio", "seed", "is_test")
+    mode = n.optional(2)
+    if mode is not None and c.known_number(mode, "training_mode"):
+        raise unsupported("Dropout in training mode is not built", hint="export the model for inference")
+    x = n.input(0)
+    return (x, c.broadcast_to(c.scalar(1, BOOL), x.shape)) if n.wants(1) else x
+
+
+_DIRECT: Mapping[str, str] = {
+    "Abs": "abs",
+    "Neg": "neg",
+    "Exp": "exp",
+    "Log": "log",
+    "Sqrt": "sqrt",
+    "Erf": "erf",
+    "Tanh": "tanh",
+    "Sigmoid": "sigmoid",
+    "Sin": "sin",
+    "Cos": "cos",
+    "Sign": "sign",
+    "Not": "not",
+    "IsNaN": "isnan",
+}
+_BINARY: Mapping[str, str] = {
+    "Add": "add",
+    "Sub": "sub",
+    "Mul": "mul",
+    "Div": "div",
+    "Equal": "eq",
+    "Less": "lt",
+    "LessOrEqual": "le",
+    "Greater": "gt",
+    "GreaterOrEqual": "ge",
+    "And": "and",
+    "Or": "or",
+    "Xor": "xor",
+}
+_VARIADIC: Mapping[str, str] = {"Sum": "add", "Max": "max", "Min": "min"}
+
+
+def _table(make: Callable[[str], Translator], names: Mapping[str, str]) -> dict[str, Translator]:
+    return {onnx_name: make(name) for onnx_name, name in names.items()}
+
+
+ELEMENTWISE_OPERATORS: Mapping[str, Translator] = {
+    **_table(_direct, _DIRECT),
+    **_table(_direct, _BINARY),
+    **_table(_folded, _VARIADIC),
+    **_table(_rounding, {"Floor": "floor", "Ceil": "ceil", "Round": "round"}),
+    "Mean": _mean,
+    "Relu": _relu,
+    "LeakyRelu": _leaky_relu,
+    "PRelu": _prelu,
+    "Elu": _elu,
+    "Selu": _selu,
+    "Celu": _celu,
+    "ThresholdedRelu": _thresholded_relu,
+    "Softplus": _softplus,
+    "Softsign": _softsign,
+    "Mish": _mish,
+    "Swish": _swish,
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": _hard_swish,
+    "Gelu": _gelu,
+    "Clip": _clip,
+    "Reciprocal": _reciprocal,
+    "Pow": _pow,
+    "Mod": _mod,
+    "IsInf": _is_infinite,
+    "Tan": _tangent,
+    "Where": _where,
+    "Cast": _cast,
+    "CastLike": _cast_like,
+    "Identity": _identity,
+    "Dropout": _dropout,
+}

@@ -1,0 +1,167 @@
+"""Reading ONNX files: protobuf to model, tensors to arrays, external data only from the model's own folder.
+
+Takes a path or a `ModelProto`; gives checked protobuf objects and read-only numpy arrays. Invariant: nothing outside
+the model's folder is ever opened, and every failure is a `ModelError` or an `UnsupportedError` with a clear text.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+
+from tessera_build.frontends.onnx.errors import ModelError, UnsupportedError, ill_formed, unsupported
+from tessera_build.ir.core.types import DTYPES, DType, dtype_of
+from tessera_build.ir.graph.nodes import Array
+
+OLDEST_OPSET = 7
+DEFAULT_DOMAINS = ("", "ai.onnx")
+_DTYPES = {
+    onnx.TensorProto.DOUBLE: "f64",
+    onnx.TensorProto.FLOAT: "f32",
+    onnx.TensorProto.BFLOAT16: "bf16",
+    onnx.TensorProto.FLOAT16: "f16",
+    onnx.TensorProto.FLOAT8E4M3FN: "f8e4m3",
+    onnx.TensorProto.FLOAT8E5M2: "f8e5m2",
+    onnx.TensorProto.INT64: "i64",
+    onnx.TensorProto.INT32: "i32",
+    onnx.TensorProto.INT16: "i16",
+    onnx.TensorProto.INT8: "i8",
+    onnx.TensorProto.INT4: "i4",
+    onnx.TensorProto.UINT64: "u64",
+    onnx.TensorProto.UINT32: "u32",
+    onnx.TensorProto.UINT16: "u16",
+    onnx.TensorProto.UINT8: "u8",
+    onnx.TensorProto.UINT4: "u4",
+    onnx.TensorProto.BOOL: "bool",
+}
+
+
+def load_model(source: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
+    """The model and the folder that external data may lie in (None for a model that comes without a file)."""
+    if isinstance(source, onnx.ModelProto):
+        return source, None
+    if not isinstance(source, (str, Path)):
+        raise ModelError("BAD_MODEL", "not a model", expected="a path or a ModelProto", found=type(source).__name__)
+    path = Path(source)
+    try:
+        return onnx.load_model_from_string(path.read_bytes()), path.parent
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ModelError("NO_MODEL", f"the model cannot be read: {reason}", where=str(path)) from error
+    except (DecodeError, ValueError) as error:
+        raise _not_onnx(str(path)) from error
+
+
+def _not_onnx(where: str) -> ModelError:
+    return ModelError(
+        "BAD_MODEL",
+        "this is not an ONNX model, or it is damaged",
+        where=where,
+        expected="an ONNX protobuf (.onnx) with a graph",
+        hint="export the model again, or check that the whole file was copied",
+    )
+
+
+def check_model(model: onnx.ModelProto, where: str) -> int:
+    """The opset version of the default domain; raises for a model without graph or of another age."""
+    if not model.opset_import or not model.graph.output:
+        raise _not_onnx(where)
+    versions = {o.domain: o.version for o in model.opset_import}
+    version = max((versions[d] for d in DEFAULT_DOMAINS if d in versions), default=0)
+    newest = onnx.defs.onnx_opset_version()
+    if version and not OLDEST_OPSET <= version <= newest:
+        raise UnsupportedError(
+            "UNSUPPORTED_OPSET",
+            f"the model uses opset {version}",
+            where=where,
+            expected=f"opset {OLDEST_OPSET} to {newest}",
+            hint="convert it with onnx.version_converter, or install a newer onnx package",
+        )
+    return version or newest
+
+
+def element_type(code: int, what: str) -> DType:
+    """Our element type for ONNX's code."""
+    if code in _DTYPES:
+        return DTYPES[_DTYPES[code]]
+    known = onnx.TensorProto.DataType.keys()
+    found = known[code] if 0 <= code < len(known) else str(code)
+    if found == "UNDEFINED":
+        raise ill_formed(f"{what} has no element type")
+    hint = "strings are refused: do the text processing outside the model" if found == "STRING" else None
+    raise unsupported(f"{what} has an element type that Tessera does not have", found=found, hint=hint)
+
+
+def array_of(proto: onnx.TensorProto, folder: Path | None) -> Array:
+    """The elements of a tensor as a read-only array."""
+    what = f"tensor {proto.name!r}"
+    dtype = element_type(proto.data_type, what)
+    try:
+        if proto.data_location == onnx.TensorProto.EXTERNAL:
+            array = _external(proto, dtype, folder)
+        else:
+            array = np.asarray(numpy_helper.to_array(proto))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ill_formed(f"{what} does not hold what its type says", found=str(error)) from error
+    if array.dtype != dtype.numpy:
+        array = array.astype(dtype.numpy)
+    array = np.ascontiguousarray(array).reshape(array.shape)
+    array.flags.writeable = False
+    assert dtype_of(array.dtype) == dtype
+    return array
+
+
+def _external(proto: onnx.TensorProto, dtype: DType, folder: Path | None) -> Array:
+    entries = {e.key: e.value for e in proto.external_data}
+    location = entries.get("location", "")
+    path = _inside(folder, location, proto.name)
+    count = int(np.prod([int(d) for d in proto.dims], dtype=np.int64))
+    packed = dtype.bits < 8 and dtype.kind != "bool"
+    size = (count * dtype.bits + 7) // 8 if packed else count * dtype.numpy.itemsize
+    offset = int(entries.get("offset", "0"))
+    if offset < 0 or int(entries.get("length", size)) != size:
+        raise ValueError(f"{entries.get('length')} bytes at {offset}, its type needs {size}")
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(size)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ModelError("NO_MODEL", f"weights of {proto.name!r} cannot be read: {reason}", where=str(path)) from error
+    if len(data) < size:
+        raise ValueError(f"{len(data)} bytes at {offset} of {location}, its type needs {size}")
+    shape = tuple(int(d) for d in proto.dims)
+    if packed:
+        return _unpacked(np.frombuffer(data, np.uint8), count, dtype).reshape(shape)
+    return np.frombuffer(data, dtype.numpy.newbyteorder("<")).reshape(shape)
+
+
+def _unpacked(data: Array, count: int, dtype: DType) -> Array:
+    """Two 4-bit elements a byte, the low half first."""
+    halves = np.stack([data & np.uint8(15), data >> np.uint8(4)], axis=-1).reshape(-1)[:count]
+    if dtype.kind == "unsigned":
+        return halves.astype(ml_dtypes.uint4)
+    numbers = halves.astype(np.int8)
+    return np.where(numbers > 7, numbers - 16, numbers).astype(ml_dtypes.int4)
+
+
+def _inside(folder: Path | None, location: str, name: str) -> Path:
+    """The file of external data, which must lie in the model's folder, links followed."""
+    hint = "save the model with its weights inside, or beside it in one folder"
+    if folder is None:
+        raise ModelError("BAD_MODEL", f"weights of {name!r} lie outside the model, which has no folder", hint=hint)
+    path = (folder / location).resolve()
+    if not location or Path(location).is_absolute() or not path.is_relative_to(folder.resolve()):
+        raise ModelError(
+            "BAD_MODEL",
+            f"weights of {name!r} point outside the model's folder",
+            expected="a relative path inside the folder of the model",
+            found=location or "no location",
+            hint=hint,
+        )
+    return path

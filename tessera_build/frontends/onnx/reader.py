@@ -1,0 +1,214 @@
+"""The ONNX importer: walks the nodes of a model in order and translates each one through the table of operators.
+
+Takes a model (path or protobuf) and, optionally, fixed or bounded dims; gives a Graph IR module with one entry,
+`main`. Invariant: either every node was translated exactly, or one error names all nodes that were not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+
+import onnx
+from onnx import helper
+
+from bundle_format.errors import TesseraError
+from tessera_build.frontends.onnx.call import AttributeValue, Call
+from tessera_build.frontends.onnx.context import Context, Tensor, Unified
+from tessera_build.frontends.onnx.errors import ModelError, UnsupportedError, ill_formed, unsupported
+from tessera_build.frontends.onnx.load import DEFAULT_DOMAINS, array_of, check_model, load_model
+from tessera_build.frontends.onnx.symbols import DimRequest, Symbols, apply_requests
+from tessera_build.frontends.onnx.table import HINTS, OPERATORS
+from tessera_build.ir.core.node import Span
+from tessera_build.ir.core.rewrite import eliminate_dead
+from tessera_build.ir.graph.builder import GraphBuilder
+from tessera_build.ir.graph.nodes import Module
+
+ENTRY = "main"
+_Action = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A module and the model's own names of its dims (`module.dims` has identifiers)."""
+
+    module: Module
+    dim_names: Mapping[str, str]
+
+
+def read_onnx(source: str | Path | onnx.ModelProto, *, dims: Mapping[str, DimRequest] | None = None) -> Module:
+    """The model as a Graph IR module. `dims` fixes (`{"N": 4}`) or bounds (`{"N": (1, 64)}`) dynamic dims by name.
+
+    Raises `ModelError` for a broken model and `UnsupportedError` for one beyond Tessera, each with all problems.
+    """
+    return import_onnx(source, dims=dims).module
+
+
+def import_onnx(source: str | Path | onnx.ModelProto, *, dims: Mapping[str, DimRequest] | None = None) -> Imported:
+    """Like `read_onnx`, with the names that the model gives its dims."""
+    model, folder = load_model(source)
+    where = "the model" if isinstance(source, onnx.ModelProto) else str(source)
+    reader = _Reader(model, where, check_model(model, where))
+    reader.prepare(folder)
+    symbols = Symbols()
+    reader.input_types(symbols)
+    apply_requests(symbols, dims or {})
+    # Each restart removes one dim for good, so there are at most as many as dims.
+    while True:
+        symbols = symbols.restart()
+        try:
+            return Imported(reader.translate(symbols), dict(symbols.names))
+        except Unified as found:
+            symbols.learn(found.symbol, found.extent)
+
+
+@dataclass(slots=True)
+class _Reader:
+    """One model under import; `constants` and `nodes` survive restarts."""
+
+    model: onnx.ModelProto
+    where: str
+    opset: int
+    constants: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    nodes: list[tuple[onnx.NodeProto, str]] = field(default_factory=list[tuple[onnx.NodeProto, str]])
+    problems: list[TesseraError] = field(default_factory=list[TesseraError])
+
+    def prepare(self, folder: Path | None) -> None:
+        """Read the weights that are used, keep the nodes that matter, and refuse all unknown operators at once."""
+        graph = self.model.graph
+        named = [(n, n.name or f"{n.op_type}_{i}") for i, n in enumerate(graph.node)]
+        self.nodes = list(_needed(named, {o.name for o in graph.output}))
+        used = {name for node, _ in self.nodes for name in node.input} | {o.name for o in graph.output}
+        if graph.sparse_initializer:
+            self.problems.append(unsupported("the model has sparse weights", hint="store them dense"))
+        for proto in graph.initializer:
+            if proto.name in used:
+                self._collect(proto.name, lambda p=proto: self._initializer(p, folder))
+        for node, name in self.nodes:
+            self._collect(name, lambda n=node: self._check_operator(n))
+        self._raise_problems()
+
+    def _initializer(self, proto: onnx.TensorProto, folder: Path | None) -> None:
+        array = array_of(proto, folder)
+        type_ = Context(GraphBuilder(), {}).constant(array).type
+        self.constants[proto.name] = Tensor(type_, None, array, proto.name)
+
+    def _check_operator(self, node: onnx.NodeProto) -> None:
+        if node.domain not in DEFAULT_DOMAINS:
+            raise unsupported(f"operator {node.domain}::{node.op_type} is not built", hint=HINTS.get(node.op_type))
+        if node.op_type not in OPERATORS:
+            near = get_close_matches(node.op_type, OPERATORS, 1, 0.8)
+            if not onnx.defs.has(node.op_type):
+                raise ill_formed(f"ONNX has no operator {node.op_type}", expected=" or ".join(near) or None)
+            raise unsupported(f"operator {node.op_type} is not built", hint=HINTS.get(node.op_type))
+
+    def input_types(self, symbols: Symbols) -> dict[str, Tensor]:
+        """The model's inputs that are no weights, without graph values yet."""
+        weights = {i.name for i in self.model.graph.initializer}
+        found: dict[str, Tensor] = {}
+        for info in self.model.graph.input:
+            if info.name not in weights:
+                self._collect(f"input {info.name}", lambda i=info: found.update({i.name: Tensor(symbols.input_type(i))}))
+        self._raise_problems()
+        return found
+
+    def translate(self, symbols: Symbols) -> Module:
+        """One pass over all nodes; raises `Unified` when two dims turn out to be one."""
+        types = self.input_types(symbols)
+        builder = GraphBuilder(ENTRY, symbols.free())
+        context = Context(builder, symbols.free())
+        values: dict[str, Tensor | None] = dict(self.constants)
+        for name, placeholder in types.items():
+            values[name] = replace(placeholder, value=builder.input(name, placeholder.type), name=name)
+        for node, name in self.nodes:
+            with builder.at(Span(name)):
+                self._collect(name, lambda n=node: self._translate_node(context, n, values))
+            for output in node.output:
+                values.setdefault(output, None)
+        self._raise_problems()
+        for info in self.model.graph.output:
+            if info.name not in values:
+                raise ModelError("BAD_MODEL", f"no node makes output {info.name!r}", where=self.where)
+            result = values[info.name]
+            assert result is not None
+            builder.output(info.name, context.value(result))
+        return _finished(builder, context)
+
+    def _translate_node(self, context: Context, node: onnx.NodeProto, values: dict[str, Tensor | None]) -> None:
+        missing = [name for name in node.input if name and name not in values]
+        if missing:
+            raise ill_formed(f"no node before {node.op_type} makes its operand {missing[0]!r}")
+        inputs = tuple(values[name] if name else None for name in node.input)
+        if any(name and values[name] is None for name in node.input):
+            return  # its producer failed and has been reported
+        call = Call(node.op_type, self.opset, inputs, tuple(node.output), _attributes(node))
+        results = OPERATORS[node.op_type](context, call)
+        unread = call.unread()
+        if unread:
+            raise unsupported(f"{node.op_type} has attributes that are not built", found=", ".join(unread))
+        for output, result in zip(node.output, results if isinstance(results, tuple) else (results,), strict=False):
+            values[output] = result
+        lost = [o for o in node.output if o and o not in values]
+        if lost:
+            raise unsupported(f"{node.op_type} has a result that is not built", found=lost[0])
+
+    def _collect(self, name: str, action: _Action) -> None:
+        try:
+            action()
+        except TesseraError as error:
+            error.where = error.where or name
+            self.problems.append(error)
+
+    def _raise_problems(self) -> None:
+        if self.problems:
+            kind = UnsupportedError if any(isinstance(p, UnsupportedError) for p in self.problems) else ModelError
+            raise kind.of(self.problems, self.where)
+
+
+def _needed(nodes: list[tuple[onnx.NodeProto, str]], wanted: set[str]) -> Iterator[tuple[onnx.NodeProto, str]]:
+    """The nodes that the outputs depend on, in order."""
+    live = set(wanted)
+    kept: list[tuple[onnx.NodeProto, str]] = []
+    for node, name in reversed(nodes):
+        if live.intersection(node.output):
+            live.update(node.input)
+            for attribute in node.attribute:
+                for graph in (attribute.g, *attribute.graphs):
+                    live.update(name for inner in graph.node for name in inner.input)
+            kept.append((node, name))
+    return reversed(kept)
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, AttributeValue]:
+    found: dict[str, AttributeValue] = {}
+    for proto in node.attribute:
+        if proto.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
+            raise unsupported(f"{node.op_type} holds a subgraph", hint=HINTS.get("If"))
+        value = helper.get_attribute_value(proto)
+        if isinstance(value, onnx.TensorProto):
+            found[proto.name] = array_of(value, None)
+        elif isinstance(value, bytes):
+            found[proto.name] = value.decode("utf-8", "replace")
+        elif isinstance(value, (int, float)):
+            found[proto.name] = value
+        elif proto.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS):
+            found[proto.name] = tuple(value)
+        else:
+            raise unsupported(f"{node.op_type}'s attribute {proto.name} is of a kind that is not built")
+    return found
+
+
+def _finished(builder: GraphBuilder, context: Context) -> Module:
+    """The module without nodes that nobody reads, with its guards."""
+    module = builder.finish()
+    function = eliminate_dead(module.entries[ENTRY])
+    used = {str(n.attributes["digest"]) for n in function.nodes if getattr(n, "op", "") == "constant"}
+    return replace(
+        module,
+        entries={ENTRY: function},
+        constants={d: a for d, a in module.constants.items() if d in used},
+        constant_names={d: n for d, n in module.constant_names.items() if d in used},
+        guards=tuple(context.guards),
+    )

@@ -1,0 +1,161 @@
+"""Operators that make or read shapes and constants: Shape, Size, Constant, ConstantOfShape, Range, Reshape, Expand, …
+
+Takes tensors whose shapes may be symbolic; gives tensors whose contents stay known. Invariant: a target shape is
+resolved to extents at build time, exactly for every value of the dims, or guarded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tessera_build.frontends.onnx.call import Call, Translator, normalise_axes
+from tessera_build.frontends.onnx.content import is_symbolic, sign_of
+from tessera_build.frontends.onnx.context import Context, Tensor
+from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.frontends.onnx.reductions import flattened
+from tessera_build.ir.core.dims import Extent, floordiv
+from tessera_build.ir.core.types import F32, I64
+from tessera_build.ir.graph.ops.shapes import count, shape_text
+
+
+def _shape(c: Context, n: Call) -> Tensor:
+    x = n.input(0)
+    stop = n.integer("end", x.rank)
+    return c.extents(x.shape[slice(n.integer("start", 0), stop)])
+
+
+def _size(c: Context, n: Call) -> Tensor:
+    return c.number(count(n.input(0).shape), I64)
+
+
+def _constant(c: Context, n: Call) -> Tensor:
+    if n.has("value"):
+        value = n.value("value")
+        if not isinstance(value, np.ndarray):
+            raise ill_formed("Constant's value is no tensor")
+        return c.constant(value, n.outputs[0])
+    for name, dtype in (("value_float", F32), ("value_floats", F32), ("value_int", I64), ("value_ints", I64)):
+        if n.has(name):
+            return c.constant(np.asarray(n.value(name), dtype.numpy), n.outputs[0])
+    raise unsupported("Constant of strings or sparse values is not built", found=", ".join(n.attributes))
+
+
+def _constant_of_shape(c: Context, n: Call) -> Tensor:
+    shape = c.known_extents(n.input(0), "the shape")
+    value = n.value("value") if n.has("value") else np.zeros(1, np.float32)
+    if not isinstance(value, np.ndarray) or value.size != 1:
+        raise ill_formed("ConstantOfShape's value is not one element")
+    return c.broadcast_to(c.constant(value.reshape(())), shape)
+
+
+def _range(c: Context, n: Call) -> Tensor:
+    """start + iota * step; the count must be known for every value of the dims."""
+    start, limit, step = (n.input(i) for i in range(3))
+    if all(t.content is not None and not is_symbolic(t.content) for t in (start, limit, step)):
+        low, high, by = (c.known(t, "Range's bound").reshape(()) for t in (start, limit, step))
+        return c.constant(np.asarray(np.arange(low, high, by), dtype=start.dtype.numpy))
+    (low,), (high,) = (c.known_extents(t, "Range's bound") for t in (start, limit))
+    (by,) = c.known_ints(step, "Range's step")
+    if by == 0:
+        raise ill_formed("Range's step is 0")
+    room = floordiv((high - low if by > 0 else low - high) + (abs(by) - 1), abs(by))
+    c.require(room, ">=", 0, "Range has a negative length")
+    steps = c.op("iota", shape=(room,), axis=0, dtype=start.dtype)
+    scaled = steps if by == 1 else c.op("mul", steps, step)
+    return scaled if low == 0 else c.op("add", scaled, start)
+
+
+def _target_shape(c: Context, n: Call, x: Tensor) -> list[Extent]:
+    """The target of a Reshape with its 0 and -1 resolved."""
+    stated = c.known_extents(n.input(1), "the target shape")
+    keep_zero = bool(n.integer("allowzero", 0))
+    target: list[Extent] = []
+    for axis, extent in enumerate(stated):
+        if extent == 0 and not keep_zero:
+            if axis >= x.rank:
+                raise ill_formed("Reshape copies an extent that its operand does not have", found=shape_text(stated))
+            target.append(x.shape[axis])
+        elif extent == -1:
+            target.append(-1)
+        elif sign_of(extent, c.ranges) == 1:
+            target.append(extent)
+        else:
+            raise ill_formed("Reshape has a negative extent", found=shape_text(stated))
+    if target.count(-1) > 1:
+        raise ill_formed("Reshape leaves two extents open", found=shape_text(stated))
+    return target
+
+
+def _reshape(c: Context, n: Call) -> Tensor:
+    x = n.input(0)
+    return reshaped(c, x, _target_shape(c, n, x))
+
+
+def reshaped(c: Context, x: Tensor, target: Sequence[Extent]) -> Tensor:
+    """The tensor with a shape in which one extent may be -1; element counts that differ in form are unified or guarded."""
+    total, known = count(x.shape), count([e for e in target if e != -1])
+    if -1 in target:
+        rest = 0 if known == 0 else floordiv(total, known)
+        target = [rest if e == -1 else e for e in target]
+    wanted = count(target)
+    if wanted == total:
+        return c.reshape(x, target)
+    message = f"Reshape from {shape_text(x.shape)} to {shape_text(target)} changes the number of elements"
+    c.unify(total, wanted, message)
+    # The counts are equal only by the guard: a slice of the flat tensor carries that into the types.
+    return c.reshape(c.retyped(c.reshape(x, (total,)), (wanted,)), target)
+
+
+def _flatten(c: Context, n: Call) -> Tensor:
+    x = n.input(0)
+    axis = n.integer("axis", 1)
+    return flattened(c, x, axis + x.rank if axis < 0 else axis)
+
+
+def _expand(c: Context, n: Call) -> Tensor:
+    x = n.input(0)
+    shape = c.broadcast_shape([x.shape, c.known_extents(n.input(1), "the target shape")])
+    return c.broadcast_to(c.fitted(x, shape), shape)
+
+
+def _axes_operand(c: Context, n: Call) -> tuple[int, ...] | None:
+    if n.opset < 13:
+        return n.integers("axes") if n.has("axes") else None
+    stated = n.optional(1)
+    return None if stated is None else c.known_ints(stated, "the axes")
+
+
+def _squeeze(c: Context, n: Call) -> Tensor:
+    x = n.input(0)
+    stated = _axes_operand(c, n)
+    axes = [i for i, e in enumerate(x.shape) if e == 1] if stated is None else normalise_axes(stated, x.rank)
+    for axis in axes:
+        c.unify(1, x.shape[axis], f"Squeeze removes axis {axis}, whose extent is {x.shape[axis]}")
+    return c.reshape(x, [e for i, e in enumerate(x.shape) if i not in axes])
+
+
+def _unsqueeze(c: Context, n: Call) -> Tensor:
+    x = n.input(0)
+    stated = _axes_operand(c, n)
+    if stated is None:
+        raise ill_formed("Unsqueeze has no axes")
+    rank = x.rank + len(stated)
+    axes = normalise_axes(stated, rank)
+    rest = iter(x.shape)
+    return c.reshape(x, [1 if i in axes else next(rest) for i in range(rank)])
+
+
+SHAPE_OPERATORS: Mapping[str, Translator] = {
+    "Shape": _shape,
+    "Size": _size,
+    "Constant": _constant,
+    "ConstantOfShape": _constant_of_shape,
+    "Range": _range,
+    "Reshape": _reshape,
+    "Flatten": _flatten,
+    "Expand": _expand,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+}

@@ -1,0 +1,51 @@
+"""The one table of ONNX operators, and what to say about those that are not in it.
+
+Takes the families' tables; gives `OPERATORS` (name to translator) and `HINTS` (name to the nearest rewrite).
+Invariant: an operator is in at most one family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tessera_build.frontends.onnx.call import Translator
+from tessera_build.frontends.onnx.contraction import CONTRACTION_OPERATORS
+from tessera_build.frontends.onnx.elementwise import ELEMENTWISE_OPERATORS
+from tessera_build.frontends.onnx.movement import MOVEMENT_OPERATORS
+from tessera_build.frontends.onnx.normalisation import NORMALISATION_OPERATORS
+from tessera_build.frontends.onnx.reductions import REDUCTION_OPERATORS
+from tessera_build.frontends.onnx.shapes import SHAPE_OPERATORS
+from tessera_build.frontends.onnx.windows import WINDOW_OPERATORS
+
+FAMILIES: tuple[Mapping[str, Translator], ...] = (
+    ELEMENTWISE_OPERATORS,
+    REDUCTION_OPERATORS,
+    NORMALISATION_OPERATORS,
+    CONTRACTION_OPERATORS,
+    WINDOW_OPERATORS,
+    SHAPE_OPERATORS,
+    MOVEMENT_OPERATORS,
+)
+OPERATORS: Mapping[str, Translator] = {name: translate for family in FAMILIES for name, translate in family.items()}
+
+_CONTROL = "export the model with its control flow unrolled, or fix the inputs that decide it"
+_QUANTISED = "export the model in float32"
+_RECURRENT = "unroll the recurrence at export for a fixed length"
+_DATA_SIZED = "the size of its result depends on data; keep it outside the model, or fix the size at export"
+_SEQUENCE = "replace the sequence by tensors, or keep it outside the model"
+_TEXT = "strings are refused: do the text processing outside the model"
+_INTERPOLATION = "use Conv, Reshape and Expand for fixed factors"
+HINTS: Mapping[str, str] = {
+    **dict.fromkeys(("If", "Loop", "Scan"), _CONTROL),
+    **dict.fromkeys(
+        ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"), _QUANTISED
+    ),
+    **dict.fromkeys(("MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM"), _QUANTISED),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), _RECURRENT),
+    **dict.fromkeys(("NonZero", "NonMaxSuppression", "Unique", "Compress"), _DATA_SIZED),
+    **dict.fromkeys(("SequenceConstruct", "SequenceAt", "SplitToSequence", "ConcatFromSequence", "ZipMap"), _SEQUENCE),
+    **dict.fromkeys(("StringNormalizer", "TfIdfVectorizer", "StringConcat", "StringSplit", "LabelEncoder"), _TEXT),
+    **dict.fromkeys(("Resize", "Upsample", "GridSample"), _INTERPOLATION),
+    "ConvTranspose": "use DepthToSpace after a Conv",
+    "ArgMax": "give out the scores and take their maximum outside the model",
+}
