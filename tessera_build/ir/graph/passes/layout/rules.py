@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tessera_build.ir.graph.infer import op_named
 from tessera_build.ir.graph.nodes import Attribute
 from tessera_build.ir.graph.ops.op import Attributes, axis_of, extents_of, flag_of, ints_of
-from tessera_build.ir.graph.passes.layout.moved import Moved, MovedValue, Order
+from tessera_build.ir.graph.passes.layout.moved import Moved, MovedValue, Order, inverse
 from tessera_build.ir.graph.passes.layout.reshapes import flatten_into_matmul, move_reshape
 from tessera_build.ir.graph.sweep import Site
 
@@ -47,11 +47,13 @@ def _elementwise(site: Site, moved: Moved) -> Sequence[int] | None:
 
 
 def _transpose(site: Site, moved: Moved) -> Sequence[int] | None:
-    """A transpose of a moved value moves nothing: it only renames the axes."""
+    """A transpose of a moved value moves nothing: it only renames the axes. One back to channels-first waits."""
     known = moved.of(site.inputs[0])
-    if known is None:
-        return None
     perm = ints_of(site.node.attributes, "perm")
+    order = channels_last(len(perm))
+    if known is None:
+        # Rank 3 is left out: there the same permutation is the transposed key of an attention.
+        return [moved.original(site.to, site.inputs[0], order)] if len(perm) > 3 and perm == inverse(order) else None
     return [moved.original(site.to, known.value, [perm.index(axis) for axis in known.order])]
 
 
