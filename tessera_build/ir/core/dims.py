@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Union
 
 Monomial = tuple[tuple["Atom", int], ...]
 Range = tuple[int | None, int | None]
@@ -31,7 +30,7 @@ class Atom:
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """A non-constant polynomial: terms sorted by their text, coefficients never zero. Build with `symbol` and operators."""
+    """A non-constant polynomial: terms sorted by text, coefficients never zero. Build with `symbol` and operators."""
 
     terms: tuple[tuple[Monomial, int], ...]
 
@@ -87,7 +86,7 @@ class Dim:
         return frozenset(found)
 
 
-Extent = Union[int, Dim]
+Extent = int | Dim
 
 
 def _term_text(monomial: Monomial, coefficient: int) -> str:
@@ -243,7 +242,7 @@ def evaluate(extent: Extent, values: Mapping[str, int]) -> int:
 
 
 def bounds(extent: Extent, ranges: Mapping[str, Range]) -> Range:
-    """Inclusive lower and upper bound of `extent` (None: unbounded) given its symbols' ranges, by interval arithmetic."""
+    """Inclusive bounds of `extent` (None: unbounded) given its symbols' ranges, by interval arithmetic."""
     low: int | None = 0
     high: int | None = 0
     for monomial, coefficient in terms_of(extent):

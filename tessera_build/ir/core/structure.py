@@ -73,9 +73,9 @@ def name_of(cls: type[Node]) -> str:
     return f"{cls.dialect}.{re.sub(r'(?<!^)(?=[A-Z])', '_', cls.__name__).lower()}"
 
 
-def symbols_bound_by(node: Node) -> tuple[str, ...]:
-    """Index names that the node introduces for the extents inside its regions."""
-    return tuple(getattr(node, f.name) for f in fields_of(type(node)) if f.role == "symbol")
+def symbols_bound_by(node: Node) -> dict[str, str]:
+    """Index names that the node introduces for the extents inside its regions, by the field that holds them."""
+    return {f.name: str(getattr(node, f.name)) for f in fields_of(type(node)) if f.role == "symbol"}
 
 
 def _group(node: Node, f: Field) -> tuple[int, ...]:

@@ -1,0 +1,1 @@
+"""Text of every IR level: MLIR's generic operation syntax, printed and parsed in one place."""
