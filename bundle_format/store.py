@@ -157,7 +157,7 @@ class FolderStore(Store):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self._mapped: dict[str, memoryview] = {}
-        for folder in (os.path.join(path, "blobs"), os.path.join(path, media.BLOB_FOLDER)):
+        for folder in (os.path.join(path, "blobs"), os.path.join(path, "blobs", "sha256")):
             if not stat.S_ISDIR(os.lstat(folder).st_mode):
                 raise BundleError("PATH_REFUSED", "a folder of the bundle is not a plain folder", where=folder)
 

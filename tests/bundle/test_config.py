@@ -1,0 +1,126 @@
+"""The config blob: what is read is what was written, and everything else is refused with its JSON path."""
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bundle_format.canonical import canonical_bytes
+from bundle_format.config_json import config_bytes, parse_config
+from bundle_format.dims import parse_dim
+from bundle_format.errors import BundleError
+from bundle_format.schema import Config, Guard
+from tests.runtime.sample import sample_config
+
+Tree = dict[str, Any]
+
+
+def sample() -> Config:
+    return sample_config("x86-64-v3", ("avx2", "fma"), "x86-64")
+
+
+def changed(change: Callable[[Tree], object]) -> bytes:
+    """The bytes of a sound config after a change."""
+    tree: Tree = copy.deepcopy(json.loads(config_bytes(sample())))
+    change(tree)
+    return canonical_bytes(tree)
+
+
+@pytest.mark.unit
+def test_config_when_printed_then_parses_to_itself() -> None:
+    config = sample()._replace(
+        numerics={"level": "reproducible", "ulp": 1.5, "relaxed": False, "note": None},
+        sources={"model": sample().weights[0].source},
+        ignorable=("hotness",),
+    )
+    data = config_bytes(config)
+    assert parse_config(data) == config
+    assert config_bytes(parse_config(data)) == data
+
+
+REFUSALS: list[tuple[str, str, Callable[[Tree], object]]] = [
+    ("FIELD_UNKNOWN", "$.speed", lambda tree: tree.update(speed=1)),
+    ("FIELD_UNKNOWN", "$.entries[0].inputs[0].stride", lambda tree: tree["entries"][0]["inputs"][0].update(stride=1)),
+    ("FIELD_MISSING", "$.weights[1].layout", lambda tree: tree["weights"][1].pop("layout")),
+    ("FIELD_MISSING", "$.ignorable", lambda tree: tree.pop("ignorable")),
+    ("FIELD_TYPE", "$.weights[0].bytes", lambda tree: tree["weights"][0].update(bytes="12")),
+    ("FIELD_TYPE", "$.weights[0].bytes", lambda tree: tree["weights"][0].update(bytes=True)),
+    ("FIELD_TYPE", "$.weights[0].bytes", lambda tree: tree["weights"][0].update(bytes=-1)),
+    ("FIELD_TYPE", "$.weights[0].bytes", lambda tree: tree["weights"][0].update(bytes=2**63)),
+    ("FIELD_TYPE", "$.nodes[1]", lambda tree: tree["nodes"].__setitem__(1, None)),
+    ("FIELD_TYPE", "$.nodes", lambda tree: tree.update(nodes="ab")),
+    ("FIELD_TYPE", "$.numerics.level", lambda tree: tree["numerics"].update(level=[1])),
+    ("FIELD_TYPE", "$.target", lambda tree: tree.update(target=[])),
+    ("FIELD_UNSUPPORTED", "$.abi", lambda tree: tree.update(abi=2)),
+    ("FIELD_UNSUPPORTED", "$.abi", lambda tree: tree.update(abi=True)),
+    (
+        "FIELD_UNSUPPORTED",
+        "$.entries[0].inputs[0].dtype",
+        lambda tree: tree["entries"][0]["inputs"][0].update(dtype="f33"),
+    ),
+    ("FIELD_UNSUPPORTED", "$.guards[0].relation", lambda tree: tree["guards"][0].update(relation="~")),
+    (
+        "FIELD_OVERSIZE",
+        "$.entries[0].inputs[0].shape",
+        lambda tree: tree["entries"][0]["inputs"][0].update(shape=[1] * 33),
+    ),
+    ("VERSION_UNSUPPORTED", "$.format.major", lambda tree: tree["format"].update(major=2)),
+    (
+        "DIGEST_MALFORMED",
+        "$.weights[0].digest",
+        lambda tree: tree["weights"][0].update(digest="sha256:../../etc/passwd"),
+    ),
+    ("DIM_MALFORMED", "$.guards[0].left", lambda tree: tree["guards"][0].update(left="N %")),
+    ("WEIGHT_MISALIGNED", "$.weights[1].offset", lambda tree: tree["weights"][1].update(offset=65)),
+    ("CONFIG_INCONSISTENT", "$.entries", lambda tree: tree.update(entries=[])),
+    ("CONFIG_INCONSISTENT", "$.entries", lambda tree: tree["entries"].append(tree["entries"][0])),
+    ("CONFIG_INCONSISTENT", "$.entries[0].inputs[0].shape", lambda tree: tree["entries"][0].update(dims=[])),
+    ("CONFIG_INCONSISTENT", "$.entries[0].dims[0]", lambda tree: tree["entries"][0]["dims"][0].update(max=0)),
+    (
+        "CONFIG_INCONSISTENT",
+        "$.entries[1].states[0]",
+        lambda tree: tree["entries"][1]["states"][0].update(output="none"),
+    ),
+    ("CONFIG_INCONSISTENT", "$.guards[0].right", lambda tree: tree["guards"][0].update(right="Q")),
+]
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(("code", "where", "change"), REFUSALS, ids=[f"{code}-{where}" for code, where, _ in REFUSALS])
+def test_config_when_a_field_is_wrong_then_names_its_path(
+    code: str, where: str, change: Callable[[Tree], object]
+) -> None:
+    with pytest.raises(BundleError) as caught:
+        parse_config(changed(change))
+    assert (caught.value.code, caught.value.where) == (code, where)
+
+
+@pytest.mark.unit
+def test_config_when_a_newer_minor_adds_ignorable_fields_then_they_are_skipped() -> None:
+    def add(tree: Tree) -> None:
+        tree["format"]["minor"] = 7
+        tree["ignorable"] = ["hotness"]
+        tree["weights"][0]["hotness"] = 3
+
+    config = parse_config(changed(add))
+    assert config.format.minor == 7
+    assert config.weights == sample().weights
+
+
+@pytest.mark.errors
+def test_config_when_a_known_field_is_called_ignorable_then_it_is_still_checked() -> None:
+    def break_dtype(tree: Tree) -> None:
+        tree["ignorable"] = ["dtype"]
+        tree["weights"][0]["dtype"] = "f33"
+
+    with pytest.raises(BundleError, match="FIELD_UNSUPPORTED"):
+        parse_config(changed(break_dtype))
+
+
+@pytest.mark.errors
+def test_config_when_inconsistent_then_is_not_written() -> None:
+    guard = Guard(parse_dim("Z"), "==", parse_dim("1"), "no such dim")
+    with pytest.raises(BundleError, match="CONFIG_INCONSISTENT"):
+        config_bytes(sample()._replace(guards=(guard,)))
