@@ -44,8 +44,8 @@ static int32_t sum_row(void *argument, int64_t row) {
   const float *x = call->inputs[0];
   double *sums = call->workspace;
   sums[row] = 0;
-  for (int64_t again = 0; again < 2000; again++) /* long enough that two calls meet in here */
-    for (int64_t i = 0; i < 3; i++) sums[row] += x[row * 3 + i] / 2000;
+  for (int64_t again = 0; again < 2048; again++) /* long enough that two calls meet in here */
+    for (int64_t i = 0; i < 3; i++) sums[row] += x[row * 3 + i] / 2048;
   return TESSERA_OK;
 }
 
