@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tessera_build.backends.llvm.emit_kernel import kernel_ir
-from tessera_build.ir.core.types import BF16, BOOL, F32, I8, I32, I64, U32, memref, scalar, tile
+from tessera_build.ir.core.types import BF16, BOOL, F32, I8, I32, I64, U32, DType, memref, scalar, tile
 from tessera_build.ir.target import kernel as t
 from tests.backend_llvm_emit.tools import KernelBuilder, kernel_assembly, machine, run_kernel
 
@@ -27,7 +27,7 @@ def tail_mask(builder: KernelBuilder, position: int, stop: int, lanes: int) -> i
 
 
 @pytest.mark.parametrize("dtype", [F32, BF16, I8, BOOL])
-def test_masked_copy_when_the_tail_is_ragged_then_touches_nothing_beyond(tmp_path: Path, dtype) -> None:
+def test_masked_copy_when_the_tail_is_ragged_then_touches_nothing_beyond(tmp_path: Path, dtype: DType) -> None:
     builder = KernelBuilder([dtype, dtype], dims=1)
     count = builder.dims[0]
 
@@ -59,7 +59,7 @@ def test_masked_scalar_when_the_mask_is_off_then_gives_other_and_stores_nothing(
 
 
 @pytest.mark.parametrize("index_dtype", [I32, I64, U32])
-def test_gather_and_scatter_when_indices_repeat_then_the_last_lane_stays(tmp_path: Path, index_dtype) -> None:
+def test_gather_and_scatter_when_indices_repeat_then_the_last_lane_stays(tmp_path: Path, index_dtype: DType) -> None:
     builder = KernelBuilder([F32, index_dtype, F32])
     source, places, target = builder.buffers
     zero = builder.number(0)

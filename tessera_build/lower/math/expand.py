@@ -1,0 +1,64 @@
+"""The table of expansions: every scalar operation that is not a row of Target IR's `OPS`.
+
+Takes an operation's name, an emitter and operand values; gives the result's value. Invariant: a row states the
+element types that it can be written in and its error in ULP; f16 and bf16 compute in f32 and round once at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tessera_build.ir.core.types import BF16, F16, F32
+from tessera_build.lower.math import exponential, logarithm, simple, trigonometric
+from tessera_build.lower.math.emitter import Emitter
+
+_BOTH = ("f32", "f64")
+_SINGLE = ("f32",)
+_ANY: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """`ulp` is the largest error in units in the last place of f32, None where the result is exact."""
+
+    expand: Callable[..., int]
+    operands: int
+    dtypes: tuple[str, ...]
+    ulp: float | None
+
+
+EXPANSIONS: dict[str, Expansion] = {
+    "exp": Expansion(exponential.exp, 1, _SINGLE, 1.0),
+    "tanh": Expansion(exponential.tanh, 1, _SINGLE, 2.5),
+    "sigmoid": Expansion(exponential.sigmoid, 1, _SINGLE, 2.5),
+    "erf": Expansion(exponential.erf, 1, _SINGLE, 2.0),
+    "log": Expansion(logarithm.log, 1, _SINGLE, 1.0),
+    "sin": Expansion(trigonometric.sin, 1, _SINGLE, 2.0),  # |x| <= 1e5
+    "cos": Expansion(trigonometric.cos, 1, _SINGLE, 2.0),  # |x| <= 1e5
+    "rsqrt": Expansion(simple.rsqrt, 1, _BOTH, 1.5),
+    "mod": Expansion(simple.mod, 2, _ANY, None),
+    "sign": Expansion(simple.sign, 1, _ANY, None),
+    "isnan": Expansion(simple.isnan, 1, _ANY, None),
+    "minimum": Expansion(simple.minimum, 2, _ANY, None),
+    "maximum": Expansion(simple.maximum, 2, _ANY, None),
+}
+
+
+def can_expand(name: str, dtype_name: str) -> bool:
+    """Whether an operation can be written out for operands of an element type."""
+    row = EXPANSIONS.get(name)
+    return row is not None and (not row.dtypes or dtype_name in row.dtypes or dtype_name in (BF16.name, F16.name))
+
+
+def expand(name: str, emitter: Emitter, *operands: int) -> int:
+    """Write an operation out; raises `KeyError` where `can_expand` says no."""
+    row, dtype = EXPANSIONS[name], emitter.dtype(operands[0])
+    if not can_expand(name, dtype.name):
+        raise KeyError(f"{name} of {dtype}")
+    if len(operands) != row.operands:
+        raise KeyError(f"{name} of {len(operands)} operands")
+    if dtype not in (F16, BF16):
+        return row.expand(emitter, *operands)
+    result = row.expand(emitter, *(emitter.cast(operand, F32) for operand in operands))
+    return emitter.cast(result, dtype) if emitter.dtype(result) == F32 else result

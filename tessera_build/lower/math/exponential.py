@@ -1,0 +1,95 @@
+"""exp and what is made of it: tanh, sigmoid, erf.
+
+Takes f32 or f64 values; gives values of that type. Invariant: no table, no branch; a NaN comes out as a NaN, because
+clamps keep their first operand when it is one and the powers of two are multiplied in, not added to the bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tessera_build.lower.math.coefficients import ERF, ERF_SLOPE_LOW, EXP, EXPM1, LN2_HIGH, LN2_LOW, LOG2_E
+from tessera_build.lower.math.emitter import Emitter, Format, copy_sign, format_of, polynomial, power_of_two
+
+
+@dataclass(frozen=True, slots=True)
+class _Reduced:
+    """x = n ln 2 + r: `n` as an integer, `r` in [-ln2/2, ln2/2]."""
+
+    n: int
+    r: int
+
+
+def _reduce(emitter: Emitter, x: int, layout: Format) -> _Reduced:
+    name = layout.dtype.name
+    magic = emitter.const(layout.magic, x)
+    shifted = emitter.op("fma", x, emitter.const(LOG2_E[name], x), magic)
+    rounded = emitter.op("sub", shifted, magic)
+    partly = emitter.op("fma", rounded, emitter.const(-LN2_HIGH[name], x), x)
+    r = emitter.op("fma", rounded, emitter.const(-LN2_LOW[name], x), partly)
+    bits = emitter.bitcast(shifted, layout.integer)
+    return _Reduced(emitter.op("sub", bits, emitter.const(layout.magic_bits, bits)), r)
+
+
+def exp(emitter: Emitter, x: int) -> int:
+    """e**x within 1 ULP, overflow to infinity and gradual underflow included."""
+    layout = format_of(emitter, x)
+    low, high = (-104.0, 89.0) if layout.mantissa_bits == 23 else (-746.0, 710.0)
+    bounded = emitter.op("max", emitter.op("min", x, emitter.const(high, x)), emitter.const(low, x))
+    return _exp_bounded(emitter, bounded, layout)
+
+
+def _exp_bounded(emitter: Emitter, x: int, layout: Format) -> int:
+    reduced = _reduce(emitter, x, layout)
+    value = polynomial(emitter, reduced.r, EXP[layout.dtype.name])
+    # 2**n in two factors: one alone leaves the normal range at both ends.
+    half = emitter.op("ashr", reduced.n, emitter.const(1, reduced.n))
+    rest = emitter.op("sub", reduced.n, half)
+    value = emitter.op("mul", value, power_of_two(emitter, half, layout))
+    return emitter.op("mul", value, power_of_two(emitter, rest, layout))
+
+
+def _expm1_bounded(emitter: Emitter, x: int, layout: Format) -> int:
+    """e**x - 1 for x between -2**7 and 2**7; relative error small near zero as well."""
+    reduced = _reduce(emitter, x, layout)
+    tail = polynomial(emitter, reduced.r, EXPM1[layout.dtype.name][1:])
+    square = emitter.op("mul", reduced.r, reduced.r)
+    small = emitter.op("fma", square, tail, reduced.r)
+    scale = power_of_two(emitter, reduced.n, layout)
+    return emitter.op("fma", small, scale, emitter.op("sub", scale, emitter.const(1.0, x)))
+
+
+def tanh(emitter: Emitter, x: int) -> int:
+    """tanh(x) within 2.5 ULP, as (e**2|x| - 1) / (e**2|x| + 1)."""
+    layout = format_of(emitter, x)
+    limit = 10.0 if layout.mantissa_bits == 23 else 20.0
+    bounded = emitter.op("min", emitter.op("abs", x), emitter.const(limit, x))
+    grown = _expm1_bounded(emitter, emitter.op("add", bounded, bounded), layout)
+    ratio = emitter.op("div", grown, emitter.op("add", grown, emitter.const(2.0, x)))
+    return copy_sign(emitter, ratio, x)
+
+
+def sigmoid(emitter: Emitter, x: int) -> int:
+    """1 / (1 + e**-x) within 2.5 ULP; e**-|x| never overflows, and small results keep their digits."""
+    layout = format_of(emitter, x)
+    low = -104.0 if layout.mantissa_bits == 23 else -746.0
+    negative = emitter.op("max", emitter.op("neg", emitter.op("abs", x)), emitter.const(low, x))
+    small = _exp_bounded(emitter, negative, layout)
+    one = emitter.const(1.0, x)
+    above = emitter.op("select", emitter.op("lt", x, emitter.const(0.0, x)), small, one)
+    return emitter.op("div", above, emitter.op("add", small, one))
+
+
+def erf(emitter: Emitter, x: int) -> int:
+    """The error function within 2 ULP, as 1 - e**-q with q = -log(1 - erf|x|), |x| times a polynomial in |x|."""
+    layout = format_of(emitter, x)
+    name = layout.dtype.name
+    limit = 3.95 if layout.mantissa_bits == 23 else 5.95
+    bounded = emitter.op("min", emitter.op("abs", x), emitter.const(limit, x))
+    first, *rest = ERF[name]
+    # 2/sqrt(pi) in two parts: its rounding alone would be 0.4 ULP of every small result.
+    slope = emitter.op("fma", bounded, polynomial(emitter, bounded, tuple(rest)), emitter.const(ERF_SLOPE_LOW[name], x))
+    minus = emitter.op("neg", bounded)
+    exponent = emitter.op("fma", minus, emitter.const(first, x), emitter.op("mul", minus, slope))
+    # abs, not neg: at zero the difference is +0 already.
+    return copy_sign(emitter, emitter.op("abs", _expm1_bounded(emitter, exponent, layout)), x)

@@ -1,0 +1,99 @@
+"""An `Emitter` that computes at once with numpy, for sweeps over millions of points.
+
+Takes and gives ids of arrays. Invariant: every operation rounds as Target IR says: once, in its own precision, with
+an exactly emulated fma in f32 (f64's fma goes through long double and may round twice, which sweeps allow for).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_build.ir.core.types import BOOL, F32, DType, dtype_of
+from tessera_build.ir.target.kernel import OPS
+
+Array = NDArray[np.generic]
+
+_BINARY = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "rem": np.fmod,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+    "shl": np.left_shift,
+    "ashr": np.right_shift,
+}
+_UNARY = {"neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil, "round": np.rint}
+
+
+class NumpyEmitter:
+    """Values are arrays, kept by id."""
+
+    def __init__(self) -> None:
+        self.values: list[Array] = []
+        self.operations = 0
+
+    def add(self, array: Array) -> int:
+        """Register an input."""
+        self.values.append(array)
+        return len(self.values) - 1
+
+    def dtype(self, value: int) -> DType:
+        return dtype_of(self.values[value].dtype)
+
+    def const(self, value: float | int, like: int) -> int:
+        return self.add(np.asarray(value, self.values[like].dtype))
+
+    def op(self, name: str, *operands: int) -> int:
+        assert OPS[name] == len(operands)
+        self.operations += 1
+        arrays = [self.values[operand] for operand in operands]
+        with np.errstate(all="ignore"):
+            return self.add(np.asarray(_compute(name, arrays)))
+
+    def cast(self, value: int, dtype: DType) -> int:
+        self.operations += 1
+        with np.errstate(all="ignore"):
+            return self.add(self.values[value].astype(dtype.numpy))
+
+    def bitcast(self, value: int, dtype: DType) -> int:
+        assert dtype != BOOL
+        return self.add(self.values[value].view(dtype.numpy))
+
+
+def _compute(name: str, arrays: list[Array]) -> Array:
+    if name == "fma":
+        return _fma(arrays[0], arrays[1], arrays[2])
+    if name == "select":
+        return np.where(arrays[0], arrays[1], arrays[2])
+    if name == "min":
+        return np.where(np.less(arrays[1], arrays[0]), arrays[1], arrays[0])
+    if name == "max":
+        return np.where(np.greater(arrays[1], arrays[0]), arrays[1], arrays[0])
+    if name == "not":
+        return np.logical_not(arrays[0]) if arrays[0].dtype == np.bool_ else np.invert(arrays[0])
+    if name in _UNARY:
+        return _UNARY[name](arrays[0])
+    return _BINARY[name](arrays[0], arrays[1])
+
+
+def _fma(a: Array, b: Array, c: Array) -> Array:
+    if dtype_of(a.dtype) != F32:
+        return (a.astype(np.longdouble) * b.astype(np.longdouble) + c.astype(np.longdouble)).astype(np.float64)
+    product = np.multiply(a, b, dtype=np.float64)  # exact
+    total = product + c
+    # Round to odd where the sum was inexact: rounding that to f32 cannot round twice.
+    back = total - product
+    error = (product - (total - back)) + (c - back)
+    even = np.asarray((total.view(np.int64) & 1) == 0) & (error != 0) & np.isfinite(total)
+    nudged = np.nextafter(total, np.where(error > 0, np.inf, -np.inf))
+    return np.where(even, nudged, total).astype(np.float32)

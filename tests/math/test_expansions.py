@@ -1,0 +1,166 @@
+"""Every expansion against its stated bound, and the compiled code against numpy bit for bit.
+
+Takes `EXPANSIONS`; sweeps exponents, dense ranges and special values. Invariant: a new row without a reference fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tessera_build.ir.core import scalar as scalar_programs
+from tessera_build.ir.core.types import BF16, DTYPES, F16, F32, DType, Type, tile
+from tessera_build.lower.math import derive
+from tessera_build.lower.math.coefficients import COS, ERF, EXP, EXPM1, LOG, SIN
+from tessera_build.lower.math.expand import EXPANSIONS, can_expand, expand
+from tests.backend_llvm_emit.tools import KernelBuilder, run_kernel
+from tests.math.numpy_emitter import NumpyEmitter
+from tests.math.reference import REFERENCES, Single, errors, in_domain, points
+
+pytestmark = pytest.mark.numerics
+
+BOUNDED = [name for name, row in EXPANSIONS.items() if row.ulp is not None and row.operands == 1]
+
+
+def run_numpy(name: str, *operands: np.ndarray) -> np.ndarray:
+    emitter = NumpyEmitter()
+    return emitter.values[expand(name, emitter, *(emitter.add(operand) for operand in operands))]
+
+
+def worst(name: str, x: Single) -> float:
+    x = in_domain(name, x)
+    with np.errstate(all="ignore"):
+        exact = REFERENCES[name](x.astype(np.float64))
+    return float(np.max(errors(run_numpy(name, x), exact)))
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_expansion_when_swept_then_stays_within_its_bound(name: str) -> None:
+    bound = EXPANSIONS[name].ulp
+    assert bound is not None
+    error = worst(name, points(stride=40_009))
+    assert error <= bound
+    assert error > bound / 4, "the stated bound is far from what the expansion does"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BOUNDED)
+def test_expansion_when_swept_densely_then_stays_within_its_bound(name: str) -> None:
+    bound = EXPANSIONS[name].ulp
+    assert bound is not None
+    stride = 61
+    for chunk in range(16):
+        start, stop = chunk << 28, (chunk + 1) << 28
+        patterns = np.arange(start + chunk, stop, stride, dtype=np.uint64).astype(np.uint32).view(np.float32)
+        assert worst(name, patterns) <= bound
+
+
+@pytest.mark.parametrize("name", ["tanh", "erf", "sin"])
+def test_odd_function_when_zero_is_negative_then_keeps_its_sign(name: str) -> None:
+    result = run_numpy(name, np.array([-0.0, 0.0], np.float32))
+    assert np.signbit(result).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("name", ["sin", "cos"])
+def test_periodic_function_when_far_beyond_its_domain_then_stays_in_range(name: str) -> None:
+    far = np.float32(10.0) ** np.arange(5, 39, dtype=np.float32)
+    assert np.all(np.abs(run_numpy(name, far)) <= 1)
+
+
+def test_sigmoid_and_tanh_when_saturated_then_are_exact() -> None:
+    big = np.array([20, 1e30, np.inf], np.float32)
+    np.testing.assert_array_equal(run_numpy("tanh", np.concatenate([big, -big])), [1, 1, 1, -1, -1, -1])
+    np.testing.assert_array_equal(run_numpy("sigmoid", big), [1, 1, 1])
+    np.testing.assert_array_equal(run_numpy("sigmoid", np.array([-200, -np.inf], np.float32)), [0, 0])
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64", "i32", "i8", "u8"])
+@pytest.mark.parametrize(
+    ("name", "meaning"), [("sign", "sign"), ("mod", "mod"), ("minimum", "min"), ("maximum", "max")]
+)
+def test_exact_expansion_when_run_then_means_what_scalar_programs_say(name: str, meaning: str, dtype: str) -> None:
+    values = np.array([0, 1, 2, 3, 5, 7, 100, 127, 0.5, 6.25, -1, -2, -3, -7, -100, -6.25, np.nan])
+    values = values[: 10 if dtype[0] == "u" else 16 if dtype[0] == "i" else 17].astype(DTYPES[dtype].numpy)
+    left, right = np.repeat(values, values.size), np.tile(values, values.size)
+    if name == "mod":
+        left, right = left[right != 0], right[right != 0]
+    operands = [left, right][: EXPANSIONS[name].operands]
+    builder = scalar_programs.ScalarBuilder([DTYPES[dtype]] * len(operands))
+    program = builder.finish(builder.op(meaning, *range(len(operands))))
+    np.testing.assert_array_equal(run_numpy(name, *operands), scalar_programs.evaluate(program, operands)[0])
+
+
+@pytest.mark.parametrize("dtype", [F16, BF16])
+def test_narrow_floats_when_expanded_then_round_the_wide_result_once(dtype: DType) -> None:
+    x = np.linspace(-4, 4, 999).astype(dtype.numpy)
+    np.testing.assert_array_equal(run_numpy("tanh", x), run_numpy("tanh", x.astype(np.float32)).astype(dtype.numpy))
+    assert run_numpy("isnan", x).dtype == np.bool_
+
+
+def test_expand_when_the_type_has_no_row_then_is_refused() -> None:
+    assert not can_expand("exp", "i32")
+    emitter = NumpyEmitter()
+    with pytest.raises(KeyError, match="exp of i32"):
+        expand("exp", emitter, emitter.add(np.zeros(1, np.int32)))
+
+
+TABLES = {"EXP": EXP, "EXPM1": EXPM1, "ERF": ERF, "LOG": LOG, "SIN": SIN, "COS": COS}
+
+
+@pytest.mark.parametrize("name", derive.PROBLEMS)
+def test_coefficients_when_refitted_then_are_the_ones_in_the_table(name: str) -> None:
+    problem = derive.PROBLEMS[name]
+    x = np.linspace(problem.low, problem.high, 4001)
+    stored = dict(zip(problem.powers, TABLES[name]["f32"], strict=True))
+    difference = derive.evaluate(stored, x) - derive.evaluate(dict(enumerate(derive.fit(name))), x)
+    assert np.max(np.abs(difference * problem.weight(x))) < 2e-8
+
+
+class KernelEmitter:
+    """Writes an expansion into a kernel."""
+
+    def __init__(self, builder: KernelBuilder) -> None:
+        self.builder = builder
+
+    def dtype(self, value: int) -> DType:
+        return self.builder.types[value].dtype
+
+    def const(self, value: float | int, like: int) -> int:
+        return self.builder.const(value, self.builder.types[like])
+
+    def op(self, name: str, *operands: int) -> int:
+        return self.builder.op(name, *operands)
+
+    def cast(self, value: int, dtype: DType) -> int:
+        return self.builder.op("cast", value, type_=self._with(value, dtype))
+
+    def bitcast(self, value: int, dtype: DType) -> int:
+        return self.builder.op("bitcast", value, type_=self._with(value, dtype))
+
+    def _with(self, value: int, dtype: DType) -> Type:
+        type_ = self.builder.types[value]
+        return Type(type_.container, dtype, type_.shape)
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_expansion_when_compiled_then_gives_the_bits_of_the_numpy_run(name: str, tmp_path: Path) -> None:
+    x = in_domain(name, points(stride=400_009))
+    x = x[: x.size // 16 * 16]
+    builder = KernelBuilder([F32, F32])
+    source, target = builder.buffers
+
+    def body(position: int) -> Sequence[int]:
+        loaded = builder.load(source, position, 16)
+        assert builder.types[loaded] == tile(F32, 16)
+        builder.store(target, position, expand(name, KernelEmitter(builder), loaded))
+        return []
+
+    builder.loop(builder.number(0), builder.number(x.size), 16, [], body)
+    out = np.zeros_like(x)
+    assert run_kernel(builder.finish(), tmp_path, [x, out]) == 0
+    expected = run_numpy(name, x)
+    both_nan = np.isnan(out) & np.isnan(expected)
+    assert np.all((out.view(np.int32) == expected.view(np.int32)) | both_nan)
