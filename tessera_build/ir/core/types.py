@@ -118,7 +118,7 @@ class Type:
     @property
     def static_shape(self) -> tuple[int, ...]:
         """The shape as integers; raises `ValueError` when an extent is symbolic."""
-        return tuple(_as_int(extent) for extent in self.shape)
+        return tuple(int_extent(extent) for extent in self.shape)
 
     def __str__(self) -> str:
         if self.container == "scalar":
@@ -126,7 +126,8 @@ class Type:
         return f"{self.container}<{'x'.join([str(e) for e in self.shape] + [self.dtype.name])}>"
 
 
-def _as_int(extent: Extent) -> int:
+def int_extent(extent: Extent) -> int:
+    """The extent as a number; raises `ValueError` when it is symbolic."""
     if isinstance(extent, int):
         return extent
     raise ValueError(f"extent {extent} is symbolic")

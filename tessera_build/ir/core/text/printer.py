@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tessera_build.ir.core.attributes import Attr, encode
-from tessera_build.ir.core.node import Function, Node, Region, Span
-from tessera_build.ir.core.structure import to_generic
+from tessera_build.ir.core.node import Function, Node, Region, Span, walk
+from tessera_build.ir.core.structure import defs_of, regions_of, to_generic, uses_of
 from tessera_build.ir.core.text.literals import is_symbolic, print_dictionary, print_string, print_type, print_types
 from tessera_build.ir.core.types import Type
 
@@ -36,11 +36,13 @@ def print_nodes(nodes: Sequence[Node]) -> str:
 
 
 def print_node(node: Node, types: Mapping[int, Type]) -> str:
-    """The node alone, for messages; values keep their ids and unknown types are left out."""
+    """The first line of the node alone, for messages; values keep their ids and unknown types are left out."""
+    inner = walk((node,))
+    values = {v for n in inner for v in (*uses_of(n), *defs_of(n), *(a for r in regions_of(n) for a in r.args))}
     printer = _Printer(types, {})
-    printer.names = _Ids()
+    printer.names = {value: value for value in values}
     printer.node(node, 0)
-    return "\n".join(printer.lines)
+    return printer.lines[0]
 
 
 def print_container(name: str, attributes: Mapping[str, Attr], parts: Sequence[str]) -> str:
@@ -55,13 +57,6 @@ def _mapping(attributes: Mapping[str, object]) -> dict[str, Attr]:
 
 def _properties(attributes: Mapping[str, Attr]) -> str:
     return f" <{print_dictionary(attributes)}>" if attributes else ""
-
-
-class _Ids(dict[int, int]):
-    """A numbering that leaves every value its id."""
-
-    def __missing__(self, value: int) -> int:
-        return value
 
 
 class _Printer:
