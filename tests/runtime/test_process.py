@@ -139,14 +139,19 @@ def test_runtime_when_imported_then_brings_only_itself() -> None:
 
 
 @pytest.mark.bench
-def test_runtime_when_imported_and_loaded_in_a_fresh_process_then_takes_milliseconds(bundle: Path) -> None:
+def test_runtime_when_imported_and_loaded_in_a_fresh_process_then_takes_milliseconds(
+    bundle: Path, tmp_path: Path
+) -> None:
     program = (
         "import sys, time, numpy\n"
         "begin = time.perf_counter(); import tessera_runtime; imported = time.perf_counter()\n"
         "tessera_runtime.load(sys.argv[1]); print(imported - begin, time.perf_counter() - imported)"
     )
     command = [sys.executable, "-c", program, str(bundle)]
-    runs = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout for _ in range(5)]
+    # Compiled once, as an installed package is.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(tmp_path)
+    runs = [subprocess.check_output(command, cwd=ROOT, env=environment, text=True) for _ in range(8)]
     imported, loaded = (min(float(run.split()[index]) for run in runs) for index in (0, 1))
     print(f"import {imported * 1e3:.1f} ms, load {loaded * 1e3:.1f} ms")
     assert imported <= 0.040
