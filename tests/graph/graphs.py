@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from tessera_build.ir.core.dims import Dim, symbol
 from tessera_build.ir.core.types import F32, Type, tensor
@@ -34,7 +35,7 @@ def op_counts(module: Module) -> Counter[str]:
     return Counter(ops_of(module))
 
 
-def normal(seed: int, *shape: int) -> Array:
+def normal(seed: int, *shape: int) -> NDArray[np.float32]:
     """Normal float32 numbers of a seed."""
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
@@ -49,6 +50,13 @@ def inputs_of(module: Module, seed: int = 0, dims: Mapping[str, int] = DIMS) -> 
     }
 
 
+def assert_close(found: ArrayLike, expected: ArrayLike, rtol: float = 0.0, atol: float = 0.0, what: str = "") -> None:
+    """Two arrays have one shape and differ by at most atol + rtol * |expected|, compared in float64."""
+    left, right = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    assert left.shape == right.shape
+    np.testing.assert_allclose(left, right, rtol=rtol, atol=atol, err_msg=what)
+
+
 def assert_same_results(before: Module, after: Module, tolerance: float = 2e-5, seed: int = 0) -> None:
     """Both modules give the same outputs, within `tolerance` relative to the largest element."""
     inputs = inputs_of(before, seed)
@@ -56,7 +64,7 @@ def assert_same_results(before: Module, after: Module, tolerance: float = 2e-5, 
     assert expected.keys() == found.keys()
     for name, array in expected.items():
         scale = max(1.0, float(np.abs(array).max(initial=0)))
-        np.testing.assert_allclose(found[name], array, rtol=0, atol=tolerance * scale, err_msg=name)
+        assert_close(found[name], array, atol=tolerance * scale, what=name)
 
 
 def image_input(builder: GraphBuilder, channels: int = 3, name: str = "x") -> int:

@@ -3,11 +3,13 @@
 Takes a module; gives it with each (op, operands, attributes) at most once an entry. Invariant: values are not changed
 at all, since every op is pure; the first of equal nodes stays and keeps its span.
 
-    before:  %1 = "tgraph.exp"(%0)
-             %2 = "tgraph.exp"(%0)
+    before:  %1 = "tgraph.exp"(%x)
+             %2 = "tgraph.exp"(%x)
              %3 = "tgraph.add"(%1, %2)
-    after:   %1 = "tgraph.exp"(%0)
+             return %3
+    after:   %1 = "tgraph.exp"(%x)
              %2 = "tgraph.add"(%1, %1)
+             return %2
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 Takes a module; gives it without unread nodes and unnamed constants. Invariant: inputs stay, read or not, because
 they are the signature.
 
-    before:  %1 = "tgraph.exp"(%0)
-             %2 = "tgraph.neg"(%0)
+    before:  %1 = "tgraph.exp"(%x)
+             %2 = "tgraph.neg"(%x)
              return %2
-    after:   %1 = "tgraph.neg"(%0)
+    after:   %1 = "tgraph.neg"(%x)
              return %1
 """
 

@@ -4,9 +4,12 @@ Takes a module; gives it with such nodes replaced by constants. Invariant: the b
 on every machine, so only ops whose reference is `ordered` are folded (no BLAS, no vectorised libm), and no fold makes
 the module larger by more than `growth_bytes`.
 
-    before:  %0 = "tgraph.constant"() <{2.0}>
-             %1 = "tgraph.sqrt"(%0)
-    after:   %0 = "tgraph.constant"() <{1.4142135}>
+    before:  %1 = "tgraph.add"(1, 1)
+             %2 = "tgraph.sqrt"(%1)
+             %3 = "tgraph.mul"(%x, %2)
+             return %3
+    after:   %1 = "tgraph.mul"(%x, 1.41421354)
+             return %1
 """
 
 from __future__ import annotations

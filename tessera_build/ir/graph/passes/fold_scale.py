@@ -8,11 +8,16 @@ within the numeric policy, since w * s is rounded once where conv(x, w) * s was.
              %2 = "tgraph.add"(%1, %bias)
              %3 = "tgraph.mul"(%2, %scale)
              %4 = "tgraph.add"(%3, %shift)
-    after:   %1 = "tgraph.mul"(%w, %scale')          (folded by fold_constants)
-             %2 = "tgraph.conv"(%x, %1)
-             %3 = "tgraph.mul"(%bias, %scale)         (folded)
-             %4 = "tgraph.add"(%3, %shift)            (folded)
-             %5 = "tgraph.add"(%2, %4)
+             return %4
+    after:   %1 = "tgraph.reshape"(%scale)
+             %2 = "tgraph.mul"(%w, %1)
+             %3 = "tgraph.conv"(%x, %2)
+             %4 = "tgraph.mul"(%bias, %scale)
+             %5 = "tgraph.add"(%4, %shift)
+             %6 = "tgraph.add"(%3, %5)
+             return %6
+
+One number may also stand before: conv(x * c, w) becomes conv(x, w * c).
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ from dataclasses import dataclass
 
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.graph.nodes import GraphNode, Module
-from tessera_build.ir.graph.ops.shapes import Shape
+from tessera_build.ir.graph.ops.shapes import Shape, count
 from tessera_build.ir.graph.sweep import Rule, Site, rewrite
 
 CONTRACTIONS = frozenset({"conv", "matmul"})
@@ -43,23 +48,24 @@ def _rule() -> Rule:
 
     def fold(site: Site) -> Sequence[int] | None:
         shared.update(new for new, old in zip(site.inputs, site.node.inputs, strict=True) if site.uses[old] > 1)
+        if site.node.op in CONTRACTIONS:
+            return _scale_before(site, shared)
         if site.node.op not in ("add", "mul") or site.inputs[0] in shared or not _constant(site, site.inputs[1]):
             return None
         source = site.to.producer(site.inputs[0])
         if source is None or site.to.type(site.inputs[0]) != site.old.types[site.node.output]:
             return None
-        if site.node.op == "mul":
-            return _scale(site, source, shared)
-        return _merge_shift(site, source)
+        if source.op == site.node.op and _constant(site, source.inputs[1]):
+            return [_merged(site, source)]
+        return _scale(site, source, shared) if site.node.op == "mul" else None
 
     return fold
 
 
-def _merge_shift(site: Site, source: GraphNode) -> Sequence[int] | None:
-    """(y + b) + t → y + (b + t)."""
-    if source.op != "add" or not _constant(site, source.inputs[1]):
-        return None
-    return [site.to.op("add", source.inputs[0], site.to.op("add", source.inputs[1], site.inputs[1]))]
+def _merged(site: Site, source: GraphNode) -> int:
+    """(y + b) + t → y + (b + t), and (y * b) * t → y * (b * t)."""
+    constant = site.to.op(site.node.op, source.inputs[1], site.inputs[1])
+    return site.to.op(site.node.op, source.inputs[0], constant)
 
 
 def _scale(site: Site, source: GraphNode, shared: set[int]) -> Sequence[int] | None:
@@ -77,6 +83,23 @@ def _scale(site: Site, source: GraphNode, shared: set[int]) -> Sequence[int] | N
     if scaled is None:
         return None
     return [site.to.op("add", scaled, site.to.op("mul", source.inputs[1], scale))]
+
+
+def _scale_before(site: Site, shared: set[int]) -> Sequence[int] | None:
+    """conv(x * c, w) → conv(x, w * c) for one number c; a reshape may stand between, as after a mean over images."""
+    inner, value = None, site.inputs[0]
+    source = site.to.producer(value)
+    if source is not None and source.op == "reshape" and value not in shared:
+        inner, value = source, source.inputs[0]
+        source = site.to.producer(value)
+    if source is None or source.op != "mul" or value in shared or not _constant(site, site.inputs[1]):
+        return None
+    x, factor = source.inputs
+    if not _constant(site, factor) or count(site.to.type(factor).shape) != 1 or site.to.type(x) != site.to.type(value):
+        return None
+    weights = site.to.op("mul", site.inputs[1], site.to.op("reshape", factor, shape=()))
+    x = x if inner is None else site.to.op("reshape", x, **inner.attributes)
+    return [site.to.op(site.node.op, x, weights, **site.node.attributes)]
 
 
 def _scale_weights(site: Site, product: GraphNode, scale: int) -> int | None:

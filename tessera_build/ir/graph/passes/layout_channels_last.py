@@ -4,14 +4,16 @@ Takes a module with NCHW convolutions; gives it with NHWC ones, transposed once 
 where it ends. Invariant: every value is the same tensor with its axes in another order; what is not in a region keeps
 its order. Why channels-last everywhere: docs/adr/0004-channels-last.md.
 
-    before:  %1 = "tgraph.conv"(%0, %w) <{layout = "NCHW"}>
+    before:  %1 = "tgraph.conv"(%x, %w) <{layout = "NCHW"}>
              %2 = "tgraph.add"(%1, %bias)
-             %3 = "tgraph.reduce"(%2) <{axes = [2, 3], kind = "max"}>
-    after:   %1 = "tgraph.transpose"(%0) <{perm = [0, 2, 3, 1]}>
+             %3 = "tgraph.reduce"(%2) <{axes = [2, 3]}>
+             return %3
+    after:   %1 = "tgraph.transpose"(%x) <{perm = [0, 2, 3, 1]}>
              %2 = "tgraph.conv"(%1, %w) <{layout = "NHWC"}>
-             %3 = "tgraph.transpose"(%bias) <{perm = [0, 2, 3, 1]}>     (folded by fold_constants)
+             %3 = "tgraph.transpose"(%bias) <{perm = [0, 2, 3, 1]}>
              %4 = "tgraph.add"(%2, %3)
-             %5 = "tgraph.reduce"(%4) <{axes = [1, 2], kind = "max"}>
+             %5 = "tgraph.reduce"(%4) <{axes = [1, 2]}>
+             return %5
 """
 
 from __future__ import annotations

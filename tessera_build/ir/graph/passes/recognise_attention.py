@@ -5,11 +5,13 @@ Takes a module in canonical form; gives it with matmul, scale, mask, softmax and
 nothing is recognised whose scores or weights are read elsewhere, because they would have to be computed twice.
 
     before:  %1 = "tgraph.matmul"(%q, %k) <{transpose_b = true}>
-             %2 = "tgraph.mul"(%1, %scale)
+             %2 = "tgraph.mul"(%1, 0.125)
              %3 = "tgraph.add"(%2, %mask)
              %4 = "tgraph.softmax"(%3) <{axis = 3}>
-             %5 = "tgraph.matmul"(%4, %v)
+             %5 = "tgraph.matmul"(%4, %v) <{transpose_b = false}>
+             return %5
     after:   %1 = "tgraph.attention"(%q, %k, %v, %mask) <{scale = 0.125}>
+             return %1
 """
 
 from __future__ import annotations

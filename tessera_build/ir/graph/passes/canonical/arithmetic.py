@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tessera_build.ir.core.types import BOOL
 from tessera_build.ir.graph.nodes import Array
@@ -17,7 +18,16 @@ from tessera_build.ir.graph.sweep import Site
 
 COMMUTATIVE = frozenset({"add", "mul", "max", "min", "eq", "ne", "and", "or", "xor"})
 # op -> the constant right operand that leaves the left one alone. x + 0 loses the sign of a zero, nothing else.
-NEUTRAL: Mapping[str, float] = {"add": 0, "sub": 0, "mul": 1, "div": 1, "pow": 1}
+NEUTRAL: Mapping[str, float] = {
+    "add": 0,
+    "sub": 0,
+    "mul": 1,
+    "div": 1,
+    "pow": 1,
+    "and": True,
+    "or": False,
+    "xor": False,
+}
 SELF_INVERSE = frozenset({"neg", "not"})
 IDEMPOTENT = frozenset({"abs", "floor", "ceil", "round", "sign"})
 
@@ -33,14 +43,16 @@ def constant_to_the_right(site: Site) -> Sequence[int] | None:
 
 
 def drop_neutral(site: Site) -> Sequence[int] | None:
-    """x + 0, x - 0, x * 1, x / 1, pow(x, 1) → x."""
+    """x + 0, x - 0, x * 1, x / 1, pow(x, 1), x and True, ... → x, broadcast where the constant was the larger one."""
     neutral = NEUTRAL.get(site.node.op)
     if neutral is None:
         return None
     constant = site.to.array(site.inputs[1])
-    if constant is None or not _all(constant, neutral) or not _keeps_type(site):
+    if constant is None or not _all(constant, neutral):
         return None
-    return [site.inputs[0]]
+    if _keeps_type(site):
+        return [site.inputs[0]]
+    return [site.to.op("broadcast_to", site.inputs[0], shape=site.old.types[site.node.output].shape)]
 
 
 def subtract_constant(site: Site) -> Sequence[int] | None:
@@ -62,6 +74,19 @@ def divide_by_power_of_two(site: Site) -> Sequence[int] | None:
         return None
     reciprocal = (1.0 / constant.astype(np.float64)).astype(constant.dtype)
     return [site.to.op("mul", site.inputs[0], site.to.constant(reciprocal))]
+
+
+def divide_by_constant(site: Site) -> Sequence[int] | None:
+    """x / c → x * (1/c): rounds once more, but products are issued every cycle and a division blocks its unit."""
+    if site.node.op != "div" or not site.to.type(site.inputs[0]).dtype.is_float:
+        return None
+    constant = site.to.array(site.inputs[1])
+    if constant is None:
+        return None
+    wide = constant.astype(np.float64)
+    if not _moderate(wide):
+        return None
+    return [site.to.op("mul", site.inputs[0], site.to.constant((1.0 / wide).astype(constant.dtype)))]
 
 
 def small_power(site: Site) -> Sequence[int] | None:
@@ -118,9 +143,13 @@ def _all(array: Array, number: float) -> bool:
 
 
 def _exact_reciprocals(array: Array) -> bool:
-    mantissas, exponents = np.frexp(array.astype(np.float64))
-    # Within the normal range of every float type that we have, so neither 1/c nor its product loses bits by itself.
-    return bool(np.all(np.abs(mantissas) == 0.5) and np.all(np.abs(exponents) <= 13))
+    mantissas, _ = np.frexp(array.astype(np.float64))
+    return bool(np.all(np.abs(mantissas) == 0.5)) and _moderate(array.astype(np.float64))
+
+
+def _moderate(array: NDArray[np.float64]) -> bool:
+    """Whether reciprocals are normal numbers of every float type that we compute in (float16 reaches 2^-14)."""
+    return bool(np.all((np.abs(array) >= 2.0**-13) & (np.abs(array) <= 2.0**13)))
 
 
 ARITHMETIC: tuple[Callable[[Site], Sequence[int] | None], ...] = (

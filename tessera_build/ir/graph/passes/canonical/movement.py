@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from tessera_build.ir.core.dims import bounds
 from tessera_build.ir.graph.infer import op_named
 from tessera_build.ir.graph.nodes import GraphNode
-from tessera_build.ir.graph.ops.op import axis_of, extents_of, ints_of
+from tessera_build.ir.graph.ops.op import axis_of, extents_of, flag_of, ints_of
 from tessera_build.ir.graph.ops.shapes import broadcast_shapes
 from tessera_build.ir.graph.sweep import Site
 
@@ -93,6 +93,40 @@ def _without_leading_ones(site: Site, value: int) -> int:
     return site.to.constant(array.reshape(array.shape[kept:]), site.to.name(value))
 
 
+def sink_broadcast(site: Site) -> Sequence[int] | None:
+    """op(broadcast_to(x), scalars) → broadcast_to(op(x, scalars)): compute before the elements are repeated."""
+    if not op_named(site.node.op).elementwise:
+        return None
+    wide = [v for v in site.inputs if site.to.type(v).rank]
+    if not wide or any(v != wide[0] for v in wide):
+        return None
+    source = site.to.producer(wide[0])
+    if source is None or source.op != "broadcast_to":
+        return None
+    inputs = [source.inputs[0] if v == wide[0] else v for v in site.inputs]
+    small = site.to.op(site.node.op, *inputs, **site.node.attributes)
+    return [site.to.op("broadcast_to", small, shape=site.old.types[site.node.output].shape)]
+
+
+def broadcast_mask(site: Site) -> Sequence[int] | None:
+    """attention(q, k, v, broadcast_to(m)) → attention(q, k, v, m): the op broadcasts its mask."""
+    source = site.to.producer(site.inputs[3]) if site.node.op == "attention" and len(site.inputs) == 4 else None
+    if source is None or source.op != "broadcast_to":
+        return None
+    return [site.to.op("attention", *site.inputs[:3], source.inputs[0], **site.node.attributes)]
+
+
+def gather_in_order(site: Site) -> Sequence[int] | None:
+    """gather with the constant indices 0, 1, ..., extent - 1 → reshape."""
+    if site.node.op != "gather":
+        return None
+    data, index = site.to.type(site.inputs[0]), site.to.array(site.inputs[1])
+    extent = data.shape[axis_of(site.node.attributes, data.rank)]
+    if index is None or index.size != extent or index.reshape(-1).tolist() != list(range(index.size)):
+        return None
+    return [site.to.op("reshape", site.inputs[0], shape=site.old.types[site.node.output].shape)]
+
+
 def gather_of_one(site: Site) -> Sequence[int] | None:
     """gather with one constant index that is certainly in range → slice and reshape, which need no indices."""
     if site.node.op != "gather":
@@ -121,6 +155,18 @@ def reduce_of_ones(site: Site) -> Sequence[int] | None:
     if any(shape[axis] != 1 for axis in ints_of(site.node.attributes, "axes")):
         return None
     return [site.to.op("reshape", site.inputs[0], shape=site.old.types[site.node.output].shape)]
+
+
+def reduce_and_squeeze(site: Site) -> Sequence[int] | None:
+    """reshape(reduce(x) with keepdims) that drops exactly the reduced axes → reduce(x)."""
+    inner = _operand(site, "reshape", "reduce")
+    if inner is None or not site.only_use(0) or not flag_of(inner.attributes, "keepdims"):
+        return None
+    axes = ints_of(inner.attributes, "axes")
+    left = tuple(e for axis, e in enumerate(site.to.type(inner.inputs[0]).shape) if axis not in axes)
+    if left != extents_of(site.node.attributes, "shape"):
+        return None
+    return [site.to.op("reduce", inner.inputs[0], **{**inner.attributes, "keepdims": False})]
 
 
 def transpose_flags(site: Site) -> Sequence[int] | None:
@@ -155,7 +201,11 @@ MOVEMENT: tuple[Callable[[Site], Sequence[int] | None], ...] = (
     transpose_to_reshape,
     drop_broadcast,
     drop_leading_ones,
+    sink_broadcast,
+    broadcast_mask,
+    gather_in_order,
     gather_of_one,
     reduce_of_ones,
+    reduce_and_squeeze,
     transpose_flags,
 )
