@@ -46,16 +46,21 @@ def is_symbolic(content: Array) -> bool:
     return content.dtype == object
 
 
-def fold(op: str, contents: Sequence[Array], attributes: Mapping[str, Attribute], state: tuple[DType, Ranges]) -> Array | None:
+def fold(
+    op: str, contents: Sequence[Array], attributes: Mapping[str, Attribute], state: tuple[DType, Ranges]
+) -> Array | None:
     """The content of the op's result, whose element type and ranges of dims are `state`; None where it is not known."""
-    dtype, ranges = state
+    dtype = state[0]
     record = op_named(op)
+    symbolic = any(is_symbolic(c) for c in contents)
     try:
-        if not any(is_symbolic(c) for c in contents) or op in MOVEMENTS:
+        if not symbolic or op in MOVEMENTS:
             if not record.ordered or (op == "gather" and is_symbolic(contents[1])):
                 return None
             with np.errstate(all="ignore"):
-                return pack(record.evaluate(contents, attributes, {})[0], dtype)
+                # Indexing an object array down to one element gives the element itself.
+                folded = record.evaluate(contents, attributes, {})[0]
+                return pack(np.asarray(folded, dtype=object if symbolic else None), dtype)
         return pack(_fold_symbolic(op, contents, attributes, state), dtype)
     except (_Undecided, KeyError):
         return None
@@ -68,7 +73,9 @@ def pack(content: Array, dtype: DType) -> Array:
     return content.astype(dtype.numpy)
 
 
-def _fold_symbolic(op: str, contents: Sequence[Array], attributes: Mapping[str, Attribute], state: tuple[DType, Ranges]) -> Array:
+def _fold_symbolic(
+    op: str, contents: Sequence[Array], attributes: Mapping[str, Attribute], state: tuple[DType, Ranges]
+) -> Array:
     dtype, ranges = state
     if op == "cast":
         return _each(functools.partial(_cast, dtype=dtype, ranges=ranges), contents)
@@ -147,7 +154,7 @@ def _difference(left: Element, right: Element) -> Extent:
     return a.numerator * b.denominator - b.numerator * a.denominator
 
 
-def _add(ranges: Ranges, left: Element, right: Element, factor: int = 1) -> Element:
+def _add(_: Ranges, left: Element, right: Element, factor: int = 1) -> Element:
     if isinstance(left, (int, Dim)) and isinstance(right, (int, Dim)):
         return left + right * factor
     a, b = _ratio(left), _ratio(right)
@@ -192,7 +199,9 @@ def _modulo(ranges: Ranges, left: Element, right: Element) -> Element:
     return mod(left, right)
 
 
-def _extremum(pick: Callable[[Extent, Extent, Ranges], Extent], ranges: Ranges, left: Element, right: Element) -> Element:
+def _extremum(
+    pick: Callable[[Extent, Extent, Ranges], Extent], ranges: Ranges, left: Element, right: Element
+) -> Element:
     if isinstance(left, (int, Dim)) and isinstance(right, (int, Dim)):
         return pick(left, right, ranges)
     known = sign_of(_difference(left, right), ranges)
@@ -207,11 +216,10 @@ def _compare(test: str, ranges: Ranges, left: Element, right: Element) -> Elemen
     below = True if high is not None and high < 0 else False if low is not None and low >= 0 else None
     above = True if low is not None and low > 0 else False if high is not None and high <= 0 else None
     equal = True if (low, high) == (0, 0) else False if below or above else None
-    answers = {"eq": (equal, 1), "ne": (equal, 0), "lt": (below, 1), "ge": (below, 0), "gt": (above, 1), "le": (above, 0)}
-    known, wanted = answers[test]
+    known = {"eq": equal, "ne": equal, "lt": below, "ge": below, "gt": above, "le": above}[test]
     if known is None:
         raise _Undecided
-    return known == bool(wanted)
+    return known if test in ("eq", "lt", "gt") else not known
 
 
 def _floor(_: Ranges, element: Element) -> Element:

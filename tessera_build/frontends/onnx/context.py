@@ -93,7 +93,9 @@ class Context:
             return Tensor(type_, None, content)
         return Tensor(type_, self.builder.op(op, *(self.value(t) for t in operands), **full))
 
-    def _fold(self, op: str, operands: Sequence[Tensor], attributes: Mapping[str, Attribute], type_: Type) -> Array | None:
+    def _fold(
+        self, op: str, operands: Sequence[Tensor], attributes: Mapping[str, Attribute], type_: Type
+    ) -> Array | None:
         known = [t.content for t in operands if t.content is not None]
         static = all(isinstance(e, int) for e in type_.shape)
         if len(known) < len(operands) or not static or int(np.prod(type_.static_shape)) > FOLD_LIMIT:
@@ -145,7 +147,9 @@ class Context:
         """The tensor repeated to `shape`."""
         return source if source.shape == tuple(shape) else self.op("broadcast_to", source, shape=tuple(shape))
 
-    def slice(self, source: Tensor, starts: Sequence[Extent], stops: Sequence[Extent], steps: Sequence[int] = ()) -> Tensor:
+    def slice(
+        self, source: Tensor, starts: Sequence[Extent], stops: Sequence[Extent], steps: Sequence[int] = ()
+    ) -> Tensor:
         """Part of the tensor; bounds speak of every axis and are normalised."""
         steps = tuple(steps) or (1,) * source.rank
         if all(s == 0 for s in starts) and tuple(stops) == source.shape and all(s == 1 for s in steps):
@@ -215,7 +219,7 @@ class Context:
         self.guards[(left, relation, right, message)] = None
 
     def unify(self, left: Extent, right: Extent, message: str) -> Extent:
-        """Make two extents one: rename a dim where that suffices (by starting again), else guard; gives the one kept."""
+        """Make two extents one: rename a dim where that suffices (by starting again), else guard; gives one."""
         if left == right:
             return left
         if isinstance(left, int) and isinstance(right, int):

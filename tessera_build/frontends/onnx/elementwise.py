@@ -13,8 +13,9 @@ from tessera_build.frontends.onnx.call import Call, Translator
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import unsupported
 from tessera_build.frontends.onnx.load import element_type
-from tessera_build.ir.core.types import BOOL
+from tessera_build.ir.core.types import BOOL, F8E4M3, F8E5M2, F32, DType
 
+LARGEST: Mapping[DType, float] = {F8E4M3: 448.0, F8E5M2: 57344.0}
 SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 
 
@@ -108,6 +109,14 @@ def softplus(c: Context, x: Tensor) -> Tensor:
     return c.op("add", _positive(c, x), c.op("log", _plus(c, small, 1.0)))
 
 
+def _shrink(c: Context, n: Call) -> Tensor:
+    """x + bias below -lambd, x - bias above lambd, 0 between."""
+    x, bias, edge = n.input(0), n.number("bias", 0.0), n.number("lambd", 0.5)
+    zero = c.scalar(0, x.dtype)
+    above = c.op("select", c.op("gt", x, c.scalar(edge, x.dtype)), _plus(c, x, -bias), zero)
+    return c.op("select", c.op("lt", x, c.scalar(-edge, x.dtype)), _plus(c, x, bias), above)
+
+
 def _softplus(c: Context, n: Call) -> Tensor:
     return softplus(c, n.input(0))
 
@@ -198,10 +207,12 @@ def _rounding(name: str) -> Translator:
 
 
 def _is_infinite(c: Context, n: Call) -> Tensor:
-    n.only("detect_negative", 1, 1, "looks at one sign only")
-    n.only("detect_positive", 1, 1, "looks at one sign only")
     x = n.input(0)
-    return c.op("eq", c.op("abs", x), c.scalar(math.inf, x.dtype))
+    signs = [s for s, name in ((1, "detect_positive"), (-1, "detect_negative")) if n.integer(name, 1)]
+    if not signs:
+        return c.broadcast_to(c.scalar(False, BOOL), x.shape)
+    magnitude = c.op("abs", x) if len(signs) == 2 else x
+    return c.op("eq", magnitude, c.scalar(math.inf * signs[0], x.dtype))
 
 
 def _tangent(c: Context, n: Call) -> Tensor:
@@ -212,17 +223,23 @@ def _where(c: Context, n: Call) -> Tensor:
     return c.op("select", n.input(0), n.input(1), n.input(2))
 
 
+def _converted(c: Context, x: Tensor, target: DType, saturate: bool) -> Tensor:
+    """A cast; one to an 8-bit float saturates, by default, where the type would give infinity or NaN."""
+    if target in LARGEST and saturate and x.dtype != target:
+        wide = x if x.dtype.is_float else c.cast(x, F32)
+        return c.cast(_clamp(c, wide, -LARGEST[target], LARGEST[target]), target)
+    return c.cast(x, target)
+
+
 def _cast(c: Context, n: Call) -> Tensor:
-    n.ignore("saturate", "round_mode")
-    target = element_type(n.integer("to"), "Cast's result")
-    if target.is_float and target.bits == 8:
-        raise unsupported("casts to 8-bit floats are not built", found=str(target))
-    return c.cast(n.input(0), target)
+    n.ignore("round_mode")
+    saturate = bool(n.integer("saturate", 1))
+    return _converted(c, n.input(0), element_type(n.integer("to"), "Cast's result"), saturate)
 
 
 def _cast_like(c: Context, n: Call) -> Tensor:
-    n.ignore("saturate", "round_mode")
-    return c.cast(n.input(0), n.input(1).dtype)
+    n.ignore("round_mode")
+    return _converted(c, n.input(0), n.input(1).dtype, bool(n.integer("saturate", 1)))
 
 
 def _identity(_: Context, n: Call) -> Tensor:
@@ -288,6 +305,7 @@ ELEMENTWISE_OPERATORS: Mapping[str, Translator] = {
     "Selu": _selu,
     "Celu": _celu,
     "ThresholdedRelu": _thresholded_relu,
+    "Shrink": _shrink,
     "Softplus": _softplus,
     "Softsign": _softsign,
     "Mish": _mish,

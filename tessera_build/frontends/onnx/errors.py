@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 from bundle_format.errors import TesseraError
 
 
-class ImportProblems(TesseraError):
+class OnnxError(TesseraError):
     """Base of both errors: `problems` holds each one when there are several."""
 
     problems: tuple[TesseraError, ...] = ()
@@ -32,13 +32,13 @@ class ImportProblems(TesseraError):
         return "\n".join([self.message, *(problem.diagnostics() for problem in self.problems)])
 
 
-class ModelError(ImportProblems):
+class ModelError(OnnxError):
     """The file is missing, no ONNX model, or an ill-formed one."""
 
     exit_code: ClassVar[int] = 3
 
 
-class UnsupportedError(ImportProblems):
+class UnsupportedError(OnnxError):
     """The model is sound, but uses operators, attributes or types that Tessera does not build."""
 
     exit_code: ClassVar[int] = 4

@@ -6,12 +6,14 @@ the model's folder is ever opened, and every failure is a `ModelError` or an `Un
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from tessera_build.frontends.onnx.errors import ModelError, UnsupportedError, ill_formed, unsupported
@@ -20,7 +22,7 @@ from tessera_build.ir.graph.nodes import Array
 
 OLDEST_OPSET = 7
 DEFAULT_DOMAINS = ("", "ai.onnx")
-_DTYPES = {
+_DTYPES: Mapping[int, str] = {
     onnx.TensorProto.DOUBLE: "f64",
     onnx.TensorProto.FLOAT: "f32",
     onnx.TensorProto.BFLOAT16: "bf16",
@@ -45,8 +47,6 @@ def load_model(source: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, P
     """The model and the folder that external data may lie in (None for a model that comes without a file)."""
     if isinstance(source, onnx.ModelProto):
         return source, None
-    if not isinstance(source, (str, Path)):
-        raise ModelError("BAD_MODEL", "not a model", expected="a path or a ModelProto", found=type(source).__name__)
     path = Path(source)
     try:
         return onnx.load_model_from_string(path.read_bytes()), path.parent
@@ -89,8 +89,7 @@ def element_type(code: int, what: str) -> DType:
     """Our element type for ONNX's code."""
     if code in _DTYPES:
         return DTYPES[_DTYPES[code]]
-    known = onnx.TensorProto.DataType.keys()
-    found = known[code] if 0 <= code < len(known) else str(code)
+    found = {number: name for name, number in onnx.TensorProto.DataType.items()}.get(code, str(code))
     if found == "UNDEFINED":
         raise ill_formed(f"{what} has no element type")
     hint = "strings are refused: do the text processing outside the model" if found == "STRING" else None
@@ -141,9 +140,9 @@ def _external(proto: onnx.TensorProto, dtype: DType, folder: Path | None) -> Arr
     return np.frombuffer(data, dtype.numpy.newbyteorder("<")).reshape(shape)
 
 
-def _unpacked(data: Array, count: int, dtype: DType) -> Array:
+def _unpacked(data: NDArray[np.uint8], count: int, dtype: DType) -> Array:
     """Two 4-bit elements a byte, the low half first."""
-    halves = np.stack([data & np.uint8(15), data >> np.uint8(4)], axis=-1).reshape(-1)[:count]
+    halves = np.stack([np.bitwise_and(data, 15), np.right_shift(data, 4)], axis=-1).reshape(-1)[:count]
     if dtype.kind == "unsigned":
         return halves.astype(ml_dtypes.uint4)
     numbers = halves.astype(np.int8)

@@ -130,13 +130,14 @@ def _split_sizes(c: Context, n: Call, extent: Extent) -> tuple[Extent, ...]:
     if n.has("split"):
         return n.integers("split")
     parts = n.integer("num_outputs", len(n.outputs))
-    # Equal parts, the last one smaller when the division leaves a rest (allowed since opset 18).
+    # Equal parts, the last one smaller when the division leaves a rest, which is allowed since opset 18.
     size = floordiv(extent + (parts - 1), parts)
-    if not isinstance(extent, int) and floordiv(extent, parts) * parts != extent:
-        c.require(floordiv(extent, parts) * parts, "==", extent, f"Split into {parts} parts leaves a rest")
-        size = floordiv(extent, parts)
-        return (*(size,) * (parts - 1), extent - size * (parts - 1))
-    return (*(size,) * (parts - 1), extent - size * (parts - 1))
+    last = extent - size * (parts - 1)
+    if n.opset < 18:
+        c.require(last, "==", size, f"Split into {parts} parts leaves a rest")
+    else:
+        c.require(last, ">=", 0, f"Split into {parts} parts leaves nothing for the last")
+    return (*(size,) * (parts - 1), last)
 
 
 def _pad(c: Context, n: Call) -> Tensor:
@@ -147,7 +148,8 @@ def _pad(c: Context, n: Call) -> Tensor:
     low, high, value = _pad_operands(c, n, x.rank)
     signs = [sign_of(e, c.ranges) for e in (*low, *high)]
     if None in signs:
-        raise unsupported("padding may be positive or negative, depending on a dim", found=str([str(e) for e in low + high]))
+        found = ", ".join(str(e) for e in (*low, *high))
+        raise unsupported("padding may be positive or negative, depending on a dim", found=found)
     low_kept = [max(e, 0) if isinstance(e, int) else e for e in low]
     high_kept = [max(e, 0) if isinstance(e, int) else e for e in high]
     starts = [-e if isinstance(e, int) and e < 0 else 0 for e in low]
@@ -169,7 +171,7 @@ def _pad_operands(c: Context, n: Call, rank: int) -> tuple[list[Extent], list[Ex
         value = 0.0 if fill is None else c.known_number(fill, "the padding's value")
         axes = tuple(range(rank)) if stated is None else normalise_axes(c.known_ints(stated, "the axes"), rank)
     if len(pads) != 2 * len(axes):
-        raise ill_formed("Pad's padding does not fit its axes", expected=f"{2 * len(axes)} values", found=str(len(pads)))
+        raise ill_formed("Pad's padding does not fit its axes", expected=f"{2 * len(axes)}", found=str(len(pads)))
     low: list[Extent] = [0] * rank
     high: list[Extent] = [0] * rank
     for position, axis in enumerate(axes):
@@ -222,7 +224,8 @@ def _space_to_depth(c: Context, n: Call) -> Tensor:
     batch, channels, height, width = x.shape
     rows, columns = floordiv(height, block), floordiv(width, block)
     split = reshaped(c, x, (batch, channels, rows, block, columns, block))
-    return c.reshape(c.transpose(split, (0, 3, 5, 1, 2, 4)), (batch, channels * (block * block), rows, columns))
+    order = (0, 3, 5, 1, 2, 4) if n.text("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    return c.reshape(c.transpose(split, order), (batch, channels * (block * block), rows, columns))
 
 
 MOVEMENT_OPERATORS: Mapping[str, Translator] = {

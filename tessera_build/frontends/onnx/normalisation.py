@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 
 from tessera_build.frontends.onnx.call import Call, Translator, normalise_axes
 from tessera_build.frontends.onnx.context import Context, Tensor
-from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.frontends.onnx.errors import unsupported
 from tessera_build.frontends.onnx.load import element_type
 from tessera_build.frontends.onnx.reductions import square
+from tessera_build.frontends.onnx.shapes import reshaped
+from tessera_build.ir.core.dims import floordiv
 
 
 def _per_channel(c: Context, values: Tensor, rank: int) -> Tensor:
@@ -83,15 +85,12 @@ def _group(c: Context, n: Call) -> Tensor:
     """Before opset 21 scale and bias have one element a group, since then one a channel."""
     x, scale, bias, groups = n.input(0), n.input(1), n.input(2), n.integer("num_groups")
     n.ignore("stash_type")
-    channels = x.shape[1]
-    if not isinstance(channels, int) or channels % groups:
-        raise ill_formed("GroupNormalization's groups do not divide the channels", found=f"{channels} by {groups}")
-    split = c.reshape(x, (x.shape[0], groups, channels // groups, *x.shape[2:]))
+    split = reshaped(c, x, (x.shape[0], groups, floordiv(x.shape[1], groups), *x.shape[2:]))
     normalised, _, _ = _normalised(c, split, range(2, split.rank), n.number("epsilon", 1e-5))
     if n.opset < 21:
         scaled = _scaled(c, normalised, *(_per_channel(c, v, split.rank) for v in (scale, bias)))
-        return c.reshape(scaled, x.shape)
-    whole = c.reshape(normalised, x.shape)
+        return reshaped(c, scaled, x.shape)
+    whole = reshaped(c, normalised, x.shape)
     return _scaled(c, whole, _per_channel(c, scale, x.rank), _per_channel(c, bias, x.rank))
 
 

@@ -110,7 +110,7 @@ class _Reader:
         found: dict[str, Tensor] = {}
         for info in self.model.graph.input:
             if info.name not in weights:
-                self._collect(f"input {info.name}", lambda i=info: found.update({i.name: Tensor(symbols.input_type(i))}))
+                self._collect(f"input {info.name}", lambda i=info: _put(found, i, symbols))
         self._raise_problems()
         return found
 
@@ -165,6 +165,10 @@ class _Reader:
         if self.problems:
             kind = UnsupportedError if any(isinstance(p, UnsupportedError) for p in self.problems) else ModelError
             raise kind.of(self.problems, self.where)
+
+
+def _put(found: dict[str, Tensor], info: onnx.ValueInfoProto, symbols: Symbols) -> None:
+    found[info.name] = Tensor(symbols.input_type(info))
 
 
 def _needed(nodes: list[tuple[onnx.NodeProto, str]], wanted: set[str]) -> Iterator[tuple[onnx.NodeProto, str]]:

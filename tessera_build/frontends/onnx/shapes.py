@@ -54,8 +54,8 @@ def _range(c: Context, n: Call) -> Tensor:
     """start + iota * step; the count must be known for every value of the dims."""
     start, limit, step = (n.input(i) for i in range(3))
     if all(t.content is not None and not is_symbolic(t.content) for t in (start, limit, step)):
-        low, high, by = (c.known(t, "Range's bound").reshape(()) for t in (start, limit, step))
-        return c.constant(np.asarray(np.arange(low, high, by), dtype=start.dtype.numpy))
+        low, high, by = (c.known(t, "Range's bound").item() for t in (start, limit, step))
+        return c.constant(np.arange(low, high, by).astype(start.dtype.numpy))
     (low,), (high,) = (c.known_extents(t, "Range's bound") for t in (start, limit))
     (by,) = c.known_ints(step, "Range's step")
     if by == 0:
@@ -94,7 +94,7 @@ def _reshape(c: Context, n: Call) -> Tensor:
 
 
 def reshaped(c: Context, x: Tensor, target: Sequence[Extent]) -> Tensor:
-    """The tensor with a shape in which one extent may be -1; element counts that differ in form are unified or guarded."""
+    """The tensor with a shape in which one extent may be -1; counts that differ in form are unified or guarded."""
     total, known = count(x.shape), count([e for e in target if e != -1])
     if -1 in target:
         rest = 0 if known == 0 else floordiv(total, known)

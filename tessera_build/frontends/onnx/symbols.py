@@ -87,7 +87,8 @@ def apply_requests(symbols: Symbols, requests: Mapping[str, DimRequest]) -> None
             raise _unknown_dim(requested, symbols)
         low, high = (limits, limits) if isinstance(limits, int) else limits
         if not 1 <= low <= high:
-            raise ModelError("BAD_DIM", f"dim {requested} has an empty range", expected="1 <= low <= high", found=str(limits))
+            message = f"dim {requested} has an empty range"
+            raise ModelError("BAD_DIM", message, expected="1 <= low <= high", found=str(limits))
         name = by_name[requested]
         symbols.ranges[name] = (low, high)
         if low == high:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tessera_build.frontends.onnx.call import Call, Translator
-from tessera_build.frontends.onnx.content import larger, smaller
+from tessera_build.frontends.onnx.content import Ranges, larger, smaller
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.ir.core.dims import Extent, floordiv
@@ -47,7 +47,7 @@ def _axes(n: Call, x: Tensor, kernel: Sequence[int]) -> list[Axis]:
     """The windows as the node states them, before `auto_pad` and `ceil_mode`."""
     ones = (1,) * len(kernel)
     if len(kernel) != x.rank - 2:
-        raise ill_formed("the kernel does not fit the operand", expected=f"{x.rank - 2} spatial axes", found=str(kernel))
+        raise ill_formed("the kernel does not fit the operand", expected=f"{x.rank - 2} axes", found=str(kernel))
     strides, dilations = n.integers("strides", ones), n.integers("dilations", ones)
     pads = n.integers("pads", (0,) * (2 * len(kernel)))
     if not len(strides) == len(dilations) == len(kernel) or len(pads) != 2 * len(kernel):
@@ -65,7 +65,7 @@ def _padded(c: Context, n: Call, axes: list[Axis]) -> list[Axis]:
     if mode in ("SAME_UPPER", "SAME_LOWER"):
         return [_same(c, a, upper=mode == "SAME_UPPER") for a in axes]
     if mode != "NOTSET":
-        raise ill_formed("auto_pad has an unknown value", expected="NOTSET, VALID, SAME_UPPER or SAME_LOWER", found=mode)
+        raise ill_formed("auto_pad is unknown", expected="NOTSET, VALID, SAME_UPPER or SAME_LOWER", found=mode)
     return axes
 
 
@@ -79,7 +79,7 @@ def _same(c: Context, axis: Axis, upper: bool) -> Axis:
 
 
 def _ceiled(c: Context, axis: Axis) -> Axis:
-    """Extra padding at the end so that the last, partial window counts, if it starts inside the input or low padding."""
+    """Extra padding at the end so that a last, partial window counts if it starts inside the input or low padding."""
     room = axis.extent + axis.low + axis.high - axis.span
     if not isinstance(room, int) and isinstance(axis.high, int) and axis.stride - 1 + axis.high < axis.span:
         # Here no window can start beyond the input, and stride - 1 more elements round the division up.
@@ -122,9 +122,12 @@ def _pool(c: Context, kind: str, x: Tensor, axes: list[Axis]) -> Tensor:
 
 def _conv(c: Context, n: Call) -> Tensor:
     x, w, bias = n.input(0), n.input(1), n.optional(2)
-    kernel = tuple(e for e in w.shape[2:] if isinstance(e, int))
-    if n.has("kernel_shape") and n.integers("kernel_shape") != kernel:
-        raise ill_formed("kernel_shape differs from the weights", expected=str(kernel), found=str(n.integers("kernel_shape")))
+    if n.has("kernel_shape"):
+        for stated, extent in zip(n.integers("kernel_shape"), w.shape[2:], strict=False):
+            c.unify(stated, extent, "kernel_shape differs from the weights")
+    kernel = tuple(e for e in w.shape if isinstance(e, int))[2:]
+    if len(kernel) != w.rank - 2:
+        raise unsupported("Conv's weights have dynamic dims", found=str(w.type), hint="make the weights constants")
     axes = _padded(c, n, _axes(n, x, kernel))
     x, axes = _static_padding(c, x, axes, 0.0)
     groups = n.integer("group", 1)
@@ -172,17 +175,21 @@ def _average_pool(c: Context, n: Call) -> Tensor:
 
 def _divisor(c: Context, x: Tensor, axes: list[Axis], include: bool) -> Tensor:
     """How many elements each window averages: those of the input, and of the stated padding if that counts."""
-    counted = [replace(a, extent=a.extent + a.low + a.counted, low=0, high=a.high - a.counted) for a in axes] if include else axes
+    counted = [_with_padding(a, c.ranges) for a in axes] if include else axes
     if all(isinstance(e, int) for a in counted for e in (a.extent, a.low, a.high)):
         counts = [_counts(a) for a in counted]
         shaped = [v.reshape([-1 if i == j else 1 for j in range(len(counts))]) for i, v in enumerate(counts)]
         product = math.prod(shaped[1:], start=shaped[0])
         return c.constant(product.reshape(1, 1, *product.shape).astype(x.dtype.numpy))
     ones = c.broadcast_to(c.scalar(1, x.dtype), (1, 1, *(a.extent for a in counted)))
-    if any(isinstance(a.high, int) and a.high < 0 for a in counted):
-        raise unsupported("AveragePool counts padding that ceil_mode drops, on a dynamic dim")
     ones, static = _static_padding(c, ones, counted, 0.0)
     return _pool(c, "sum", ones, static)
+
+
+def _with_padding(a: Axis, ranges: Ranges) -> Axis:
+    """The window over an input that the stated padding belongs to, as far as windows reach into it."""
+    reached = smaller(a.high, a.counted, ranges)
+    return replace(a, extent=a.extent + a.low + reached, low=0, high=larger(a.high - a.counted, 0, ranges))
 
 
 def _counts(axis: Axis) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

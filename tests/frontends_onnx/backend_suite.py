@@ -1,0 +1,108 @@
+"""Runs onnx's own node tests through import and the reference interpreter, with static or with dynamic dims.
+
+Takes cases; gives one verdict each: `right`, `unsupported` (with the reason) or `wrong` (with what happened).
+Invariant: an operand that must be known at build time (axes, a target shape) is made a constant of the case's value,
+as any exporter would, and nothing else of the case is changed; `dynamic` makes every extent above 1 a symbol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnx.backend.test.case import node as node_cases
+from onnx.backend.test.case.test_case import TestCase
+
+from bundle_format.errors import TesseraError
+from tessera_build.frontends.onnx import UnsupportedError, read_onnx
+from tessera_build.ir.graph.nodes import Array
+from tessera_build.ir.graph.reference import run
+
+# These compute from shapes alone; every other operator has its data first.
+SHAPES_FIRST = frozenset({"Range", "ConstantOfShape"})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one case."""
+
+    name: str
+    outcome: str
+    reason: str = ""
+
+
+def collect() -> dict[str, TestCase]:
+    """All node cases of the installed onnx package by name."""
+    return {case.name: case for case in node_cases.collect_testcases(None)}
+
+
+def judge(case: TestCase, *, dynamic: bool = False) -> Verdict:
+    """Import a case, run it on each of its data sets and compare with its outputs."""
+    try:
+        for inputs, outputs in case.data_sets or ():
+            assert case.model is not None
+            if not all(isinstance(v, (np.ndarray, np.generic, onnx.TensorProto)) for v in list[object](inputs)):
+                return Verdict(case.name, "unsupported", "sequences and optionals")
+            named = dict(zip([i.name for i in case.model.graph.input], [_array(v) for v in inputs], strict=True))
+            model = with_dynamic_dims(case.model, named) if dynamic else case.model
+            compare(_results(model, named), outputs, (case.rtol, case.atol))
+    except UnsupportedError as error:
+        return Verdict(case.name, "unsupported", error.problems[0].message if error.problems else error.message)
+    except (TesseraError, AssertionError) as error:
+        return Verdict(case.name, "wrong", str(error))
+    return Verdict(case.name, "right")
+
+
+def with_dynamic_dims(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> onnx.ModelProto:
+    """The model with every extent above 1 of its inputs unknown."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for info in copy.graph.input:
+        shape = info.type.tensor_type.shape
+        for dim, size in zip(shape.dim, inputs[info.name].shape, strict=True):
+            if size > 1:
+                dim.ClearField("dim_value")
+    return copy
+
+
+def _array(value: object) -> Array:
+    return np.asarray(numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value)
+
+
+def _results(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
+    """The model's outputs; operands that only the build can use become constants when it asks for them."""
+    try:
+        return _run(model, inputs)
+    except UnsupportedError as error:
+        if not any("at run time" in p.message or "symbolic shape" in p.message for p in error.problems):
+            raise
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    first = 0 if model.graph.node[0].op_type in SHAPES_FIRST else 1
+    for name, array in list(inputs.items())[first:]:
+        if array.dtype.kind in "iub" or array.size == 1:
+            fixed.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
+    kept = {i.name for i in fixed.graph.initializer}
+    return _run(fixed, {name: array for name, array in inputs.items() if name not in kept})
+
+
+def _run(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
+    found = run(read_onnx(model), "main", inputs)
+    return [found[o.name] for o in model.graph.output]
+
+
+def compare(found: Sequence[Array], wanted: Sequence[object], tolerance: tuple[float, float]) -> None:
+    """Assert equal types, shapes and, within the tolerance (relative, absolute), elements."""
+    for position, (result, raw) in enumerate(zip(found, wanted, strict=True)):
+        reference = _array(raw)
+        assert result.dtype == reference.dtype, f"result {position} is {result.dtype}, not {reference.dtype}"
+        assert result.shape == reference.shape, f"result {position} is {result.shape}, not {reference.shape}"
+        if reference.dtype.kind in "iub":
+            assert np.array_equal(result, reference), f"result {position} has other integers"
+            continue
+        narrow = reference.dtype.itemsize < 4
+        relative, absolute = (2e-2, 1e-2) if narrow else (max(tolerance[0], 1e-4), max(tolerance[1], 1e-5))
+        np.testing.assert_allclose(result.astype(np.float64), reference.astype(np.float64), relative, absolute)
