@@ -267,7 +267,10 @@ def _reduction_over(
     source: int, result: int, axes: Sequence[int], keep: bool, combine: Combine, context: Context
 ) -> Compute:
     shape, kind = context.types[source].shape, context.types[result]
-    kept = iter(axes_of(kind.shape))
+    # Axes are named after the source's, so that a row task can tell which of its axes a dropped one left behind.
+    own = axes_of(shape if not keep else kind.shape)
+    axes_left = own if keep else tuple(a for i, a in enumerate(own) if i not in axes)
+    kept = iter(axes_left)
     indices: list[Extent] = []
     reduction: list[Axis] = []
     for position, extent in enumerate(shape):
@@ -280,7 +283,7 @@ def _reduction_over(
             indices.extend(_symbols([next(kept)]))
     runs = tuple(axis for axis in reduction if axis.extent != 1)
     access = Access(tuple(indices))
-    return Compute(result, (source,), (access,), axes_of(kind.shape), runs, combine, _copy(kind.dtype))
+    return Compute(result, (source,), (access,), axes_left, runs, combine, _copy(kind.dtype))
 
 
 def _reduce(node: GraphNode, context: Context) -> tuple[Compute, ...]:

@@ -71,7 +71,7 @@ def _task(
     types = {v: context.types[v] for v in (*args, *_made(nodes))}
     name = _name(function, group)
     return Task(
-        group.kind, name, Function(name, args, tuple(nodes), results, types), group.domain, group.reduced, tuple(group.nodes)
+        group.kind, name, Function(name, args, tuple(nodes), results, types), group.domain or (1,), group.reduced, tuple(group.nodes)
     )
 
 

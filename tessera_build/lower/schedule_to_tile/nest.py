@@ -228,6 +228,9 @@ class Nest:
         return view
 
     def _identity(self, value: int) -> tuple[Extent, ...]:
+        node = self.definition(value)
+        if node is not None:
+            return tuple(0 if a.extent == 1 else symbol(a.name) for a in node.axes)
         shape = self.task.function.types[value].shape
         return tuple(0 if e == 1 else symbol(f"_d{i}") for i, e in enumerate(shape))
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tessera_build.ir.core.scalar import ScalarOp, ScalarProgram
-from tessera_build.ir.core.types import BOOL, F32, DType
+from tessera_build.ir.core.types import BOOL, DType
 from tessera_build.ir.target.kernel import OPS
-from tessera_build.lower.math import EXPANSIONS, expand
+from tessera_build.lower.math.expand import EXPANSIONS, expand
 from tessera_build.lower.tile_to_target.builder import TargetBuilder
 
 _MATH = frozenset(EXPANSIONS)
@@ -46,14 +46,8 @@ class ScalarEmitter:
                 return self._extremum(op.name, args[0], args[1])
             case "not":
                 return b.op("xor", args[0], b.const(1, BOOL, lanes))
-            case "isnan":
-                return b.op("ne", args[0], args[0])
-            case "sign":
-                return self._sign(args[0])
-            case "mod":
-                return self._mod(args[0], args[1])
             case name if name in _MATH:
-                return self._math(name, args)
+                return expand(name, self, *args)
             case name if name in OPS:
                 return b.op(name, *args)
             case name:
@@ -89,13 +83,6 @@ class ScalarEmitter:
 
     # -- operations whose meaning takes more than one instruction -----------------------------------------------------
 
-    def _math(self, name: str, args: list[int]) -> int:
-        dtype = self._b.type(args[0]).dtype
-        if dtype.bits >= 32:
-            return expand(name, self, *args)
-        from_wide = [self._b.op("cast", a, dtype=F32) for a in args]
-        return self._b.op("cast", expand(name, self, *from_wide), dtype=dtype)
-
     def _cast(self, value: int, dtype: DType) -> int:
         b = self._b
         source = b.type(value).dtype
@@ -114,25 +101,6 @@ class ScalarEmitter:
         if b.constant(left) is not None:
             return b.op(name, right, left)
         return b.op("select", b.op("ne", right, right), right, b.op(name, left, right))
-
-    def _sign(self, value: int) -> int:
-        b, dtype = self._b, self._b.type(value).dtype
-        lanes = b.lanes(value)
-        one, zero = (b.const(float(n) if dtype.is_float else n, dtype, lanes) for n in (1, 0))
-        minus = b.const(-1.0 if dtype.is_float else -1, dtype, lanes)
-        below = b.op("select", b.op("lt", value, zero), minus, value)
-        return b.op("select", b.op("gt", value, zero), one, below)
-
-    def _mod(self, left: int, right: int) -> int:
-        """Remainder with the divisor's sign, as numpy has it."""
-        b, dtype = self._b, self._b.type(left).dtype
-        zero = b.const(0.0 if dtype.is_float else 0, dtype, b.lanes(left))
-        rest = b.op("rem", left, right)
-        opposite = b.op("xor", b.op("lt", rest, zero), b.op("lt", right, zero))
-        wrong = b.op("and", opposite, b.op("ne", rest, zero))
-        return b.op("select", wrong, b.op("add", rest, right), rest)
-
-
 
 
 def _number(op: ScalarOp) -> float | int:

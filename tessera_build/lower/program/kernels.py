@@ -1,0 +1,144 @@
+"""One task through schedule, tiles and registers: the kernels that a launch of it needs.
+
+Takes a task with its layouts; gives one kernel, or two where a dynamic extent may be smaller than a register tile (the
+host program then runs exactly one of them). Invariant: both versions compute every element in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tessera_build.ir.core.dims import Extent, Range, bounds, minimum
+from tessera_build.ir.core.node import Function
+from tessera_build.ir.core.types import Type, int_extent
+from tessera_build.ir.graph.nodes import Array
+from tessera_build.ir.machine.cpu import CpuMachine
+from tessera_build.ir.schedule.nodes import KernelCall
+from tessera_build.ir.schedule.trace import Schedule, Split
+from tessera_build.kernels.attention import AttentionSchedule, AttentionShape, attention
+from tessera_build.lower.graph_to_schedule.tasks import Task
+from tessera_build.lower.program.bind import bind_outer_loops
+from tessera_build.lower.program.border import border_kernel
+from tessera_build.lower.program.places import Border
+from tessera_build.lower.program.rewrite_tasks import flattened
+from tessera_build.lower.schedule_to_tile.layouts import BufferLayout
+from tessera_build.lower.schedule_to_tile.nest import Operand
+from tessera_build.lower.schedule_to_tile.replay import (
+    Bindings,
+    TileProgram,
+    axes_of_domain,
+    grouped_domain,
+    schedule_to_tile,
+)
+from tessera_build.lower.tile_to_target.cpu import lower_cpu
+from tessera_build.space.derive import derive_schedule
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoweredTask:
+    """One kernel: the schedule and tile program it came from, and how many parallel iterations a launch has."""
+
+    schedule: Schedule
+    program: TileProgram
+    kernel: Function
+    count: Extent
+
+
+def lower_task(
+    task: Task,
+    layouts: Mapping[int, BufferLayout],
+    constants: Mapping[int, Array],
+    machine: CpuMachine,
+    ranges: Mapping[str, Range],
+) -> tuple[LoweredTask, ...]:
+    """All versions of a task's kernel."""
+    if task.kind == "kernel":
+        return (_lower_kernel_call(task, machine, ranges),)
+    if task.kind == "pointwise":
+        task = flattened(task, layouts)
+    axes = axes_of_domain(grouped_domain(task, Schedule())[0])
+    schedule = derive_schedule(task.kind, task.function.nodes, axes, task.reduced, constants, machine)
+    bindings = Bindings(layouts, {v: a.shape for v, a in constants.items()}, machine.lanes)
+    fits, small = _versions(task, schedule, ranges)
+    main = _lower(task, schedule, bindings, machine, ranges, fits)
+    if isinstance(fits, int):
+        return (main,)
+    return main, _lower(task, small, bindings, machine, ranges, 1 - fits)
+
+
+def _lower(
+    task: Task,
+    schedule: Schedule,
+    bindings: Bindings,
+    machine: CpuMachine,
+    ranges: Mapping[str, Range],
+    enabled: Extent,
+) -> LoweredTask:
+    program = schedule_to_tile(task, schedule, bindings)
+    lowered = lower_cpu(program.function, machine, ranges)
+    return LoweredTask(schedule, program, lowered.kernel, lowered.parallel_count * enabled)
+
+
+def _versions(task: Task, schedule: Schedule, ranges: Mapping[str, Range]) -> tuple[Extent, Schedule]:
+    """1 where every dynamic row axis holds a whole register tile, else 0; and the schedule for when it does not."""
+    if task.kind != "contraction":
+        return 1, schedule
+    domain, _ = grouped_domain(task, schedule)
+    factors, fits, ones = schedule.factors(), 1, list[Split]()
+    names = list(domain)[:-1]
+    for name in names:
+        extent, size = domain[name], factors.get(name, 1)
+        low = bounds(extent, ranges)[0]
+        if size > 1 and not isinstance(extent, int) and (low is None or low < size):
+            fits = fits * minimum(1, extent // size)
+            ones.append(Split(name, 1))
+    return fits, schedule.with_steps(*ones)
+
+
+def lower_border(
+    kind: Type, border: Border, strides: tuple[Extent, ...], machine: CpuMachine, ranges: Mapping[str, Range]
+) -> LoweredTask:
+    """The kernel that fills a stored border."""
+    function = border_kernel(kind.shape, border, kind.dtype, machine.lanes, strides)
+    lowered = lower_cpu(function, machine, ranges)
+    dims = function.attributes["dims"]
+    names = tuple(str(d) for d in dims) if isinstance(dims, tuple) else ()
+    return LoweredTask(Schedule(), TileProgram(function, (), names), lowered.kernel, lowered.parallel_count)
+
+
+def _lower_kernel_call(task: Task, machine: CpuMachine, ranges: Mapping[str, Range]) -> LoweredTask:
+    """An attention task: its kernel is written in the tile language and only bound here."""
+    (call,) = [n for n in task.function.nodes if isinstance(n, KernelCall)]
+    types = [task.function.types[v] for v in call.operands]
+    q, k, v = types[:3]
+    depth, value_depth = int_extent(q.shape[3]), int_extent(v.shape[3])
+    mask = types[3].shape if len(types) > 3 else None
+    shape = AttentionShape(
+        groups=q.shape[0] * q.shape[1],
+        queries=q.shape[2],
+        keys=k.shape[2],
+        depth=depth,
+        value_depth=value_depth,
+        heads=q.shape[1],
+        mask=None if mask is None else (mask[0], mask[1], mask[2], mask[3]),
+    )
+    scale = dict(call.parameters).get("scale", 1.0)
+    function = bind_outer_loops(attention(q.dtype, shape, _attention_schedule(shape, machine), scale))
+    lowered = lower_cpu(function, machine, ranges)
+    dims = function.attributes["dims"]
+    names = tuple(str(d) for d in dims) if isinstance(dims, tuple) else ()
+    operands = tuple(Operand(v) for v in (*call.operands, *call.results))
+    program = TileProgram(function, operands, names)
+    return LoweredTask(Schedule(), program, lowered.kernel, lowered.parallel_count)
+
+
+def _attention_schedule(shape: AttentionShape, machine: CpuMachine) -> AttentionSchedule:
+    """Register tiles of two vectors; as many query rows as the registers hold beside them."""
+    width = 2 * machine.lanes
+    rows = 12 if machine.registers >= 32 else 4
+    if isinstance(shape.queries, int):
+        rows = max(d for d in range(1, rows + 1) if shape.queries % d == 0 or d == 1)
+    return AttentionSchedule(
+        tile_m=rows, tile_n=width, tile_e=width, block=128, rows=1, order=f"tree({machine.lanes})"
+    )

@@ -1,0 +1,79 @@
+"""Tasks made ready for memory: copies where a border, a result or a concatenation needs one.
+
+Takes an entry's tasks; gives tasks, the types of all values and what each copied result was made for. Invariant:
+after this, every result of the entry is written by exactly one task, and every padded read finds a border or checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from tessera_build.ir.core.node import Function
+from tessera_build.ir.core.types import Type
+from tessera_build.lower.graph_to_schedule.tasks import Task
+from tessera_build.lower.program.places import window_border, wanted_border
+from tessera_build.lower.program.rewrite_tasks import copy_task, with_reads
+
+
+@dataclass(slots=True)
+class Prepared:
+    """Tasks in running order, the entry's function with its final results and types."""
+
+    function: Function
+    tasks: list[Task] = field(default_factory=list[Task])
+
+
+def prepare(function: Function, tasks: Sequence[Task], external: set[int]) -> Prepared:
+    """Insert the copies that places cannot avoid."""
+    types = dict(function.types)
+    bordered = _with_borders(list(tasks), function, external, types)
+    results, copied = _with_results(bordered, function, external, types)
+    done = replace(function, results=tuple(results), types=types)
+    return Prepared(done, copied)
+
+
+def _fresh(types: dict[int, Type], kind: Type) -> int:
+    value = max(types, default=-1) + 1
+    types[value] = kind
+    return value
+
+
+def _with_borders(tasks: list[Task], function: Function, external: set[int], types: dict[int, Type]) -> list[Task]:
+    """Copy what padded windows read but what cannot have a border of its own into memory that can."""
+    fixed = external | set(function.results)
+    for task in tasks:
+        if task.kind in {"view", "kernel"}:
+            fixed.update(task.inputs)
+            fixed.update(task.outputs)
+    moved: dict[int, int] = {}
+    result: list[Task] = []
+    for task in tasks:
+        needs = [v for v in task.inputs if v in fixed and _pads(task, v) and wanted_border(tasks, v) is not None]
+        for value in needs:
+            if value not in moved:
+                moved[value] = _fresh(types, types[value])
+                result.append(copy_task(f"{task.name} (border)", value, moved[value], types[value]))
+        result.append(with_reads(task, {v: moved[v] for v in needs}, types))
+    return result
+
+
+def _pads(task: Task, value: int) -> bool:
+    return any(window_border(node, value) is not None for node in task.nodes)
+
+
+def _with_results(
+    tasks: list[Task], function: Function, external: set[int], types: dict[int, Type]
+) -> tuple[list[int], list[Task]]:
+    """Give every result memory of its own: values from outside, reshapes and repeated results are copied."""
+    results: list[int] = []
+    extra: list[Task] = []
+    views = {t.nodes[0].output for t in tasks if t.kind == "view"}
+    for value in function.results:
+        if value in external or value in results or value in views:
+            copy = _fresh(types, types[value])
+            extra.append(copy_task("result", value, copy, types[value]))
+            results.append(copy)
+        else:
+            results.append(value)
+    return results, tasks + extra
