@@ -6,9 +6,9 @@ lanes touch no memory, and bool and 4-bit elements lie one to a byte in memory.
 
 from __future__ import annotations
 
-from tessera_build.backends.llvm.emit_ops import emit_cast
-from tessera_build.backends.llvm.function_text import FunctionText
-from tessera_build.backends.llvm.types import (
+from tessera_build.backends.llvm_text.function_text import FunctionText
+from tessera_build.backends.llvm_text.operations import emit_cast
+from tessera_build.backends.llvm_text.types import (
     Value,
     constant,
     lanes_of,

@@ -1,23 +1,5 @@
-"""The error of code generation.
+"""The error of code generation, which this back end shares with the others that go through LLVM."""
 
-Takes: what failed, in which unit, and what LLVM said.
-Gives: `CompileError`, a `TesseraError`.
-Invariant: whatever LLVM does (refuse, warn, end its process) reaches the caller as this type.
-"""
+from tessera_build.backends.llvm_text.errors import CompileError
 
-from bundle_format.errors import TesseraError
-
-
-class CompileError(TesseraError):
-    """IR text cannot become an object for the asked machine."""
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        where: str | None = None,
-        expected: str | None = None,
-        found: str | None = None,
-        hint: str | None = None,
-    ) -> None:
-        super().__init__("COMPILE", message, where=where, expected=expected, found=found, hint=hint)
+__all__ = ["CompileError"]

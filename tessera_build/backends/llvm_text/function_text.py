@@ -6,7 +6,7 @@ two kernels that do the same print the same, whatever their values were numbered
 
 from __future__ import annotations
 
-from tessera_build.backends.llvm.types import Value, register_type, suffix
+from tessera_build.backends.llvm_text.types import Value, register_type, suffix
 from tessera_build.ir.core.types import Type
 
 _LOOP_OPTIONS = '!{!"llvm.loop.unroll.disable"}', '!{!"llvm.loop.vectorize.enable", i1 false}'

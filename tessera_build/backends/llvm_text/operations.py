@@ -7,9 +7,9 @@ round after every operation.
 
 from __future__ import annotations
 
-from tessera_build.backends.llvm.errors import CompileError
-from tessera_build.backends.llvm.function_text import FunctionText
-from tessera_build.backends.llvm.types import Value, constant, register_type, with_dtype
+from tessera_build.backends.llvm_text.errors import CompileError
+from tessera_build.backends.llvm_text.function_text import FunctionText
+from tessera_build.backends.llvm_text.types import Value, constant, register_type, with_dtype
 from tessera_build.ir.core.types import BF16, BOOL, F16, F32, I32, DType, Type
 
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}

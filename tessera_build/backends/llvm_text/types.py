@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tessera_build.backends.llvm.errors import CompileError
+from tessera_build.backends.llvm_text.errors import CompileError
 from tessera_build.ir.core.types import BF16, F16, F32, F64, DType, Type
 
 _FLOATS = {F64.name: "double", F32.name: "float", F16.name: "half", BF16.name: "i16"}

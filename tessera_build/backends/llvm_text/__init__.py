@@ -1,0 +1,1 @@
+"""LLVM IR as text, for every back end that goes through LLVM: types, one function's lines, operations, structure."""
