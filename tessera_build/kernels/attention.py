@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tessera.kernel import kernel
-from tessera.tile import LOWEST, TileBuilder
+from tessera.tile import LOWEST, Carry, TileBuilder
 from tessera.values import Buffer, Tile, View
 from tessera_build.ir.core.dims import Extent, floordiv, mod
 from tessera_build.ir.core.node import Function
@@ -38,13 +38,15 @@ class AttentionShape:
 class AttentionSchedule:
     """Numbers to search: the tile of queries, of keys and of value columns, and the keys that one softmax step covers.
 
-    With `block` ≥ keys the softmax sees whole rows. `rows` is how many query rows one softmax step holds; `order` is
-    the order of its sums. `transposed_keys`: the buffer k already is kᵀ[G, D, N].
+    `tile_k` is how many products one turn of a contraction's loop adds. With `block` ≥ keys the softmax sees whole
+    rows. `rows` is how many query rows one softmax step holds; `order` is the order of its sums. `transposed_keys`:
+    the buffer k already is kᵀ[G, D, N].
     """
 
     tile_m: int = 12
     tile_n: int = 32
     tile_e: int = 32
+    tile_k: int = 8
     block: int = 128
     rows: int = 1
     order: str = "tree(16)"
@@ -143,12 +145,12 @@ class _Keys:
     first: Extent
     panel: bool = False
 
-    def view(self, n: Extent, width: int) -> View:
-        """Columns n .. n + width - 1."""
+    def view(self, d: Extent, height: int, n: Extent, width: int) -> View:
+        """Rows d .. d + height - 1 and columns n .. n + width - 1 of kᵀ."""
         start = self.first + n
         if self.panel:
-            return self.buffer[:, start : start + width]
-        return self.buffer[self.group, :, start : start + width]
+            return self.buffer[d : d + height, start : start + width]
+        return self.buffer[self.group, d : d + height, start : start + width]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +195,13 @@ class _Step:
     def scores(self, q: Buffer, keys: _Keys) -> None:
         """scratch = q kᵀ · scale."""
         rows, width = self.plan.schedule.tile_m, self.plan.schedule.tile_n
-        queries = q[self.group, self.m : self.m + rows, :]
+        depth, step = self.plan.shape.depth, self.plan.schedule.tile_k
         for n in self.tile.range(self.plan.block, width):
-            zero = self.tile.zeros((rows, width), F32)
-            product = self.tile.dot(zero, queries, keys.view(n, width), "md,dn->mn")
-            self.tile.store(self.scratch.scores[:, n : n + width], product * self.plan.scale)
+            state = Carry(total=self.tile.zeros((rows, width), F32))
+            for d in self.tile.range(depth, step, carry=state):
+                queries = q[self.group, self.m : self.m + rows, d : d + step]
+                state.total = self.tile.dot(state.total, queries, keys.view(d, step, n, width), "md,dn->mn")
+            self.tile.store(self.scratch.scores[:, n : n + width], state.total * self.plan.scale)
 
     def softmax(self, mask: Buffer | None, first: Extent) -> None:
         """scratch = exp(scratch + mask - largest), and the sum of each row; keys past the end count for nothing."""
@@ -259,8 +263,13 @@ class _Step:
             self.tile.store(view, self._weighted(before, v, first, e))
 
     def _weighted(self, before: Tile, v: Buffer, first: Extent, e: Extent) -> Tile:
-        columns = v[self.group, first : first + self.plan.block, e : e + self.plan.schedule.tile_e]
-        return self.tile.dot(before, self.scratch.scores[:, :], columns, "mn,ne->me")
+        width, step = self.plan.schedule.tile_e, self.plan.schedule.tile_k
+        state = Carry(total=before)
+        for n in self.tile.range(self.plan.block, step, carry=state):
+            weights = self.scratch.scores[:, n : n + step]
+            rows = v[self.group, first + n : first + n + step, e : e + width]
+            state.total = self.tile.dot(state.total, weights, rows, "mn,ne->me")
+        return state.total
 
     def finish(self, v: Buffer, out: Buffer) -> None:
         """out = result / sum of the row's weights."""
