@@ -79,7 +79,7 @@ def index_bytes(manifests: tuple[Descriptor, ...], artifact_type: str | None) ->
     return canonical_bytes(content)
 
 
-def parse_manifest(data: memoryview, where: str) -> Manifest:
+def parse_manifest(data: bytes | memoryview, where: str) -> Manifest:
     """Read a variant manifest, strictly."""
     try:
         fields = Fields(parse_canonical(data))
@@ -91,7 +91,7 @@ def parse_manifest(data: memoryview, where: str) -> Manifest:
     return manifest
 
 
-def parse_identity_index(data: memoryview, where: str) -> tuple[Descriptor, ...]:
+def parse_identity_index(data: bytes | memoryview, where: str) -> tuple[Descriptor, ...]:
     """Read the index whose digest is the bundle's identity, strictly."""
     try:
         fields = Fields(parse_canonical(data))
@@ -103,7 +103,7 @@ def parse_identity_index(data: memoryview, where: str) -> tuple[Descriptor, ...]
     return manifests
 
 
-def parse_outer_index(data: memoryview) -> tuple[Descriptor, ...]:
+def parse_outer_index(data: bytes | memoryview) -> tuple[Descriptor, ...]:
     """Read `index.json`, which any OCI tool may have written: the descriptors of what the layout holds."""
     try:
         fields = Fields(parse_json(data))
@@ -113,7 +113,7 @@ def parse_outer_index(data: memoryview) -> tuple[Descriptor, ...]:
         raise add_step(error, media.INDEX_FILE) from None
 
 
-def parse_referrer(data: memoryview, where: str) -> Referrer | None:
+def parse_referrer(data: bytes | memoryview, where: str) -> Referrer | None:
     """Read a manifest that another tool may have written; None when it is attached to nothing."""
     try:
         fields = Fields(parse_json(data))

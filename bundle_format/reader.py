@@ -2,8 +2,8 @@
 
 Takes: the path of a tar file or a folder.
 Gives: `Bundle`: its identity, its variants, its attachments and the bytes of its blobs.
-Invariant: opening checks the digests of the identity index, of every manifest and of every config; `read` checks a blob
-before it returns it; only `map` hands out bytes that nobody has compared with their digest.
+Invariant: opening checks the digests of the identity index, of every manifest and of every config; `read` and `copy`
+check a blob before they return it; only `map` hands out bytes that nobody has compared with their digest.
 """
 
 import os
@@ -63,7 +63,7 @@ class Bundle:
         _check_layout_file(store.view(media.LAYOUT_FILE))
         self._outer = parse_outer_index(store.view(media.INDEX_FILE))
         identity = _find_identity(self._outer, expected)
-        index = self.read(identity)
+        index = self.copy(identity)
         manifests = parse_identity_index(index, f"index {identity.digest}")
         if not 0 < len(manifests) <= MAX_VARIANTS:
             raise BundleError("VARIANT_COUNT", "a bundle holds no variant, or too many", found=str(len(manifests)))
@@ -108,18 +108,17 @@ class Bundle:
         """The bytes of a blob, compared with its digest (once for each open bundle)."""
         view = self.map(blob)
         if blob.digest not in self._checked:
-            found = Digest.of(view)
-            if found != blob.digest:
-                raise BundleError(
-                    "BLOB_DAMAGED",
-                    f"a blob ({blob.media_type}) does not have the digest that names it",
-                    where=self._store.path,
-                    expected=str(blob.digest),
-                    found=str(found),
-                    hint="the file was damaged or changed after it was built; fetch or build it again",
-                )
+            self._compare(view, blob)
             self._checked.add(blob.digest)
         return view
+
+    def copy(self, blob: Descriptor) -> bytes:
+        """A private copy of a blob, compared with its digest: what was checked stays what is used, whoever may write
+        into the file meanwhile. For what a loader trusts with its memory: manifests, configs and code.
+        """
+        data = bytes(self.map(blob))
+        self._compare(data, blob)
+        return data
 
     def weights(self, blob: Descriptor, *, check: bool = False) -> memoryview:
         """The bytes of a weights layer, mapped; they begin at an address that is a multiple of the page size."""
@@ -162,16 +161,28 @@ class Bundle:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _compare(self, data: bytes | memoryview, blob: Descriptor) -> None:
+        found = Digest.of(data)
+        if found != blob.digest:
+            raise BundleError(
+                "BLOB_DAMAGED",
+                f"a blob ({blob.media_type}) does not have the digest that names it",
+                where=self._store.path,
+                expected=str(blob.digest),
+                found=str(found),
+                hint="the file was damaged or changed after it was built; fetch or build it again",
+            )
+
     def _variant(self, descriptor: Descriptor) -> VariantRecord:
         if descriptor.media_type != media.OCI_MANIFEST or descriptor.artifact_type != media.BUNDLE:
             raise BundleError(
                 "MEDIA_TYPE", "the bundle lists something that is not a variant", found=descriptor.media_type
             )
-        manifest = parse_manifest(self.read(descriptor), f"manifest {descriptor.digest}")
+        manifest = parse_manifest(self.copy(descriptor), f"manifest {descriptor.digest}")
         if len(manifest.layers) > MAX_LAYERS:
             raise BundleError("LAYER_COUNT", "a variant has too many layers", expected=f"at most {MAX_LAYERS}")
         try:
-            config = parse_config(self.read(manifest.config))
+            config = parse_config(self.copy(manifest.config))
             check_variant(config, manifest)
         except BundleError as error:
             raise add_step(error, f"config {manifest.config.digest}: ") from None

@@ -43,7 +43,7 @@ def load(
         raise RunError(
             "ARGUMENT", "verify has a value that is not known", expected="'code' or 'full'", found=repr(verify)
         )
-    count = default_threads() if threads is None else threads
+    count = min(default_threads(), MAX_THREADS) if threads is None else threads
     if not 1 <= count <= MAX_THREADS:
         raise RunError(
             "ARGUMENT", "the number of threads is not sensible", expected=f"1 to {MAX_THREADS}", found=str(count)
@@ -52,7 +52,7 @@ def load(
         choice = choose_variant(bundle.variants, this_machine())
         if verify == "full":
             bundle.verify_full()
-        image = CodeImage(_checked_code(bundle, choice.variant))
+        image = CodeImage(memoryview(_checked_code(bundle, choice.variant)))
         config = choice.variant.config
         _check_description(image.describe(), config)
         weights = _weight_table(bundle, choice.variant)
@@ -60,12 +60,12 @@ def load(
         return Model(program, choice, bundle.identity)
 
 
-def _checked_code(bundle: Bundle, variant: VariantRecord) -> memoryview:
+def _checked_code(bundle: Bundle, variant: VariantRecord) -> bytes:
     """The variant's code, after all its layers but the weights were compared with their digests."""
     for layer in variant.manifest.layers:
-        if layer.media_type != media.WEIGHTS:
+        if layer.media_type not in (media.WEIGHTS, media.ELF_CODE):
             bundle.read(layer)
-    return bundle.read(variant.layers(media.ELF_CODE)[0])
+    return bundle.copy(variant.layers(media.ELF_CODE)[0])
 
 
 def _check_description(found: object, config: Config) -> None:
