@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from tessera_build.ir.core.attributes import Attr, encode
 from tessera_build.ir.core.node import Function, Node, Region, Span, walk
-from tessera_build.ir.core.structure import defs_of, regions_of, to_generic, uses_of
+from tessera_build.ir.core.structure import defs_of, name_of, regions_of, to_generic, uses_of
 from tessera_build.ir.core.text.literals import is_symbolic, print_dictionary, print_string, print_type, print_types
 from tessera_build.ir.core.types import Type
 
@@ -36,12 +36,15 @@ def print_nodes(nodes: Sequence[Node]) -> str:
 
 
 def print_node(node: Node, types: Mapping[int, Type]) -> str:
-    """The first line of the node alone, for messages; values keep their ids and unknown types are left out."""
-    inner = walk((node,))
-    values = {v for n in inner for v in (*uses_of(n), *defs_of(n), *(a for r in regions_of(n) for a in r.args))}
+    """The first line of the node, for messages, also where it is wrong: values keep their ids."""
     printer = _Printer(types, {})
-    printer.names = {value: value for value in values}
-    printer.node(node, 0)
+    inner = tuple(walk((node,)))
+    blocks = [values for n in inner for r in regions_of(n) for values in (r.args, r.results)]
+    printer.names = {v: v for values in (*map(uses_of, inner), *map(defs_of, inner), *blocks) for v in values}
+    try:
+        printer.node(node, 0)
+    except (KeyError, ValueError):  # a block argument without a type, or an attribute without a plain form
+        return f'"{name_of(type(node))}"({printer.use(uses_of(node))})'
     return printer.lines[0]
 
 

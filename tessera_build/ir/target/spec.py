@@ -1,0 +1,127 @@
+"""What is legal in Target IR: one table for kernels, one for host programs.
+
+Takes a kernel or a variant; raises `SpecError` with everything that is wrong. Invariant: what passes here, a back end
+prints one to one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+from tessera_build.ir.core import spec
+from tessera_build.ir.core.dims import Extent, symbols_of
+from tessera_build.ir.core.node import Function, Node
+from tessera_build.ir.core.spec import Scope, SpecError, Violation
+from tessera_build.ir.core.types import I64, scalar
+from tessera_build.ir.target import host, kernel, spec_kernel, spec_memory
+
+KERNEL_RULES: spec.Rules = {
+    kernel.Const: (spec_kernel.constant_value,),
+    kernel.Op: (spec_kernel.op_row, spec_kernel.op_types),
+    kernel.Splat: (spec_kernel.splat,),
+    kernel.LaneIndex: (spec_kernel.lane_index,),
+    kernel.Extract: (spec_kernel.extract,),
+    kernel.Insert: (spec_kernel.insert,),
+    kernel.Shuffle: (spec_kernel.shuffle,),
+    kernel.Load: (spec_memory.address, spec_memory.element, spec_memory.mask, spec_memory.alignment),
+    kernel.Gather: (spec_memory.lanes_of_addresses, spec_memory.element, spec_memory.mask),
+    kernel.Store: (spec_memory.address, spec_memory.element, spec_memory.mask, spec_memory.alignment),
+    kernel.Scatter: (spec_memory.lanes_of_addresses, spec_memory.element, spec_memory.mask),
+    kernel.Prefetch: (spec_memory.address, spec_memory.prefetch_level),
+    kernel.Alloca: (spec_memory.alloca,),
+    kernel.Loop: (spec_kernel.loop_bounds, spec_kernel.loop_carried),
+    kernel.Branch: (spec_kernel.condition, spec_kernel.branch_regions),
+    kernel.Check: (spec_kernel.condition, spec_kernel.check_code),
+}
+
+
+def kernel_arguments(scope: Scope) -> Iterator[str]:
+    """Buffers, then one i64 a dim, then the index of the parallel iteration; no results."""
+    function = scope.function
+    listed = function.attributes.get("dims", ())
+    dims = len(cast("tuple[object, ...]", listed)) if isinstance(listed, tuple) else 0
+    types = [scope.type(a) for a in function.args if a in function.types]
+    numbers = types[len(types) - dims - 1 :]
+    if numbers != [scalar(I64)] * (dims + 1) or any(t.container != "memref" for t in types[: len(types) - dims - 1]):
+        yield f"arguments are ({', '.join(map(str, types))}), not buffers and then {dims} dims and the index as i64"
+    if function.results:
+        yield "a kernel has no results"
+
+
+KERNEL = spec.Level(KERNEL_RULES, (kernel_arguments,))
+
+
+def verify(function: Function, register_bits: int | None = None) -> None:
+    """Raise `SpecError` unless the kernel is legal; with `register_bits`, no vector is wider than that."""
+    spec.verify(function, KERNEL, {})
+    if register_bits is None:
+        return
+    wide = [
+        Violation("register_width", f"%{value} is {type_}, wider than {register_bits} bits", function.name, "")
+        for value, type_ in function.types.items()
+        if type_.container == "vector" and type_.static_shape[0] * type_.dtype.bits > register_bits
+    ]
+    if wide:
+        raise SpecError(function.name, wide)
+
+
+def verify_variant(variant: host.Variant) -> None:
+    """Raise `SpecError` unless the kernels and the host programs of a variant are legal and fit together."""
+    kernels = {k.name: k for k in variant.kernels}
+    violations: list[Violation] = []
+    if len(kernels) != len(variant.kernels):
+        violations.append(Violation("kernel_names", "two kernels have one name", "variant", ""))
+    for function in variant.kernels:
+        try:
+            verify(function)
+        except SpecError as error:
+            violations.extend(error.violations)
+    for entry in variant.entries:
+        for node in entry.nodes:
+            violations += [Violation(rule, text, str(node), entry.name) for rule, text in _host(node, entry, kernels)]
+        for extent in (entry.arena_bytes, *(e for shape in entry.outputs for e in shape)):
+            violations += [Violation("host_dims", t, entry.name, "") for t in _unknown(extent, entry)]
+        violations += [Violation("weights", t, entry.name, "") for t in _buffers(entry, variant)]
+    if violations:
+        raise SpecError("variant", violations)
+
+
+def _host(node: Node, entry: host.Entry, kernels: Mapping[str, Function]) -> Iterator[tuple[str, str]]:
+    if isinstance(node, host.Guard):
+        if node.relation not in {"lt", "le", "eq", "ne"}:
+            yield "guard_relation", f"relation {node.relation!r} is unknown"
+        extents: tuple[Extent, ...] = (node.left, node.right)
+    elif isinstance(node, host.Launch):
+        extents = (node.count, *node.dims, *(b.offset for b in node.buffers))
+        yield from (("launch", text) for text in _launch(node, kernels))
+    else:
+        yield "level", f"{type(node).__name__} is not a node of a host program"
+        return
+    for extent in extents:
+        yield from (("host_dims", text) for text in _unknown(extent, entry))
+
+
+def _unknown(extent: Extent, entry: host.Entry) -> Iterator[str]:
+    for name in sorted(symbols_of(extent) - set(entry.dims)):
+        yield f"{name!r} is not a dim of entry {entry.name!r}"
+
+
+def _launch(node: host.Launch, kernels: Mapping[str, Function]) -> Iterator[str]:
+    if node.kernel not in kernels:
+        yield f"kernel {node.kernel!r} is not in the variant"
+        return
+    function = kernels[node.kernel]
+    buffers = sum(function.types[a].container == "memref" for a in function.args)
+    if (len(node.buffers), len(node.dims)) != (buffers, len(function.args) - buffers - 1):
+        yield f"{len(node.buffers)} buffers and {len(node.dims)} dims do not fit the arguments of {node.kernel!r}"
+
+
+def _buffers(entry: host.Entry, variant: host.Variant) -> Iterator[str]:
+    limits = {"weight": variant.weights, "output": len(entry.outputs), "arena": 1}
+    for node in entry.nodes:
+        for buffer in node.buffers if isinstance(node, host.Launch) else ():
+            if not 0 <= buffer.index < limits.get(buffer.space, buffer.index + 1):
+                yield f"{buffer.space} {buffer.index} does not exist"
+            if isinstance(buffer.offset, int) and buffer.offset < 0:
+                yield f"offset {buffer.offset} lies before {buffer.space} {buffer.index}"
