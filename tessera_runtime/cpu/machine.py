@@ -1,7 +1,7 @@
 """What this machine is and may use.
 
 Takes: the operating system's files (`/proc`, cgroups), from a root that tests can replace.
-Gives: the architecture, the CPU's features by the names of targets, and the number of threads a process may run.
+Gives: the architecture, the CPU's features by Linux's and by LLVM's names, and the number of threads a process may run.
 Invariant: a feature is reported only when both the CPU and the kernel support it (the kernel hides what it does not).
 """
 
@@ -10,7 +10,7 @@ Invariant: a feature is reported only when both the CPU and the kernel support i
 import os
 from typing import Final, NamedTuple
 
-_ARCHITECTURES: Final = {"x86_64": "x86-64", "amd64": "x86-64", "arm64": "aarch64"}
+_ARCHITECTURES: Final = {"x86-64": "x86_64", "amd64": "x86_64", "arm64": "aarch64"}
 
 # Linux's names that differ from LLVM's by more than punctuation, which `normal_feature` drops.
 _LINUX_NAMES: Final = {
@@ -45,7 +45,7 @@ def this_machine() -> Machine:
 
 
 def normal_arch(name: str) -> str:
-    """The name that targets use for an architecture."""
+    """The name that Linux and the targets use for an architecture."""
     name = name.lower()
     return _ARCHITECTURES.get(name, name)
 

@@ -40,5 +40,5 @@ def large_variant() -> Variant:
     sizes = (OWN_BLOB_BYTES + 64, OWN_BLOB_BYTES + 128)
     data = [WeightData(f"w{size}", bytes([size % 251]) * size, "u8", (size,), "dense", source) for size in sizes]
     weights, layers = pack_weights(data)
-    config = sample_config("x86-64-v3", (), "x86-64")._replace(weights=weights)
+    config = sample_config("x86-64-v3", (), "x86_64")._replace(weights=weights)
     return Variant(config, [Layer(media.ELF_CODE, b"code"), *layers, *WEIGHT_LAYERS])

@@ -18,7 +18,7 @@ Tree = dict[str, Any]
 
 
 def sample() -> Config:
-    return sample_config("x86-64-v3", ("avx2", "fma"), "x86-64")
+    return sample_config("x86-64-v3", ("avx2", "fma"), "x86_64")
 
 
 def changed(change: Callable[[Tree], object]) -> bytes:

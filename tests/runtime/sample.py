@@ -50,7 +50,7 @@ def sample_config(name: str, features: tuple[str, ...], arch: str) -> Config:
     )
 
 
-def sample_variant(code: bytes, name: str = "plain", features: tuple[str, ...] = (), arch: str = "x86-64") -> Variant:
+def sample_variant(code: bytes, name: str = "plain", features: tuple[str, ...] = (), arch: str = "x86_64") -> Variant:
     """A variant that runs the given code."""
     layers = [Layer(media.ELF_CODE, code), Layer(media.C_HEADER, header_bytes()), *WEIGHT_LAYERS]
     return Variant(sample_config(name, features, arch), layers)

@@ -107,7 +107,7 @@ def test_variant_when_several_fit_then_the_one_with_most_features_is_chosen(
     needs = {"v2": (), "v3": ("avx2", "fma"), "v4": ("avx2", "fma", "avx512f")}
     write_bundle(tmp_path / "m", [sample_variant(b"", name, need) for name, need in needs.items()])
     with open_bundle(tmp_path / "m") as bundle:
-        choice = choose_variant(bundle.variants, Machine("Linux", "x86-64", frozenset(features.split())))
+        choice = choose_variant(bundle.variants, Machine("Linux", "x86_64", frozenset(features.split())))
     assert choice.variant.config.target.name == chosen
     assert len(choice.reasons) == 3
     assert sum("chosen" in reason for reason in choice.reasons) == 1

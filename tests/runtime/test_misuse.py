@@ -139,7 +139,7 @@ def test_load_when_an_argument_is_not_sensible_then_is_refused(bundle: Path, arg
 
 @pytest.mark.errors
 def test_load_when_no_variant_fits_then_says_what_each_needs(tmp_path: Path) -> None:
-    other = "aarch64" if ARCH == "x86-64" else "x86-64"
+    other = "aarch64" if ARCH == "x86_64" else "x86_64"
     variants = [sample_variant(b"", "wide", ("avx9000", "amx-fp4"), ARCH), sample_variant(b"", "foreign", (), other)]
     write_bundle(tmp_path / "m", variants)
     with pytest.raises(RunError) as caught:
