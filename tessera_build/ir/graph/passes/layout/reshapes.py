@@ -26,32 +26,31 @@ class Group:
 
 
 def move_reshape(site: Site, moved: Moved) -> Sequence[int] | None:
-    """reshape(moved x) where the groups stay contiguous → moved reshape(x)."""
+    """reshape(moved x) → moved reshape(x), where x is first put into the nearest order that tears no group apart."""
     known = moved.of(site.inputs[0])
     if known is None:
         return None
     source, target = site.to.type(site.inputs[0]).shape, extents_of(site.node.attributes, "shape")
-    order = _moved_order(source, target, known.order)
-    if order is None:
-        return None
-    result = site.to.op("reshape", known.value, shape=tuple(target[axis] for axis in order))
-    return [moved.original(site.to, result, order)]
-
-
-def _moved_order(source: Shape, target: Shape, order: Order) -> Order | None:
-    """The order of the result's axes, when the operand's are in `order`; None when a group is torn apart."""
     groups = reshape_groups(source, target)
     if groups is None:
         return None
-    kept = [axis for axis in order if source[axis] != 1]
-    for group in groups:
-        first = kept.index(group.sources[0])
-        if tuple(kept[first : first + len(group.sources)]) != group.sources:
+    ranked = sorted(groups, key=lambda g: min(known.order.index(axis) for axis in g.sources))
+    kept = [axis for group in ranked for axis in group.sources]
+    value = known.value
+    if kept != [axis for axis in known.order if source[axis] != 1]:
+        if kept == sorted(kept):
             return None
-    ranked = sorted(groups, key=lambda g: kept.index(g.sources[0]))
+        ones = [axis for axis in range(len(source)) if source[axis] == 1]
+        value = moved.ordered(site.to, site.inputs[0], (*kept, *ones))
+    order = _result_order(ranked, len(target))
+    result = site.to.op("reshape", value, shape=tuple(target[axis] for axis in order))
+    return [moved.original(site.to, result, order)]
+
+
+def _result_order(ranked: list[Group], rank: int) -> Order:
     placed = [axis for group in ranked for axis in group.results]
     # Axes of extent 1 may stand anywhere; behind the axis that they follow in the result they keep most orders short.
-    for axis in range(len(target)):
+    for axis in range(rank):
         if axis not in placed:
             placed.insert(placed.index(axis - 1) + 1 if axis else 0, axis)
     return tuple(placed)
