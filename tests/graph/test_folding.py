@@ -1,0 +1,152 @@
+"""Folding of constants and of scales: what is folded, and what must not be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tessera_build.ir.core.dims import symbol
+from tessera_build.ir.core.node import Span
+from tessera_build.ir.core.types import F32, I64, tensor
+from tessera_build.ir.graph.builder import GraphBuilder
+from tessera_build.ir.graph.nodes import StatePair
+from tessera_build.ir.graph.passes.eliminate_common import EliminateCommon
+from tessera_build.ir.graph.passes.fold_constants import FoldConstants
+from tessera_build.ir.graph.passes.fold_scale import FoldScale
+from tessera_build.ir.graph.passes.pipeline import run_passes
+from tessera_build.ir.graph.sweep import rewrite
+from tests.graph.graphs import (
+    assert_same_results,
+    channel_constant,
+    conv,
+    image_input,
+    nodes_of,
+    normal,
+    op_counts,
+    ops_of,
+)
+
+pytestmark = pytest.mark.unit
+N = symbol("N")
+
+
+def test_fold_when_result_grows_beyond_the_limit_then_node_stays() -> None:
+    b = GraphBuilder()
+    b.output("small", b.op("broadcast_to", b.scalar(1.0, F32), shape=(100,)))
+    b.output("large", b.op("broadcast_to", b.scalar(1.0, F32), shape=(1 << 19,)))
+    assert ops_of(FoldConstants().run(b.finish())) == ["broadcast_to"]
+
+
+def test_fold_when_large_weights_keep_their_size_then_are_folded_under_their_name() -> None:
+    b = GraphBuilder()
+    weights = b.constant(np.ones((1 << 10, 1 << 9), np.float32), "w")
+    b.output("y", b.op("mul", weights, b.constant(np.full((1 << 9,), 2, np.float32), "s")))
+    after = FoldConstants().run(b.finish())
+    assert ops_of(after) == []
+    assert list(after.constant_names.values()) == ["w"]
+    assert all((array == 2).all() for array in after.constants.values())
+
+
+@pytest.mark.parametrize("op", ["exp", "tanh", "erf"])
+def test_fold_when_op_depends_on_the_machine_then_node_stays(op: str) -> None:
+    b = GraphBuilder()
+    b.output("y", b.op(op, b.constant(normal(0, 4))))
+    assert ops_of(FoldConstants().run(b.finish())) == [op]
+
+
+def test_fold_when_dims_are_symbolic_then_node_stays_and_static_ones_go() -> None:
+    b = GraphBuilder()
+    b.input("x", tensor(F32, N))
+    b.output("symbolic", b.op("dimension", value=N * 2, dtype=I64))
+    b.output("wide", b.op("broadcast_to", b.scalar(1.0, F32), shape=(N, 2)))
+    b.output("static", b.op("iota", shape=(3,), axis=0, dtype=I64))
+    assert ops_of(FoldConstants().run(b.finish())) == ["dimension", "broadcast_to"]
+
+
+def test_scale_when_conv_is_read_twice_then_is_not_folded() -> None:
+    b = GraphBuilder()
+    x = conv(b, image_input(b), 4, 1)
+    b.output("y", b.op("add", b.op("mul", x, channel_constant(b, x, 2)), x))
+    assert op_counts(run_passes(b.finish()))["conv"] == 1
+
+
+def test_scale_when_constant_varies_over_the_image_then_is_not_folded() -> None:
+    b = GraphBuilder()
+    x = conv(b, b.input("x", tensor(F32, N, 3, 4, 5)), 4, 1)
+    b.output("y", b.op("mul", x, b.constant(normal(2, 1, 1, 4, 5))))
+    assert op_counts(FoldScale().run(b.finish()))["conv"] == 1
+    assert "mul" in ops_of(FoldConstants().run(FoldScale().run(b.finish())))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_scale_when_batch_norm_follows_a_grouped_conv_then_one_add_is_left(groups: int) -> None:
+    b = GraphBuilder()
+    x = conv(b, image_input(b, 4), 4, 1, 3, groups)
+    y = b.op("add", x, channel_constant(b, x, 2))
+    y = b.op("add", b.op("mul", y, channel_constant(b, x, 3)), channel_constant(b, x, 4))
+    b.output("y", y)
+    module = b.finish()
+    after = FoldConstants().run(FoldScale().run(module))
+    assert ops_of(after) == ["conv", "add"]
+    assert_same_results(module, after)
+
+
+@pytest.mark.parametrize("transpose_b", [False, True])
+def test_scale_when_it_follows_a_matmul_then_columns_are_scaled(transpose_b: bool) -> None:
+    b = GraphBuilder()
+    x = b.input("x", tensor(F32, N, 6))
+    weights = normal(1, 6, 4)
+    y = b.op("matmul", x, b.constant(weights.T if transpose_b else weights), transpose_b=transpose_b)
+    b.output("y", b.op("mul", b.op("add", y, b.constant(normal(2, 4))), b.constant(normal(3, 4))))
+    module = b.finish()
+    after = FoldConstants().run(FoldScale().run(module))
+    assert ops_of(after) == ["matmul", "add"]
+    assert_same_results(module, after)
+
+
+def test_scale_when_one_number_stands_before_a_conv_then_weights_take_it() -> None:
+    b = GraphBuilder()
+    x = image_input(b)
+    b.output("y", conv(b, b.op("mul", x, b.scalar(0.5, x)), 4, 1))
+    module = b.finish()
+    after = FoldConstants().run(FoldScale().run(module))
+    assert ops_of(after) == ["conv"]
+    assert_same_results(module, after)
+
+
+def test_common_when_zeros_differ_in_sign_then_stay_apart() -> None:
+    b = GraphBuilder()
+    x = b.input("x", tensor(F32, 4))
+    for index, zero in enumerate((0.0, -0.0, 0.0)):
+        b.output(f"y{index}", b.op("pad", x, low=(1,), high=(0,), value=zero))
+    assert ops_of(EliminateCommon().run(b.finish())) == ["pad", "pad"]
+
+
+def test_sweep_when_rule_replaces_a_node_then_span_states_guards_and_names_stay() -> None:
+    b = GraphBuilder(dims={"N": (2, 9)})
+    x = b.input("x", tensor(F32, N))
+    with b.at(Span("/Sub")):
+        y = b.op("sub", x, b.scalar(1, x))
+    b.output("y", y)
+    b.guard(N, ">=", 2, "two at least")
+    made = b.finish()
+    module = type(made)(
+        made.entries,
+        made.constants,
+        made.dims,
+        made.input_names,
+        made.output_names,
+        {"main": (StatePair(x, y),)},
+        made.constant_names,
+        made.guards,
+    )
+    after = rewrite(
+        module,
+        lambda: lambda site: [site.to.op("neg", site.inputs[0])] if site.node.op == "sub" else None,
+    )
+    function = after.entries["main"]
+    (node,) = nodes_of(after)
+    assert function.locations[node] == Span("/Sub")
+    assert after.states["main"] == (StatePair(function.args[0], function.results[0]),)
+    assert (after.guards, dict(after.dims)) == (module.guards, {"N": (2, 9)})
+    assert (after.input_names["main"], after.output_names["main"]) == (("x",), ("y",))

@@ -1,0 +1,96 @@
+"""Attention: the forms it is exported in, and what must not be taken for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tessera_build.ir.core.dims import symbol
+from tessera_build.ir.core.types import F32, tensor
+from tessera_build.ir.graph.builder import GraphBuilder
+from tessera_build.ir.graph.nodes import Module
+from tessera_build.ir.graph.passes.pipeline import run_passes
+from tests.graph.graphs import assert_same_results, attention_module, nodes_of, op_counts, ops_of
+
+pytestmark = pytest.mark.unit
+N, W = symbol("N"), symbol("W")
+
+
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("scale_on", ["scores", "q", "k"])
+def test_attention_when_exported_from_bert_then_only_head_transposes_remain(mask: bool, scale_on: str) -> None:
+    after = run_passes(attention_module(mask, scale_on))
+    (attention,) = nodes_of(after, "attention")
+    assert attention.attributes["scale"] == 0.5
+    assert len(attention.inputs) == 3 + mask
+    assert {n.attributes["perm"] for n in nodes_of(after, "transpose")} == {(0, 2, 1, 3)}
+    assert op_counts(after) == {"matmul": 3, "reshape": 4, "transpose": 4, "attention": 1}
+
+
+def scores_of(b: GraphBuilder, rank: int = 4) -> tuple[int, int]:
+    shape = (N, 2, W, 8) if rank == 4 else (N, W, 8)
+    q, k, v = (b.input(name, tensor(F32, *shape)) for name in "qkv")
+    return b.op("matmul", q, k, transpose_b=True), v
+
+
+def with_softmax(b: GraphBuilder, scores: int, v: int) -> Module:
+    b.output("y", b.op("matmul", b.op("softmax", scores, axis=b.type(scores).rank - 1), v))
+    return b.finish()
+
+
+def test_attention_when_operands_have_rank_three_then_is_one_head() -> None:
+    b = GraphBuilder()
+    scores, v = scores_of(b, rank=3)
+    scores = b.op("add", scores, b.input("mask", tensor(F32, N, 1, W)))
+    module = with_softmax(b, scores, v)
+    after = run_passes(module)
+    assert op_counts(after)["attention"] == 1
+    assert_same_results(module, after)
+
+
+def test_attention_when_value_is_transposed_then_flag_becomes_a_transpose() -> None:
+    b = GraphBuilder()
+    q, k = (b.input(name, tensor(F32, N, 2, W, 8)) for name in "qk")
+    v = b.input("v", tensor(F32, N, 2, 6, W))
+    weights = b.op("softmax", b.op("matmul", q, k, transpose_b=True), axis=3)
+    b.output("y", b.op("matmul", weights, v, transpose_b=True))
+    module = b.finish()
+    after = run_passes(module)
+    assert sorted(ops_of(after)) == ["attention", "transpose"]
+    assert_same_results(module, after)
+
+
+def test_attention_when_scores_are_an_output_then_is_not_recognised() -> None:
+    b = GraphBuilder()
+    scores, v = scores_of(b)
+    b.output("scores", scores)
+    assert "attention" not in ops_of(run_passes(with_softmax(b, scores, v)))
+
+
+def test_attention_when_weights_are_an_output_then_is_not_recognised() -> None:
+    b = GraphBuilder()
+    scores, v = scores_of(b)
+    weights = b.op("softmax", scores, axis=3)
+    b.output("weights", weights)
+    b.output("y", b.op("matmul", weights, v))
+    assert "attention" not in ops_of(run_passes(b.finish()))
+
+
+def test_attention_when_scale_follows_the_mask_then_is_not_recognised() -> None:
+    b = GraphBuilder()
+    scores, v = scores_of(b)
+    masked = b.op("add", scores, b.input("mask", tensor(F32, N, 1, 1, W)))
+    assert "attention" not in ops_of(run_passes(with_softmax(b, b.op("mul", masked, b.scalar(0.5, masked)), v)))
+
+
+def test_attention_when_heads_share_their_keys_then_is_not_recognised() -> None:
+    b = GraphBuilder()
+    q = b.input("q", tensor(F32, N, 2, W, 8))
+    k, v = (b.input(name, tensor(F32, N, 1, W, 8)) for name in "kv")
+    assert "attention" not in ops_of(run_passes(with_softmax(b, b.op("matmul", q, k, transpose_b=True), v)))
+
+
+def test_attention_when_softmax_is_over_queries_then_is_not_recognised() -> None:
+    b = GraphBuilder()
+    scores, v = scores_of(b)
+    b.output("y", b.op("matmul", b.op("softmax", scores, axis=2), v))
+    assert "attention" not in ops_of(run_passes(b.finish()))
