@@ -120,11 +120,11 @@ class Bundle:
         self._compare(data, blob)
         return data
 
-    def weights(self, blob: Descriptor, *, check: bool = False) -> memoryview:
-        """The bytes of a weights layer, mapped; they begin at an address that is a multiple of the page size."""
+    def weights(self, blob: Descriptor) -> memoryview:
+        """The bytes of a weights layer, mapped, not compared with their digest; aligned to whole pages."""
         if not self._store.is_aligned(blob.digest):
             raise BundleError("WEIGHT_MISALIGNED", "a weights blob is not aligned to 64 KiB", found=str(blob.digest))
-        return self.read(blob) if check else self.map(blob)
+        return self.map(blob)
 
     def verify_full(self) -> None:
         """Compare every blob with its digest, and refuse blobs that nothing refers to."""
