@@ -25,10 +25,14 @@ Body = Callable[[tuple[int, ...]], tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """One buffer argument of a tile program: a graph value, in some packing if it is a constant."""
+    """One buffer argument of a tile program: a graph value, in some packing if it is a constant.
+
+    `split` (axis, size): the buffer is seen with that axis cut into groups, so that a tile's domain ends with its group.
+    """
 
     value: int
     packing: Packing | None = None
+    split: tuple[int, int] | None = None
 
 
 @dataclass(slots=True)
@@ -143,7 +147,22 @@ class Nest:
         if packed is not None:
             return Operand(value, packed[0]), packed[1], packed[2]
         indices = tuple(self.expressed(i) for i in access.indices)
-        return Operand(value), self.task.function.types[value].shape, indices
+        shape = self.task.function.types[value].shape
+        for axis, index in enumerate(indices):
+            group = self._group_at(index, shape[axis])
+            if group is not None:
+                outer, inner, size = group
+                shape = (*shape[:axis], shape[axis] // size, size, *shape[axis + 1 :])
+                return Operand(value, None, (axis, size)), shape, (*indices[:axis], outer, inner, *indices[axis + 1 :])
+        return Operand(value), shape, indices
+
+    def _group_at(self, index: Extent, extent: Extent) -> tuple[Extent, Extent, int] | None:
+        """(group, place in the group, group size) where an index runs over a whole grouped axis."""
+        for position, moved in enumerate(self.positions):
+            size = self.domain.get(f"_d{position}i")
+            if isinstance(size, int) and index == moved and extent == self.task.domain[position]:
+                return symbol(f"_d{position}g"), symbol(f"_d{position}i"), size
+        return None
 
     def _gathered(self, indices: Sequence[Extent], gather: tuple[str, int] | None) -> tuple[list[Extent], int]:
         """Take the gather symbol out of the indices; gives the axis it was on, or -1."""

@@ -168,12 +168,19 @@ def _packing(
 
 def _finish(nest: Nest, bindings: Bindings) -> TileProgram:
     builder = nest.builder
-    strides = tuple(
-        None if o.packing else bindings.layouts.get(o.value, DENSE).strides for o in nest.operands
-    )
+    strides = tuple(_strides(o, bindings) for o in nest.operands)
     dims = sorted(_free_symbols(nest, strides))
     function = builder.finish((), {"dims": tuple(dims), "strides": strides})
     return TileProgram(function, tuple(nest.operands), tuple(dims))
+
+
+def _strides(operand: Operand, bindings: Bindings) -> tuple[Extent, ...] | None:
+    """Strides of a buffer as the program sees it; None where it is dense."""
+    strides = None if operand.packing else bindings.layouts.get(operand.value, DENSE).strides
+    if strides is None or operand.split is None:
+        return strides
+    axis, size = operand.split
+    return (*strides[:axis], strides[axis] * size, strides[axis], *strides[axis + 1 :])
 
 
 def _free_symbols(nest: Nest, strides: tuple[tuple[Extent, ...] | None, ...]) -> set[str]:
