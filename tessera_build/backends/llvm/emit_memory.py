@@ -6,6 +6,7 @@ lanes touch no memory, and bool and 4-bit elements lie one to a byte in memory.
 
 from __future__ import annotations
 
+from tessera_build.backends.llvm_text.elements import from_memory, to_memory
 from tessera_build.backends.llvm_text.function_text import FunctionText
 from tessera_build.backends.llvm_text.operations import emit_cast
 from tessera_build.backends.llvm_text.types import (
@@ -16,9 +17,8 @@ from tessera_build.backends.llvm_text.types import (
     memory_type,
     register_type,
     suffix,
-    with_dtype,
 )
-from tessera_build.ir.core.types import I64, U8, Type, tile
+from tessera_build.ir.core.types import I64, Type, tile
 from tessera_build.ir.target.kernel import Alloca, Gather, Load, Prefetch, Scatter, Store
 
 Operands = dict[int, Value]
@@ -31,16 +31,16 @@ def emit_load(out: FunctionText, values: Operands, node: Load, type_: Type) -> V
     alignment = node.alignment or type_.dtype.bytes
     if node.mask is None:
         raw = out.temporary(f"load {memory_type(type_)}, ptr {address}, align {alignment}")
-        return _from_memory(out, raw, type_)
+        return from_memory(out, raw, type_)
     other = values[node.other] if node.other is not None else constant(type_, 0)
-    mask, kept = values[node.mask], _to_memory(out, other)
+    mask, kept = values[node.mask], to_memory(out, other)
     if not lanes_of(type_):
         return _masked_scalar_load(out, f"ptr align {alignment} {address}", mask, kept)
     memory = memory_type(type_)
     types = ("ptr", register_type(mask.type), memory)
     arguments = (f"ptr align {alignment} {address}", mask.typed, kept.typed)
     raw = out.temporary(out.intrinsic(f"llvm.masked.load.{suffix(memory)}.p0", memory, types, arguments))
-    return _from_memory(out, raw, type_)
+    return from_memory(out, raw, type_)
 
 
 def _masked_scalar_load(out: FunctionText, pointer: str, mask: Value, other: Value) -> Value:
@@ -62,18 +62,18 @@ def _masked_scalar_load(out: FunctionText, pointer: str, mask: Value, other: Val
 def emit_gather(out: FunctionText, values: Operands, node: Gather, type_: Type) -> Value:
     """One element for each lane from pointer + index."""
     pointers, lanes = _addresses(out, values[node.pointer], values[node.indices])
-    mask, other = values[node.mask], _to_memory(out, values[node.other])
+    mask, other = values[node.mask], to_memory(out, values[node.other])
     memory = memory_type(type_)
     types = (f"<{lanes} x ptr>", register_type(mask.type), memory)
     arguments = (f"<{lanes} x ptr> align {type_.dtype.bytes} {pointers}", mask.typed, other.typed)
     name = f"llvm.masked.gather.{suffix(memory)}.v{lanes}p0"
-    return _from_memory(out, out.temporary(out.intrinsic(name, memory, types, arguments)), type_)
+    return from_memory(out, out.temporary(out.intrinsic(name, memory, types, arguments)), type_)
 
 
 def emit_scatter(out: FunctionText, values: Operands, node: Scatter) -> None:
     """One element of each lane to pointer + index; of lanes with one address the last stays."""
     pointers, lanes = _addresses(out, values[node.pointer], values[node.indices])
-    mask, value = values[node.mask], _to_memory(out, values[node.value])
+    mask, value = values[node.mask], to_memory(out, values[node.value])
     memory = register_type(value.type)
     types = (memory, f"<{lanes} x ptr>", register_type(mask.type))
     arguments = (value.typed, f"<{lanes} x ptr> align {value.dtype.bytes} {pointers}", mask.typed)
@@ -82,7 +82,7 @@ def emit_scatter(out: FunctionText, values: Operands, node: Scatter) -> None:
 
 def emit_store(out: FunctionText, values: Operands, node: Store) -> None:
     """A plain, masked or streaming store."""
-    value = _to_memory(out, values[node.value])
+    value = to_memory(out, values[node.value])
     address = _address(out, values[node.pointer], values[node.index])
     alignment = node.alignment or value.dtype.bytes
     if node.mask is None:
@@ -137,21 +137,3 @@ def _addresses(out: FunctionText, pointer: Value, indices: Value) -> tuple[str, 
 def _signed(out: FunctionText, index: Value) -> Value:
     """Address arithmetic sign-extends its index; an unsigned one is widened first."""
     return emit_cast(out, index, I64) if index.dtype.kind == "unsigned" else index
-
-
-def _from_memory(out: FunctionText, raw: str, type_: Type) -> Value:
-    memory, register = memory_type(type_), register_type(type_)
-    if memory == register:
-        return Value(raw, type_)
-    if type_.dtype.kind == "bool":  # any byte but zero is true
-        zero = constant(with_dtype(type_, U8), 0)
-        return out.instruction(f"icmp ne {memory} {raw}, {zero.text}", type_)
-    return out.instruction(f"trunc {memory} {raw} to {register}", type_)
-
-
-def _to_memory(out: FunctionText, value: Value) -> Value:
-    if memory_type(value.type) == register_type(value.type):
-        return value
-    byte = with_dtype(value.type, U8)
-    opcode = "sext" if value.dtype.kind == "signed" else "zext"
-    return out.instruction(f"{opcode} {value.typed} to {register_type(byte)}", byte)
