@@ -88,7 +88,6 @@ def repeated_mask(b: GraphBuilder, x: int) -> int:
 )
 def test_rule_when_its_op_stands_there_then_leaves_the_expected_ops(make: Make, expected: list[str]) -> None:
     module = module_of(make)
-    # One image more than the smallest N, so that index 1 of a symbolic axis exists in the reference.
     after = Canonicalise().run(module)
     assert ops_of(after) == expected
     if "div" not in ops_of(module):
@@ -110,6 +109,50 @@ def test_constants_when_on_the_left_or_with_leading_ones_then_take_one_form() ->
     (node,) = nodes_of(after, "max")
     assert node.inputs[0] == after.entries["main"].args[0]
     assert [array.shape for array in after.constants.values()] == [(4,)]
+    assert_same_results(module, after, tolerance=0)
+
+
+def test_squeeze_when_scalars_follow_the_reduction_then_moves_before_them() -> None:
+    def make(b: GraphBuilder, x: int) -> int:
+        total = b.op("reduce", x, kind="sum", axes=(1, 2), keepdims=True)
+        mean = b.op("div", total, b.op("cast", b.op("dimension", value=N * 4, dtype=I64), dtype=F32))
+        return b.op("reshape", mean, shape=(N,))
+
+    module = module_of(make)
+    after = Canonicalise().run(module)
+    assert sorted(ops_of(after)) == ["cast", "dimension", "div", "reduce"]
+    assert_same_results(module, after, tolerance=0)
+
+
+@pytest.mark.parametrize(
+    ("value", "high_of_channels", "merged"), [(0.0, 0, True), (1.0, 0, False), (0.0, 1, False)], ids=str
+)
+def test_conv_when_image_was_padded_then_pads_itself(value: float, high_of_channels: int, merged: bool) -> None:
+    def make(b: GraphBuilder, x: int) -> int:
+        padded = b.op("pad", x, low=(0, 0, 1, 0), high=(0, high_of_channels, 0, 2), value=value)
+        w = b.constant(normal(0, 2, 3 + high_of_channels, 3, 3))
+        return b.op("conv", padded, w, strides=(1, 1), low=(1, 1), high=(1, 1), dilations=(1, 1))
+
+    module = module_of(make, rank=4)
+    after = Canonicalise().run(module)
+    assert ops_of(after) == (["conv"] if merged else ["pad", "conv"])
+    assert nodes_of(after, "conv")[0].attributes["low"] == ((2, 1) if merged else (1, 1))
+    assert_same_results(module, after, tolerance=0)
+
+
+@pytest.mark.parametrize(("kind", "value", "merged"), [("max", -np.inf, True), ("max", 0.0, False), ("sum", 0.0, True)])
+def test_pooling_when_padded_with_its_identity_then_pads_itself(kind: str, value: float, merged: bool) -> None:
+    def make(b: GraphBuilder, x: int) -> int:
+        padded = b.op("pad", x, low=(0, 0, 1), high=(0, 0, 1), value=value)
+        zeros, ones = (0, 0, 0), (1, 1, 1)
+        window = (1, 1, 3)
+        return b.op(
+            "reduce_window", padded, kind=kind, window=window, strides=ones, low=zeros, high=zeros, dilations=ones
+        )
+
+    module = module_of(make)
+    after = Canonicalise().run(module)
+    assert ops_of(after) == (["reduce_window"] if merged else ["pad", "reduce_window"])
     assert_same_results(module, after, tolerance=0)
 
 

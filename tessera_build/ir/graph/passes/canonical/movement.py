@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from tessera_build.ir.core.dims import bounds
 from tessera_build.ir.graph.infer import op_named
 from tessera_build.ir.graph.nodes import GraphNode
-from tessera_build.ir.graph.ops.op import axis_of, extents_of, flag_of, ints_of
+from tessera_build.ir.graph.ops.op import axis_of, extents_of, ints_of
 from tessera_build.ir.graph.ops.shapes import broadcast_shapes
 from tessera_build.ir.graph.sweep import Site
 
@@ -147,28 +147,6 @@ def gather_of_one(site: Site) -> Sequence[int] | None:
     return [site.to.op("reshape", piece, shape=site.old.types[site.node.output].shape)]
 
 
-def reduce_of_ones(site: Site) -> Sequence[int] | None:
-    """A reduction over no axes, or only over axes of extent 1 → reshape."""
-    if site.node.op != "reduce":
-        return None
-    shape = site.to.type(site.inputs[0]).shape
-    if any(shape[axis] != 1 for axis in ints_of(site.node.attributes, "axes")):
-        return None
-    return [site.to.op("reshape", site.inputs[0], shape=site.old.types[site.node.output].shape)]
-
-
-def reduce_and_squeeze(site: Site) -> Sequence[int] | None:
-    """reshape(reduce(x) with keepdims) that drops exactly the reduced axes → reduce(x)."""
-    inner = _operand(site, "reshape", "reduce")
-    if inner is None or not site.only_use(0) or not flag_of(inner.attributes, "keepdims"):
-        return None
-    axes = ints_of(inner.attributes, "axes")
-    left = tuple(e for axis, e in enumerate(site.to.type(inner.inputs[0]).shape) if axis not in axes)
-    if left != extents_of(site.node.attributes, "shape"):
-        return None
-    return [site.to.op("reduce", inner.inputs[0], **{**inner.attributes, "keepdims": False})]
-
-
 def transpose_flags(site: Site) -> Sequence[int] | None:
     """matmul(transpose(x), y), where the last two axes are swapped → matmul(x, y) with the other flag."""
     if site.node.op != "matmul":
@@ -205,7 +183,5 @@ MOVEMENT: tuple[Callable[[Site], Sequence[int] | None], ...] = (
     broadcast_mask,
     gather_in_order,
     gather_of_one,
-    reduce_of_ones,
-    reduce_and_squeeze,
     transpose_flags,
 )
