@@ -16,14 +16,14 @@ from fractions import Fraction
 
 import numpy as np
 
-from tessera_build.ir.core.dims import Dim, Extent, Range, bounds, floordiv, maximum, minimum, mod
+from tessera_build.frontends.onnx.order import Ranges, larger, sign_of, smaller
+from tessera_build.ir.core.dims import Dim, Extent, bounds, floordiv, mod
 from tessera_build.ir.core.types import DType
 from tessera_build.ir.graph.infer import op_named
 from tessera_build.ir.graph.nodes import Array, Attribute
 
 FOLD_LIMIT = 4096  # elements; anything larger is left to the graph's own constant folding
 MOVEMENTS = frozenset({"reshape", "transpose", "broadcast_to", "concat", "slice", "gather"})
-Ranges = Mapping[str, Range]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,26 +108,6 @@ def _reduce(content: Array, attributes: Mapping[str, Attribute], ranges: Ranges)
     result = functools.reduce(lambda a, b: _each(combine, [a, b]), list(flat))
     result = np.asarray(result, dtype=object)
     return np.expand_dims(result, [int(str(a)) for a in axes]) if attributes["keepdims"] else result
-
-
-def sign_of(extent: Extent, ranges: Ranges) -> int | None:
-    """1 when the extent is surely >= 0, -1 when surely < 0, None when that depends on the dims."""
-    low, high = bounds(extent, ranges)
-    if low is not None and low >= 0:
-        return 1
-    return -1 if high is not None and high < 0 else None
-
-
-def larger(left: Extent, right: Extent, ranges: Ranges) -> Extent:
-    """The maximum, simplified by what is known of the dims."""
-    known = sign_of(left - right, ranges)
-    return maximum(left, right) if known is None else left if known > 0 else right
-
-
-def smaller(left: Extent, right: Extent, ranges: Ranges) -> Extent:
-    """The minimum, simplified by what is known of the dims."""
-    known = sign_of(left - right, ranges)
-    return minimum(left, right) if known is None else right if known > 0 else left
 
 
 def _ratio(element: Element) -> Ratio:

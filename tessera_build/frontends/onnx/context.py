@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tessera_build.frontends.onnx.content import FOLD_LIMIT, Ratio, fold, is_symbolic, pack, sign_of
+from tessera_build.frontends.onnx.content import FOLD_LIMIT, Ratio, fold, is_symbolic, pack
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.frontends.onnx.order import sign_of
 from tessera_build.ir.core.dims import Dim, Extent, Range, symbols_of, terms_of
 from tessera_build.ir.core.types import I64, DType, Type, dtype_of, tensor
 from tessera_build.ir.graph.builder import GraphBuilder

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tessera_build.frontends.onnx.call import Call, Translator, normalise_axes
-from tessera_build.frontends.onnx.content import larger, sign_of, smaller
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.frontends.onnx.order import larger, sign_of, smaller
 from tessera_build.frontends.onnx.shapes import reshaped
 from tessera_build.ir.core.dims import Extent, floordiv
 from tessera_build.ir.core.types import I64
 
 # Exporters write the largest 32- or 64-bit integer for "to the end".
 BEYOND = 2**31 - 1
+# Others write a round number; the guard costs nothing and keeps a minimum out of every later extent.
+SURELY_BEYOND = 10**9
 
 
 def _transpose(c: Context, n: Call) -> Tensor:
@@ -46,6 +48,9 @@ def _bound(c: Context, stated: Extent, extent: Extent) -> Extent:
         return extent
     if isinstance(stated, int) and stated < -BEYOND:
         return 0
+    if isinstance(stated, int) and stated >= SURELY_BEYOND:
+        c.require(stated, ">=", extent, f"a slice ends at {stated}, which stands for the end")
+        return extent
     sign = sign_of(stated, c.ranges)
     if sign is None:
         raise unsupported("a slice bound may be positive or negative, depending on a dim", found=str(stated))
@@ -94,8 +99,9 @@ def _reversed(c: Context, x: Tensor, axis: int, bounds: tuple[Extent, Extent, in
     start, end, step = bounds
     extent = x.shape[axis]
     first = extent - 1 if isinstance(start, int) and start >= BEYOND else _from_front(c, start, extent)
-    first = smaller(first, extent - 1, c.ranges)
-    last = -1 if isinstance(end, int) and end < -BEYOND else larger(_from_front(c, end, extent), -1, c.ranges)
+    first = larger(smaller(first, extent - 1, c.ranges), 0, c.ranges)
+    # Both ends of the integers mean "as far as possible" to onnxruntime.
+    last = -1 if isinstance(end, int) and abs(end) >= BEYOND else larger(_from_front(c, end, extent), -1, c.ranges)
     total = larger(floordiv(first - last + (-step - 1), -step), 0, c.ranges)
     steps = c.op("iota", shape=(total,), axis=0, dtype=I64)
     offsets = c.op("mul", steps, c.scalar(step, I64))

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tessera_build.frontends.onnx.call import Call, Translator, normalise_axes
-from tessera_build.frontends.onnx.content import is_symbolic, sign_of
+from tessera_build.frontends.onnx.content import is_symbolic
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.frontends.onnx.order import sign_of
 from tessera_build.frontends.onnx.reductions import flattened
 from tessera_build.ir.core.dims import Extent, floordiv
 from tessera_build.ir.core.types import F32, I64

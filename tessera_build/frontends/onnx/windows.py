@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tessera_build.frontends.onnx.call import Call, Translator
-from tessera_build.frontends.onnx.content import Ranges, larger, smaller
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.frontends.onnx.order import Ranges, larger, smaller
 from tessera_build.ir.core.dims import Extent, floordiv
 from tessera_build.ir.graph.ops.reduction import identity
 

@@ -1,0 +1,193 @@
+"""Arithmetic over shapes becomes extents: no node computes a shape, and one import serves every size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from bundle_format.errors import TesseraError
+from tessera_build.frontends.onnx import import_onnx, read_onnx
+from tessera_build.ir.core.dims import parse_extent
+from tessera_build.ir.graph.builder import graph_nodes
+from tessera_build.ir.graph.nodes import Array, Module
+from tessera_build.ir.graph.reference import run
+from tests.frontends_onnx.oracle import assert_agrees, floats, integers, make_model
+
+pytestmark = pytest.mark.numerics
+
+
+def node(op: str, inputs: Sequence[str], output: str, **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(op, inputs, [output], **attributes)
+
+
+def ops(module: Module) -> list[str]:
+    return [n.op for n in graph_nodes(module.entries["main"])]
+
+
+def x_model(nodes: Sequence[onnx.NodeProto], shape: Sequence[str | int], **weights: Array) -> onnx.ModelProto:
+    return make_model(nodes, {"x": (np.float32, shape)}, ["y"], weights)
+
+
+def test_reshape_when_target_is_built_from_shape_then_only_a_reshape_remains() -> None:
+    model = x_model(
+        [
+            node("Shape", ["x"], "s"),
+            node("Gather", ["s", "zero"], "n"),
+            node("Gather", ["s", "two"], "w"),
+            node("Mul", ["w", "two_scalar"], "w2"),
+            node("Unsqueeze", ["n", "zero_axis"], "n1"),
+            node("Unsqueeze", ["w2", "zero_axis"], "w21"),
+            node("Concat", ["n1", "minus", "w21"], "target", axis=0),
+            node("Reshape", ["x", "target"], "y"),
+        ],
+        ["N", 8, "W"],
+        zero=np.asarray(0),
+        two=np.asarray(2),
+        two_scalar=np.asarray(2),
+        zero_axis=integers(0),
+        minus=integers(-1),
+    )
+    module = assert_agrees(model, {"x": floats(2, 8, 3)}, {"x": floats(1, 8, 5)})
+    assert ops(module) == ["reshape"]
+    (result,) = module.entries["main"].results
+    assert module.entries["main"].types[result].shape == (parse_extent("N"), 4, parse_extent("2*W"))
+
+
+def test_expand_when_target_is_patched_by_where_then_the_condition_is_decided() -> None:
+    model = x_model(
+        [
+            node("Shape", ["x"], "s"),
+            node("Equal", ["s", "minus"], "open"),
+            node("Where", ["open", "one", "s"], "target"),
+            node("Expand", ["row", "target"], "wide"),
+            node("Add", ["x", "wide"], "y"),
+        ],
+        ["N", "T"],
+        minus=integers(-1),
+        one=integers(1),
+        row=floats(1, 1),
+    )
+    module = assert_agrees(model, {"x": floats(2, 3)}, {"x": floats(4, 1)})
+    assert "select" not in ops(module)
+
+
+def test_floor_when_a_float_division_of_dims_is_exact_then_it_is_floordiv() -> None:
+    model = x_model(
+        [
+            node("Shape", ["x"], "s"),
+            node("Cast", ["s"], "f", to=1),
+            node("Div", ["f", "three"], "d"),
+            node("Floor", ["d"], "e"),
+            node("Cast", ["e"], "i", to=7),
+            node("Slice", ["x", "zero", "i"], "y"),
+        ],
+        ["N"],
+        three=np.asarray([3], np.float32),
+        zero=integers(0),
+    )
+    module = assert_agrees(model, *({"x": floats(n)} for n in (3, 7, 12, 100)))
+    (result,) = module.entries["main"].results
+    assert module.entries["main"].types[result].shape == (parse_extent("floordiv(N, 3)"),)
+
+
+def test_range_when_its_limit_is_a_dim_then_it_becomes_iota() -> None:
+    model = x_model(
+        [
+            node("Shape", ["x"], "s"),
+            node("Squeeze", ["s"], "n"),
+            node("Range", ["zero", "n", "two"], "r"),
+            node("Gather", ["x", "r"], "y"),
+        ],
+        ["N"],
+        zero=np.asarray(0),
+        two=np.asarray(2),
+    )
+    module = assert_agrees(model, *({"x": floats(n)} for n in (1, 2, 7)))
+    assert "iota" in ops(module)
+
+
+def test_dim_when_used_as_data_then_it_becomes_a_dimension() -> None:
+    model = x_model([node("Shape", ["x"], "s"), node("Cast", ["s"], "f", to=1), node("Mul", ["x", "f"], "y")], ["N"])
+    module = assert_agrees(model, {"x": floats(3)}, {"x": floats(5)})
+    assert "dimension" in ops(module)
+
+
+@pytest.mark.parametrize("start", [-3, 0, 1, 5])
+@pytest.mark.parametrize("end", [-2, 2, 4, 1_000_000_000, 2**63 - 1])
+@pytest.mark.parametrize("step", [1, 2, -1, -2])
+def test_slice_when_bounds_leave_the_axis_then_they_are_clamped(start: int, end: int, step: int) -> None:
+    model = x_model(
+        [node("Slice", ["x", "s", "e", "a", "t"], "y")],
+        [2, "N"],
+        s=integers(start),
+        e=integers(end),
+        a=integers(1),
+        t=integers(step),
+    )
+    assert_agrees(model, *({"x": floats(2, n)} for n in (1, 2, 3, 8)))
+
+
+def test_dims_when_two_names_must_be_equal_then_they_become_one() -> None:
+    inputs = {"a": (np.float32, ["N", 3]), "b": (np.float32, ["M", 3])}
+    model = make_model([node("Add", ["a", "b"], "y")], inputs, ["y"])
+    module = read_onnx(model)
+    function = module.entries["main"]
+    assert len({function.types[a].shape for a in function.args}) == 1
+    assert set(module.dims) == {"M"}
+    with pytest.raises(TesseraError):
+        run(module, "main", {"a": floats(2, 3), "b": floats(4, 3)})
+    assert_agrees(model, {"a": floats(2, 3), "b": floats(2, 3)})
+
+
+def test_skip_connection_when_pooling_loses_an_element_then_a_guard_refuses_odd_sizes() -> None:
+    model = x_model(
+        [
+            node("MaxPool", ["x"], "p", kernel_shape=[2], strides=[2]),
+            node("Concat", ["p", "p"], "w", axis=2),
+            node("Add", ["w", "x"], "y"),
+        ],
+        [1, 2, "L"],
+    )
+    module = assert_agrees(model, {"x": floats(1, 2, 8)})
+    assert any(relation == "==" for _, relation, _, _ in module.guards)
+    with pytest.raises(TesseraError, match="GUARD_FAILED"):
+        run(module, "main", {"x": floats(1, 2, 7)})
+
+
+def test_dims_when_anonymous_or_no_identifier_then_they_get_fresh_names() -> None:
+    inputs = {"data in": (np.float32, [None, "?", "batch size", "2n"]), "b": (np.float32, ["batch size", "lambda"])}
+    nodes = [node("Relu", ["data in"], "y"), node("Relu", ["b"], "z")]
+    imported = import_onnx(make_model(nodes, inputs, ["y", "z"]))
+    assert list(imported.module.dims) == ["data_in_d0", "data_in_d1", "batch_size", "d_2n", "d_lambda"]
+    assert imported.dim_names["batch_size"] == "batch size"
+    assert all(limits == (1, None) for limits in imported.module.dims.values())
+
+
+def test_dims_when_requested_then_they_are_fixed_or_bounded() -> None:
+    model = x_model([node("Relu", ["x"], "y")], ["N", "the T"])
+    module = read_onnx(model, dims={"N": 4, "the T": (2, 9)})
+    function = module.entries["main"]
+    assert function.types[function.args[0]].shape == (4, parse_extent("the_T"))
+    assert module.dims == {"the_T": (2, 9)}
+
+
+def test_constants_when_small_then_arithmetic_over_them_leaves_no_node() -> None:
+    nodes = [node("Add", ["a", "b"], "c"), node("Unsqueeze", ["c", "axis"], "d"), node("Mul", ["x", "d"], "y")]
+    model = x_model(nodes, [2, 3], a=floats(3), b=floats(3), axis=integers(0))
+    assert ops(assert_agrees(model, {"x": floats(2, 3)})) == ["constant", "mul"]
+
+
+def test_weights_when_also_listed_as_inputs_then_they_are_no_inputs() -> None:
+    model = make_model(
+        [node("MatMul", ["x", "w"], "y")],
+        {"w": (np.float32, [3, 4]), "x": (np.float32, [2, 3])},
+        ["y"],
+        {"w": floats(3, 4)},
+        opset=9,
+    )
+    assert read_onnx(model).input_names["main"] == ("x",)
+    assert_agrees(model, {"x": floats(2, 3)})
