@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from tessera_build.ir.core.dims import Extent, symbol, symbols_of
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.rewrite import FunctionBuilder
-from tessera_build.ir.schedule.nodes import Access, Axis, Compute
+from tessera_build.ir.schedule.nodes import Axis, Compute
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.schedule_to_tile.contraction import emit_contraction
-from tessera_build.lower.schedule_to_tile.layouts import DENSE, BufferLayout, Packing
+from tessera_build.lower.schedule_to_tile.layouts import DENSE, BufferLayout
 from tessera_build.lower.schedule_to_tile.nest import Nest, Operand
+from tessera_build.lower.schedule_to_tile.packing import packings
 from tessera_build.lower.schedule_to_tile.pointwise import emit_pointwise
 from tessera_build.lower.schedule_to_tile.row import emit_row
 
@@ -41,7 +42,7 @@ class Bindings:
 
 
 def schedule_to_tile(task: Task, schedule: Schedule, bindings: Bindings) -> TileProgram:
-    """Replay `schedule`; raises `ScheduleRejected` where it does not fit the task."""
+    """Replay `schedule`; raises `ScheduleRejectedError` where it does not fit the task."""
     domain, positions = grouped_domain(task, schedule)
     nest = Nest(
         task=task,
@@ -53,7 +54,7 @@ def schedule_to_tile(task: Task, schedule: Schedule, bindings: Bindings) -> Tile
         lanes=bindings.lanes,
         packed={},
     )
-    nest.packed.update(_packings(nest, schedule, bindings))
+    nest.packed.update(packings(nest, schedule, bindings.constants))
     _mark_ragged(nest)
     emit = {"contraction": emit_contraction, "row": emit_row}.get(task.kind, emit_pointwise)
     emit(nest, schedule)
@@ -93,84 +94,11 @@ def _mark_ragged(nest: Nest) -> None:
         nest.ragged.add(vector)
 
 
-def _packings(
-    nest: Nest, schedule: Schedule, bindings: Bindings
-) -> dict[tuple[int, Access], tuple[Packing, tuple[Extent, ...], tuple[Extent, ...]]]:
-    """Packing, packed shape and packed indices of every constant read that is worth rearranging."""
-    found: dict[tuple[int, Access], tuple[Packing, tuple[Extent, ...], tuple[Extent, ...]]] = {}
-    for node in nest.task.function.nodes:
-        if not isinstance(node, Compute) or node.combine == "none":
-            continue
-        for position, (value, access) in enumerate(zip(node.reads, node.accesses, strict=True)):
-            shape = bindings.constants.get(value)
-            if shape is not None:
-                packed = _pack(nest, node, access, shape, schedule.packs().get(position, 0))
-                if packed is not None:
-                    found[value, access] = packed
-    return found
-
-
-def _pack(
-    nest: Nest, node: Compute, access: Access, shape: tuple[int, ...], width: int
-) -> tuple[Packing, tuple[Extent, ...], tuple[Extent, ...]] | None:
-    vector = nest.axes[-1]
-    indices = [nest.expressed(i) for i in access.indices]
-    where = [j for j, i in enumerate(indices) if vector in symbols_of(i)]
-    if len(where) != 1 or access.pad is not None:
-        return None
-    axis = where[0]
-    group = vector.removesuffix("i") + "g" if vector.endswith("i") else None
-    grouped = group is not None and group in symbols_of(indices[axis])
-    size = nest.domain[vector]
-    if not isinstance(size, int) or (not grouped and indices[axis] != symbol(vector)):
-        return None
-    others = [j for j in range(len(shape)) if j != axis]
-    names = [a.name for a in node.reduction]
-    batch = [j for j in others if not any(n in symbols_of(indices[j]) for n in names)]
-    inner = sorted((j for j in others if j not in batch), key=lambda j: _rank(indices[j], names))
-    return _packing(indices, shape, axis, batch, inner, width, (str(group), size) if grouped else None, vector)
-
-
-def _rank(index: Extent, names: list[str]) -> int:
-    return next(i for i, n in enumerate(names) if n in symbols_of(index))
-
-
-def _packing(
-    indices: list[Extent],
-    shape: tuple[int, ...],
-    axis: int,
-    batch: list[int],
-    inner: list[int],
-    width: int,
-    group: tuple[str, int] | None,
-    vector: str,
-) -> tuple[Packing, tuple[Extent, ...], tuple[Extent, ...]]:
-    """Order: batch axes, group index, (panels), reduction axes, the vector axis."""
-    shift = 1 if group else 0
-    moved = {j: j + (shift if j > axis else 0) for j in range(len(shape))}
-    order = [moved[j] for j in batch] + ([axis] if group else []) + [moved[j] for j in inner] + [axis + shift]
-    outer = len(batch) + shift
-    packing = Packing(tuple(order), outer, width, (axis, group[1]) if group else None)
-    total = group[1] if group else shape[axis]
-    lead: list[Extent] = [shape[j] for j in batch]
-    lead_indices: list[Extent] = [indices[j] for j in batch]
-    if group:
-        lead.append(shape[axis] // group[1])
-        lead_indices.append(symbol(group[0]))
-    tail: list[Extent] = [shape[j] for j in inner]
-    tail_indices: list[Extent] = [indices[j] for j in inner]
-    if not width:
-        return packing, (*lead, *tail, total), (*lead_indices, *tail_indices, symbol(vector))
-    panels = -(-total // width)
-    panel, lane = symbol(f"{vector}_panel"), symbol(f"{vector}_lane")
-    return packing, (*lead, panels, *tail, width), (*lead_indices, panel, *tail_indices, lane)
-
-
 def _finish(nest: Nest, bindings: Bindings) -> TileProgram:
     builder = nest.builder
     strides = tuple(_strides(o, bindings) for o in nest.operands)
     dims = sorted(_free_symbols(nest, strides))
-    function = builder.finish((), {"dims": tuple(dims), "strides": strides})
+    function = builder.finish((), {"dims": tuple(dims), "strides": tuple(s or () for s in strides)})
     return TileProgram(function, tuple(nest.operands), tuple(dims))
 
 

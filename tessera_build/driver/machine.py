@@ -1,0 +1,29 @@
+"""A target's description in the words of the rooms that make code for it.
+
+Takes: a `TargetConfig`.
+Gives: `CpuMachine` for lowering, `TargetOptions` for the back end.
+Invariant: two targets that differ in name only get the same machine code.
+"""
+
+from tessera_build.backends.interface import TargetOptions
+from tessera_build.config import TargetConfig
+from tessera_build.ir.machine.cpu import CpuMachine
+
+_LANE_BITS = 32
+
+
+def machine_of(target: TargetConfig) -> CpuMachine:
+    """What lowering and cost formulas need to know."""
+    return CpuMachine(
+        name=target.llvm_cpu,
+        lanes=target.vector_bits // _LANE_BITS,
+        registers=target.vector_registers,
+        fused=target.prefer_fma,
+        l1_bytes=target.cache_bytes.l1,
+        l2_bytes=target.cache_bytes.l2,
+    )
+
+
+def options_of(target: TargetConfig, tools: tuple[tuple[str, str], ...]) -> TargetOptions:
+    """What the back end compiles for, and with which tools."""
+    return TargetOptions(target.triple, target.llvm_cpu, target.llvm_features, tools=tools)

@@ -1,0 +1,197 @@
+"""The proof of one variant: whole runs against two references, then every fusion group by itself.
+
+Takes: a `Subject` (the modules, the lowered variant and its bundle form) and the model as the user gave it.
+Gives: a `Proof`; raises `VerificationError` that names the operator, or the output where no single operator is wrong.
+Invariant: seeds, sizes and inputs are a function of the model, so anyone can repeat a proof from its record.
+"""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from bundle_format.digest import Digest
+from bundle_format.writer import Variant
+from tessera_build.config import PrecisionConfig
+from tessera_build.ir.graph import reference
+from tessera_build.ir.graph.nodes import Array, Module
+from tessera_build.lower.program.records import LoweredVariant
+from tessera_build.verify.compare import error_of, limit_of
+from tessera_build.verify.errors import VerificationError
+from tessera_build.verify.execute import CompiledProgram, can_run
+from tessera_build.verify.groups import Case, GroupResult, Groups, compare_groups
+from tessera_build.verify.inputs import choose_sizes, make_inputs
+from tessera_build.verify.onnx_reference import OnnxReference
+from tessera_build.verify.proof import CaseProof, GroupProof, OutputProof, Proof
+from tessera_build.verify.tile_samples import sample_tiles
+from tessera_runtime.cpu.machine import this_machine
+
+FIRST_SEED: Final = 20260101
+GRAPH: Final = "graph"
+ONNXRUNTIME: Final = "onnxruntime"
+_CPUINFO: Final = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """One variant before it is written: `source` is the graph before the passes, `module` the one after them."""
+
+    source: Module
+    module: Module
+    lowered: LoweredVariant
+    variant: Variant
+    precision: PrecisionConfig
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Expected:
+    """A case with the answers of each reference, by its name and the output's."""
+
+    case: Case
+    answers: Mapping[str, Mapping[str, Array]]
+    references: Mapping[str, str]
+
+
+def expected_answers(source: Module, model: Path | bytes | None) -> tuple[Expected, ...]:
+    """Cases for every entry of the model, with the references' answers; the same for all targets of a build."""
+    sizes = choose_sizes(source)
+    if not sizes:
+        raise VerificationError(
+            "SIZES_NOT_FOUND",
+            "no small sizes of the model's dynamic dims were found that satisfy what the model assumes of them",
+            expected="; ".join(f"{left} {relation} {right}" for left, relation, right, _ in source.guards) or None,
+            hint="fix or bound the dims of the model: tessera build --dim NAME=SIZE or NAME=LOW..HIGH",
+        )
+    session = None if model is None else OnnxReference(model)
+    found: list[Expected] = []
+    for index, chosen in enumerate(sizes):
+        for entry in source.entries:
+            seed = FIRST_SEED + index
+            case = Case(entry, chosen, seed, make_inputs(source, entry, chosen, seed))
+            answers: dict[str, Mapping[str, Array]] = {GRAPH: reference.run(source, entry, case.inputs)}
+            versions = {"numpy": np.__version__}
+            if session is not None:
+                answers[ONNXRUNTIME] = session.run(case.inputs)
+                versions[ONNXRUNTIME] = session.version
+            found.append(Expected(case, answers, versions))
+    return tuple(found)
+
+
+def verify_variant(subject: Subject, expected: Sequence[Expected], threads: int) -> Proof:
+    """Prove one variant: by running it where this machine can, else by its tile programs."""
+    if can_run(subject.variant.config, this_machine()):
+        return _run_natively(subject, expected, threads)
+    return _sample(subject, expected)
+
+
+def _run_natively(subject: Subject, expected: Sequence[Expected], threads: int) -> Proof:
+    program = CompiledProgram(subject.variant, threads)
+    policy, groups = subject.precision.tolerance, list[GroupResult]()
+    cases: list[CaseProof] = []
+    failure: VerificationError | None = None
+    for item in expected:
+        found = program.run(item.case.entry, item.case.inputs, item.case.sizes)
+        cases.append(_case_proof(item, found))
+        failure = failure or _output_failure(item, found, subject)
+    for item in _first_of_each_entry(expected) if failure is None else expected:
+        parts = Groups.of(subject.module, subject.lowered, item.case.entry)
+        groups += compare_groups(program, parts, item.case, policy)
+        _raise_group_failure(groups, subject)
+    if failure is not None:
+        raise failure
+    return _proof(subject, "native", expected, (cases, groups))
+
+
+def _sample(subject: Subject, expected: Sequence[Expected]) -> Proof:
+    groups: list[GroupResult] = []
+    for item in _first_of_each_entry(expected):
+        parts = Groups.of(subject.module, subject.lowered, item.case.entry)
+        groups += sample_tiles(subject.lowered, parts, item.case, subject.precision.tolerance)
+        _raise_group_failure(groups, subject)
+    return _proof(subject, "tile", expected, ([], groups))
+
+
+def _first_of_each_entry(expected: Sequence[Expected]) -> list[Expected]:
+    return list({item.case.entry: item for item in reversed(expected)}.values())[::-1]
+
+
+def _case_proof(item: Expected, found: Mapping[str, Array]) -> CaseProof:
+    outputs = tuple(
+        OutputProof(
+            name,
+            digest_of(array),
+            {who: error_of(array, answers[name]) for who, answers in item.answers.items() if name in answers},
+        )
+        for name, array in found.items()
+    )
+    inputs = {name: digest_of(array) for name, array in item.case.inputs.items()}
+    return CaseProof(item.case.entry, dict(item.case.sizes), item.case.seed, inputs, outputs)
+
+
+def digest_of(array: Array) -> str:
+    """The digest of an array's bytes, row-major."""
+    return str(Digest.of(np.ascontiguousarray(array).tobytes()))
+
+
+def _output_failure(item: Expected, found: Mapping[str, Array], subject: Subject) -> VerificationError | None:
+    """The first output that differs from a reference, as an error that no group explains yet."""
+    policy = subject.precision.tolerance
+    for name, array in found.items():
+        for who, answers in item.answers.items():
+            limit = limit_of(array, policy.end_to_end, policy)
+            error = error_of(array, answers[name])
+            if error > limit:
+                return VerificationError(
+                    "OUTPUT_WRONG",
+                    f"the build for {subject.variant.config.target.name} gives a wrong output {name!r}",
+                    where=name,
+                    expected=f"an error of at most {limit:g} against {who}",
+                    found=f"{error:g} with dims {dict(item.case.sizes)}, seed {item.case.seed}",
+                    hint="each operator by itself is right, so report this as a bug of Tessera",
+                )
+    return None
+
+
+def _raise_group_failure(groups: Sequence[GroupResult], subject: Subject) -> None:
+    wrong = next((group for group in groups if not group.accepted), None)
+    if wrong is not None:
+        raise VerificationError(
+            "OPERATOR_WRONG",
+            f"the code made for {subject.variant.config.target.name} computes operator {wrong.node!r} wrongly",
+            where=wrong.node,
+            expected=f"an error of at most {wrong.limit:g} against the Graph reference",
+            found=f"{wrong.error:g} in {wrong.kernel}",
+            hint="report this as a bug of Tessera; no bundle was written",
+        )
+
+
+def _proof(
+    subject: Subject,
+    method: str,
+    expected: Sequence[Expected],
+    found: tuple[list[CaseProof], list[GroupResult]],
+) -> Proof:
+    policy, (cases, groups) = subject.precision.tolerance, found
+    return Proof(
+        target=subject.variant.config.target.name,
+        method=method,
+        machine=machine_name(),
+        references={"tessera graph": "1"} | {name: v for item in expected for name, v in item.references.items()},
+        tolerance={"group": policy.group, "end_to_end": policy.end_to_end, "agreement": policy.agreement},
+        cases=tuple(cases),
+        groups=tuple(GroupProof(group.node, group.kernel, group.error) for group in groups),
+        launches=sum(len(records) for records in subject.lowered.launches),
+    )
+
+
+def machine_name() -> str:
+    """The processor as the kernel names it."""
+    try:
+        lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
+    return next(names, platform.machine())

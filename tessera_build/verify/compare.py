@@ -1,0 +1,46 @@
+"""How far an answer is from the reference.
+
+Takes: two arrays of one shape and type.
+Gives: one number, and whether a policy's tolerance accepts it.
+Invariant: 0 means equal; a NaN or an infinity that the reference does not have at that place is infinitely far.
+"""
+
+import math
+
+import numpy as np
+
+from tessera_build.config import Tolerance
+from tessera_build.ir.core.types import dtype_of
+from tessera_build.ir.graph.nodes import Array
+
+
+def error_of(found: Array, reference: Array) -> float:
+    """max |found - reference| / max |reference| for floats (absolute where the reference is zero everywhere).
+
+    For integers and booleans: the share of elements that differ.
+    """
+    if found.shape != reference.shape or found.dtype != reference.dtype:
+        return math.inf
+    if reference.size == 0:
+        return 0.0
+    if not is_float(reference):
+        return float(np.mean(found != reference))
+    left, right = found.astype(np.float64), reference.astype(np.float64)
+    finite = np.isfinite(right)
+    same = (left == right) | (np.isnan(left) & np.isnan(right))
+    if not np.all(finite == np.isfinite(left)) or not np.all(same[~finite]):
+        return math.inf
+    if not finite.any():
+        return 0.0
+    scale = float(np.abs(right[finite]).max())
+    return float(np.abs(left[finite] - right[finite]).max()) / (scale or 1.0)
+
+
+def is_float(array: Array) -> bool:
+    """Whether an array is judged by distance (floats) or by agreement (everything else)."""
+    return dtype_of(array.dtype).is_float
+
+
+def limit_of(array: Array, tolerance: float, policy: Tolerance) -> float:
+    """The largest error that is accepted for an answer of this type; `tolerance` is the one for floats."""
+    return tolerance if is_float(array) else 1.0 - policy.agreement

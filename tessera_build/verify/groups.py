@@ -1,0 +1,170 @@
+"""Every fusion group by itself: reference inputs in, reference outputs expected.
+
+Takes: the compiled program, the lowered variant, the graph module that it was lowered from, one case.
+Gives: one `GroupResult` per launch that was compared.
+Invariant: before a launch, what it reads is overwritten with the reference's values, so that a wrong kernel is found
+at its own launch and never blamed on, or hidden by, another.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tessera_build.config import Tolerance
+from tessera_build.ir.core.dims import evaluate
+from tessera_build.ir.core.hashing import hash_function
+from tessera_build.ir.graph import reference
+from tessera_build.ir.graph.nodes import Array, Module
+from tessera_build.ir.target.host import Launch
+from tessera_build.lower.program.records import LaunchRecord, LoweredVariant, ValuePlace
+from tessera_build.verify.compare import error_of, limit_of
+from tessera_build.verify.execute import CompiledProgram, Memory
+from tessera_build.verify.inputs import Sizes
+
+# Reference values that are held at once; beyond it only some launches are compared.
+VALUES_BYTES: Final = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class GroupResult:
+    """How far one launch is from the reference; `limit` is what the policy accepts."""
+
+    launch: int
+    node: str
+    kernel: str
+    error: float
+    limit: float
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the policy's tolerance holds."""
+        return self.error <= self.limit
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """One set of inputs: which entry, sizes of the dims, the seed and the arrays made from it."""
+
+    entry: str
+    sizes: Sizes
+    seed: int
+    inputs: Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Groups:
+    """The launches of one entry beside the graph they came from."""
+
+    module: Module
+    entry: str
+    records: tuple[LaunchRecord, ...]
+    launches: tuple[Launch, ...]
+    nodes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, module: Module, lowered: LoweredVariant, entry: str) -> "Groups":
+        """The launches of `entry`."""
+        position = next(i for i, known in enumerate(lowered.variant.entries) if known.name == entry)
+        nodes = lowered.variant.entries[position].nodes
+        launches = tuple(node for node in nodes if isinstance(node, Launch))
+        return cls(module, entry, lowered.launches[position], launches, lowered.nodes)
+
+    def name(self, launch: int) -> str:
+        """The graph node that a launch computes."""
+        return self.nodes[self.launches[launch].node]
+
+    def origin(self) -> dict[int, int]:
+        """For values that lowering added (copies): the graph value that they are a copy of."""
+        types = self.module.entries[self.entry].types
+        found: dict[int, int] = {}
+        for record in self.records:
+            if len(record.reads) == 1 and len(record.writes) == 1 and record.writes[0].value not in types:
+                source = record.reads[0].value
+                found[record.writes[0].value] = found.get(source, source)
+        return found
+
+    def representatives(self, sizes: Sizes) -> list[int]:
+        """Launches that run, one of each distinct kernel first, the others after them."""
+        running = [i for i, launch in enumerate(self.launches) if evaluate(launch.count, sizes) > 0]
+        first: dict[str, int] = {}
+        for index in running:
+            first.setdefault(hash_function(self.records[index].kernel).hex, index)
+        distinct = list(first.values())
+        return distinct + [index for index in running if index not in set(distinct)]
+
+
+def compare_groups(program: CompiledProgram, groups: Groups, case: Case, policy: Tolerance) -> list[GroupResult]:
+    """Run once and compare launch by launch, in the order in which they run."""
+    chosen = choose_launches(groups, case.sizes)
+    expected = reference_values(groups, case, chosen)
+    results: list[GroupResult] = []
+    failures: list[Exception] = []
+
+    def look(launch: int, phase: int, memory: Memory) -> None:
+        try:
+            record = groups.records[launch]
+            if phase == 0:
+                for place in dynamic(record.reads):
+                    if place.value in expected:
+                        memory.at(place)[...] = expected[place.value]
+            elif launch in chosen:
+                found = [(memory.at(place), expected[place.value]) for place in record.writes]
+                results.append(judge(groups, launch, found, policy))
+        except Exception as error:  # it cannot pass through C; raised below
+            failures.append(error)
+
+    program.run(case.entry, case.inputs, case.sizes, look)
+    if failures:
+        raise failures[0]
+    return results
+
+
+def judge(
+    groups: Groups, launch: int, pairs: Iterable[tuple[Array, Array]], policy: Tolerance
+) -> GroupResult:
+    """The worst of a launch's outputs, measured against its limit."""
+    rated = [(error_of(found, wanted), limit_of(wanted, policy.group, policy)) for found, wanted in pairs]
+    error, limit = max(rated, key=lambda pair: pair[0] / pair[1] if pair[1] else pair[0])
+    return GroupResult(launch, groups.name(launch), groups.records[launch].kernel.name, error, limit)
+
+
+def choose_launches(groups: Groups, sizes: Sizes) -> frozenset[int]:
+    """Launches with outputs, as many as reference values fit into memory; distinct kernels come first."""
+    function, origin = groups.module.entries[groups.entry], groups.origin()
+    chosen: set[int] = set()
+    values: set[int] = set()
+    held = 0
+    for index in groups.representatives(sizes):
+        places = groups.records[index].writes
+        fresh = {origin.get(place.value, place.value) for place in places} - values
+        if not places or not fresh <= function.types.keys() | values:
+            continue
+        size = sum(_bytes(groups, value, sizes) for value in fresh)
+        if held + size <= VALUES_BYTES:
+            held += size
+            values |= fresh
+            chosen.add(index)
+    return frozenset(chosen)
+
+
+def _bytes(groups: Groups, value: int, sizes: Sizes) -> int:
+    type_ = groups.module.entries[groups.entry].types[value]
+    total = type_.dtype.bytes
+    for extent in reference.shape_at(type_, sizes):
+        total *= extent
+    return total
+
+
+def reference_values(groups: Groups, case: Case, chosen: frozenset[int]) -> dict[int, Array]:
+    """What the Graph reference gives for every value that the chosen launches read or write, copies included."""
+    origin, types = groups.origin(), groups.module.entries[groups.entry].types
+    places = [place for index in chosen for place in (*groups.records[index].writes, *groups.records[index].reads)]
+    wanted = {place.value: origin.get(place.value, place.value) for place in dynamic(places)}
+    known = {value for value in wanted.values() if value in types}
+    found = reference.run_all(groups.module, case.entry, case.inputs, known)
+    return {value: found[source] for value, source in wanted.items() if source in known}
+
+
+def dynamic(places: Sequence[ValuePlace]) -> list[ValuePlace]:
+    """Places whose content the call computes: weights are the build's own, inputs the caller's."""
+    return [place for place in places if place.space in ("arena", "output")]

@@ -1,0 +1,114 @@
+"""What a model is verified on: sizes of its symbolic dims, and inputs from recorded seeds.
+
+Takes: the module as a frontend made it.
+Gives: sizes that its ranges and guards allow, and one array per input.
+Invariant: the same module, sizes and seed give the same arrays; an integer input that selects from an axis stays
+within that axis.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from tessera_build.ir.core.dims import Extent, evaluate, symbols_of
+from tessera_build.ir.core.node import Function
+from tessera_build.ir.core.types import Type
+from tessera_build.ir.graph.builder import graph_nodes
+from tessera_build.ir.graph.nodes import Array, Module
+from tessera_build.ir.graph.ops.op import axis_of
+from tessera_build.ir.graph.reference import shape_at
+
+Sizes = Mapping[str, int]
+
+# Small ones first: verification should cost little. Odd ones meet ragged edges; the even ones later serve models that
+# halve their extents several times; 1 comes last, because it hides mistakes in strides.
+_CANDIDATES = (3, 5, 7, 2, 12, 17, 16, 33, 32, 48, 65, 64, 96, 100, 128, 224, 256, 320, 512, 1)
+_ATTEMPTS = 2000
+_SIZES = 2
+
+
+def choose_sizes(module: Module) -> tuple[Sizes, ...]:
+    """Up to two sets of sizes for the symbolic dims; one empty set for a model without any, none if none was found."""
+    names = sorted({s for f in module.entries.values() for a in f.args for e in f.types[a].shape for s in symbols_of(e)})
+    found: list[Sizes] = []
+    for sizes in _proposals(names, module):
+        if sizes not in found and _allowed(sizes, module):
+            found.append(sizes)
+        if len(found) == (_SIZES if names else 1):
+            break
+    return tuple(found)
+
+
+def _proposals(names: list[str], module: Module) -> Iterator[Sizes]:
+    """All dims alike, then every dim by itself."""
+    for size in _CANDIDATES:
+        yield {name: _clipped(size, module, name) for name in names}
+    generator = np.random.default_rng(0)
+    for _ in range(_ATTEMPTS):
+        picks = generator.choice(_CANDIDATES, len(names))
+        yield {name: _clipped(int(pick), module, name) for name, pick in zip(names, picks, strict=True)}
+
+
+def _clipped(size: int, module: Module, name: str) -> int:
+    low, high = module.dims.get(name, (1, None))
+    size = max(size, 0 if low is None else low)
+    return size if high is None else min(size, high)
+
+
+def _allowed(sizes: Sizes, module: Module) -> bool:
+    """Whether the guards hold and no value of the model has a negative extent."""
+    for left, relation, right, _ in module.guards:
+        sides = evaluate(left, sizes), evaluate(right, sizes)
+        if not (sides[0] == sides[1] if relation == "==" else sides[0] >= sides[1]):
+            return False
+    extents = {e for f in module.entries.values() for t in f.types.values() for e in t.shape if not isinstance(e, int)}
+    return all(evaluate(extent, sizes) > 0 for extent in extents)
+
+
+def make_inputs(module: Module, entry: str, sizes: Sizes, seed: int) -> dict[str, Array]:
+    """One array per input: standard normal floats, indices within the axis they select from, small other integers."""
+    function = module.entries[entry]
+    limits = index_limits(function)
+    generator = np.random.default_rng(seed)
+    made: dict[str, Array] = {}
+    for name, value in zip(module.input_names[entry], function.args, strict=True):
+        bounds = [evaluate(extent, sizes) for extent in limits.get(value, ())]
+        type_ = function.types[value]
+        made[name] = random_array(generator, type_, shape_at(type_, sizes), min(bounds, default=None))
+    return made
+
+
+def random_array(generator: np.random.Generator, type_: Type, shape: tuple[int, ...], limit: int | None) -> Array:
+    """Values of one type; `limit` is the end of the range of an index."""
+    dtype = type_.dtype
+    if dtype.is_float:
+        return np.asarray(generator.standard_normal(shape, dtype=np.float32)).astype(dtype.numpy)
+    if dtype.kind == "bool":
+        return np.asarray(generator.integers(0, 2, shape)).astype(np.bool_)
+    # Masks and flags are the usual integers that select nothing; 8-bit ones are pixels and quantised values.
+    low = -128 if dtype.name == "i8" and limit is None else 0
+    high = limit if limit is not None else {"u8": 256, "i8": 128}.get(dtype.name, 2)
+    return np.asarray(generator.integers(low, max(high, low + 1), shape)).astype(dtype.numpy)
+
+
+def index_limits(function: Function) -> dict[int, tuple[Extent, ...]]:
+    """For each argument that reaches the indices of a gather: the extents of the axes that it selects from."""
+    found: dict[int, tuple[Extent, ...]] = {}
+    nodes = list(graph_nodes(function))
+    producers = {output: node for node in nodes for output in node.outputs}
+    for node in nodes:
+        if node.op != "gather":
+            continue
+        data = function.types[node.inputs[0]]
+        extent = data.shape[axis_of(node.attributes, data.rank)]
+        waiting, seen = [node.inputs[1]], set[int]()
+        while waiting:
+            value = waiting.pop()
+            if value in seen or function.types[value].dtype.is_float:
+                continue
+            seen.add(value)
+            if value in producers:
+                waiting.extend(producers[value].inputs)
+            elif value in function.args:
+                found[value] = (*found.get(value, ()), extent)
+    return found

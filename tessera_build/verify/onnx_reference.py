@@ -1,0 +1,55 @@
+"""onnxruntime as the independent reference: it reads the model from its own file, not from our Graph IR.
+
+Takes: the model as the user gave it (a path, or the bytes of a protobuf).
+Gives: `OnnxReference`, which runs it on one thread.
+Invariant: nothing of Tessera stands between the file and the answer.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, final
+
+import numpy as np
+import onnxruntime
+
+from tessera_build.ir.graph.nodes import Array
+from tessera_build.verify.errors import VerificationError
+
+_ERRORS_ONLY = 3
+
+
+@final
+class OnnxReference:
+    """A session of onnxruntime; `version` goes into the proof."""
+
+    def __init__(self, model: Path | bytes, threads: int = 1) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ERRORS_ONLY
+        source = str(model) if isinstance(model, Path) else model
+        try:
+            self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors are of many types, with the C++ exception's text
+            raise _refused("onnxruntime does not load the model", error) from error
+        self._inputs = {value.name for value in self._session.get_inputs()}
+        self._outputs = [value.name for value in self._session.get_outputs()]
+        self.version: Final = str(onnxruntime.__version__)
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs by name."""
+        feeds = {name: array for name, array in inputs.items() if name in self._inputs}
+        try:
+            results = self._session.run(self._outputs, feeds)
+        except Exception as error:
+            raise _refused("onnxruntime does not run the model on these inputs", error) from error
+        return {name: np.asarray(result) for name, result in zip(self._outputs, results, strict=True)}
+
+
+def _refused(message: str, error: Exception) -> VerificationError:
+    return VerificationError(
+        "REFERENCE_FAILED",
+        message,
+        found=" ".join(str(error).split())[:400],
+        hint="build with --no-verify to get a bundle without this proof",
+    )
