@@ -85,25 +85,23 @@ def _register_tile(rows: list[int], columns: int, depth: int, machine: CpuMachin
             count = math.prod(tiles)
             if count * vectors + vectors + 1 > machine.registers:
                 continue
-            cost = _tile_cost(rows, list(tiles), columns, vectors, depth, machine)
+            trips = math.prod(-(-extent // t) for extent, t in zip(rows, tiles, strict=True))
+            trips *= -(-columns // (vectors * machine.lanes))
+            cost = trips * _tile_cost(count, vectors, depth, machine)
             if cost < best[0]:
                 best = (cost, list(tiles), vectors)
     return best[1], best[2]
 
 
-def _tile_cost(
-    rows: list[int], tiles: list[int], columns: int, vectors: int, depth: int, machine: CpuMachine
-) -> float:
-    """Estimated cycles of the whole product with one register tile."""
-    count = math.prod(tiles)
-    trips = math.prod(-(-extent // t) for extent, t in zip(rows, tiles, strict=True))
-    trips *= -(-columns // (vectors * machine.lanes))
-    latency = machine.multiply_add_latency
+def _tile_cost(rows: int, vectors: int, depth: int, machine: CpuMachine) -> float:
+    """Estimated cycles of one register tile of rows x vectors over the whole reduction."""
     step = max(
-        count * vectors / machine.multiply_adds_per_cycle, (count + vectors) / machine.loads_per_cycle, latency
+        rows * vectors / machine.multiply_adds_per_cycle,
+        (rows + vectors) / machine.loads_per_cycle,
+        machine.multiply_add_latency,
     )
     # Streaming the vectors' panel from L2 costs about half a cycle a register and step (measured at 64 bytes a cycle).
-    return trips * (depth * (step + 0.5 * vectors) + 3 * count * vectors + 30)
+    return depth * (step + 0.5 * vectors) + 3 * rows * vectors + 30
 
 
 def _chunk(extent: int, registers: int) -> int:

@@ -7,6 +7,7 @@ operator is called.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from dataclasses import dataclass
 
 from tessera_build.ir.core.dims import Dim, Extent, substitute, symbol, symbols_of, terms_of
 from tessera_build.ir.core.node import Node
@@ -17,18 +18,27 @@ from tessera_build.space.contraction import Domain, schedule_contraction
 from tessera_build.space.pointwise import schedule_pointwise, schedule_row
 
 
-def derive_schedule(
-    kind: str, nodes: Sequence[Node], domain: Sequence[Axis], reduced: frozenset[int], constants: Container[int],
-    machine: CpuMachine,
-) -> Schedule:  # fmt: skip
-    """The schedule that the rules give a task whose loops run over `domain`."""
-    definitions = [n for n in nodes if isinstance(n, Compute)]
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What rules look at: definitions, loop axes, the axes a row task reduces, which values are weights."""
+
+    kind: str
+    nodes: Sequence[Node]
+    domain: Sequence[Axis]
+    reduced: frozenset[int]
+    constants: Container[int]
+
+
+def derive_schedule(subject: Subject, machine: CpuMachine) -> Schedule:
+    """The schedule that the rules give a task."""
+    kind, domain = subject.kind, subject.domain
+    definitions = [n for n in subject.nodes if isinstance(n, Compute)]
     if kind == "contraction":
         (node,) = [n for n in definitions if n.combine != "none"]
-        return _contraction(node, domain, constants, machine)
+        return _contraction(node, domain, subject.constants, machine)
     stuck = any(_stuck(i, domain[-1].name) for n in definitions for a in n.accesses for i in a.indices)
     if kind == "row":
-        return schedule_row(domain, reduced, machine, stuck)
+        return schedule_row(domain, subject.reduced, machine, stuck)
     return schedule_pointwise(domain, machine, stuck)
 
 

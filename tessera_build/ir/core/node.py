@@ -60,6 +60,11 @@ class Function:
     attributes: Mapping[str, object] = field(default_factory=dict[str, object])
     locations: Mapping[Node, Span] = field(default_factory=dict[Node, Span])
 
+    def names(self, attribute: str) -> tuple[str, ...]:
+        """An attribute that holds a tuple of names, such as `dims`; empty where it is not there."""
+        value = self.attributes.get(attribute, ())
+        return tuple(str(name) for name in cast(tuple[object, ...], value)) if isinstance(value, tuple) else ()
+
     def walk(self) -> Iterator[Node]:
         """Every node, nested ones included, in text order."""
         yield from walk(self.nodes)

@@ -2,7 +2,7 @@
 
 Takes axes by name; gives the decisions that `schedule_to_tile` replays. The structure (which steps, in which order) is
 the sketch; the numbers in it are the decision vector. Invariant: replaying a trace over a task is total — a tile
-program, or a `ScheduleRejected` that says why.
+program, or a `ScheduleRejectedError` that says why.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bundle_format.errors import TesseraError
 Effect = Literal["bit-preserving", "order-changing", "algorithm-changing"]
 
 
-class ScheduleRejected(TesseraError):
+class ScheduleRejectedError(TesseraError):
     """A trace does not fit the task it is replayed over."""
 
 

@@ -264,8 +264,9 @@ def _combine(node: GraphNode) -> Combine:
 
 
 def _reduction_over(
-    source: int, result: int, axes: Sequence[int], keep: bool, combine: Combine, context: Context
+    ends: tuple[int, int], axes: Sequence[int], keep: bool, combine: Combine, context: Context
 ) -> Compute:
+    source, result = ends
     shape, kind = context.types[source].shape, context.types[result]
     # Axes are named after the source's, so that a row task can tell which of its axes a dropped one left behind.
     own = axes_of(shape if not keep else kind.shape)
@@ -288,9 +289,7 @@ def _reduction_over(
 
 def _reduce(node: GraphNode, context: Context) -> tuple[Compute, ...]:
     keep = bool(node.attributes["keepdims"])
-    return (
-        _reduction_over(node.inputs[0], node.output, _integers(node, "axes"), keep, _combine(node), context),
-    )
+    return (_reduction_over((node.inputs[0], node.output), _integers(node, "axes"), keep, _combine(node), context),)
 
 
 def _softmax(node: GraphNode, context: Context) -> tuple[Compute, ...]:
@@ -307,13 +306,14 @@ def _softmax(node: GraphNode, context: Context) -> tuple[Compute, ...]:
     product = ScalarBuilder((kind.dtype, kind.dtype))
     exponential = shifted.finish(shifted.op("exp", shifted.op("sub", 0, 1)))
     reciprocal = scale.finish(scale.op("div", scale.const(1.0, kind.dtype), 0))
+    scaled = product.finish(product.op("mul", 0, 1))
     identity = Access(tuple(own))
     return (
-        _reduction_over(x, top, (axis,), True, "max", context),
+        _reduction_over((x, top), (axis,), True, "max", context),
         Compute(powers, (x, top), (identity, row), axes, (), "none", exponential),
-        _reduction_over(powers, total, (axis,), True, "sum", context),
+        _reduction_over((powers, total), (axis,), True, "sum", context),
         Compute(inverse, (total,), (row,), axes_of(small.shape), (), "none", reciprocal),
-        Compute(node.output, (powers, inverse), (identity, row), axes, (), "none", product.finish(product.op("mul", 0, 1))),
+        Compute(node.output, (powers, inverse), (identity, row), axes, (), "none", scaled),
     )
 
 

@@ -82,7 +82,8 @@ class _Fuser:
                 return FusionGroup("contraction", shape)
             case "reduce":
                 axes = node.attributes["axes"]
-                reduced = frozenset(a for a in axes if isinstance(a, int)) if isinstance(axes, tuple) else frozenset[int]()
+                given = axes if isinstance(axes, tuple) else ()
+                reduced = frozenset(a for a in given if isinstance(a, int))
                 return FusionGroup("row", self._shape(node.inputs[0]), reduced=reduced)
             case "softmax":
                 axis = node.attributes["axis"]

@@ -70,9 +70,8 @@ def _task(
     args = tuple(dict.fromkeys(v for n in nodes for v in _reads(n) if v not in set(_made(nodes))))
     types = {v: context.types[v] for v in (*args, *_made(nodes))}
     name = _name(function, group)
-    return Task(
-        group.kind, name, Function(name, args, tuple(nodes), results, types), group.domain or (1,), group.reduced, tuple(group.nodes)
-    )
+    lowered = Function(name, args, tuple(nodes), results, types)
+    return Task(group.kind, name, lowered, group.domain or (1,), group.reduced, tuple(group.nodes))
 
 
 def _lower(node: GraphNode, group: FusionGroup, context: Context) -> Sequence[Node]:
@@ -103,5 +102,3 @@ def _name(function: Function, group: FusionGroup) -> str:
     """The name of the task's first node in the source model: what a person would look for."""
     span = function.locations.get(group.nodes[0])
     return str(span) if span is not None else group.nodes[0].op
-
-

@@ -46,34 +46,42 @@ class _Weights:
         return self.rows[key]
 
 
+@dataclass(slots=True)
+class _Shared:
+    """What all entries of a module add to: weights, node names, kernels."""
+
+    module: Module
+    machine: CpuMachine
+    weights: _Weights
+    names: list[str] = field(default_factory=list[str])
+    kernels: list[Function] = field(default_factory=list[Function])
+
+
 def lower_module(module: Module, machine: CpuMachine) -> LoweredVariant:
     """Lower every entry of a module for one machine."""
-    weights = _Weights(module)
-    names: list[str] = []
+    shared = _Shared(module, machine, _Weights(module))
     entries: list[Entry] = []
-    kernels: list[Function] = []
     launches: list[tuple[LaunchRecord, ...]] = []
     bound = 0
     for name, function in module.entries.items():
-        part = _EntryAssembly(module, function, machine, weights, names, len(kernels))
+        part = _EntryAssembly(shared, function)
         entries.append(part.run(name))
-        kernels += part.kernels
         launches.append(tuple(part.records))
         bound = max(bound, part.lower_bound)
-    variant = Variant(tuple(entries), tuple(kernels), len(weights.packed))
+    packed = tuple(shared.weights.packed)
+    variant = Variant(tuple(entries), tuple(shared.kernels), len(packed))
     guards = tuple(message for *_, message in module.guards)
-    return LoweredVariant(variant, tuple(weights.packed), tuple(launches), tuple(names), guards, bound)
+    return LoweredVariant(variant, packed, tuple(launches), tuple(shared.names), guards, bound)
 
 
 class _EntryAssembly:
-    def __init__(
-        self, module: Module, function: Function, machine: CpuMachine, weights: _Weights, names: list[str], first: int
-    ) -> None:
+    def __init__(self, shared: _Shared, function: Function) -> None:
+        module = shared.module
         self._module = module
-        self._machine = machine
-        self._weights = weights
-        self._names = names
-        self._first = first
+        self._machine = shared.machine
+        self._weights = shared.weights
+        self._names = shared.names
+        self._kernels = shared.kernels
         self._digests = {
             n.output: str(n.attributes["digest"])
             for n in function.nodes
@@ -86,7 +94,6 @@ class _EntryAssembly:
         placer = Placer(prepared.function, prepared.tasks, external)
         self._places: Places = placer.run()
         self._tasks = self._ordered(prepared.tasks, placer.copies)
-        self.kernels: list[Function] = []
         self.records: list[LaunchRecord] = []
         self.lower_bound = 0
         self._arena: dict[int, Extent] = {}
@@ -157,27 +164,27 @@ class _EntryAssembly:
         place = self._places.of[root]
         lowered = lower_border(kind, border, place.strides, self._machine, self._module.dims)
         corner = Buffer("arena", 0, self._arena[root])
-        return self._emit(task, f"{task.name} (border of {root})", lowered, (corner,), (), ())
+        return self._emit(task, lowered, (corner,), (), ())
 
     def _launch(self, task: Task, lowered: LoweredTask) -> Launch:
         buffers = tuple(self._buffer(task, operand) for operand in lowered.program.operands)
         reads = tuple(self._value(task, v) for v in task.inputs if v in self._places.of)
         writes = tuple(self._value(task, v) for v in task.outputs)
-        return self._emit(task, task.name, lowered, buffers, reads, writes)
+        return self._emit(task, lowered, buffers, reads, writes)
 
     def _emit(
         self,
         task: Task,
-        name: str,
         lowered: LoweredTask,
         buffers: tuple[Buffer, ...],
         reads: tuple[ValuePlace, ...],
         writes: tuple[ValuePlace, ...],
     ) -> Launch:
+        name = task.name
         if name not in self._names:
             self._names.append(name)
-        kernel = replace(lowered.kernel, name=f"kernel_{self._first + len(self.kernels)}")
-        self.kernels.append(kernel)
+        kernel = replace(lowered.kernel, name=f"kernel_{len(self._kernels)}")
+        self._kernels.append(kernel)
         function, schedule, program = task.function, lowered.schedule, lowered.program.function
         self.records.append(LaunchRecord(name, task.kind, function, schedule, program, kernel, reads, writes))
         dims = tuple(symbol(d) for d in lowered.program.dims)

@@ -27,7 +27,7 @@ def border_kernel(
     stored = [e + sum(border.widths[i]) for i, e in enumerate(shape)]
     buffer = builder.arg(memref(dtype, *stored))
     for number, box in enumerate(_boxes(shape, border)):
-        _fill(builder, buffer, box, border.fill, f"_b{number}", lanes)
+        _fill(builder, buffer, box, border.fill, (f"_b{number}", lanes))
     dims = sorted(s for e in stored for s in symbols_of(e))
     return builder.finish((), {"dims": tuple(dict.fromkeys(dims)), "strides": (strides,)})
 
@@ -52,7 +52,8 @@ def _boxes(shape: Sequence[Extent], border: Border) -> list[Box]:
     return boxes
 
 
-def _fill(builder: FunctionBuilder, buffer: int, box: Box, fill: float, prefix: str, lanes: int) -> None:
+def _fill(builder: FunctionBuilder, buffer: int, box: Box, fill: float, naming: tuple[str, int]) -> None:
+    prefix, lanes = naming
     offsets: list[Extent] = []
 
     def nest(axis: int) -> None:

@@ -32,7 +32,7 @@ from tessera_build.lower.schedule_to_tile.replay import (
     schedule_to_tile,
 )
 from tessera_build.lower.tile_to_target.cpu import lower_cpu
-from tessera_build.space.derive import derive_schedule
+from tessera_build.space.derive import Subject, derive_schedule
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,26 +58,18 @@ def lower_task(
     if task.kind == "pointwise":
         task = flattened(task, layouts)
     axes = axes_of_domain(grouped_domain(task, Schedule())[0])
-    schedule = derive_schedule(task.kind, task.function.nodes, axes, task.reduced, constants, machine)
+    schedule = derive_schedule(Subject(task.kind, task.function.nodes, axes, task.reduced, constants), machine)
     bindings = Bindings(layouts, {v: a.shape for v, a in constants.items()}, machine.lanes)
     fits, small = _versions(task, schedule, ranges)
-    main = _lower(task, schedule, bindings, machine, ranges, fits)
+
+    def version(chosen: Schedule, enabled: Extent) -> LoweredTask:
+        program = schedule_to_tile(task, chosen, bindings)
+        lowered = lower_cpu(program.function, machine, ranges)
+        return LoweredTask(chosen, program, lowered.kernel, lowered.parallel_count * enabled)
+
     if isinstance(fits, int):
-        return (main,)
-    return main, _lower(task, small, bindings, machine, ranges, 1 - fits)
-
-
-def _lower(
-    task: Task,
-    schedule: Schedule,
-    bindings: Bindings,
-    machine: CpuMachine,
-    ranges: Mapping[str, Range],
-    enabled: Extent,
-) -> LoweredTask:
-    program = schedule_to_tile(task, schedule, bindings)
-    lowered = lower_cpu(program.function, machine, ranges)
-    return LoweredTask(schedule, program, lowered.kernel, lowered.parallel_count * enabled)
+        return (version(schedule, fits),)
+    return version(schedule, fits), version(small, 1 - fits)
 
 
 def _versions(task: Task, schedule: Schedule, ranges: Mapping[str, Range]) -> tuple[Extent, Schedule]:
@@ -102,9 +94,9 @@ def lower_border(
     """The kernel that fills a stored border."""
     function = border_kernel(kind.shape, border, kind.dtype, machine.lanes, strides)
     lowered = lower_cpu(function, machine, ranges)
-    dims = function.attributes["dims"]
-    names = tuple(str(d) for d in dims) if isinstance(dims, tuple) else ()
-    return LoweredTask(Schedule(), TileProgram(function, (), names), lowered.kernel, lowered.parallel_count)
+    return LoweredTask(
+        Schedule(), TileProgram(function, (), function.names("dims")), lowered.kernel, lowered.parallel_count
+    )
 
 
 def _lower_kernel_call(task: Task, machine: CpuMachine, ranges: Mapping[str, Range]) -> LoweredTask:
@@ -126,10 +118,8 @@ def _lower_kernel_call(task: Task, machine: CpuMachine, ranges: Mapping[str, Ran
     scale = dict(call.parameters).get("scale", 1.0)
     function = bind_outer_loops(attention(q.dtype, shape, _attention_schedule(shape, machine), scale))
     lowered = lower_cpu(function, machine, ranges)
-    dims = function.attributes["dims"]
-    names = tuple(str(d) for d in dims) if isinstance(dims, tuple) else ()
     operands = tuple(Operand(v) for v in (*call.operands, *call.results))
-    program = TileProgram(function, operands, names)
+    program = TileProgram(function, operands, function.names("dims"))
     return LoweredTask(Schedule(), program, lowered.kernel, lowered.parallel_count)
 
 
@@ -139,6 +129,4 @@ def _attention_schedule(shape: AttentionShape, machine: CpuMachine) -> Attention
     rows = 12 if machine.registers >= 32 else 4
     if isinstance(shape.queries, int):
         rows = max(d for d in range(1, rows + 1) if shape.queries % d == 0 or d == 1)
-    return AttentionSchedule(
-        tile_m=rows, tile_n=width, tile_e=width, block=128, rows=1, order=f"tree({machine.lanes})"
-    )
+    return AttentionSchedule(tile_m=rows, tile_n=width, tile_e=width, block=128, rows=1, order=f"tree({machine.lanes})")

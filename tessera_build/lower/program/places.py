@@ -115,9 +115,7 @@ class Placer:
         for task in self._tasks:
             if task.kind == "view":
                 source, result = task.nodes[0].inputs[0], task.nodes[0].output
-                self.places.of[result] = replace(
-                    self.places.of[source], strides=row_major(self._types[result].shape)
-                )
+                self.places.of[result] = replace(self.places.of[source], strides=row_major(self._types[result].shape))
         return self.places
 
     def _must_be_dense(self) -> set[int]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.types import Type
 from tessera_build.lower.graph_to_schedule.tasks import Task
-from tessera_build.lower.program.places import window_border, wanted_border
+from tessera_build.lower.program.places import wanted_border, window_border
 from tessera_build.lower.program.rewrite_tasks import copy_task, with_reads
 
 

@@ -51,7 +51,7 @@ class LaunchRecord:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoweredVariant:
-    """A module lowered for one CPU. `launches` are per entry, in launch order; `nodes` names the rows of `Launch.node`."""
+    """A module lowered for one CPU. `launches`: per entry, in launch order; `nodes`: names by row of `Launch.node`."""
 
     variant: Variant
     weights: tuple[PackedWeight, ...]

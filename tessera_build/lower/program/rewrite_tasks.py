@@ -64,9 +64,7 @@ def flattened(task: Task, layouts: Mapping[int, BufferLayout]) -> Task:
         total = total * extent
     axes = axes_of((total,))
     access = Access((symbol("_d0") if total != 1 else 0,))
-    new = tuple(
-        Compute(n.result, n.reads, (access,) * len(n.reads), axes, (), "none", n.program, ()) for n in nodes
-    )
+    new = tuple(Compute(n.result, n.reads, (access,) * len(n.reads), axes, (), "none", n.program, ()) for n in nodes)
     types = {v: Type("tensor", kind.dtype, (total,)) for v, kind in task.function.types.items()}
     return replace(task, function=replace(task.function, nodes=new, types=types), domain=(total,))
 
@@ -77,5 +75,3 @@ def _in_place(node: Compute, task: Task) -> bool:
     own = tuple(0 if a.extent == 1 else symbol(a.name) for a in node.axes)
     same = all(task.function.types[v].shape == task.domain for v in node.reads)
     return same and all(a.indices == own and a.pad is None for a in node.accesses)
-
-

@@ -16,7 +16,7 @@ from tessera_build.ir.schedule.nodes import Access, Axis, Compute
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.graph_to_schedule.definitions import IDENTITY
-from tessera_build.lower.schedule_to_tile.nest import Nest
+from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
 
 _COMBINE = {"sum": "add", "max": "max", "min": "min", "prod": "mul"}
 _LETTERS = "abcdefghijlmnopqrs"
@@ -44,7 +44,7 @@ def _domain_loops(nest: Nest, schedule: Schedule, axes: list[str]) -> None:
         _domain_loops(nest, schedule, rest)
         return ()
 
-    nest.loop(axis, extent, step, (), body, schedule.scope(axis))
+    nest.loop(LoopRange(axis, extent, step, schedule.scope(axis)), (), body)
 
 
 def _body(nest: Nest, schedule: Schedule) -> None:
@@ -78,7 +78,7 @@ def _reduce(nest: Nest, node: Compute, schedule: Schedule, axes: list[Axis], acc
         nest.memo.clear()
         return _reduce(nest, node, schedule, rest, carried[0])
 
-    return nest.loop(axis.name, axis.extent, 1, (acc,), body, schedule.scope(axis.name))
+    return nest.loop(LoopRange(axis.name, axis.extent, 1, schedule.scope(axis.name)), (acc,), body)
 
 
 def _chunks(nest: Nest, node: Compute, schedule: Schedule, axis: Axis, acc: int) -> tuple[int, ...]:
@@ -100,7 +100,7 @@ def _chunks(nest: Nest, node: Compute, schedule: Schedule, axis: Axis, acc: int)
             nest.offsets[axis.name] = symbol(index) + start
             return (_contract(nest, node, axis, step, carried[0]),)
 
-        (acc,) = nest.loop(index, extent, step, (acc,), body)
+        (acc,) = nest.loop(LoopRange(index, extent, step), (acc,), body)
     return (acc,)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tessera_build.ir.core.dims import Extent
-from tessera_build.ir.graph.nodes import Array
+from tessera_build.ir.core.scalar import Array
 
 
 @dataclass(frozen=True, slots=True)

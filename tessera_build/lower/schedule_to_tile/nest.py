@@ -10,12 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tessera_build.ir.core.dims import Atom, Dim, Extent, Range, bounds, minimum, substitute, symbol, symbols_of, terms_of
+from tessera_build.ir.core.dims import (
+    Atom,
+    Dim,
+    Extent,
+    Range,
+    bounds,
+    minimum,
+    substitute,
+    symbol,
+    symbols_of,
+    terms_of,
+)
 from tessera_build.ir.core.rewrite import FunctionBuilder
 from tessera_build.ir.core.scalar import ScalarBuilder
 from tessera_build.ir.core.types import I32, I64, DType, memref, tile
 from tessera_build.ir.schedule.nodes import Access, Compute
-from tessera_build.ir.schedule.trace import ScheduleRejected
+from tessera_build.ir.schedule.trace import ScheduleRejectedError
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.schedule_to_tile.layouts import DENSE, BufferLayout, Packing
@@ -27,12 +38,22 @@ Body = Callable[[tuple[int, ...]], tuple[int, ...]]
 class Operand:
     """One buffer argument of a tile program: a graph value, in some packing if it is a constant.
 
-    `split` (axis, size): the buffer is seen with that axis cut into groups, so that a tile's domain ends with its group.
+    `split` (axis, size): the buffer is seen with that axis cut into groups, so that tiles end with their group.
     """
 
     value: int
     packing: Packing | None = None
     split: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoopRange:
+    """The range of one loop: its index runs over 0, step, 2*step, ... below `extent`, in `scope` if bound."""
+
+    index: str
+    extent: Extent
+    step: int = 1
+    scope: str | None = None
 
 
 @dataclass(slots=True)
@@ -88,17 +109,15 @@ class Nest:
 
     # -- loops ------------------------------------------------------------------------------------------------------
 
-    def loop(
-        self, index: str, extent: Extent, step: int, carried: tuple[int, ...], body: Body, scope: str | None = None
-    ) -> tuple[int, ...]:
+    def loop(self, span: LoopRange, carried: tuple[int, ...], body: Body) -> tuple[int, ...]:
         """A For node around `body`, which maps carried tiles to their next values."""
         b = self.builder
         types = [b.types[c] for c in carried]
         with b.region(types) as region:
             region.yields(*body(region.args))
         results = b.values(types)
-        binding = t.Binding(scope=scope) if scope else None
-        b.add(t.For(results, index, extent, step, carried, region.region, binding))
+        binding = t.Binding(scope=span.scope) if span.scope else None
+        b.add(t.For(results, span.index, span.extent, span.step, carried, region.region, binding))
         return results
 
     def place(self, axis: str, index: Extent) -> None:
@@ -185,7 +204,7 @@ class Nest:
         position, index = moved[0]
         step = coefficient(index, axis)
         if len(moved) > 1 or (step is None and (self.tiles.get(axis, 1) > 1 or access.pad is not None)):
-            raise ScheduleRejected("NOT_AFFINE", f"axis {axis} of {self.task.name} moves {indices} not affinely")
+            raise ScheduleRejectedError("NOT_AFFINE", f"axis {axis} of {self.task.name} moves {indices} not affinely")
         return t.ViewAxis(position, step or 1, access.pad is not None or axis in self.ragged)
 
     def _stored(self, value: int, access: Access, walks: Sequence[t.ViewAxis]) -> bool:
@@ -266,7 +285,7 @@ class Nest:
         moving = [a for a in symbols_of(expression) if self.tiles.get(a, 1) > 1]
         offset = substitute(expression, self.offsets)
         if len(moving) > 1 or (moving and coefficient(expression, moving[0]) != 1):
-            raise ScheduleRejected("NOT_AFFINE", f"{expression} is not an index of one tiled axis")
+            raise ScheduleRejectedError("NOT_AFFINE", f"{expression} is not an index of one tiled axis")
         position = self.axes.index(moving[0]) if moving else 0
         shape = [self.tiles[a] if a in moving else 1 for a in self.axes]
         return self.builder.emit(lambda r: t.Iota(r, position, offset), tile(I64, *shape))

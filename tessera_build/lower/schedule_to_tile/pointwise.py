@@ -7,10 +7,21 @@ over the last one (whole tiles, then one masked tile), stores of every output.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from tessera_build.ir.core.dims import Extent, minimum, symbol
 from tessera_build.ir.schedule.trace import Schedule
-from tessera_build.lower.schedule_to_tile.nest import Nest
+from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of an axis."""
+
+    axis: str
+    start: Extent
+    extent: Extent
+
 
 Step = Callable[[tuple[int, ...]], tuple[int, ...]]
 
@@ -36,7 +47,7 @@ def _loops(nest: Nest, schedule: Schedule, axes: list[str]) -> None:
         _loops(nest, schedule, rest)
         return ()
 
-    nest.loop(axis, extent, 1, (), body, schedule.scope(axis))
+    nest.loop(LoopRange(axis, extent, 1, schedule.scope(axis)), (), body)
 
 
 def _store_all(nest: Nest) -> tuple[int, ...]:
@@ -50,41 +61,38 @@ def vector_axis(nest: Nest, schedule: Schedule, axis: str, carried: tuple[int, .
     """Run `step` for every tile of an axis; a parallel vector axis runs in chunks of many tiles."""
     chunk = schedule.factors().get(f"{axis}_chunk")
     if chunk is None:
-        return _tiles(nest, axis, 0, nest.domain[axis], carried, step)
+        return _tiles(nest, Part(axis, 0, nest.domain[axis]), carried, step)
 
     def body(_: tuple[int, ...]) -> tuple[int, ...]:
         start = symbol(f"{axis}_chunk")
         exact = nest.domain[axis] // chunk * chunk == nest.domain[axis]
-        return _tiles(nest, axis, start, chunk if exact else minimum(chunk, nest.domain[axis] - start), (), step)
+        room = chunk if exact else minimum(chunk, nest.domain[axis] - start)
+        return _tiles(nest, Part(axis, start, room), (), step)
 
-    return nest.loop(f"{axis}_chunk", nest.domain[axis], chunk, (), body, "parallel")
+    return nest.loop(LoopRange(f"{axis}_chunk", nest.domain[axis], chunk, "parallel"), (), body)
 
 
-def _tiles(
-    nest: Nest, axis: str, start: Extent, extent: Extent, carried: tuple[int, ...], step: Step
-) -> tuple[int, ...]:
-    """Whole tiles from `start`, then the rest as one tile whose views check the axis."""
-    size = nest.tiles.get(axis, 1)
-    whole = extent // size * size
+def _tiles(nest: Nest, part: Part, carried: tuple[int, ...], step: Step) -> tuple[int, ...]:
+    """Whole tiles first, then the rest as one tile whose views check the axis."""
+    whole = part.extent // nest.tiles.get(part.axis, 1) * nest.tiles.get(part.axis, 1)
     if whole != 0:
-        carried = _tile_loop(nest, axis, axis, start, whole, carried, step)
-    if extent != whole:
-        nest.ragged.add(axis)
-        carried = _tile_loop(nest, axis, f"{axis}_rest", start + whole, extent - whole, carried, step)
-        nest.ragged.discard(axis)
+        carried = _tile_loop(nest, Part(part.axis, part.start, whole), part.axis, carried, step)
+    if part.extent != whole:
+        nest.ragged.add(part.axis)
+        rest = Part(part.axis, part.start + whole, part.extent - whole)
+        carried = _tile_loop(nest, rest, f"{part.axis}_rest", carried, step)
+        nest.ragged.discard(part.axis)
     return carried
 
 
-def _tile_loop(
-    nest: Nest, axis: str, index: str, start: Extent, extent: Extent, carried: tuple[int, ...], step: Step
-) -> tuple[int, ...]:
-    size = nest.tiles.get(axis, 1)
-    if isinstance(extent, int) and extent <= size:
-        nest.offsets[axis] = start
+def _tile_loop(nest: Nest, part: Part, index: str, carried: tuple[int, ...], step: Step) -> tuple[int, ...]:
+    size = nest.tiles.get(part.axis, 1)
+    if isinstance(part.extent, int) and part.extent <= size:
+        nest.offsets[part.axis] = part.start
         return step(carried)
 
     def body(inner: tuple[int, ...]) -> tuple[int, ...]:
-        nest.offsets[axis] = start + symbol(index)
+        nest.offsets[part.axis] = part.start + symbol(index)
         return step(inner)
 
-    return nest.loop(index, extent, size, carried, body)
+    return nest.loop(LoopRange(index, part.extent, size), carried, body)

@@ -14,7 +14,7 @@ from tessera_build.ir.schedule.nodes import Access, Compute
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.graph_to_schedule.definitions import IDENTITY
-from tessera_build.lower.schedule_to_tile.nest import Nest
+from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
 from tessera_build.lower.schedule_to_tile.pointwise import Step, vector_axis
 
 _COMBINE = {"sum": "add", "max": "max", "min": "min", "prod": "mul"}
@@ -52,16 +52,16 @@ def _outer(nest: Nest, schedule: Schedule, kept: list[str], reduced: list[str]) 
         _outer(nest, schedule, rest, reduced)
         return ()
 
-    nest.loop(axis, extent, 1, (), body, schedule.scope(axis))
+    nest.loop(LoopRange(axis, extent, 1, schedule.scope(axis)), (), body)
 
 
 def _passes(nest: Nest, schedule: Schedule, reduced: list[str]) -> None:
     nest.spilled.clear()
     done: dict[int, int] = {}
-    full = [v for v in nest.task.outputs if _is_full(nest, v)]
+    full = _full_outputs(nest)
     reductions = [n for n in nest.task.function.nodes if isinstance(n, Compute) and n.combine != "none"]
     for node in reductions:
-        done[node.result] = _reduction_pass(nest, schedule, node, reduced, done, full)
+        done[node.result] = _reduction_pass(nest, schedule, node, reduced, done)
     for value in nest.task.outputs:
         if not _is_full(nest, value):
             for axis in reduced:
@@ -77,6 +77,11 @@ def _passes(nest: Nest, schedule: Schedule, reduced: list[str]) -> None:
 
     if full:
         _inner(nest, schedule, reduced, (), last)
+
+
+def _full_outputs(nest: Nest) -> list[int]:
+    """Outputs over the whole domain, as opposed to one element a row."""
+    return [v for v in nest.task.outputs if _is_full(nest, v)]
 
 
 def _is_full(nest: Nest, value: int) -> bool:
@@ -97,15 +102,13 @@ def _inner(nest: Nest, schedule: Schedule, axes: list[str], carried: tuple[int, 
         nest.offsets[axis] = symbol(axis)
         return _inner(nest, schedule, rest, inner, step) if rest else step(inner)
 
-    return nest.loop(axis, nest.domain[axis], 1, carried, body)
+    return nest.loop(LoopRange(axis, nest.domain[axis]), carried, body)
 
 
-def _reduction_pass(
-    nest: Nest, schedule: Schedule, node: Compute, reduced: list[str], done: dict[int, int], full: list[int]
-) -> int:
+def _reduction_pass(nest: Nest, schedule: Schedule, node: Compute, reduced: list[str], done: dict[int, int]) -> int:
     """One pass over the row; gives the reduced tile (extent 1 along the reduced axes)."""
     identity, dtype = IDENTITY[node.combine], nest.dtype(node.result)
-    spill = _spill_of(nest, node, full)
+    spill = _spill_of(nest, node)
 
     def step(carried: tuple[int, ...]) -> tuple[int, ...]:
         nest.memo = dict(done)
@@ -147,7 +150,7 @@ def _across(nest: Nest, node: Compute, reduced: list[str], total: int) -> int:
     return result
 
 
-def _spill_of(nest: Nest, node: Compute, full: list[int]) -> int | None:
+def _spill_of(nest: Nest, node: Compute) -> int | None:
     """Where to keep what this pass computes for later ones: an output of the same shape and type, if it pays."""
     source = nest.definition(node.reads[0])
     if source is None or source.combine != "none" or not _is_full(nest, source.result):
@@ -156,5 +159,5 @@ def _spill_of(nest: Nest, node: Compute, full: list[int]) -> int | None:
     costly = any(op.name in _COSTLY for op in source.program.ops)
     if len(readers) < 2 or not costly or source.result in nest.spilled:
         return None
-    same = [v for v in full if nest.dtype(v) == nest.dtype(source.result)]
+    same = [v for v in _full_outputs(nest) if nest.dtype(v) == nest.dtype(source.result)]
     return same[0] if same else None

@@ -6,7 +6,7 @@ one is always one that dominates the place of use, because each open region has 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -206,7 +206,7 @@ class TargetBuilder:
     # -- structure --------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def region(self) -> Iterator[list[Node]]:
+    def region(self) -> Generator[list[Node]]:
         """Open a nested region; gives the list its nodes are collected in."""
         self._scopes.append(_Scope())
         try:

@@ -133,9 +133,8 @@ class Arithmetic:
             target = tuple(0 if a in node.axes and (a < len(shape) - 1 or last) else i for a, i in enumerate(key))
             values = tuple(self._valid(o, key, node.identity[n], shape[-1]) for n, o in enumerate(operands))
             if target not in folded:
-                width = lanes if last else lanes
                 folded[target] = tuple(
-                    self._b.const(_typed(i, o.dtype), o.dtype, width)
+                    self._b.const(_typed(i, o.dtype), o.dtype, lanes)
                     for i, o in zip(node.identity, operands, strict=True)
                 )
             folded[target] = self._scalars.run(node.combine, (*folded[target], *values))
@@ -148,11 +147,16 @@ class Arithmetic:
         if lanes == 1 or room >= lanes:
             return register
         mask = self._b.op("lt", self._b.lane_index(I32, lanes), self._b.const(room, I32, lanes))
-        return self._b.op("select", mask, register, self._b.const(_typed(identity, operand.dtype), operand.dtype, lanes))
+        filler = self._b.const(_typed(identity, operand.dtype), operand.dtype, lanes)
+        return self._b.op("select", mask, register, filler)
 
     def _across_lanes(self, node: Reduce, values: tuple[int, ...], extent: int, lanes: int) -> tuple[int, ...]:
         if node.order == "seq":
-            return self._in_order(node, values, min(extent, lanes))
+            if extent > lanes:
+                raise ValueError(f"a sequential reduction of {extent} elements does not fit {lanes} lanes")
+            return self._in_order(node, values, extent)
+        if node.order != f"tree({lanes})" and extent > lanes:
+            raise ValueError(f"order {node.order} does not fit registers of {lanes} lanes")
         width = lanes
         while width > 1:
             half = width // 2
@@ -206,5 +210,3 @@ def _typed(value: float, dtype: DType) -> float | int:
     if dtype.is_float:
         return float(value)
     return int(value != 0) if dtype == BOOL else int(value)
-
-

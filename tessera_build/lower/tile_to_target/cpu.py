@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from tessera_build.ir.core.dims import Extent, Range, bounds, floordiv
 from tessera_build.ir.core.node import Function, Node, Region
@@ -54,20 +55,18 @@ class _CpuLowering:
         self._count: Extent = 1
 
     def run(self) -> LoweredKernel:
-        strides = self._function.attributes.get("strides", ())
-        given: tuple[tuple[Extent, ...] | None, ...] = strides if isinstance(strides, tuple) else ()
+        given = cast(tuple[tuple[Extent, ...] | None, ...], self._function.attributes.get("strides", ()))
         for position, arg in enumerate(self._function.args):
             kind = self._type(arg)
             pointer = self._b.arg(memref(kind.dtype, *kind.shape))
             layout = given[position] if position < len(given) else None
             self._values[arg] = BufferValue(pointer, kind.dtype, kind.shape, layout or row_major(kind.shape))
-        names = self._function.attributes.get("dims", ())
-        for name in names if isinstance(names, tuple) else ():
-            self._b.symbols[str(name)] = self._b.arg(scalar(I64))
+        names = self._function.names("dims")
+        for name in names:
+            self._b.symbols[name] = self._b.arg(scalar(I64))
         index = self._b.arg(scalar(I64))
         self._parallel(self._function.nodes, index)
-        attributes = {"dims": names}
-        return LoweredKernel(self._b.finish(attributes), self._count)
+        return LoweredKernel(self._b.finish({"dims": names}), self._count)
 
     def _type(self, value: int) -> Type:
         return self._function.types[value]
@@ -250,5 +249,3 @@ def _is_parallel(loop: t.For) -> bool:
 
 def _trips(loop: t.For) -> Extent:
     return floordiv(loop.extent + (loop.step - 1), loop.step)
-
-
