@@ -168,7 +168,8 @@ class _EntryAssembly:
 
     def _launch(self, task: Task, lowered: LoweredTask) -> Launch:
         buffers = tuple(self._buffer(task, operand) for operand in lowered.program.operands)
-        reads = tuple(self._value(task, v) for v in task.inputs if v in self._places.of)
+        # Constants are read through buffers alone: a place for one would keep its unpacked form in the bundle.
+        reads = tuple(self._value(task, v) for v in task.inputs if self._places.of[v].root not in self._digests)
         writes = tuple(self._value(task, v) for v in task.outputs)
         return self._emit(task, lowered, buffers, reads, writes)
 
