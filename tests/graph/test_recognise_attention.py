@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tessera_build.ir.core.dims import symbol
@@ -9,7 +10,17 @@ from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.graph.passes.pipeline import run_passes
-from tests.graph.graphs import assert_same_results, attention_module, nodes_of, op_counts, ops_of
+from tessera_build.ir.graph.reference import run
+from tests.graph.graphs import (
+    assert_close,
+    assert_same_results,
+    attention_module,
+    inputs_of,
+    nodes_of,
+    op_counts,
+    ops_of,
+    type_of,
+)
 
 pytestmark = pytest.mark.unit
 N, W = symbol("N"), symbol("W")
@@ -45,6 +56,46 @@ def test_attention_when_operands_have_rank_three_then_is_one_head() -> None:
     after = run_passes(module)
     assert op_counts(after)["attention"] == 1
     assert_same_results(module, after)
+
+
+@pytest.mark.parametrize("shape", [(), (W,), (W, W), (2, 1, W), (N, 2, W, W), (N, 1, W, 1)], ids=str)
+def test_attention_when_mask_is_small_then_has_rank_four_and_every_key(shape: tuple[int, ...]) -> None:
+    b = GraphBuilder()
+    scores, v = scores_of(b)
+    module = with_softmax(b, b.op("add", b.input("mask", tensor(F32, *shape)), scores), v)
+    after = run_passes(module)
+    (attention,) = nodes_of(after, "attention")
+    mask = type_of(after, attention.inputs[3])
+    assert (mask.rank, mask.shape[-1]) == (4, W)
+    assert_same_results(module, after)
+
+
+def zeroed(b: GraphBuilder, weights: int) -> int:
+    return b.op("select", b.op("isnan", weights), b.scalar(0, weights), weights)
+
+
+def test_attention_when_rows_without_keys_are_zeroed_then_result_is_zeroed() -> None:
+    b = GraphBuilder()
+    scores, v = scores_of(b)
+    scores = b.op("add", scores, b.input("mask", tensor(F32, N, 1, W, W)))
+    b.output("y", b.op("matmul", zeroed(b, b.op("softmax", scores, axis=3)), v))
+    module = b.finish()
+    after = run_passes(module)
+    assert ops_of(after) == ["attention", "isnan", "select"]
+    inputs = inputs_of(module)
+    inputs["mask"][0, 0, 1] = -np.inf
+    found = run(after, "main", inputs)["y"]
+    assert_close(found, run(module, "main", inputs)["y"], atol=2e-5)
+    assert not found[0, :, 1].any()
+
+
+def test_attention_when_zeroed_weights_are_an_output_too_then_is_not_recognised() -> None:
+    b = GraphBuilder()
+    scores, v = scores_of(b)
+    weights = b.op("softmax", scores, axis=3)
+    b.output("weights", weights)
+    b.output("y", b.op("matmul", zeroed(b, weights), v))
+    assert "attention" not in ops_of(run_passes(b.finish()))
 
 
 def test_attention_when_value_is_transposed_then_flag_becomes_a_transpose() -> None:

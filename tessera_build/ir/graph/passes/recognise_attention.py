@@ -16,7 +16,7 @@ nothing is recognised whose scores or weights are read elsewhere, because they w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ import numpy as np
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import GraphNode, Module
 from tessera_build.ir.graph.ops.op import flag_of, ints_of
-from tessera_build.ir.graph.ops.shapes import broadcast_shapes
+from tessera_build.ir.graph.ops.shapes import Shape, broadcast_shapes
 from tessera_build.ir.graph.sweep import Rule, Site, rewrite
 
 RANKS = (3, 4)
@@ -48,25 +48,52 @@ class _Scores:
     mask: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """The first operand of the second matmul: softmax, perhaps with the rows that are NaN set to zero."""
+
+    softmax: GraphNode
+    zeroed: bool
+
+
 def _rule() -> Rule:
-    # Values of the new function that several nodes of the old one read.
-    shared: set[int] = set()
+    # Values of the new function that several nodes of the old one read, and by how many.
+    shared: dict[int, int] = {}
 
     def recognise(site: Site) -> Sequence[int] | None:
-        shared.update(new for new, old in zip(site.inputs, site.node.inputs, strict=True) if site.uses[old] > 1)
+        readers = ((new, site.uses[old]) for new, old in zip(site.inputs, site.node.inputs, strict=True))
+        shared.update((new, uses) for new, uses in readers if uses > 1)
         if site.node.op != "matmul" or flag_of(site.node.attributes, "transpose_a") or site.inputs[0] in shared:
             return None
-        weights = site.to.producer(site.inputs[0])
-        rank = site.to.type(site.inputs[0]).rank
-        if weights is None or weights.op != "softmax" or weights.attributes["axis"] != rank - 1 or rank not in RANKS:
+        weights = _weights(site.to, site.inputs[0], shared)
+        if weights is None:
             return None
-        scores = _take_apart(site.to, weights.inputs[0], shared)
-        return None if scores is None else _attention(site, scores)
+        scores = _take_apart(site.to, weights.softmax.inputs[0], shared)
+        result = None if scores is None else _attention(site, scores)
+        if result is None or not weights.zeroed:
+            return None if result is None else [result]
+        # A row without any key gives NaN in every column, as it did in every weight.
+        return [site.to.op("select", site.to.op("isnan", result), site.to.scalar(0, result), result)]
 
     return recognise
 
 
-def _take_apart(to: GraphBuilder, value: int, shared: set[int]) -> _Scores | None:
+def _weights(to: GraphBuilder, value: int, shared: Mapping[int, int]) -> _Weights | None:
+    """softmax(s), or select(isnan(softmax(s)), 0, softmax(s)) as PyTorch exports attention with a Boolean mask."""
+    node, zeroed = to.producer(value), False
+    if node is not None and node.op == "select":
+        condition, zero, value = node.inputs
+        check, number = to.producer(condition), to.array(zero)
+        if check is None or check.op != "isnan" or check.inputs != (value,) or number is None or number.any():
+            return None
+        node, zeroed = to.producer(value), True
+    rank = to.type(value).rank
+    if node is None or node.op != "softmax" or node.attributes["axis"] != rank - 1 or rank not in RANKS:
+        return None
+    return _Weights(node, zeroed) if shared.get(value, 1) == 1 + zeroed else None
+
+
+def _take_apart(to: GraphBuilder, value: int, shared: Mapping[int, int]) -> _Scores | None:
     """Walk from the scores back to their matmul: at most one mask, then any number of scalar factors."""
     unmasked = _scaled_product(to, value, shared)
     node = to.producer(value)
@@ -80,7 +107,7 @@ def _take_apart(to: GraphBuilder, value: int, shared: set[int]) -> _Scores | Non
     return None
 
 
-def _scaled_product(to: GraphBuilder, value: int, shared: set[int]) -> _Scores | None:
+def _scaled_product(to: GraphBuilder, value: int, shared: Mapping[int, int]) -> _Scores | None:
     scale = 1.0
     while value not in shared:
         node = to.producer(value)
@@ -118,7 +145,7 @@ def _unscaled(to: GraphBuilder, value: int) -> tuple[int, float]:
     return value, 1.0
 
 
-def _attention(site: Site, scores: _Scores) -> Sequence[int] | None:
+def _attention(site: Site, scores: _Scores) -> int | None:
     to, product = site.to, scores.product
     q, q_scale = _unscaled(to, product.inputs[0])
     k, k_scale = _unscaled(to, product.inputs[1])
@@ -128,16 +155,15 @@ def _attention(site: Site, scores: _Scores) -> Sequence[int] | None:
     batches = [to.type(x).shape[:-2] for x in (q, k, v)]
     if batches[0] != batches[1] or batches[0] != batches[2]:
         return None
-    operands = [q, k, v]
+    operands = [_with_head(to, x) for x in (q, k, v)]
     score_shape = to.type(product.output).shape
     if scores.mask is not None:
         if broadcast_shapes("attention", [score_shape, to.type(scores.mask).shape]) != score_shape:
             return None
-        operands.append(scores.mask)
-    heads = [_with_head(to, x, len(score_shape)) for x in operands]
-    result = to.op("attention", *heads, scale=scores.scale * q_scale * k_scale)
+        operands.append(_with_keys(to, scores.mask, score_shape))
+    result = to.op("attention", *operands, scale=scores.scale * q_scale * k_scale)
     shape = site.old.types[site.node.output].shape
-    return [result if len(shape) == len(to.type(result).shape) else to.op("reshape", result, shape=shape)]
+    return result if len(shape) == len(to.type(result).shape) else to.op("reshape", result, shape=shape)
 
 
 def _swapped(to: GraphBuilder, value: int) -> int:
@@ -146,9 +172,19 @@ def _swapped(to: GraphBuilder, value: int) -> int:
     return to.op("transpose", value, perm=(*range(rank - 2), rank - 1, rank - 2))
 
 
-def _with_head(to: GraphBuilder, value: int, rank: int) -> int:
-    """A rank-3 operand of rank-3 attention with one head as its axis 1; anything else as it is."""
+def _with_head(to: GraphBuilder, value: int) -> int:
+    """An operand of rank-3 attention with one head as its axis 1; one of rank 4 as it is."""
     shape = to.type(value).shape
-    if rank == 4 or len(shape) < 3:
-        return value
-    return to.op("reshape", value, shape=(shape[0], 1, *shape[1:]))
+    return value if len(shape) == 4 else to.op("reshape", value, shape=(shape[0], 1, *shape[1:]))
+
+
+def _with_keys(to: GraphBuilder, mask: int, scores: Shape) -> int:
+    """The mask as [B or 1, H or 1, M or 1, N], the form that kernels take."""
+    shape = to.type(mask).shape
+    if len(shape) == 3 == len(scores):
+        shape = (shape[0], 1, *shape[1:])
+    if len(shape) != to.type(mask).rank or len(shape) < 4:
+        mask = to.op("reshape", mask, shape=(1,) * (4 - len(shape)) + shape)
+    if shape and shape[-1] == scores[-1]:
+        return mask
+    return to.op("broadcast_to", mask, shape=(*to.type(mask).shape[:-1], scores[-1]))

@@ -109,11 +109,15 @@ def sink_broadcast(site: Site) -> Sequence[int] | None:
 
 
 def broadcast_mask(site: Site) -> Sequence[int] | None:
-    """attention(q, k, v, broadcast_to(m)) → attention(q, k, v, m): the op broadcasts its mask."""
+    """attention(q, k, v, broadcast_to(m)) → attention(q, k, v, m), for a mask that still has a number for each key."""
     source = site.to.producer(site.inputs[3]) if site.node.op == "attention" and len(site.inputs) == 4 else None
     if source is None or source.op != "broadcast_to":
         return None
-    return [site.to.op("attention", *site.inputs[:3], source.inputs[0], **site.node.attributes)]
+    shape = site.to.type(source.inputs[0]).shape
+    if not shape or shape[-1] != site.to.type(source.output).shape[-1]:
+        return None
+    mask = site.to.op("reshape", source.inputs[0], shape=(1,) * (4 - len(shape)) + shape)
+    return [site.to.op("attention", *site.inputs[:3], mask, **site.node.attributes)]
 
 
 def gather_in_order(site: Site) -> Sequence[int] | None:
