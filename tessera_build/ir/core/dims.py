@@ -262,14 +262,21 @@ def _atom_range(atom: Atom, ranges: Mapping[str, Range]) -> Range:
     if atom.function == "mod":
         return 0, None if right[1] is None else right[1] - 1
     if atom.function == "floordiv":
-        divisor = right[0] if right[0] == right[1] else None
-        low, high = left
-        if divisor:
-            return None if low is None else low // divisor, None if high is None else high // divisor
-        return (0 if low is not None and low >= 0 else None), high
+        return _range_quotient(left, right)
     pick = min if atom.function == "min" else max
     ends = [None if a is None or b is None else pick(a, b) for a, b in zip(left, right, strict=True)]
     return ends[0], ends[1]
+
+
+def _range_quotient(left: Range, right: Range) -> Range:
+    """Bounds of a floor division by a positive divisor: the ends come from the divisor that is nearest to or furthest
+    from zero, by the sign of the dividend."""
+    (low, high), nearest, furthest = left, max(right[0] or 1, 1), right[1]
+    if low is not None:
+        low = low // nearest if low < 0 else 0 if furthest is None else low // furthest
+    if high is not None:
+        high = high // nearest if high >= 0 else -1 if furthest is None else high // furthest
+    return low, high
 
 
 def _range_product(left: Range, right: Range) -> Range:
@@ -288,13 +295,13 @@ def parse_extent(text: str) -> Extent:
     """Read what `str` of an extent printed; raises `ValueError` on anything else."""
     try:
         return _from_ast(ast.parse(text, mode="eval").body)
-    except SyntaxError as error:
+    except (SyntaxError, ZeroDivisionError) as error:
         raise ValueError(f"{text!r} is not a dimension expression") from error
 
 
 def _from_ast(node: ast.expr) -> Extent:
     match node:
-        case ast.Constant(value=int(value)):
+        case ast.Constant(value=int(value)) if not isinstance(value, bool):
             return value
         case ast.Name(id=name):
             return symbol(name)
