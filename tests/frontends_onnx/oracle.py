@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 import onnxruntime
+from numpy.typing import ArrayLike, NDArray
 from onnx import helper, numpy_helper
 
 from tessera_build.frontends.onnx import read_onnx
@@ -20,12 +21,12 @@ Shape = Sequence[int | str | None]
 _RANDOM = np.random.default_rng(7)
 
 
-def floats(*shape: int) -> Array:
+def floats(*shape: int) -> NDArray[np.float32]:
     """Seeded normal float32 numbers."""
     return _RANDOM.standard_normal(shape).astype(np.float32)
 
 
-def integers(*values: int) -> Array:
+def integers(*values: int) -> NDArray[np.int64]:
     """An int64 vector."""
     return np.asarray(values, np.int64)
 
@@ -34,7 +35,7 @@ def make_model(
     nodes: Sequence[onnx.NodeProto],
     inputs: Mapping[str, tuple[type[np.generic], Shape]],
     outputs: Sequence[str],
-    weights: Mapping[str, Array] | None = None,
+    weights: Mapping[str, ArrayLike] | None = None,
     opset: int = 17,
 ) -> onnx.ModelProto:
     """A model whose outputs' types are left to inference."""
@@ -43,7 +44,7 @@ def make_model(
         "test",
         [helper.make_tensor_value_info(n, _code(dtype), list(shape)) for n, (dtype, shape) in inputs.items()],
         [onnx.ValueInfoProto(name=name) for name in outputs],
-        [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in (weights or {}).items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     model.ir_version = 8
@@ -57,14 +58,15 @@ def _code(dtype: type[np.generic]) -> int:
 def one_node(
     op: str,
     inputs: Mapping[str, Array | Shape],
-    weights: Mapping[str, Array] | None = None,
+    weights: Mapping[str, ArrayLike] | None = None,
     opset: int = 17,
     **attributes: object,
 ) -> onnx.ModelProto:
     """A model of one node: float inputs of these shapes, then constant operands, then the output `y`."""
     constants = dict(weights or {})
     shapes = {name: tuple(v.shape) if isinstance(v, np.ndarray) else tuple(v) for name, v in inputs.items()}
-    node = helper.make_node(op, [*shapes, *constants], ["y"], name="node", **attributes)
+    node = helper.make_node(op, [*shapes, *constants], ["y"], name="node")
+    node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
     return make_model([node], {n: (np.float32, s) for n, s in shapes.items()}, ["y"], constants, opset)
 
 
@@ -93,5 +95,11 @@ def assert_agrees(
                 assert np.array_equal(result, reference), info.name
                 continue
             scale = float(np.max(np.abs(reference), initial=1e-30, where=np.isfinite(reference)))
-            np.testing.assert_allclose(result, reference, rtol=0, atol=tolerance * scale, err_msg=info.name)
+            np.testing.assert_allclose(
+                result.astype(np.float64),
+                reference.astype(np.float64),
+                rtol=0,
+                atol=tolerance * scale,
+                err_msg=info.name,
+            )
     return module

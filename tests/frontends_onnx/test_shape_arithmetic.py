@@ -21,7 +21,9 @@ pytestmark = pytest.mark.numerics
 
 
 def node(op: str, inputs: Sequence[str], output: str, **attributes: object) -> onnx.NodeProto:
-    return helper.make_node(op, inputs, [output], **attributes)
+    made = helper.make_node(op, inputs, [output])
+    made.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+    return made
 
 
 def ops(module: Module) -> list[str]:

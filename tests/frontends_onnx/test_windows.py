@@ -11,7 +11,7 @@ from tests.frontends_onnx.oracle import assert_agrees, floats, one_node
 pytestmark = pytest.mark.numerics
 
 SIZES = ((7, 9), (8, 12), (13, 5))
-PADDINGS = (
+PADDINGS: tuple[dict[str, object], ...] = (
     {},
     {"pads": [1, 1, 1, 1]},
     {"pads": [0, 1, 1, 0]},
@@ -30,7 +30,7 @@ def test_conv_when_sizes_are_dynamic_then_agrees(
         pytest.skip("onnxruntime refuses dilations with SAME padding")
     weights = {"w": floats(8, 4 // group, 3, 3), "b": floats(8)}
     attributes = {"strides": [stride] * 2, "dilations": [dilation] * 2, "group": group, **padding}
-    model = one_node("Conv", {"x": ("N", 4, "H", "W")}, weights, **attributes)
+    model = one_node("Conv", {"x": ("N", 4, "H", "W")}, weights, 17, **attributes)
     assert_agrees(model, *({"x": floats(2, 4, *size)} for size in SIZES))
 
 
@@ -40,7 +40,7 @@ def test_conv_when_one_or_three_spatial_axes_then_agrees(rank: int) -> None:
     assert_agrees(model, {"x": floats(2, 3, *(6,) * rank)})
 
 
-POOLS = [
+POOLS: list[dict[str, object]] = [
     {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "ceil_mode": ceil, **padding}
     for (kernel, stride), ceil, padding in itertools.product(((2, 2), (3, 2), (2, 3)), (0, 1), PADDINGS[:5])
     if not (ceil and "auto_pad" in padding)
@@ -50,15 +50,15 @@ POOLS = [
 @pytest.mark.parametrize("attributes", POOLS, ids=str)
 @pytest.mark.parametrize("op", ["MaxPool", "AveragePool", "AveragePool with padding"])
 def test_pool_when_sizes_are_static_or_dynamic_then_agrees(op: str, attributes: dict[str, object]) -> None:
-    extra = {"count_include_pad": 1} if op.endswith("padding") else {}
+    extra: dict[str, object] = {"count_include_pad": 1} if op.endswith("padding") else {}
     name = op.split()[0]
     if name == "MaxPool" and attributes["strides"] == [3, 3] and "auto_pad" in attributes:
         pytest.skip("onnxruntime computes negative padding here and refuses it")
-    dynamic = one_node(name, {"x": ("N", 3, "H", "W")}, opset=19, **attributes, **extra)
+    dynamic = one_node(name, {"x": ("N", 3, "H", "W")}, None, 19, **attributes, **extra)
     assert_agrees(dynamic, *({"x": floats(1, 3, *size)} for size in SIZES))
     for size in SIZES:
         x = floats(1, 3, *size)
-        assert_agrees(one_node(name, {"x": x}, opset=19, **attributes, **extra), {"x": x})
+        assert_agrees(one_node(name, {"x": x}, None, 19, **attributes, **extra), {"x": x})
 
 
 @pytest.mark.parametrize("op", ["GlobalAveragePool", "GlobalMaxPool"])
