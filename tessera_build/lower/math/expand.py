@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tessera_build.ir.core.types import BF16, F16, F32
-from tessera_build.lower.math import exponential, logarithm, simple, trigonometric
+from tessera_build.lower.math import exponential, logarithm, power, simple, trigonometric
 from tessera_build.lower.math.emitter import Emitter
 
 _BOTH = ("f32", "f64")
@@ -36,6 +36,7 @@ EXPANSIONS: dict[str, Expansion] = {
     "log": Expansion(logarithm.log, 1, _SINGLE, 1.0),
     "sin": Expansion(trigonometric.sin, 1, _SINGLE, 2.0),  # |x| <= 1e5
     "cos": Expansion(trigonometric.cos, 1, _SINGLE, 2.0),  # |x| <= 1e5
+    "pow": Expansion(power.power, 2, _SINGLE, 1.5),
     "rsqrt": Expansion(simple.rsqrt, 1, _BOTH, 1.5),
     "mod": Expansion(simple.mod, 2, _ANY, None),
     "sign": Expansion(simple.sign, 1, _ANY, None),

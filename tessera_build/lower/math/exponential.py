@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from tessera_build.lower.math.coefficients import ERF, ERF_SLOPE_LOW, EXP, EXPM1, LN2_HIGH, LN2_LOW, LOG2_E
 from tessera_build.lower.math.emitter import Emitter, Format, copy_sign, format_of, polynomial, power_of_two
 
+# Beyond these, results are zero and infinity; between them, both halves of 2**n are normal numbers.
+_EXP_RANGE = {"f32": (-104.0, 89.0), "f64": (-746.0, 710.0)}
+
 
 @dataclass(frozen=True, slots=True)
 class _Reduced:
@@ -34,19 +37,33 @@ def _reduce(emitter: Emitter, x: int, layout: Format) -> _Reduced:
 def exp(emitter: Emitter, x: int) -> int:
     """e**x within 1 ULP, overflow to infinity and gradual underflow included."""
     layout = format_of(emitter, x)
-    low, high = (-104.0, 89.0) if layout.mantissa_bits == 23 else (-746.0, 710.0)
+    low, high = _EXP_RANGE[layout.dtype.name]
     bounded = emitter.op("max", emitter.op("min", x, emitter.const(high, x)), emitter.const(low, x))
     return _exp_bounded(emitter, bounded, layout)
 
 
 def _exp_bounded(emitter: Emitter, x: int, layout: Format) -> int:
-    reduced = _reduce(emitter, x, layout)
+    return _exp_reduced(emitter, _reduce(emitter, x, layout), layout)
+
+
+def _exp_reduced(emitter: Emitter, reduced: _Reduced, layout: Format) -> int:
     value = polynomial(emitter, reduced.r, EXP[layout.dtype.name])
     # 2**n in two factors: one alone leaves the normal range at both ends.
     half = emitter.op("ashr", reduced.n, emitter.const(1, reduced.n))
     rest = emitter.op("sub", reduced.n, half)
     value = emitter.op("mul", value, power_of_two(emitter, half, layout))
     return emitter.op("mul", value, power_of_two(emitter, rest, layout))
+
+
+def exp_of_sum(emitter: Emitter, high: int, low: int) -> int:
+    """e**(high + low), where low is a correction below the last place of high."""
+    layout = format_of(emitter, high)
+    floor, ceiling = _EXP_RANGE[layout.dtype.name]
+    bounded = emitter.op("max", emitter.op("min", high, emitter.const(ceiling, high)), emitter.const(floor, high))
+    reduced = _reduce(emitter, bounded, layout)
+    # Where high was cut, low may be anything, a NaN included.
+    kept = emitter.op("select", emitter.op("eq", bounded, high), low, emitter.const(0.0, high))
+    return _exp_reduced(emitter, _Reduced(reduced.n, emitter.op("add", reduced.r, kept)), layout)
 
 
 def _expm1_bounded(emitter: Emitter, x: int, layout: Format) -> int:
@@ -72,7 +89,7 @@ def tanh(emitter: Emitter, x: int) -> int:
 def sigmoid(emitter: Emitter, x: int) -> int:
     """1 / (1 + e**-x) within 2.5 ULP; e**-|x| never overflows, and small results keep their digits."""
     layout = format_of(emitter, x)
-    low = -104.0 if layout.mantissa_bits == 23 else -746.0
+    low, _ = _EXP_RANGE[layout.dtype.name]
     negative = emitter.op("max", emitter.op("neg", emitter.op("abs", x)), emitter.const(low, x))
     small = _exp_bounded(emitter, negative, layout)
     one = emitter.const(1.0, x)

@@ -1,0 +1,93 @@
+"""pow against its bound and against IEEE 754's list of special cases, and its compiled code against numpy's run.
+
+Takes bases and exponents over the whole range; gives errors in ULP. Invariant: results cover the denormal ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tessera_build.ir.core.types import F32
+from tessera_build.lower.math.expand import EXPANSIONS, expand
+from tests.backend_llvm_emit.tools import KernelBuilder, run_kernel
+from tests.math.numpy_emitter import NumpyEmitter
+from tests.math.reference import LIMITS, SPECIALS, Single, errors
+from tests.math.test_expansions import KernelEmitter
+
+pytestmark = pytest.mark.numerics
+
+
+def power(x: Single, y: Single) -> np.ndarray:
+    emitter = NumpyEmitter()
+    return emitter.values[expand("pow", emitter, emitter.add(x), emitter.add(y))]
+
+
+def exact(x: Single, y: Single) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        return np.power(x.astype(np.float64), y.astype(np.float64))
+
+
+def samples(count: int, seed: int) -> tuple[Single, Single]:
+    """Bases of every size and near one; exponents that bring the result anywhere between 0 and infinity."""
+    random = np.random.default_rng(seed)
+    parts = (random.uniform(0, 4, count), np.exp(random.uniform(-80, 80, count)), random.uniform(0.9, 1.1, count))
+    x = np.concatenate(parts).astype(np.float32)
+    target = random.uniform(-104, 90, x.size)
+    with np.errstate(all="ignore"):
+        y = (target / np.log(x.astype(np.float64))).astype(np.float32)
+    y[::5] = random.uniform(-3, 3, y[::5].size)
+    return x, y
+
+
+def special_pairs() -> tuple[Single, Single]:
+    values = [*SPECIALS, *LIMITS, 2, 3, -2, -3, 0.5, -0.5, 1e30, -1e30, 16777217, -16777215, 1 / 3, 0.75]
+    table = np.array(values, np.float32)
+    return np.repeat(table, table.size), np.tile(table, table.size)
+
+
+def test_power_when_swept_then_stays_within_its_bound() -> None:
+    x, y = samples(100_000, 1)
+    bound = EXPANSIONS["pow"].ulp
+    assert bound is not None
+    assert np.max(errors(power(x, y), exact(x, y))) <= bound
+
+
+def test_power_when_operands_are_special_then_follows_the_standard() -> None:
+    x, y = special_pairs()
+    assert np.max(errors(power(x, y), exact(x, y))) <= 1.5
+
+
+def test_power_when_the_base_is_a_negative_zero_then_only_odd_exponents_keep_its_sign() -> None:
+    x = np.full(4, -0.0, np.float32)
+    y = np.array([3, 2, -3, -2], np.float32)
+    np.testing.assert_array_equal(np.signbit(power(x, y)), [True, False, True, False])
+
+
+@pytest.mark.slow
+def test_power_when_swept_densely_then_stays_within_its_bound() -> None:
+    for seed in range(20):
+        x, y = samples(1_000_000, seed + 100)
+        assert np.max(errors(power(x, y), exact(x, y))) <= 1.5
+
+
+def test_power_when_compiled_then_gives_the_bits_of_the_numpy_run(tmp_path: Path) -> None:
+    pairs = [np.concatenate(both) for both in zip(samples(3000, 7), special_pairs(), strict=True)]
+    x, y = (array[: array.size // 16 * 16] for array in pairs)
+    builder = KernelBuilder([F32, F32, F32])
+    left, right, target = builder.buffers
+
+    def body(position: int) -> Sequence[int]:
+        operands = (builder.load(left, position, 16), builder.load(right, position, 16))
+        builder.store(target, position, expand("pow", KernelEmitter(builder), *operands))
+        return []
+
+    builder.loop(builder.number(0), builder.number(x.size), 16, [], body)
+    out = np.zeros_like(x)
+    assert run_kernel(builder.finish(), tmp_path, [x, y, out]) == 0
+    expected = power(x, y)
+    both_nan = np.isnan(out) & np.isnan(expected)
+    assert np.all((out.view(np.int32) == expected.view(np.int32)) | both_nan)
