@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -163,8 +164,8 @@ def _drive_worker(
             outcome = worker.compile(unit, options)
         except Exception as error:
             outcome = _Outcome(unit, error=CompileError("a compile worker could not be used", found=repr(error)))
-        if outcome is None:
-            outcome = _Outcome(unit, error=worker.obituary() if worker else None)
+        if worker and outcome.error and worker.is_dead:
+            worker.close()
             worker = None
         finished.put(outcome)
     if worker:
@@ -178,7 +179,7 @@ class _Worker:
         # Not multiprocessing: it would run the user's main module again in each child. -P keeps the working
         # directory out of the module path; the package's own root is put in front of it instead.
         search = [_PACKAGE_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._messages: IO[bytes] = tempfile.TemporaryFile()
+        self._messages: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", _WORKER_MODULE],
             stdin=subprocess.PIPE,
@@ -187,37 +188,49 @@ class _Worker:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
         )
 
-    def compile(self, unit: Unit, options: CodegenOptions) -> _Outcome | None:
-        """The outcome, or None when the worker died of this unit."""
-        if self._process.stdin is None or self._process.stdout is None:
-            raise RuntimeError("a worker without pipes")
-        try:
-            write_message(self._process.stdin, asdict(options), unit.ir_text.encode())  # type: ignore[arg-type]
-        except OSError:
-            return None
-        answer = read_message(self._process.stdout)  # type: ignore[arg-type]
+    @property
+    def is_dead(self) -> bool:
+        """Whether the process has ended (`compile` has waited for it then)."""
+        return self._process.returncode is not None
+
+    def compile(self, unit: Unit, options: CodegenOptions) -> _Outcome:
+        """What became of the unit; if the process died of it, the error says how."""
+        answer = self._ask(unit, options)
         if answer is None:
-            return None
+            return _Outcome(unit, error=self._obituary())
         head, code = answer
         if isinstance(facts := head.get("error"), dict):
             return _Outcome(unit, error=CompileError(**facts))
         return _Outcome(unit, code, float(str(head["seconds"])))
 
-    def obituary(self) -> CompileError:
+    def close(self) -> None:
+        """End the worker."""
+        self._end()
+        self._messages.close()
+
+    def _ask(self, unit: Unit, options: CodegenOptions) -> tuple[dict[str, object], bytes] | None:
+        if self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError("a worker without pipes")
+        try:
+            write_message(self._process.stdin, asdict(options), unit.ir_text.encode())
+        except OSError:  # it died while reading
+            return None
+        return read_message(self._process.stdout)
+
+    def _obituary(self) -> CompileError:
         """Why the worker died, from its exit status and the end of what it printed."""
-        status = self.close()
+        status = self._end()
         self._messages.seek(0, os.SEEK_END)
         self._messages.seek(max(0, self._messages.tell() - _STDERR_TAIL_BYTES))
         tail = self._messages.read().decode(errors="replace").strip()
-        self._messages.close()
         ending = f"signal {-status}" if status < 0 else f"status {status}"
         return CompileError("LLVM ended its process while compiling", found=f"{ending}; {tail or 'no message'}")
 
-    def close(self) -> int:
-        """End the worker and return its exit status."""
+    def _end(self) -> int:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe:
-                pipe.close()
+                with suppress(OSError):  # unsent bytes of a unit that a dead worker will not read
+                    pipe.close()
         return self._process.wait()
 
 

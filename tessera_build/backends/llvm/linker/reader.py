@@ -13,6 +13,8 @@ from enum import Enum
 from tessera_build.backends.llvm.linker import elf
 from tessera_build.backends.llvm.linker.errors import LinkError
 
+_LOAD_TIME_TYPES = (elf.SHT_INIT_ARRAY, elf.SHT_FINI_ARRAY, elf.SHT_PREINIT_ARRAY)
+
 
 class SectionKind(Enum):
     """The part of the shared object that a section belongs to; the value is the output section's name."""
@@ -92,7 +94,7 @@ def read_object(data: bytes, position: int) -> ObjectFile:
 
 def _read(data: bytes, label: str) -> ObjectFile:
     ident, kind, machine, _, _, _, table, _, _, _, _, entry_size, count, names = elf.FILE_HEADER.unpack_from(data)
-    if ident[:8] != elf.MAGIC[:8] or kind != elf.ET_REL or entry_size != elf.SECTION_HEADER.size:
+    if ident[:7] != elf.MAGIC[:7] or kind != elf.ET_REL or entry_size != elf.SECTION_HEADER.size:
         raise LinkError("not a relocatable 64-bit little-endian ELF object", where=label)
     headers = _read_headers(data, table, count, names)
     relocations = {
@@ -136,7 +138,7 @@ def _read_section(data: bytes, header: _Header, relocations: tuple[Relocation, .
     where = f"{label} {header.name}"
     if header.flags & elf.SHF_TLS:
         raise LinkError("thread-local storage is not supported", where=where)
-    if header.type in (elf.SHT_INIT_ARRAY, elf.SHT_FINI_ARRAY, elf.SHT_PREINIT_ARRAY):
+    if header.type in _LOAD_TIME_TYPES or header.name.startswith((".ctors", ".dtors")):
         raise LinkError("code that runs at load time is not supported", where=where)
     if header.alignment & (header.alignment - 1):
         raise LinkError("an alignment is not a power of two", where=where, found=str(header.alignment))
