@@ -151,7 +151,7 @@ class Nest:
         offsets = tuple(substitute(i, self.offsets) for i in gathered)
         stored = self._stored(value, access, walks)
         kind = memref(self.dtype(value), *sizes)
-        index_tile = gather[1] if gather and position >= 0 else None
+        index_tile = self._from_start(gather[1], shape[position]) if gather and position >= 0 else None
         binding = t.Binding(stored=True) if stored else None
         return self.builder.emit(
             lambda r: t.View(r, buffer, offsets, tuple(walks), index_tile, position, binding), kind
@@ -182,6 +182,18 @@ class Nest:
             if isinstance(size, int) and index == moved and extent == self.task.domain[position]:
                 return symbol(f"_d{position}g"), symbol(f"_d{position}i"), size
         return None
+
+    def _from_start(self, indices: int, extent: Extent) -> int:
+        """Gather indices with the negative ones, which count from the end, made positive."""
+        ones = [1] * len(self.axes)
+        length = self.builder.emit(lambda r: t.Iota(r, 0, extent), tile(I64, *ones))
+        shape = self.builder.types[indices].static_shape
+
+        def wrapped(s: ScalarBuilder) -> int:
+            index = s.cast(0, I64)
+            return s.op("select", s.op("lt", index, s.const(0, I64)), s.op("add", index, 1), index)
+
+        return self.map(shape, (indices, length), wrapped)
 
     def _gathered(self, indices: Sequence[Extent], gather: tuple[str, int] | None) -> tuple[list[Extent], int]:
         """Take the gather symbol out of the indices; gives the axis it was on, or -1."""

@@ -124,13 +124,12 @@ class Memory:
         return self._b.op("add", index, self._b.op("mul", chosen, stride))
 
     def _checked_index(self, view: ViewValue, raw: int) -> int:
-        """A gather index as i64: negative ones count from the end, others must be inside the axis."""
+        """A gather index as i64, which must be inside the axis."""
         b = self._b
         index = raw if b.type(raw).dtype == I64 else b.op("cast", raw, dtype=I64)
         lanes = b.lanes(index)
         extent = b.splat(b.extent(view.buffer.shape[view.gather_axis]), lanes)
         zero = b.const(0, I64, lanes)
-        index = b.op("select", b.op("lt", index, zero), b.op("add", index, extent), index)
         inside = b.op("and", b.op("ge", index, zero), b.op("lt", index, extent))
         for lane in range(lanes):
             b.emit(k.Check(b.extract(inside, lane), INDEX_OUT_OF_RANGE))
