@@ -16,6 +16,7 @@ from tessera_build.ir.core.types import F32, Type, tensor
 from tessera_build.ir.graph.builder import GraphBuilder, graph_nodes
 from tessera_build.ir.graph.nodes import Array, GraphNode, Module
 from tessera_build.ir.graph.reference import run, shape_at
+from tessera_build.ir.graph.spec import verify_module
 
 DIMS = {"N": 2, "H": 9, "W": 7}
 
@@ -58,7 +59,9 @@ def assert_close(found: ArrayLike, expected: ArrayLike, rtol: float = 0.0, atol:
 
 
 def assert_same_results(before: Module, after: Module, tolerance: float = 2e-5, seed: int = 0) -> None:
-    """Both modules give the same outputs, within `tolerance` relative to the largest element."""
+    """Both modules are legal and give the same outputs, within `tolerance` relative to the largest element."""
+    verify_module(before)
+    verify_module(after)
     inputs = inputs_of(before, seed)
     expected, found = run(before, "main", inputs), run(after, "main", inputs)
     assert expected.keys() == found.keys()

@@ -36,7 +36,7 @@ def test_pass_when_run_on_a_random_network_then_results_agree(step: GraphPass, s
 @pytest.mark.parametrize("seed", range(60))
 def test_pipeline_when_run_on_a_random_network_then_results_agree_and_every_conv_is_channels_last(seed: int) -> None:
     module = random_module(seed)
-    after = run_passes(module)
+    after = run_passes(module, verify_each=True)
     assert_same_results(module, after)
     assert {n.attributes["layout"] for n in nodes_of(after, "conv")} == {"NHWC"}
 
@@ -53,4 +53,4 @@ def test_pipeline_when_run_twice_then_changes_nothing_more(seed: int) -> None:
 def test_attention_when_recognised_then_results_agree(mask: bool, scale_on: str) -> None:
     module = attention_module(mask, scale_on)
     assert_same_results(module, RecogniseAttention().run(Canonicalise().run(module)))
-    assert_same_results(module, run_passes(module))
+    assert_same_results(module, run_passes(module, verify_each=True))

@@ -16,6 +16,7 @@ from tessera_build.ir.graph.passes.fold_constants import FoldConstants
 from tessera_build.ir.graph.passes.fold_scale import FoldScale
 from tessera_build.ir.graph.passes.layout_channels_last import LayoutChannelsLast
 from tessera_build.ir.graph.passes.recognise_attention import RecogniseAttention
+from tessera_build.ir.graph.spec import verify_module
 
 
 class GraphPass(Protocol):
@@ -42,8 +43,12 @@ GRAPH_PASSES: tuple[GraphPass, ...] = (
 )
 
 
-def run_passes(module: Module, passes: tuple[GraphPass, ...] = GRAPH_PASSES) -> Module:
-    """The module after all passes."""
+def run_passes(module: Module, passes: tuple[GraphPass, ...] = GRAPH_PASSES, *, verify_each: bool = False) -> Module:
+    """The module after all passes; with `verify_each`, checked against the spec of this level around each."""
+    if verify_each:
+        verify_module(module)
     for step in passes:
         module = step.run(module)
+        if verify_each:
+            verify_module(module)
     return module
