@@ -143,3 +143,20 @@ class MatrixWait(TargetNode):
 
     effects: ClassVar[bool] = True
     pending: int = 0
+
+
+NODES: tuple[type[TargetNode], ...] = (
+    GroupIndex,
+    Lane,
+    SharedAlloc,
+    Barrier,
+    AsyncCopy,
+    AsyncCommit,
+    AsyncWait,
+    MatrixLoad,
+    MatrixMultiply,
+    MatrixFence,
+    SharedMatrix,
+    WarpgroupMultiply,
+    MatrixWait,
+)

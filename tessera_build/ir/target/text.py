@@ -15,7 +15,7 @@ from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.structure import class_table
 from tessera_build.ir.core.text import printer, reader
 from tessera_build.ir.core.text.parser import Operation, Parser
-from tessera_build.ir.target import host, kernel
+from tessera_build.ir.target import group, host, kernel
 
 DIALECT = kernel.TargetNode.dialect
 HOST = host.HostNode.dialect
@@ -37,6 +37,7 @@ CLASSES = class_table(
         kernel.Loop,
         kernel.Branch,
         kernel.Check,
+        *group.NODES,
     )
 )
 HOST_CLASSES = class_table((host.Guard, host.Launch))
