@@ -178,7 +178,8 @@ def _verify(draft: _Draft) -> None:
     original, module = _present(draft.original), _present(draft.module)
     expected = expected_answers(original, draft.source.reference)
     for index, target in enumerate(draft.targets):
-        subject = Subject(original, module, target.lowered, _present(target.variant), draft.precision)
+        symbols = dict(_present(target.built).symbols)
+        subject = Subject(original, module, target.lowered, symbols, _present(target.variant), draft.precision)
         target.proof = verify_variant(subject, expected, default_threads())
         draft.report("verify", index + 1, len(draft.targets), target.config.name)
 

@@ -37,11 +37,15 @@ _CPUINFO: Final = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Subject:
-    """One variant before it is written: `source` is the graph before the passes, `module` the one after them."""
+    """One variant before it is written: `source` is the graph before the passes, `module` the one after them.
+
+    `symbols` maps a kernel's name to the function that it became; equal kernels became one.
+    """
 
     source: Module
     module: Module
     lowered: LoweredVariant
+    symbols: Mapping[str, str]
     variant: Variant
     precision: PrecisionConfig
 
@@ -96,8 +100,8 @@ def _run_natively(subject: Subject, expected: Sequence[Expected], threads: int) 
         found = program.run(item.case.entry, item.case.inputs, item.case.sizes)
         cases.append(_case_proof(item, found))
         failure = failure or _output_failure(item, found, subject)
-    for item in _first_of_each_entry(expected) if failure is None else expected:
-        parts = Groups.of(subject.module, subject.lowered, item.case.entry)
+    for item in expected:
+        parts = Groups.of(subject.module, subject.lowered, subject.symbols, item.case.entry)
         groups += compare_groups(program, parts, item.case, policy)
         _raise_group_failure(groups, subject)
     if failure is not None:
@@ -108,7 +112,7 @@ def _run_natively(subject: Subject, expected: Sequence[Expected], threads: int) 
 def _sample(subject: Subject, expected: Sequence[Expected]) -> Proof:
     groups: list[GroupResult] = []
     for item in _first_of_each_entry(expected):
-        parts = Groups.of(subject.module, subject.lowered, item.case.entry)
+        parts = Groups.of(subject.module, subject.lowered, subject.symbols, item.case.entry)
         groups += sample_tiles(subject.lowered, parts, item.case, subject.precision.tolerance)
         _raise_group_failure(groups, subject)
     return _proof(subject, "tile", expected, ([], groups))

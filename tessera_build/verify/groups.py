@@ -12,7 +12,6 @@ from typing import Final
 
 from tessera_build.config import Tolerance
 from tessera_build.ir.core.dims import evaluate
-from tessera_build.ir.core.hashing import hash_function
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.target.host import Launch
@@ -60,14 +59,15 @@ class Groups:
     records: tuple[LaunchRecord, ...]
     launches: tuple[Launch, ...]
     nodes: tuple[str, ...]
+    symbols: Mapping[str, str]
 
     @classmethod
-    def of(cls, module: Module, lowered: LoweredVariant, entry: str) -> "Groups":
-        """The launches of `entry`."""
+    def of(cls, module: Module, lowered: LoweredVariant, symbols: Mapping[str, str], entry: str) -> "Groups":
+        """The launches of `entry`; `symbols` maps a kernel's name to the function that it became."""
         position = next(i for i, known in enumerate(lowered.variant.entries) if known.name == entry)
         nodes = lowered.variant.entries[position].nodes
         launches = tuple(node for node in nodes if isinstance(node, Launch))
-        return cls(module, entry, lowered.launches[position], launches, lowered.nodes)
+        return cls(module, entry, lowered.launches[position], launches, lowered.nodes, symbols)
 
     def name(self, launch: int) -> str:
         """The graph node that a launch computes."""
@@ -83,14 +83,16 @@ class Groups:
                 found[record.writes[0].value] = found.get(source, source)
         return found
 
+    def running(self, sizes: Sizes) -> list[int]:
+        """Launches that do anything for these sizes: a task may have a second kernel for small ones."""
+        return [i for i, launch in enumerate(self.launches) if evaluate(launch.count, sizes) > 0]
+
     def representatives(self, sizes: Sizes) -> list[int]:
-        """Launches that run, one of each distinct kernel first, the others after them."""
-        running = [i for i, launch in enumerate(self.launches) if evaluate(launch.count, sizes) > 0]
+        """The first running launch of each distinct kernel."""
         first: dict[str, int] = {}
-        for index in running:
-            first.setdefault(hash_function(self.records[index].kernel).hex, index)
-        distinct = list(first.values())
-        return distinct + [index for index in running if index not in set(distinct)]
+        for index in self.running(sizes):
+            first.setdefault(self.symbols[self.launches[index].kernel], index)
+        return list(first.values())
 
 
 def compare_groups(program: CompiledProgram, groups: Groups, case: Case, policy: Tolerance) -> list[GroupResult]:
@@ -134,7 +136,7 @@ def choose_launches(groups: Groups, sizes: Sizes) -> frozenset[int]:
     chosen: set[int] = set()
     values: set[int] = set()
     held = 0
-    for index in groups.representatives(sizes):
+    for index in dict.fromkeys([*groups.representatives(sizes), *groups.running(sizes)]):
         places = groups.records[index].writes
         fresh = {origin.get(place.value, place.value) for place in places} - values
         if not places or not fresh <= function.types.keys() | values:

@@ -6,6 +6,7 @@ Invariant: the same module, sizes and seed give the same arrays; an integer inpu
 within that axis.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -20,33 +21,46 @@ from tessera_build.ir.graph.reference import shape_at
 
 Sizes = Mapping[str, int]
 
-# Small ones first: verification should cost little. Odd ones meet ragged edges; the even ones later serve models that
-# halve their extents several times; 1 comes last, because it hides mistakes in strides.
-_CANDIDATES = (3, 5, 7, 2, 12, 17, 16, 33, 32, 48, 65, 64, 96, 100, 128, 224, 256, 320, 512, 1)
+# Small ones first: verification should cost little. Odd ones meet ragged edges, the even ones serve models that halve
+# their extents several times; 1 comes last, because it hides mistakes in strides.
+_SMALL = (3, 5, 7, 2, 12, 17, 16, 33, 32, 48, 65, 64, 96, 100, 128, 224, 256, 320, 512, 1)
+# The second set is larger than a register tile, so that kernels for full tiles run too.
+_LARGE = (33, 49, 65, 17, 48, 64, 96, 12, 128, 7, 224, 320, 5, 640)
+_LARGE_BYTES = 256 << 20  # of all values of the model together, so that the reference stays within a second or two
 _ATTEMPTS = 2000
-_SIZES = 2
 
 
 def choose_sizes(module: Module) -> tuple[Sizes, ...]:
-    """Up to two sets of sizes for the symbolic dims; one empty set for a model without any, none if none was found."""
+    """Two sets of sizes for the symbolic dims, a small and a larger one; one empty set for a model without any.
+
+    Fewer where ranges and guards allow only one set, none where no set was found that they allow.
+    """
     names = sorted({s for f in module.entries.values() for a in f.args for e in f.types[a].shape for s in symbols_of(e)})
-    found: list[Sizes] = []
-    for sizes in _proposals(names, module):
-        if sizes not in found and _allowed(sizes, module):
-            found.append(sizes)
-        if len(found) == (_SIZES if names else 1):
-            break
-    return tuple(found)
+    if not names:
+        return ({},)
+    small = next((s for s in _proposals(names, module, _SMALL) if _allowed(s, module)), None)
+    if small is None:
+        return ()
+    for large in _proposals(names, module, _LARGE):
+        if large != small and _allowed(large, module) and _bytes(large, module) <= _LARGE_BYTES:
+            return small, large
+    return (small,)
 
 
-def _proposals(names: list[str], module: Module) -> Iterator[Sizes]:
+def _proposals(names: list[str], module: Module, candidates: tuple[int, ...]) -> Iterator[Sizes]:
     """All dims alike, then every dim by itself."""
-    for size in _CANDIDATES:
+    for size in candidates:
         yield {name: _clipped(size, module, name) for name in names}
     generator = np.random.default_rng(0)
-    for _ in range(_ATTEMPTS):
-        picks = generator.choice(_CANDIDATES, len(names))
+    for _ in range(_ATTEMPTS if len(names) > 1 else 0):
+        picks = generator.choice(candidates, len(names))
         yield {name: _clipped(int(pick), module, name) for name, pick in zip(names, picks, strict=True)}
+
+
+def _bytes(sizes: Sizes, module: Module) -> int:
+    return sum(
+        type_.dtype.bytes * math.prod(shape_at(type_, sizes)) for f in module.entries.values() for type_ in f.types.values()
+    )
 
 
 def _clipped(size: int, module: Module, name: str) -> int:

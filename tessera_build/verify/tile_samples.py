@@ -36,7 +36,7 @@ def sample_tiles(
 ) -> list[GroupResult]:
     """Compare launches of distinct kernels, as many as the limits on visits allow."""
     chosen = choose_launches(groups, case.sizes)
-    distinct = [index for index in _distinct(groups, case.sizes) if index in chosen]
+    distinct = [index for index in groups.representatives(case.sizes) if index in chosen]
     plan = _Plan(lowered, groups, case)
     expected = reference_values(groups, case, frozenset(distinct))
     results: list[GroupResult] = []
@@ -48,18 +48,6 @@ def sample_tiles(
             spent += cost
             results.append(plan.run(index, function, expected, policy))
     return results
-
-
-def _distinct(groups: Groups, sizes: Sizes) -> list[int]:
-    """One launch of each distinct kernel; `representatives` lists them first."""
-    seen: set[str] = set()
-    found: list[int] = []
-    for index in groups.representatives(sizes):
-        kind = groups.records[index].kind
-        if kind not in seen or index not in found:
-            found.append(index)
-        seen.add(kind)
-    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
