@@ -20,7 +20,7 @@ Function = Callable[[Array], Array]
 
 _GRID = 20001
 _ROUNDS = 40
-_TINY = 1e-12
+_TINY = 1e-30
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,10 @@ def minimax(problem: Problem) -> tuple[dict[int, float], float]:
     reference = np.linspace(0, len(x) - 1, len(free) + 1).round().astype(np.int64)
     best: tuple[Array, float] = (np.zeros(len(free)), float("inf"))
     for _ in range(_ROUNDS):
-        signs = (-1.0) ** np.arange(len(reference)) / weight[reference]
-        solution = np.linalg.solve(np.column_stack([basis[reference], signs]), target[reference])[:-1]
+        # Rows are weighted, not their errors: points that hardly count must not spoil the others' digits.
+        rows, signs = weight[reference], (-1.0) ** np.arange(len(reference))
+        system = np.column_stack([basis[reference] * rows[:, None], signs])
+        solution = np.linalg.solve(system, target[reference] * rows)[:-1]
         error = (basis @ solution - target) * weight
         worst = float(np.max(np.abs(error)))
         if worst < best[1]:

@@ -20,7 +20,7 @@ _ANY: tuple[str, ...] = ()
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """`ulp` is the largest error in units in the last place of f32, None where the result is exact."""
+    """`ulp` is the largest error in units in the last place, None where the result is exact."""
 
     expand: Callable[..., int]
     operands: int
@@ -29,14 +29,14 @@ class Expansion:
 
 
 EXPANSIONS: dict[str, Expansion] = {
-    "exp": Expansion(exponential.exp, 1, _SINGLE, 1.0),
-    "tanh": Expansion(exponential.tanh, 1, _SINGLE, 2.5),
-    "sigmoid": Expansion(exponential.sigmoid, 1, _SINGLE, 2.5),
+    "exp": Expansion(exponential.exp, 1, _BOTH, 1.0),
+    "tanh": Expansion(exponential.tanh, 1, _BOTH, 2.5),
+    "sigmoid": Expansion(exponential.sigmoid, 1, _BOTH, 2.5),
     "erf": Expansion(exponential.erf, 1, _SINGLE, 2.0),
-    "log": Expansion(logarithm.log, 1, _SINGLE, 1.0),
-    "sin": Expansion(trigonometric.sin, 1, _SINGLE, 2.0),  # |x| <= 1e5
-    "cos": Expansion(trigonometric.cos, 1, _SINGLE, 2.0),  # |x| <= 1e5
-    "pow": Expansion(power.power, 2, _SINGLE, 1.5),
+    "log": Expansion(logarithm.log, 1, _BOTH, 1.0),
+    "sin": Expansion(trigonometric.sin, 1, _BOTH, 2.0),  # |x| <= 1e5
+    "cos": Expansion(trigonometric.cos, 1, _BOTH, 2.0),  # |x| <= 1e5
+    "pow": Expansion(power.power, 2, _BOTH, 1.5),
     "rsqrt": Expansion(simple.rsqrt, 1, _BOTH, 1.5),
     "mod": Expansion(simple.mod, 2, _ANY, None),
     "sign": Expansion(simple.sign, 1, _ANY, None),

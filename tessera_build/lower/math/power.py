@@ -1,11 +1,12 @@
 """pow, as e**(y log|x|) with the logarithm in twice the working precision.
 
-Takes two f32 values; gives their power with the special cases of IEEE 754. Invariant: no table, no branch.
+Takes two f32 or f64 values; gives their power with the special cases of IEEE 754. Invariant: no table, no branch.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 from tessera_build.lower.math.coefficients import LN2_HIGH, LN2_LOW, LOG
 from tessera_build.lower.math.emitter import Emitter, format_of, polynomial
@@ -74,9 +75,13 @@ def _atanh_tail(emitter: Emitter, s: _Pair, coefficients: tuple[float, ...]) -> 
     tail = _product(emitter, leading, cube.high)
     rest = emitter.op("mul", square.high, polynomial(emitter, square.high, coefficients[1:]))
     # 2/3 is not a number of the format; what its rounding left out belongs to the rest.
-    rest = emitter.op("add", rest, emitter.const(2 / 3 - coefficients[0], rest))
+    rest = emitter.op("add", rest, emitter.const(_left_out(coefficients[0]), rest))
     low = emitter.op("fma", leading, low, emitter.op("fma", cube.high, rest, tail.low))
     return _Pair(tail.high, low)
+
+
+def _left_out(leading: float) -> float:
+    return float(Fraction(2, 3) - Fraction(leading))
 
 
 def _ratio(emitter: Emitter, f: int) -> _Pair:

@@ -1,8 +1,8 @@
 """sin and cos.
 
-Takes f32 values; gives f32 values. Invariant: no table, no branch; the bound holds up to |x| = 1e5, where the three
-parts of pi/2 (Cody and Waite's reduction) still cancel exactly. Beyond, digits are lost and the result is only known
-to lie in [-1, 1]; infinities give NaN.
+Takes f32 or f64 values; gives values of that type. Invariant: no table, no branch; the bound holds up to |x| = 1e5,
+where the three parts of pi/2 (Cody and Waite's reduction) still cancel exactly. Beyond, digits are lost and the
+result is only known to lie in [-1, 1]; infinities give NaN.
 """
 
 from __future__ import annotations
