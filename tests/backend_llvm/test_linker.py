@@ -156,8 +156,8 @@ def emit(text: str, relocation: str) -> bytes:
 @pytest.mark.parametrize(
     ("text", "relocation", "reason"),
     [
-        ("@a = dso_local global [9 x i32] zeroinitializer\ndefine i32 @f(i64 %i) { %p = getelementptr i32, ptr @a, i64 %i "
-         "%r = load i32, ptr %p ret i32 %r }", "static", "position-independent"),
+        ("@a = dso_local global [9 x i32] zeroinitializer\ndefine i32 @f(i64 %i) { "
+         "%p = getelementptr i32, ptr @a, i64 %i %r = load i32, ptr %p ret i32 %r }", "static", "position-independent"),
         ("@a = thread_local global i32 7\ndefine i32 @f() { %r = load i32, ptr @a ret i32 %r }", "pic", "thread-local"),
         ("@llvm.global_ctors = appending global [1 x { i32, ptr, ptr }] [{ i32, ptr, ptr } "
          "{ i32 65535, ptr @f, ptr null }]\ndefine void @f() { ret void }", "pic", "load time"),
@@ -192,8 +192,14 @@ GOT_USES = (
     (".globl asm_same; asm_same:; leaq answer(%rip), %rcx; xorl %eax, %eax"),
     ("cmpq answer@GOTPCREL(%rip), %rcx; sete %al; ret"),
 )
-GOT_MODULE = "".join(f'module asm "{line}"\n' for line in GOT_USES)
-GOT_MODULE += "declare i32 @target()\n@answer = external global i32\n"
+GOT_MODULE = (
+    "".join(f'module asm "{line}"\n' for line in GOT_USES)
+    + """
+declare i32 @target()
+@answer = external global i32
+@llvm.compiler.used = appending global [2 x ptr] [ptr @target, ptr @answer], section "llvm.metadata"
+"""
+)
 GOT_TARGETS = "@answer = global i32 42\ndefine i32 @target() { ret i32 77 }"
 GOT_NAMES = ("asm_push", "asm_call", "asm_jump", "asm_load", "asm_same")
 
