@@ -65,6 +65,21 @@ def chain(rng: Seeded) -> Module:
     return b.finish()
 
 
+def image(rng: Seeded) -> Module:
+    """Windows over an image of unknown height and width: pooling, a strided and a depthwise convolution, a mean."""
+    b = GraphBuilder(dims={"N": (1, None), "H": (3, None), "W": (3, None)})
+    x = b.input("x", tensor(F32, symbol("N"), symbol("H"), symbol("W"), 5))
+    sides = {"low": (1, 1), "high": (1, 1), "layout": "NHWC", "dilations": (1, 1)}
+    c = b.op("conv", x, b.constant(_weights(rng, 18, 5, 3, 3), "w1"), strides=(2, 2), groups=1, **sides)
+    c = b.op("conv", b.op("tanh", c), b.constant(_weights(rng, 18, 1, 3, 3), "w2"), strides=(1, 1), groups=18, **sides)
+    around = ((0, 1, 1, 0), (1, 1, 1, 1))
+    window = {"window": (1, 3, 3, 1), "strides": around[1], "low": around[0], "high": around[0], "dilations": around[1]}
+    p = b.op("reduce_window", c, kind="max", **window)
+    b.output("pooled", p)
+    b.output("mean", b.op("reduce", p, kind="sum", axes=(1, 2), keepdims=True))
+    return b.finish()
+
+
 def normalisation(rng: Seeded, width: int) -> Module:
     """Layer normalisation written out, with two results."""
     b = GraphBuilder(dims={"S": (1, None)})
@@ -112,6 +127,7 @@ GRAPHS: dict[str, Callable[[Seeded], Module]] = {
     "convolution-depthwise": lambda r: convolution(r, 21, 21, 3, 2, 21, 9),
     "convolution-multiplier": lambda r: convolution(r, 6, 12, 3, 1, 6, 6),
     "chain": chain,
+    "image": image,
     "normalisation": lambda r: normalisation(r, 70),
     "normalisation-short": lambda r: normalisation(r, 5),
     "lookup": lookup,
