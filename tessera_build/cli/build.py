@@ -1,0 +1,77 @@
+"""`tessera build`: a model becomes a proved bundle."""
+
+from pathlib import Path
+
+import click
+
+from tessera_build.cli.console import human_bytes, json_option, print_json, watching
+from tessera_build.cli.options import FILE, read_dims, split_targets
+from tessera_build.config import BuildConfig, load_build
+from tessera_build.driver.build import build
+from tessera_build.driver.result import BuildResult
+
+
+@click.command("build")
+@click.argument("model", type=FILE)
+@click.option(
+    "--target", "targets", multiple=True, help="Names of targets (`tessera targets`), comma-separated. Default: native."
+)
+@click.option("-o", "--output", type=FILE, help="Where the bundle goes. Default: the model's name with .tessera.")
+@click.option("--config", type=FILE, help="A YAML file with build options; configs/build/default.yaml shows them all.")
+@click.option("--dim", "dims", multiple=True, help="Fix (N=4) or bound (N=1..64) a dynamic dimension.")
+@click.option("--workers", type=click.IntRange(min=1), help="Compile processes. The bytes do not depend on it.")
+@click.option("--no-verify", is_flag=True, help="Leave out the proof against the references.")
+@click.option("--no-cache", is_flag=True, help="Compile every kernel anew.")
+@json_option
+def build_command(
+    model: Path,
+    targets: tuple[str, ...],
+    output: Path | None,
+    config: Path | None,
+    dims: tuple[str, ...],
+    workers: int | None,
+    no_verify: bool,
+    no_cache: bool,
+    as_json: bool,
+) -> None:
+    """Build MODEL, an ONNX file, into a bundle, and prove its answers against onnxruntime.
+
+    \b
+    Example:
+      tessera build model.onnx --target x86-64-v4,x86-64-v3 -o model.tessera
+      tessera build model.onnx --dim batch=1..64
+    """
+    settings = BuildConfig() if config is None else load_build(config)
+    with watching(quiet=as_json) as watch:
+        result = build(
+            model,
+            split_targets(targets),
+            output or Path(model.stem + ".tessera"),
+            config=settings,
+            dims=read_dims(dims),
+            workers=workers,
+            verify=not no_verify,
+            cache=not no_cache,
+            progress=watch,
+        )
+    if as_json:
+        print_json(result)
+    else:
+        print_result(result)
+
+
+def print_result(result: BuildResult) -> None:
+    """What was built, how it was proved, where the time went."""
+    click.echo(f"bundle    {result.path} ({human_bytes(result.bytes)})")
+    click.echo(f"digest    {result.digest}")
+    for proof in result.verification:
+        where = "run here" if proof.method == "native" else "sampled at tile level"
+        click.echo(
+            f"verified  {proof.target}: {where}, {len(proof.cases)} runs with error {proof.max_error:.1e}, "
+            f"{len(proof.groups)} operator groups with error {proof.max_group_error:.1e}"
+        )
+    kernels = result.kernels
+    click.echo(f"kernels   {kernels.compiled} compiled, {kernels.cached} from the cache")
+    click.echo("time      " + ", ".join(f"{timing.stage} {timing.seconds:.1f} s" for timing in result.timings))
+    for warning in result.warnings:
+        click.echo(f"warning: {warning}", err=True)

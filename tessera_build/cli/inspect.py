@@ -1,0 +1,62 @@
+"""`tessera inspect`: what a bundle holds, at any level."""
+
+from pathlib import Path
+
+import click
+
+from tessera_build.cli.console import human_bytes, json_option, print_json
+from tessera_build.cli.options import FILE
+from tessera_build.driver.inspect import ASSEMBLY, Summary, identity, show_level, summary
+from tessera_build.driver.opened import LEVELS
+
+
+@click.command("inspect")
+@click.argument("bundle", type=FILE)
+@click.option("--digest", "only_digest", is_flag=True, help="Print the bundle's identity and nothing else.")
+@click.option("--level", type=click.Choice([*LEVELS, ASSEMBLY]), help="Print the text of one level.")
+@click.option("--op", "operator", help="Only the parts that belong to this operator; without --level, at every level.")
+@click.option("--target", help="Which variant. Default: the one with the most features.")
+@json_option
+def inspect_command(
+    bundle: Path, only_digest: bool, level: str | None, operator: str | None, target: str | None, as_json: bool
+) -> None:
+    """Show what BUNDLE holds: its signature, targets and proofs, or the IR of a level.
+
+    \b
+    Example:
+      tessera inspect model.tessera --digest
+      tessera inspect model.tessera --level tile --op conv1
+    """
+    if only_digest:
+        click.echo(str(identity(bundle)))
+    elif level is not None:
+        click.echo(show_level(bundle, level, target, operator), nl=False)
+    elif operator is not None:
+        for each in (*LEVELS, ASSEMBLY):
+            click.echo(f"// {each}")
+            click.echo(show_level(bundle, each, target, operator))
+    elif as_json:
+        print_json(summary(bundle))
+    else:
+        _print_summary(summary(bundle))
+
+
+def _print_summary(found: Summary) -> None:
+    click.echo(f"{found.path}\n{found.digest}\nmade by {found.producer} with {', '.join(found.tools)}")
+    for line in (*found.signature, *found.sources):
+        click.echo(f"  {line}")
+    for variant in found.variants:
+        click.echo(
+            f"{variant.target} ({variant.arch}): {variant.operators} operators, code {human_bytes(variant.code_bytes)}, "
+            f"IR {human_bytes(variant.ir_bytes)}, {variant.weights} weights {human_bytes(variant.weight_bytes)}"
+        )
+        click.echo(f"  needs {' '.join(variant.features) or 'nothing beyond the architecture'}")
+        if variant.proof is None:
+            click.echo("  no proof attached")
+        else:
+            proof = variant.proof
+            references = ", ".join(f"{name} {version}" for name, version in sorted(proof.references.items()))
+            click.echo(
+                f"  proved ({proof.method}) on {proof.machine} against {references}: outputs {proof.max_error:.1e}, "
+                f"{len(proof.groups)} groups {proof.max_group_error:.1e}"
+            )

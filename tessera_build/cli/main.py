@@ -1,0 +1,66 @@
+"""The command `tessera`: a group of subcommands, and what happens to errors.
+
+Takes: the arguments of the process.
+Gives: an exit code, as docs/exit-codes.md lists them.
+Invariant: an error that Tessera raises on purpose is printed by its own `diagnostics()`, any other with its traceback
+and exit code 1, so that it can be reported.
+"""
+
+import sys
+import traceback
+from typing import final
+
+import click
+
+from bundle_format.errors import TesseraError
+from tessera_build import __version__
+from tessera_build.cli.bench import bench_command
+from tessera_build.cli.build import build_command
+from tessera_build.cli.inspect import inspect_command
+from tessera_build.cli.quickstart import quickstart_command
+from tessera_build.cli.run import run_command
+from tessera_build.cli.targets import targets_command
+from tessera_build.cli.verify import verify_command
+
+
+@final
+class _Group(click.Group):
+    """A group that turns exceptions into exit codes."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the subcommand."""
+        try:
+            return super().invoke(ctx)
+        except TesseraError as error:
+            click.echo(error.diagnostics(), err=True)
+            sys.exit(error.exit_code)
+        except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
+            raise
+        except Exception:
+            traceback.print_exc()
+            click.echo("error[INTERNAL]: Tessera failed in a way that nobody expected; please report this text", err=True)
+            sys.exit(TesseraError.exit_code)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="tessera")
+def main() -> None:
+    """Build deep-learning models ahead of time: one command, one proved bundle, machine code for many targets.
+
+    \b
+    Example:
+      tessera build model.onnx --target x86-64-v4,x86-64-v3 -o model.tessera
+      tessera run model.tessera --input x=in.npy --output out.npz
+    """
+
+
+for _command in (
+    build_command,
+    run_command,
+    bench_command,
+    verify_command,
+    inspect_command,
+    targets_command,
+    quickstart_command,
+):
+    main.add_command(_command)

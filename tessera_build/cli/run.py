@@ -1,0 +1,106 @@
+"""`tessera run`: a bundle on inputs from files."""
+
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+
+import tessera_runtime
+from tessera_build.cli.console import json_option, print_json
+from tessera_build.cli.options import FILE, threads_option
+from tessera_build.config import ConfigError, HostError
+from tessera_build.ir.graph.nodes import Array
+
+
+@click.command("run")
+@click.argument("bundle", type=FILE)
+@click.option(
+    "--input", "inputs", multiple=True, help="NAME=FILE.npy for one input, or FILE.npz with all of them by name."
+)
+@click.option("--output", type=FILE, help="Where the outputs go, an .npz file. Default: they are only summed up.")
+@threads_option
+@json_option
+def run_command(
+    bundle: Path, inputs: tuple[str, ...], output: Path | None, threads: int | None, as_json: bool
+) -> None:
+    """Run BUNDLE once on inputs from numpy files.
+
+    \b
+    Example:
+      tessera run model.tessera --input x=in.npy --output out.npz
+    """
+    with tessera_runtime.load(bundle, threads=threads) as model:
+        results = model.run(read_inputs(inputs))
+        if output is not None:
+            write_outputs(output, results)
+        report = {name: _facts(array) for name, array in results.items()}
+        if as_json:
+            print_json({"target": model.target, "outputs": report, "written": output})
+            return
+    for name, facts in report.items():
+        click.echo(f"{name}: {facts['dtype']} {facts['shape']}, from {facts['min']} to {facts['max']}")
+    if output is not None:
+        click.echo(f"written to {output}")
+
+
+def read_inputs(words: Sequence[str]) -> dict[str, Array]:
+    """Arrays by input name."""
+    found: dict[str, Array] = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        if equals:
+            found[name] = _read(Path(path), word)
+        else:
+            found |= _read_all(Path(word), word)
+    return found
+
+
+def _read(path: Path, word: str) -> Array:
+    loaded = _load(path, word)
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    raise ConfigError("INPUT_FILE", f"{path} holds several arrays", where=word, expected="an .npy file for one input")
+
+
+def _read_all(path: Path, word: str) -> dict[str, Array]:
+    loaded = _load(path, word)
+    if isinstance(loaded, np.ndarray):
+        raise ConfigError("INPUT_FILE", "which input this is was not said", where=word, expected=f"NAME={path}")
+    return loaded
+
+
+def _load(path: Path, word: str) -> "Array | dict[str, Array]":
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigError(
+            "INPUT_FILE", "the input cannot be read", where=word, expected="an .npy or .npz file", found=str(error)
+        ) from error
+
+
+def write_outputs(path: Path, results: Mapping[str, Array]) -> None:
+    """An .npz file, all of it or nothing."""
+    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
+    try:
+        with partial.open("xb") as file:
+            np.savez(file, allow_pickle=False, **dict(results))
+        partial.replace(path)
+    except OSError as error:
+        raise HostError(
+            "OUTPUT_UNWRITABLE", f"the outputs cannot be written: {error.strerror}", where=str(path)
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _facts(array: Array) -> dict[str, object]:
+    numbers = array.astype(np.float64)
+    low, high = (float(numbers.min()), float(numbers.max())) if array.size else (None, None)
+    return {"dtype": str(array.dtype), "shape": list(array.shape), "min": low, "max": high}
