@@ -7,7 +7,9 @@ through the exported functions, as a C caller would.
 from __future__ import annotations
 
 import ctypes
+import ctypes.util
 import json
+import platform
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +36,8 @@ pytestmark = pytest.mark.numerics
 BODY = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64)
 PARALLEL_FOR = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, BODY, ctypes.c_void_p, ctypes.c_int64)
 PROFILE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int32)
+ALLOCATE = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
+RELEASE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 N = symbol("N")
 
 
@@ -301,3 +305,53 @@ def test_run_when_called_from_several_threads_then_each_gets_its_own_answer(libr
     for thread in threads:
         thread.join()
     assert statuses == [0, 0, 0]
+
+
+FE_UPWARD = 0x800
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the rounding mode's number is x86's")
+def test_run_when_the_caller_rounds_upwards_then_results_stay_and_so_does_the_mode(library: Library) -> None:
+    mathematics = ctypes.CDLL(ctypes.util.find_library("m"))
+    tiny = np.full(4000, 1e-12, np.float32)
+    table = np.array([tiny.ctypes.data], np.uint64)
+    assert mathematics.fesetround(FE_UPWARD) == 0
+    try:
+        outcome = library.run(1, [], change=lambda call: setattr(call, "inputs", table.ctypes.data))
+        after = mathematics.fegetround()
+    finally:
+        mathematics.fesetround(0)
+    assert after == FE_UPWARD
+    np.testing.assert_array_equal(outcome.outputs[0][:4], WEIGHT)
+
+
+def test_run_when_driven_by_its_own_pool_then_gives_the_serial_bits(library: Library) -> None:
+    functions, system = library.functions, ctypes.CDLL(None)
+    functions.tessera_pool_create.restype = ctypes.c_void_p
+    names = ("pthread_create", "pthread_join", "sem_init", "sem_wait", "sem_post")
+    storage: list[ctypes.Array[ctypes.c_char]] = []
+
+    def allocate(_context: int, size: int, alignment: int) -> int:
+        storage.append(ctypes.create_string_buffer(size + alignment))
+        return -(-ctypes.addressof(storage[-1]) // alignment) * alignment
+
+    services = Services(size=96, version=1)
+    keep = ALLOCATE(allocate), RELEASE(lambda _context, _pointer: None)
+    services.allocate, services.release = (ctypes.cast(function, ctypes.c_void_p) for function in keep)
+    for place, name in enumerate(names):
+        services.thread_and_semaphore[place] = ctypes.cast(getattr(system, name), ctypes.c_void_p).value
+    pool = functions.tessera_pool_create(ctypes.byref(services), 2)
+    assert pool
+    services.context = pool
+    services.parallel_for = ctypes.cast(functions.tessera_pool_parallel_for, PARALLEL_FOR)
+    try:
+        outcomes = [
+            library.run(0, [12], change=lambda call: setattr(call, "services", ctypes.addressof(services)))
+            for _ in range(20)
+        ]
+    finally:
+        functions.tessera_pool_destroy(ctypes.c_void_p(pool), ctypes.byref(services))
+    expected = library.run(0, [12]).outputs[1]
+    assert [outcome.status for outcome in outcomes] == [0] * 20
+    for outcome in outcomes:
+        np.testing.assert_array_equal(outcome.outputs[1], expected)

@@ -6,6 +6,7 @@ Takes `EXPANSIONS`; sweeps exponents, dense ranges and special values. Invariant
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,18 @@ import pytest
 from tessera_build.ir.core import scalar as scalar_programs
 from tessera_build.ir.core.types import BF16, DTYPES, F16, F32, DType, Type, tile
 from tessera_build.lower.math import derive
-from tessera_build.lower.math.coefficients import COS, ERF, EXP, EXPM1, LOG, SIN
+from tessera_build.lower.math.coefficients import (
+    COS,
+    ERF,
+    ERF_SLOPE_LOW,
+    EXP,
+    EXPM1,
+    HALF_PI,
+    LN2_HIGH,
+    LN2_LOW,
+    LOG,
+    SIN,
+)
 from tessera_build.lower.math.expand import EXPANSIONS, can_expand, expand
 from tests.backend_llvm_emit.tools import KernelBuilder, run_kernel
 from tests.math.numpy_emitter import NumpyEmitter
@@ -117,6 +129,28 @@ def test_coefficients_when_refitted_then_are_the_ones_in_the_table(name: str) ->
     stored = dict(zip(problem.powers, TABLES[name]["f32"], strict=True))
     difference = derive.evaluate(stored, x) - derive.evaluate(dict(enumerate(derive.fit(name))), x)
     assert np.max(np.abs(difference * problem.weight(x))) < 2e-8
+
+
+LN2 = Fraction("0.693147180559945309417232121458176568075500134360255254120680009")
+HALF_PI_DIGITS = Fraction("1.570796326794896619231321691639751442098584699687552910487472296")
+ROOT_PI_DIGITS = Fraction("1.772453850905516027298167483341145182797549456122387128213807790")
+
+
+@pytest.mark.parametrize(("name", "spare", "digits"), [("f32", 8, 43), ("f64", 11, 96)])
+def test_parts_of_ln2_when_added_then_are_exact_beyond_the_format(name: str, spare: int, digits: int) -> None:
+    high, low = Fraction(LN2_HIGH[name]), Fraction(LN2_LOW[name])
+    assert abs(high + low - LN2) < Fraction(1, 2**digits)
+    precision = 24 if name == "f32" else 53
+    assert (high * 2 ** (precision - spare)).denominator == 1  # leaves room for an exponent's bits
+
+
+@pytest.mark.parametrize(("name", "digits"), [("f32", 74), ("f64", 160)])
+def test_parts_of_half_pi_when_added_then_are_exact_beyond_the_format(name: str, digits: int) -> None:
+    assert abs(sum(map(Fraction, HALF_PI[name])) - HALF_PI_DIGITS) < Fraction(1, 2**digits)
+
+
+def test_slope_of_erf_when_added_up_then_is_two_over_the_root_of_pi() -> None:
+    assert abs(Fraction(ERF["f32"][0]) + Fraction(ERF_SLOPE_LOW["f32"]) - 2 / ROOT_PI_DIGITS) < Fraction(1, 2**49)
 
 
 class KernelEmitter:

@@ -1,8 +1,8 @@
 """Where the coefficients of this folder come from: weighted minimax fits by Remez exchange.
 
 Takes a function, a weight, the powers of the polynomial and an interval; gives coefficients in the working precision.
-`python -m tessera_build.lower.math.derive` prints `coefficients.py`. Invariant: each coefficient is rounded to the
-working precision before the ones after it are fitted, so the printed polynomial is as good as that precision allows.
+Invariant: the polynomials in `coefficients.py` are those of `fit`, up to the last digit that a linear solver leaves
+open (a test refits them).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,12 +79,6 @@ def _extrema(error: Array, count: int) -> NDArray[np.int64] | None:
 def evaluate(coefficients: Mapping[int, float], x: Array) -> Array:
     """The polynomial at x."""
     return sum((value * x**power for power, value in coefficients.items()), np.zeros_like(x))
-
-
-def leading_bits(value: Fraction, bits: int) -> float:
-    """The first `bits` significant bits of a positive number, the rest cut off."""
-    exponent = value.numerator.bit_length() - value.denominator.bit_length()
-    return float(Fraction(int(value * Fraction(2) ** (bits - exponent))) / Fraction(2) ** (bits - exponent))
 
 
 def _exp_over(x: Array) -> Array:
