@@ -42,6 +42,13 @@ def test_file_when_truncated_then_error_is_a_model_error(tmp_path: Path) -> None
             read_onnx(path)
 
 
+def test_file_when_a_name_is_no_text_then_error_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.onnx"
+    path.write_bytes(one_node("Relu", {"x": (2,)}).SerializeToString().replace(b"Relu", b"R\xffl\xfe"))
+    with pytest.raises(ModelError, match="not an ONNX model"):
+        read_onnx(path)
+
+
 def test_operators_when_several_are_unsupported_then_all_are_named_at_once() -> None:
     nodes = [
         helper.make_node("NonZero", ["x"], ["a"], name="first"),
@@ -146,6 +153,14 @@ BROKEN: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "missing value": (
         lambda: make_model([helper.make_node("Add", ["x", "ghost"], ["y"])], SINGLE, ["y"]),
         "operand 'ghost'",
+    ),
+    "rank": (lambda: one_node("GlobalAveragePool", {"x": (3,)}), "no spatial axes"),
+    "pooled rank": (lambda: one_node("MaxPool", {"x": (3,)}, kernel_shape=[2]), "does not fit"),
+    "assigned twice": (
+        lambda: make_model(
+            [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Abs", ["x"], ["y"])], SINGLE, ["y"]
+        ),
+        "two nodes make 'y'",
     ),
     "missing output": (lambda: make_model([helper.make_node("Relu", ["x"], ["z"])], SINGLE, ["y"]), "output 'y'"),
 }

@@ -143,6 +143,7 @@ def test_dims_when_two_names_must_be_equal_then_they_become_one() -> None:
     with pytest.raises(TesseraError):
         run(module, "main", {"a": floats(2, 3), "b": floats(4, 3)})
     assert_agrees(model, {"a": floats(2, 3), "b": floats(2, 3)})
+    assert read_onnx(model, dims={"N": (2, 9), "M": (1, 5)}).dims == {"M": (2, 5)}
 
 
 def test_skip_connection_when_pooling_loses_an_element_then_a_guard_refuses_odd_sizes() -> None:
@@ -181,6 +182,15 @@ def test_constants_when_small_then_arithmetic_over_them_leaves_no_node() -> None
     nodes = [node("Add", ["a", "b"], "c"), node("Unsqueeze", ["c", "axis"], "d"), node("Mul", ["x", "d"], "y")]
     model = x_model(nodes, [2, 3], a=floats(3), b=floats(3), axis=integers(0))
     assert ops(assert_agrees(model, {"x": floats(2, 3)})) == ["constant", "mul"]
+
+
+def test_function_when_local_to_the_model_then_it_is_inlined() -> None:
+    model = make_model([node("Twice", ["x"], "y")], {"x": (np.float32, [2, "N"])}, ["y"])
+    model.graph.node[0].domain = "own"
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    body = [node("Add", ["a", "a"], "b")]
+    model.functions.append(helper.make_function("own", "Twice", ["a"], ["b"], body, [helper.make_opsetid("", 17)]))
+    assert ops(assert_agrees(model, {"x": floats(2, 3)})) == ["add"]
 
 
 def test_weights_when_also_listed_as_inputs_then_they_are_no_inputs() -> None:

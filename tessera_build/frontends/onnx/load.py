@@ -6,7 +6,7 @@ the model's folder is ever opened, and every failure is a `ModelError` or an `Un
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import ml_dtypes
@@ -69,7 +69,8 @@ def _not_onnx(where: str) -> ModelError:
 
 def check_model(model: onnx.ModelProto, where: str) -> int:
     """The opset version of the default domain; raises for a model without graph or of another age."""
-    if not model.opset_import or not model.graph.output:
+    # Protobuf hands out bytes where a damaged file holds no text.
+    if not model.opset_import or not model.graph.output or any(isinstance(t, bytes) for t in _texts(model)):
         raise _not_onnx(where)
     versions = {o.domain: o.version for o in model.opset_import}
     version = max((versions[d] for d in DEFAULT_DOMAINS if d in versions), default=0)
@@ -83,6 +84,17 @@ def check_model(model: onnx.ModelProto, where: str) -> int:
             hint="convert it with onnx.version_converter, or install a newer onnx package",
         )
     return version or newest
+
+
+def _texts(model: onnx.ModelProto) -> Iterator[object]:
+    """Every name in the model that the importer reads."""
+    yield from (o.domain for o in model.opset_import)
+    yield from (i.name for i in model.graph.initializer)
+    for node in model.graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute))
+    for info in (*model.graph.input, *model.graph.output):
+        yield info.name
+        yield from (d.dim_param for d in info.type.tensor_type.shape.dim)
 
 
 def element_type(code: int, what: str) -> DType:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import onnx
 from onnx import helper
+from onnx.inliner import inline_local_functions
 
 from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx.call import AttributeValue, Call
@@ -49,6 +50,8 @@ def read_onnx(source: str | Path | onnx.ModelProto, *, dims: Mapping[str, DimReq
 def import_onnx(source: str | Path | onnx.ModelProto, *, dims: Mapping[str, DimRequest] | None = None) -> Imported:
     """Like `read_onnx`, with the names that the model gives its dims."""
     model, folder = load_model(source)
+    if model.functions:
+        model = inline_local_functions(model)
     where = "the model" if isinstance(source, onnx.ModelProto) else str(source)
     reader = _Reader(model, where, check_model(model, where))
     reader.prepare(folder)
@@ -140,11 +143,14 @@ class _Reader:
         missing = [name for name in node.input if name and name not in values]
         if missing:
             raise ill_formed(f"no node before {node.op_type} makes its operand {missing[0]!r}")
+        again = [name for name in node.output if name and name in values]
+        if again:
+            raise ill_formed(f"two nodes make {again[0]!r}, or it is a weight or an input")
         inputs = tuple(values[name] if name else None for name in node.input)
         if any(name and values[name] is None for name in node.input):
             return  # its producer failed and has been reported
         call = Call(node.op_type, self.opset, inputs, tuple(node.output), _attributes(node))
-        results = OPERATORS[node.op_type](context, call)
+        results = _translated(context, call)
         unread = call.unread()
         if unread:
             raise unsupported(f"{node.op_type} has attributes that are not built", found=", ".join(unread))
@@ -165,6 +171,15 @@ class _Reader:
         if self.problems:
             kind = UnsupportedError if any(isinstance(p, UnsupportedError) for p in self.problems) else ModelError
             raise kind.of(self.problems, self.where)
+
+
+def _translated(context: Context, call: Call) -> Tensor | tuple[Tensor, ...]:
+    """What the operator's translator gives; operands of an impossible rank or content are the model's fault."""
+    try:
+        return OPERATORS[call.op](context, call)
+    except (IndexError, ValueError, ZeroDivisionError, OverflowError) as error:
+        types = ", ".join(str(t.type) for t in call.inputs if t is not None)
+        raise ill_formed(f"{call.op} does not fit its operands: {error}", found=types) from error
 
 
 def _put(found: dict[str, Tensor], info: onnx.ValueInfoProto, symbols: Symbols) -> None:

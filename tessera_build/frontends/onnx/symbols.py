@@ -17,7 +17,7 @@ import onnx
 from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx.errors import ModelError, ill_formed, unsupported
 from tessera_build.frontends.onnx.load import element_type
-from tessera_build.ir.core.dims import Extent, Range, substitute, symbol
+from tessera_build.ir.core.dims import Dim, Extent, Range, substitute, symbol
 from tessera_build.ir.core.types import Type, tensor
 
 DimRequest = int | tuple[int, int]
@@ -76,7 +76,19 @@ class Symbols:
         low, high = self.ranges.get(name, (1, None))
         if isinstance(extent, int) and ((low is not None and extent < low) or (high is not None and extent > high)):
             raise ill_formed(f"dim {name} must be {extent} for the model's shapes to agree", found=f"{low}..{high}")
+        if isinstance(extent, Dim) and str(extent) in self.ranges:
+            self.ranges[str(extent)] = _intersection(self.ranges[str(extent)], (low, high))
         self.values = {n: substitute(e, {name: extent}) for n, e in self.values.items()} | {name: extent}
+
+
+def _intersection(left: Range, right: Range) -> Range:
+    """The range of a dim that must lie in both."""
+    lows = [e for e in (left[0], right[0]) if e is not None]
+    highs = [e for e in (left[1], right[1]) if e is not None]
+    low, high = max(lows, default=None), min(highs, default=None)
+    if low is not None and high is not None and low > high:
+        raise ill_formed("two dims must be equal, but their ranges have nothing in common", found=f"{left}, {right}")
+    return low, high
 
 
 def apply_requests(symbols: Symbols, requests: Mapping[str, DimRequest]) -> None:

@@ -202,6 +202,8 @@ def _counts(axis: Axis) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
 def _global(body: Callable[[Context, Tensor, range], Tensor]) -> Translator:
     def translate(c: Context, n: Call) -> Tensor:
         x = n.input(0)
+        if x.rank < 3:
+            raise ill_formed(f"{n.op} has no spatial axes to pool", expected="rank 3 or more", found=str(x.type))
         return body(c, x, range(2, x.rank))
 
     return translate
