@@ -18,7 +18,7 @@ from tessera_build.ir.core.types import I64
 from tessera_build.ir.schedule.nodes import Access, Axis, Compute, KernelCall
 
 COMBINES = frozenset({"none", "sum", "max", "min", "prod"})
-_READ = re.compile(r"r\d+")
+_READ = re.compile(r"_r\d+")
 
 
 def verify(function: Function) -> None:
@@ -74,7 +74,7 @@ def accesses(scope: Scope, node: Compute) -> Iterator[str]:
         type_ = scope.type(value)
         yield from _access(access, type_.rank, known, f"read {position}")
         if type_.dtype.kind in {"signed", "unsigned"}:
-            known[f"r{position}"] = value
+            known[f"_r{position}"] = value
     for value in node.index_values:
         yield from _unknown(value, known, "an index value")
 
