@@ -1,5 +1,6 @@
 """Compilation of IR text: determinism, refusals, and names checked before LLVM sees them."""
 
+import gc
 import hashlib
 import os
 import subprocess
@@ -37,7 +38,7 @@ print(hashlib.sha256(compile_ir(TEXT, AVX512)).hexdigest())
 
 def test_compile_when_repeated_in_other_processes_then_bytes_are_equal() -> None:
     expected = hashlib.sha256(compile_ir(TEXT, AVX512)).hexdigest()
-    compile_ir(TEXT.replace("kernel", "other"), X86_64)
+    compile_ir(TEXT.replace("kernel", "other"), AVX512)
     assert hashlib.sha256(compile_ir(TEXT, AVX512)).hexdigest() == expected
     environment = {**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": str(ROOT)}
     child = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True)
@@ -95,6 +96,14 @@ def test_compile_when_a_function_attribute_names_an_unknown_feature_then_refused
     text = 'define void @f() #0 { ret void }\nattributes #0 = { "target-cpu"="i686" "target-features"="+sse9" }'
     with pytest.raises(CompileError, match="does not know"):
         compile_ir(text, X86_64)
+
+
+def test_compile_when_many_texts_are_refused_then_the_process_survives_the_garbage_collector() -> None:
+    for _ in range(20):
+        with pytest.raises(CompileError):
+            compile_ir("define i32 @f() { ret i64 0 }", X86_64)
+        gc.collect()
+    assert compile_ir(TEXT, AVX512)[:4] == b"\x7fELF"
 
 
 def test_native_options_when_asked_then_compile_here() -> None:

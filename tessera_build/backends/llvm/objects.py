@@ -8,7 +8,7 @@ alone looks at it). The object calls nothing that the text did not declare, exce
 
 import re
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -106,30 +106,37 @@ def _optimised(ir_text: str, machine: CodegenOptions) -> Generator[tuple[llvm.Mo
     _check_attributes(ir_text, machine)
     _initialize()
     try:
-        target_machine = llvm.Target.from_triple(machine.triple).create_target_machine(
-            cpu=machine.cpu,
-            features=",".join(machine.features),
-            opt=machine.optimization,
-            reloc=machine.relocation,
-            codemodel=machine.code_model,
-        )
-        # A context of its own: the global one keeps every type ever parsed and is not safe for threads.
-        module = llvm.parse_assembly(ir_text, context=llvm.create_context())
-        module.triple = machine.triple
-        module.data_layout = str(target_machine.target_data)
-        module.verify()
-        _optimise(module, target_machine, machine.optimization)
-        yield module, target_machine
+        # Closed here in reverse order: were it left to the garbage collector, an error's traceback would make a cycle
+        # of them, and LLVM crashes when a context goes before its module.
+        with ExitStack() as stack:
+            target_machine = stack.enter_context(
+                llvm.Target.from_triple(machine.triple).create_target_machine(
+                    cpu=machine.cpu,
+                    features=",".join(machine.features),
+                    opt=machine.optimization,
+                    reloc=machine.relocation,
+                    codemodel=machine.code_model,
+                )
+            )
+            # A context of its own: the global one keeps every type ever parsed and is not safe for threads.
+            context = stack.enter_context(llvm.create_context())
+            module = stack.enter_context(llvm.parse_assembly(ir_text, context=context))
+            module.triple = machine.triple
+            module.data_layout = str(target_machine.target_data)
+            module.verify()
+            _optimise(module, target_machine, machine.optimization)
+            yield module, target_machine
     except RuntimeError as error:
         raise CompileError("LLVM refuses the IR text", found=" ".join(str(error).split())) from error
 
 
 def _optimise(module: llvm.ModuleRef, target_machine: llvm.TargetMachine, level: int) -> None:
-    tuning = llvm.create_pipeline_tuning_options(speed_level=level)
-    tuning.loop_vectorization = False  # the text has explicit vectors; LLVM's own only add code and change rounding
-    tuning.slp_vectorization = False
-    builder = llvm.create_pass_builder(target_machine, tuning)
-    builder.getModulePassManager().run(module, builder)
+    with ExitStack() as stack:
+        tuning = stack.enter_context(llvm.create_pipeline_tuning_options(speed_level=level))
+        tuning.loop_vectorization = False  # the text has explicit vectors; LLVM's own only add code, change rounding
+        tuning.slp_vectorization = False
+        builder = stack.enter_context(llvm.create_pass_builder(target_machine, tuning))
+        stack.enter_context(builder.getModulePassManager()).run(module, builder)
 
 
 def _check_attributes(ir_text: str, machine: CodegenOptions) -> None:
