@@ -87,7 +87,7 @@ def online_attention() -> Program:
     shape = AttentionShape(g, m, n, 8, 12, heads=h, mask=(b, 1, m, n))
     schedule = AttentionSchedule(tile_m=4, tile_n=16, tile_e=16, block=16, rows=2)
     inputs = (_random(5, 4, 7, 8), _random(6, 4, 41, 8), _random(7, 4, 41, 12), _random(8, 2, 1, 7, 41))
-    dims = dict(zip(names, (4, 7, 41, 2, 2), strict=True))
+    dims: dict[str, int] = dict(zip(names, (4, 7, 41, 2, 2), strict=True))
     return Program(attention(F32, shape, schedule, 0.3), inputs, (4, 7, 12), dims)
 
 

@@ -13,7 +13,6 @@ from tessera_build.backends.llvm_text.elements import from_memory, to_memory
 from tessera_build.backends.llvm_text.kernel_text import KernelText
 from tessera_build.backends.llvm_text.types import Value, constant, memory_element, memory_type, register_type
 from tessera_build.ir.core.node import Function, Node
-from tessera_build.ir.core.types import Type
 from tessera_build.ir.target.group import Barrier, GroupIndex, Lane, SharedAlloc
 from tessera_build.ir.target.kernel import Load, Store
 
@@ -38,6 +37,10 @@ class Dialect(Protocol):
         """Write a barrier of the group for shared and global memory."""
         ...
 
+    def shared(self, text: GroupText, node: SharedAlloc) -> str:
+        """The address of memory that the group shares; declares it in `text.globals`."""
+        ...
+
     def write(self, text: GroupText, node: Node) -> bool:
         """Write a node that only this family has, and say whether it is one."""
         ...
@@ -54,11 +57,12 @@ class GroupText:
     dialect: Dialect
     text: KernelText = field(init=False)
     spaces: dict[int, int] = field(default_factory=dict[int, int])
-    shared: list[str] = field(default_factory=list[str])
+    globals: list[str] = field(default_factory=list[str])
+    function: Function = field(init=False)
 
     def module(self, function: Function) -> str:
         """The module of one kernel, exported by its own name."""
-        self.text = KernelText(function.types, self)
+        self.text, self.function = KernelText(function.types, self), function
         parameters = [self._parameter(argument) for argument in function.args]
         self.text.block(function.nodes)
         out = self.text.out
@@ -67,7 +71,7 @@ class GroupText:
         attributes = self.dialect.attributes(self, lanes if isinstance(lanes, int) else 1)
         return (
             f'target triple = "{self.dialect.triple}"\n'
-            f"{''.join(self.shared)}"
+            f"{''.join(self.globals)}"
             f"define {self.dialect.convention} void @{function.name}({', '.join(parameters)}) {attributes} {{\n"
             f"{out.body()}\n}}\n"
             f"{out.declarations()}"
@@ -98,17 +102,11 @@ class GroupText:
             case Barrier():
                 self.dialect.barrier(self)
             case SharedAlloc():
-                values[node.result] = self._alloc(node, text.types[node.result])
+                self.spaces[node.result] = SHARED
+                values[node.result] = Value(self.dialect.shared(self, node), text.types[node.result])
             case _:
                 return self.dialect.write(self, node)
         return True
-
-    def _alloc(self, node: SharedAlloc, kind: Type) -> Value:
-        self.spaces[node.result] = SHARED
-        name = f"@shared{len(self.shared)}"
-        array = f"[{node.elements} x {memory_element(kind.dtype)}]"
-        self.shared.append(f"{name} = internal addrspace({SHARED}) global {array} poison, align 128\n")
-        return Value(name, kind)
 
     def address(self, pointer: int, index: int) -> str:
         """The typed address of an element: `ptr addrspace(1) %v7`."""

@@ -12,8 +12,10 @@ from typing import Final
 import llvmlite.binding as llvm
 
 from tessera_build.backends.llvm_text.errors import CompileError
-from tessera_build.backends.llvm_text.group_text import GroupText
+from tessera_build.backends.llvm_text.group_text import SHARED, GroupText
+from tessera_build.backends.llvm_text.types import memory_element
 from tessera_build.ir.core.node import Function, Node
+from tessera_build.ir.target.group import SharedAlloc
 
 TRIPLE: Final = "spirv64v1.2-unknown-unknown"
 MAGIC: Final = bytes.fromhex("03022307")
@@ -44,6 +46,13 @@ class OpenClDialect:
         """barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)."""
         text.text.out.declare("declare spir_func void @_Z7barrierj(i32) convergent nounwind")
         text.text.out.line(f"call spir_func void @_Z7barrierj(i32 {_FENCES}) convergent nounwind")
+
+    def shared(self, text: GroupText, node: SharedAlloc) -> str:
+        """A variable of its own for each allocation."""
+        name = f"@shared{len(text.globals)}"
+        array = f"[{node.elements} x {memory_element(text.text.types[node.result].dtype)}]"
+        text.globals.append(f"{name} = internal addrspace({SHARED}) global {array} poison, align 128\n")
+        return name
 
     def write(self, text: GroupText, node: Node) -> bool:
         """OpenCL has no nodes of its own."""

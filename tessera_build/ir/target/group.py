@@ -12,8 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tessera_build.ir.core.node import Def, Use
+from tessera_build.ir.core.node import Def, Function, Use
+from tessera_build.ir.core.types import I32, scalar
 from tessera_build.ir.target.kernel import TargetNode
+
+FRAGMENT = scalar(I32)  # one lane's share of an 8 × 8 matrix of 16-bit elements: two of them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,18 +103,25 @@ class MatrixMultiply(TargetNode):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MatrixFence(TargetNode):
-    """What this lane wrote to registers and shared memory is visible to the matrix operations that follow."""
+class SharedFence(TargetNode):
+    """What this lane wrote to shared memory is there for matrix instructions to read, once a barrier has passed."""
+
+    effects: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WarpgroupFence(TargetNode):
+    """What this lane wrote to registers is there for the `WarpgroupMultiply` that follow."""
 
     effects: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SharedMatrix(TargetNode):
-    """The descriptor (i64) of an operand in shared memory at pointer + index.
+    """The descriptor (i64) of an operand in shared memory at pointer + index, which is not swizzled.
 
-    `leading` and `stride` are the distances in bytes between neighbouring 8 × 16-byte core matrices along the
-    operand's two axes; the operand is not swizzled.
+    The operand consists of core matrices of 8 × 16 bytes, 128 bytes each; `leading` is the distance in bytes between
+    neighbours along the summed axis, `stride` along the other one.
     """
 
     result: Def
@@ -125,7 +135,7 @@ class SharedMatrix(TargetNode):
 class WarpgroupMultiply(TargetNode):
     """Start a matrix instruction of four warps whose operands lie in shared memory: results = acc + a * b.
 
-    `transposed`: whether a (b) lies with its summed axis outermost.
+    `transposed`: whether the rows of a's (b's) core matrices run along the axis that is not summed.
     """
 
     effects: ClassVar[bool] = True
@@ -155,8 +165,23 @@ NODES: tuple[type[TargetNode], ...] = (
     AsyncWait,
     MatrixLoad,
     MatrixMultiply,
-    MatrixFence,
+    SharedFence,
+    WarpgroupFence,
     SharedMatrix,
     WarpgroupMultiply,
     MatrixWait,
 )
+
+_ALIGNMENT = 128
+
+
+def shared_offsets(kernel: Function) -> tuple[dict[int, int], int]:
+    """Where each `SharedAlloc` lies when all share one block of memory, in bytes, and the block's size."""
+    offsets: dict[int, int] = {}
+    total = 0
+    for node in kernel.nodes:
+        if isinstance(node, SharedAlloc):
+            offsets[node.result] = total
+            taken = node.elements * kernel.types[node.result].dtype.bytes
+            total += -(-taken // _ALIGNMENT) * _ALIGNMENT
+    return offsets, total

@@ -14,13 +14,20 @@ from typing import cast
 from tessera_build.ir.core.dims import Extent, floordiv
 from tessera_build.ir.core.node import Function, Node, Region, walk
 from tessera_build.ir.core.types import I64, Type, memref, scalar
+from tessera_build.ir.machine.instructions import INSTRUCTIONS
 from tessera_build.ir.target import group as g
 from tessera_build.ir.target import kernel as k
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.tile_to_target.builder import TargetBuilder, make_region
 from tessera_build.lower.tile_to_target.scalars import ScalarEmitter
 from tessera_build.lower.tile_to_target.simt_compute import GroupArithmetic
-from tessera_build.lower.tile_to_target.simt_layouts import Layout, layout_named
+from tessera_build.lower.tile_to_target.simt_layouts import Fragment, Layout, layout_named
+from tessera_build.lower.tile_to_target.simt_matrix import (
+    FourWarpMultiply,
+    MatrixEmitter,
+    MatrixLoop,
+    WarpMultiply,
+)
 from tessera_build.lower.tile_to_target.simt_memory import GroupMemory, GroupTile
 from tessera_build.lower.tile_to_target.values import BufferValue, ViewValue, checked, row_major
 
@@ -29,11 +36,12 @@ Value = GroupTile | BufferValue | ViewValue
 
 @dataclass(frozen=True, slots=True)
 class GroupKernel:
-    """A Target kernel for one lane, how many groups a launch has and how many lanes a group."""
+    """A Target kernel for one lane; how many groups a launch has, how many lanes and how much shared memory a group."""
 
     kernel: Function
     groups: Extent
     lanes: int
+    shared_bytes: int
 
 
 def lower_group(function: Function, lanes: int) -> GroupKernel:
@@ -62,7 +70,7 @@ class _GroupLowering:
         self._groups_of(function.nodes)
         kernel = b.finish({"dims": names, "lanes": self._lanes})
         kernel = replace(kernel, nodes=(*self._memory.allocations, *kernel.nodes))
-        return GroupKernel(kernel, self._groups, self._lanes)
+        return GroupKernel(kernel, self._groups, self._lanes, g.shared_offsets(kernel)[1])
 
     def _start(self, names: Sequence[str]) -> None:
         b, written = self._b, _written_buffers(self._function)
@@ -194,6 +202,9 @@ class _GroupLowering:
     # -- structure ----------------------------------------------------------------------------------------------------
 
     def _for(self, node: t.For) -> None:
+        if node.binding is not None and node.binding.stage is not None:
+            self._matrix_loop(node, node.binding.stage)
+            return
         b = self._b
         self._memory.fence()
         start, stop = b.const(0, I64), b.extent(node.extent)
@@ -212,6 +223,26 @@ class _GroupLowering:
         results = tuple(b.fresh(b.type(r)) for r in initial)
         b.emit(k.Loop(results, start, stop, node.step, initial, body))
         self._values.update(zip(node.results, _collect(carried, results), strict=True))
+
+    def _matrix_loop(self, node: t.For, stages: int) -> None:
+        """A loop whose body is views and one contraction by a matrix instruction, its operands copied ahead."""
+        for view in node.body.nodes:
+            if isinstance(view, t.View):
+                self._values[view.result] = self._view(view)
+        (contract,) = (n for n in node.body.nodes if isinstance(n, t.Contract))
+        name = contract.binding.instruction if contract.binding is not None else None
+        acc = self._as_tile(node.carried[0])
+        emitter = self._matrix_emitter(name or "", acc)
+        self._memory.ranges[node.index] = (0, None)
+        loop = MatrixLoop(self._b, self._memory, emitter, node.index, node.extent, node.step, stages)
+        self._values[node.results[0]] = loop.run(acc, self._as_view(contract.a), self._as_view(contract.b))
+
+    def _matrix_emitter(self, name: str, acc: GroupTile) -> MatrixEmitter:
+        if not isinstance(acc.layout, Fragment):
+            raise ValueError(f"the accumulator of {name} is not laid out in fragments")
+        if INSTRUCTIONS[name].executor == "warpgroup":
+            return FourWarpMultiply(self._b, name)
+        return WarpMultiply(self._b, acc.layout.warps, name)
 
     def _if(self, node: t.If) -> None:
         b = self._b
