@@ -4,7 +4,7 @@ from tessera_build.config.build import BuildConfig, DimBounds, load_build
 from tessera_build.config.errors import ConfigError, HostError
 from tessera_build.config.precision import PrecisionConfig, Tolerance, list_precisions, load_precision
 from tessera_build.config.resources import resource
-from tessera_build.config.target import RegisterTile, TargetConfig, list_targets, load_target
+from tessera_build.config.target import Rates, TargetConfig, list_targets, load_target
 
 __all__ = [
     "BuildConfig",
@@ -12,7 +12,7 @@ __all__ = [
     "DimBounds",
     "HostError",
     "PrecisionConfig",
-    "RegisterTile",
+    "Rates",
     "TargetConfig",
     "Tolerance",
     "list_precisions",

@@ -20,11 +20,12 @@ KINDS: Final = ("cpu",)
 
 
 @dataclass(frozen=True, slots=True)
-class RegisterTile:
-    """The accumulators a contraction keeps in registers by default: `rows` × `vectors` vectors."""
+class Rates:
+    """What a core does in one cycle with full-width vectors, and the latency of a multiply-add in cycles."""
 
-    rows: int
-    vectors: int
+    multiply_adds: int
+    loads: int
+    latency: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class TargetConfig:
     cache_bytes: CacheBytes
     line_bytes: int
     prefer_fma: bool
-    register_tile: RegisterTile
+    per_cycle: Rates
 
 
 def list_targets() -> tuple[str, ...]:
@@ -72,7 +73,7 @@ def load_target(name_or_path: str | Path, machine: Machine | None = None) -> Tar
 
 def _described(top: Section) -> TargetConfig:
     """The target that a file writes out."""
-    caches, tile = top.section("cache_bytes"), top.section("register_tile")
+    caches, rates = top.section("cache_bytes"), top.section("per_cycle")
     target = TargetConfig(
         name=top.get("name", WORD),
         kind=top.get("kind", choice(*KINDS)),
@@ -86,7 +87,7 @@ def _described(top: Section) -> TargetConfig:
         cache_bytes=CacheBytes(*(caches.get(level, integer(0)) for level in ("l1", "l2", "l3"))),
         line_bytes=top.get("line_bytes", integer(16)),
         prefer_fma=top.get("prefer_fma", FLAG),
-        register_tile=RegisterTile(tile.get("rows", integer(1)), tile.get("vectors", integer(1))),
+        per_cycle=Rates(*(rates.get(name, integer(1)) for name in ("multiply_adds", "loads", "latency"))),
     )
     _check(top, target)
     return target
@@ -94,10 +95,6 @@ def _described(top: Section) -> TargetConfig:
 
 def _check(top: Section, target: TargetConfig) -> None:
     """Note values that do not fit together."""
-    tile = target.register_tile
-    if tile.rows * tile.vectors + tile.vectors > target.vector_registers:
-        room = f"rows × vectors + vectors of at most {target.vector_registers} (accumulators and one row of operands)"
-        top.refuse("register_tile", "the register tile does not fit the registers", room)
     if target.vector_bits not in (128, 256, 512):
         top.refuse("vector_bits", "no such vector width", "128, 256 or 512")
     for feature in target.llvm_features:

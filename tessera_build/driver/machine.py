@@ -21,6 +21,9 @@ def machine_of(target: TargetConfig) -> CpuMachine:
         fused=target.prefer_fma,
         l1_bytes=target.cache_bytes.l1,
         l2_bytes=target.cache_bytes.l2,
+        multiply_adds_per_cycle=target.per_cycle.multiply_adds,
+        loads_per_cycle=target.per_cycle.loads,
+        multiply_add_latency=target.per_cycle.latency,
     )
 
 
