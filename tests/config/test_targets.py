@@ -69,7 +69,6 @@ def test_native_when_the_machine_runs_no_level_then_is_refused_with_a_remedy(mac
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
-        ("rows: 14", "rows: 16", "does not fit the registers"),
         ("vector_bits: 512", "vector_bits: 500", "no such vector width"),
         ('"-prefer', '"prefer', "neither asks for a feature"),
         ("kind: cpu", "kind: gpu", "'kind' has a wrong value"),
