@@ -67,7 +67,8 @@ def test_expansion_when_swept_densely_then_stays_within_its_bound(name: str) -> 
     for chunk in range(16):
         start, stop = chunk << 28, (chunk + 1) << 28
         patterns = np.arange(start + chunk, stop, stride, dtype=np.uint64).astype(np.uint32).view(np.float32)
-        assert worst(name, patterns) <= bound
+        if in_domain(name, patterns).size:
+            assert worst(name, patterns) <= bound
 
 
 @pytest.mark.parametrize("name", ["tanh", "erf", "sin"])
