@@ -14,7 +14,7 @@ from tessera_build.ir.core.dims import Extent, symbols_of
 from tessera_build.ir.core.node import Function, Node
 from tessera_build.ir.core.spec import Scope, SpecError, Violation
 from tessera_build.ir.core.types import I64, scalar
-from tessera_build.ir.target import host, kernel, spec_kernel, spec_memory
+from tessera_build.ir.target import group, host, kernel, spec_group, spec_kernel, spec_memory
 
 KERNEL_RULES: spec.Rules = {
     kernel.Const: (spec_kernel.constant_value,),
@@ -34,6 +34,23 @@ KERNEL_RULES: spec.Rules = {
     kernel.Branch: (spec_kernel.condition, spec_kernel.branch_regions),
     kernel.Check: (spec_kernel.condition, spec_kernel.check_code),
 }
+GROUP_RULES: spec.Rules = {
+    **KERNEL_RULES,
+    group.GroupIndex: (spec_group.place,),
+    group.Lane: (spec_group.place,),
+    group.SharedAlloc: (spec_group.shared_alloc,),
+    group.Barrier: (),
+    group.AsyncCopy: (spec_group.async_copy,),
+    group.AsyncCommit: (),
+    group.AsyncWait: (spec_group.pending,),
+    group.MatrixLoad: (spec_group.shared_address,),
+    group.MatrixMultiply: (spec_group.accumulators,),
+    group.SharedFence: (),
+    group.WarpgroupFence: (),
+    group.SharedMatrix: (spec_group.shared_address,),
+    group.WarpgroupMultiply: (spec_group.accumulators,),
+    group.MatrixWait: (spec_group.pending,),
+}
 
 
 def kernel_arguments(scope: Scope) -> Iterator[str]:
@@ -50,11 +67,15 @@ def kernel_arguments(scope: Scope) -> Iterator[str]:
 
 
 KERNEL = spec.Level(KERNEL_RULES, (kernel_arguments,))
+GROUP = spec.Level(GROUP_RULES, (spec_group.group_arguments,))
 
 
 def verify(function: Function, register_bits: int | None = None) -> None:
-    """Raise `SpecError` unless the kernel is legal; with `register_bits`, no vector is wider than that."""
-    spec.verify(function, KERNEL, {})
+    """Raise `SpecError` unless the kernel is legal; with `register_bits`, no vector is wider than that.
+
+    A kernel with the attribute `lanes` is one for machines of groups.
+    """
+    spec.verify(function, GROUP if "lanes" in function.attributes else KERNEL, {})
     if register_bits is None:
         return
     wide = [

@@ -130,18 +130,60 @@ def test_kernel_when_misused_then_rule_refuses(rule: str) -> None:
     assert rule in broken(lambda: target_spec.verify(parse_target(TARGET.replace(before, after, 1))))
 
 
+GROUP = TARGET.replace('dims = ["N"]', 'dims = ["N", "S"], lanes = 32').replace(
+    '  %3 = "ttarget.const"',
+    """
+  %21 = "ttarget.shared_alloc"() <{elements = 64}> : () -> memref<64xf32>
+  %22 = "ttarget.lane"() : () -> i64
+  "ttarget.async_copy"(%21, %22, %0, %1) <{count = 16}> :
+    (memref<64xf32>, i64, memref<64xf32>, i64) -> ()
+  "ttarget.async_commit"() : () -> ()
+  "ttarget.async_wait"() <{pending = 0}> : () -> ()
+  "ttarget.barrier"() : () -> ()
+  %23 = "ttarget.matrix_load"(%21, %22) <{transposed = false}> : (memref<64xf32>, i64) -> i32
+  %24 = "ttarget.matrix_multiply"(%23, %23, %23) <{instruction = "m", operandSegmentSizes = [1, 1, 1]}> :
+    (i32, i32, i32) -> i32
+  %3 = "ttarget.const\"""",
+    1,
+)
+GROUP_MISUSES = {
+    "group_arguments": ("lanes = 32", "lanes = 0"),
+    "place": ('%22 = "ttarget.lane"()', '%25 = "ttarget.group_index"() : () -> i32\n  %22 = "ttarget.lane"()'),
+    "shared_alloc": ("elements = 64", "elements = 0"),
+    "async_copy": ("count = 16", "count = 15"),
+    "pending": ("pending = 0", "pending = -1"),
+    "shared_address": (
+        'load"(%21, %22) <{transposed = false}> : (memref<64xf32>, i64)',
+        'load"(%22, %22) <{}> : (i64, i64)',
+    ),
+    "accumulators": ('instruction = "m"', 'instruction = ""'),
+}
+
+
 @pytest.mark.parametrize(
     ("level", "cases"),
     [
         (graph_spec.LEVEL, GRAPH_MISUSES.keys() | {"values_are_tensors", "argument_symbols"}),
         (schedule_spec.LEVEL, SCHEDULE_MISUSES.keys() | {"dims_in_scope"}),
         (target_spec.KERNEL, TARGET_MISUSES.keys()),
+        (target_spec.GROUP, TARGET_MISUSES.keys() | GROUP_MISUSES.keys()),
     ],
-    ids=["graph", "schedule", "target"],
+    ids=["graph", "schedule", "target", "group"],
 )
 def test_rules_when_listed_then_each_has_a_misuse(level: Level, cases: set[str]) -> None:
     rules = {rule.__name__ for row in level.rules.values() for rule in row}
     assert rules | {rule.__name__ for rule in level.function_rules} <= cases
+
+
+def test_group_kernel_when_unchanged_then_is_legal() -> None:
+    target_spec.verify(parse_target(GROUP))
+
+
+@pytest.mark.parametrize("rule", GROUP_MISUSES)
+def test_group_kernel_when_misused_then_rule_refuses(rule: str) -> None:
+    before, after = GROUP_MISUSES[rule]
+    assert before in GROUP
+    assert rule in broken(lambda: target_spec.verify(parse_target(GROUP.replace(before, after, 1))))
 
 
 def test_vector_when_wider_than_a_register_then_is_refused() -> None:
