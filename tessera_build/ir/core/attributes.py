@@ -11,7 +11,7 @@ import functools
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Union, cast, get_args, get_origin, get_type_hints
+from typing import Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from tessera_build.ir.core.dims import Dim
 from tessera_build.ir.core.scalar import ScalarProgram, parse_program
@@ -68,6 +68,9 @@ def encode_fields(record: object) -> dict[str, Attr]:
 
 def decode(attribute: Attr, annotation: object = object) -> object:
     """The value that `encode` was given, rebuilt by its annotation; raises `ValueError` when it does not fit."""
+    kinds = _kinds(annotation)
+    if kinds and not any(type(attribute) is k or (k in _CONTAINERS and isinstance(attribute, k)) for k in kinds):
+        raise ValueError(f"{attribute!r} is not {' or '.join(k.__name__ for k in kinds)}")
     annotation = without_none(annotation)
     if annotation is ScalarProgram and isinstance(attribute, tuple):
         return parse_program([str(line) for line in attribute])
@@ -76,9 +79,26 @@ def decode(attribute: Attr, annotation: object = object) -> object:
         return tuple(decode(value, inner) for value, inner in items)
     if isinstance(attribute, Mapping) and isinstance(annotation, type) and is_dataclass(annotation):
         return decode_fields(attribute, annotation)
-    if annotation in _ATOMS and type(attribute) is not annotation:
-        raise ValueError(f"{attribute!r} is not {getattr(annotation, '__name__', annotation)}")
     return attribute
+
+
+_CONTAINERS = (tuple, Mapping)
+
+
+@functools.cache
+def _kinds(annotation: object) -> tuple[type, ...]:
+    """The types that an attribute of this annotation may have in its plain form; none: any."""
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        inner = [_kinds(a) for a in get_args(annotation) if a is not type(None)]
+        return tuple(k for kinds in inner for k in kinds) if all(inner) else ()
+    if origin is Literal:
+        return (str,)  # every Literal of a grammar is a choice of words
+    if origin is tuple or annotation is ScalarProgram:
+        return (tuple,)
+    if not isinstance(annotation, type):
+        return ()
+    return (annotation,) if annotation in _ATOMS else (Mapping,) if is_dataclass(annotation) else ()
 
 
 def decode_fields(attributes: Mapping[str, Attr], cls: type) -> object:
