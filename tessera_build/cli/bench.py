@@ -42,7 +42,9 @@ def bench_command(
 def print_bench(found: Bench) -> None:
     """A line for each runner, and the ratio."""
     sizes = "".join(f", {name}={size}" for name, size in found.sizes.items())
-    click.echo(f"{found.target}, {found.threads} thread{'s' if found.threads > 1 else ''}{sizes}, {found.rounds} rounds")
+    click.echo(
+        f"{found.target}, {found.threads} thread{'s' if found.threads > 1 else ''}{sizes}, {found.rounds} rounds"
+    )
     for times in found.times:
         click.echo(f"  {times.name:<12} median {human_seconds(times.median)}, best {human_seconds(times.minimum)}")
     if found.ratio is not None:

@@ -7,7 +7,7 @@ Invariant: standard output holds the result and nothing else, so that it can be 
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -44,7 +44,7 @@ def plain(value: object) -> object:
 
 
 @contextmanager
-def watching(quiet: bool = False) -> Iterator[Watch]:
+def watching(quiet: bool = False) -> Generator[Watch]:
     """What a build reports to: bars on a terminal, a line a stage elsewhere, nothing when quiet."""
     if quiet:
         yield lambda _event: None

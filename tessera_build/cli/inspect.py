@@ -46,10 +46,10 @@ def _print_summary(found: Summary) -> None:
     for line in (*found.signature, *found.sources):
         click.echo(f"  {line}")
     for variant in found.variants:
-        click.echo(
-            f"{variant.target} ({variant.arch}): {variant.operators} operators, code {human_bytes(variant.code_bytes)}, "
-            f"IR {human_bytes(variant.ir_bytes)}, {variant.weights} weights {human_bytes(variant.weight_bytes)}"
-        )
+        sizes = (variant.code_bytes, variant.ir_bytes, variant.weight_bytes)
+        code, texts, weights = (human_bytes(size) for size in sizes)
+        click.echo(f"{variant.target} ({variant.arch}): {variant.operators} operators")
+        click.echo(f"  code {code}, IR {texts}, {variant.weights} weights {weights}")
         click.echo(f"  needs {' '.join(variant.features) or 'nothing beyond the architecture'}")
         if variant.proof is None:
             click.echo("  no proof attached")

@@ -38,7 +38,9 @@ class _Group(click.Group):
             raise
         except Exception:
             traceback.print_exc()
-            click.echo("error[INTERNAL]: Tessera failed in a way that nobody expected; please report this text", err=True)
+            click.echo(
+                "error[INTERNAL]: Tessera failed in a way that nobody expected; please report this text", err=True
+            )
             sys.exit(TesseraError.exit_code)
 
 

@@ -4,6 +4,7 @@ import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import click
 import numpy as np
@@ -23,9 +24,7 @@ from tessera_build.ir.graph.nodes import Array
 @click.option("--output", type=FILE, help="Where the outputs go, an .npz file. Default: they are only summed up.")
 @threads_option
 @json_option
-def run_command(
-    bundle: Path, inputs: tuple[str, ...], output: Path | None, threads: int | None, as_json: bool
-) -> None:
+def run_command(bundle: Path, inputs: tuple[str, ...], output: Path | None, threads: int | None, as_json: bool) -> None:
     """Run BUNDLE once on inputs from numpy files.
 
     \b
@@ -76,7 +75,7 @@ def _load(path: Path, word: str) -> "Array | dict[str, Array]":
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
-            return loaded
+            return cast(Array, loaded)
         with loaded:
             return {name: loaded[name] for name in loaded.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -102,7 +102,7 @@ def build(  # noqa: PLR0913  the public door: every option is a keyword
     dims: Mapping[str, DimRequest] | None = None,
     workers: int | None = None,
     verify: bool = True,
-    cache: Path | None | bool = True,
+    cache: Path | bool | None = True,
     progress: Progress | None = None,
 ) -> BuildResult:
     """Build `model` (a path or an ONNX protobuf) for `targets` (by default `config.targets`) and write it to `out`.

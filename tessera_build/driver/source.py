@@ -17,7 +17,7 @@ from tessera_build.frontends.onnx import ModelError
 class ModelProto(Protocol):
     """An ONNX protobuf, as far as this room knows it: only the frontend imports the onnx package."""
 
-    def SerializeToString(self, **options: object) -> bytes:  # noqa: N802  protobuf's name
+    def SerializeToString(self, *, deterministic: bool = ...) -> bytes:  # noqa: N802  protobuf's name
         """The bytes of the file that it would be."""
         ...
 

@@ -57,7 +57,8 @@ class Memory:
             return np.empty(shape, dtype)
         address = self._bases[place.space][place.index] + evaluate(place.offset_bytes, self._sizes)
         span = dtype.itemsize + sum((extent - 1) * step for extent, step in zip(shape, steps, strict=True))
-        return np.ndarray(shape, dtype, (ctypes.c_char * span).from_address(address), 0, steps)
+        memory = memoryview((ctypes.c_char * span).from_address(address)).cast("B")
+        return np.ndarray(shape, dtype, memory, 0, steps)
 
 
 @final
@@ -76,9 +77,7 @@ class CompiledProgram:
         }
         self._weights = [_address(self._blobs[weight.digest]) + weight.offset for weight in self._config.weights]
 
-    def run(
-        self, entry: str, inputs: Mapping[str, Array], sizes: Sizes, look: Look | None = None
-    ) -> dict[str, Array]:
+    def run(self, entry: str, inputs: Mapping[str, Array], sizes: Sizes, look: Look | None = None) -> dict[str, Array]:
         """The outputs of one entry; a status other than OK is a `RunError` with the node's name."""
         index = next(i for i, known in enumerate(self._config.entries) if known.name == entry)
         signature, error = self._config.entries[index], ErrorRecord()
@@ -138,7 +137,7 @@ class CompiledProgram:
             raise status_error(status, node, detail, self._config)
 
 
-def _hook(look: Look | None, memory: Memory) -> object:
+def _hook(look: Look | None, memory: Memory) -> "ctypes._CFunctionType":  # pyright: ignore[reportPrivateUsage]
     """The C callback; an exception inside would be lost, so `look` must not raise."""
 
     def profile(_context: int | None, launch: int, phase: int) -> None:

@@ -121,9 +121,7 @@ def compare_groups(program: CompiledProgram, groups: Groups, case: Case, policy:
     return results
 
 
-def judge(
-    groups: Groups, launch: int, pairs: Iterable[tuple[Array, Array]], policy: Tolerance
-) -> GroupResult:
+def judge(groups: Groups, launch: int, pairs: Iterable[tuple[Array, Array]], policy: Tolerance) -> GroupResult:
     """The worst of a launch's outputs, measured against its limit."""
     rated = [(error_of(found, wanted), limit_of(wanted, policy.group, policy)) for found, wanted in pairs]
     error, limit = max(rated, key=lambda pair: pair[0] / pair[1] if pair[1] else pair[0])

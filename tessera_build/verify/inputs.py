@@ -35,7 +35,9 @@ def choose_sizes(module: Module) -> tuple[Sizes, ...]:
 
     Fewer where ranges and guards allow only one set, none where no set was found that they allow.
     """
-    names = sorted({s for f in module.entries.values() for a in f.args for e in f.types[a].shape for s in symbols_of(e)})
+    names = sorted(
+        {s for f in module.entries.values() for a in f.args for e in f.types[a].shape for s in symbols_of(e)}
+    )
     if not names:
         return ({},)
     small = next((s for s in _proposals(names, module, _SMALL) if _allowed(s, module)), None)
@@ -59,7 +61,9 @@ def _proposals(names: list[str], module: Module, candidates: tuple[int, ...]) ->
 
 def _bytes(sizes: Sizes, module: Module) -> int:
     return sum(
-        type_.dtype.bytes * math.prod(shape_at(type_, sizes)) for f in module.entries.values() for type_ in f.types.values()
+        type_.dtype.bytes * math.prod(shape_at(type_, sizes))
+        for f in module.entries.values()
+        for type_ in f.types.values()
     )
 
 

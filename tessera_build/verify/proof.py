@@ -46,7 +46,10 @@ class GroupProof:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was proved of one variant. `method` is "native" (its code ran) or "tile" (its tile programs did)."""
+    """What was proved of one variant. `method` is "native" where its code ran on this machine.
+
+    With "tile", the graph after the passes gave the outputs, and sampled tile programs ran in the interpreter.
+    """
 
     target: str
     method: str

@@ -6,6 +6,7 @@ Invariant: of a loop over independent instances only the first one runs, and onl
 left out for its cost is not reported as proved.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -26,28 +27,29 @@ from tessera_build.lower.program.records import LoweredVariant
 from tessera_build.verify.groups import Case, GroupResult, Groups, choose_launches, judge, reference_values
 from tessera_build.verify.inputs import Sizes
 
-# The interpreter visits about 50,000 nodes a second (a node on tiles of a few hundred elements takes 20 µs).
+# The interpreter takes 20 to 100 µs for a node; a launch of this many is some seconds.
 LAUNCH_VISITS: Final = 30_000
-TOTAL_VISITS: Final = 400_000
+BUDGET_SECONDS: Final = 10.0
 
 
-def sample_tiles(
-    lowered: LoweredVariant, groups: Groups, case: Case, policy: Tolerance
-) -> list[GroupResult]:
-    """Compare launches of distinct kernels, as many as the limits on visits allow."""
+def sample_tiles(lowered: LoweredVariant, groups: Groups, case: Case, policy: Tolerance) -> list[GroupResult]:
+    """Compare a launch of each distinct kernel, cheap ones first, until the time is used.
+
+    One launch of each kind of task is compared whatever it takes, unless it is beyond the limit on visits.
+    """
     chosen = choose_launches(groups, case.sizes)
     distinct = [index for index in groups.representatives(case.sizes) if index in chosen]
-    plan = _Plan(lowered, groups, case)
     expected = reference_values(groups, case, frozenset(distinct))
-    results: list[GroupResult] = []
-    spent = 0
-    for index in distinct:
-        function = first_instances(groups.records[index].tile_function)
-        cost = visits(function.nodes, case.sizes)
-        if cost <= LAUNCH_VISITS and spent + cost <= TOTAL_VISITS:
-            spent += cost
-            results.append(plan.run(index, function, expected, policy))
-    return results
+    plan, results, kinds = _Plan(lowered, groups, case), list[GroupResult](), set[str]()
+    functions = {index: first_instances(groups.records[index].tile_function) for index in distinct}
+    costs = {index: visits(function.nodes, case.sizes) for index, function in functions.items()}
+    end = time.perf_counter() + BUDGET_SECONDS
+    for index in sorted(distinct, key=lambda index: (costs[index], index)):
+        kind = groups.records[index].kind
+        if costs[index] <= LAUNCH_VISITS and (time.perf_counter() < end or kind not in kinds):
+            kinds.add(kind)
+            results.append(plan.run(index, functions[index], expected, policy))
+    return sorted(results, key=lambda result: result.launch)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,9 +58,7 @@ class _Plan:
     groups: Groups
     case: Case
 
-    def run(
-        self, launch: int, function: Function, expected: Mapping[int, Array], policy: Tolerance
-    ) -> GroupResult:
+    def run(self, launch: int, function: Function, expected: Mapping[int, Array], policy: Tolerance) -> GroupResult:
         """Interpret one launch and judge the elements that it wrote."""
         record = self.groups.records[launch]
         written = {place.value for place in record.writes}
@@ -71,10 +71,12 @@ class _Plan:
         pairs: list[tuple[Array, Array]] = []
         for buffer, array in zip(self.groups.launches[launch].buffers, buffers, strict=True):
             value = self._value(launch, buffer)
-            if value in written and value is not None:
-                touched = array != array if array.dtype.kind == "f" else array == _filler(array.dtype)
-                wanted = expected[value].reshape(array.shape)
-                pairs.append((array[~touched], wanted[~touched]))
+            if value is not None and value in written:
+                blank = np.full(array.shape, _filler(array.dtype), array.dtype)
+                written_here = np.not_equal(array, blank)
+                if array.dtype.kind == "f":  # a NaN differs from everything, itself included
+                    written_here &= np.logical_not(np.isnan(array))
+                pairs.append((array[written_here], expected[value].reshape(array.shape)[written_here]))
         return judge(self.groups, launch, pairs, policy)
 
     def _value(self, launch: int, buffer: Buffer) -> int | None:
@@ -103,7 +105,7 @@ class _Plan:
 def _filler(dtype: np.dtype[np.generic]) -> float | int | bool:
     """What an element holds until it is written."""
     if dtype.kind in "iu":
-        return int(np.iinfo(dtype).max)
+        return int(np.iinfo(str(dtype)).max)
     return False if dtype.kind == "b" else float("nan")
 
 
