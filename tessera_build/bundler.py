@@ -128,7 +128,7 @@ def _weight_data(weights: Sequence[PackedWeight]) -> list[WeightData]:
 
 def _bytes(array: Array) -> memoryview:
     """The array's own memory, row-major; extended types have no buffer protocol, hence bytes."""
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data.cast("B")
 
 
 def _texts(parts: Parts) -> list[tuple[str, str]]:
