@@ -6,11 +6,15 @@ kernel that caused it, never a line of the language itself.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from bundle_format.errors import TesseraError
 
 
 class KernelError(TesseraError):
     """A kernel's source is not a legal tile program."""
+
+    exit_code: ClassVar[int] = 2
 
     def __init__(
         self, message: str, *, where: str | None = None, expected: str | None = None, found: str | None = None
