@@ -54,6 +54,12 @@ class BundleError(TesseraError):
     exit_code: ClassVar[int] = 6
 
 
+class StorageError(BundleError):
+    """The operating system refuses to store a sound bundle: the disk is full, the folder may not be written."""
+
+    exit_code: ClassVar[int] = 7
+
+
 def _rebuild(kind: type[TesseraError], code: str, message: str) -> TesseraError:
     """Make an error again after pickling; the remaining fields arrive through `__dict__`."""
     error = kind.__new__(kind, code, message)

@@ -17,7 +17,7 @@ from typing import BinaryIO, Final
 
 from bundle_format import media
 from bundle_format.digest import Digest
-from bundle_format.errors import BundleError
+from bundle_format.errors import BundleError, StorageError
 from bundle_format.tar_layout import END, padded, place
 
 Data = bytes | bytearray | memoryview
@@ -35,7 +35,7 @@ class Layout:
 
 
 def write_layout(layout: Layout, path: Path, *, directory: bool) -> None:
-    """Write a layout; anything the operating system refuses is a `BundleError`."""
+    """Write a layout; anything the operating system refuses is a `StorageError`."""
     path = path.absolute()
     partial = path.with_name(f".{path.name}.{os.urandom(6).hex()}.partial")
     try:
@@ -133,12 +133,12 @@ def _remove(partial: Path) -> None:
             partial.unlink()
 
 
-def _unwritable(path: Path, error: OSError) -> BundleError:
+def _unwritable(path: Path, error: OSError) -> StorageError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return BundleError(
+        return StorageError(
             "DISK_FULL",
             "the disk is full, the bundle was not written",
             where=str(path),
             hint="free some space or choose another path; nothing half-written was left behind",
         )
-    return BundleError("BUNDLE_UNWRITABLE", "the bundle cannot be written", where=str(path), found=error.strerror)
+    return StorageError("BUNDLE_UNWRITABLE", "the bundle cannot be written", where=str(path), found=error.strerror)
