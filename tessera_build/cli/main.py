@@ -32,6 +32,8 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except TesseraError as error:
+            if error.code == "INTERNAL":
+                traceback.print_exception(error.__cause__)
             click.echo(error.diagnostics(), err=True)
             sys.exit(error.exit_code)
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):

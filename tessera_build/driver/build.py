@@ -17,6 +17,7 @@ from typing import Final, TypeVar, cast
 from bundle_format import media
 from bundle_format.canonical import Json, canonical_bytes
 from bundle_format.digest import Digest
+from bundle_format.errors import TesseraError
 from bundle_format.schema import Tool
 from bundle_format.writer import Attachment, Variant, write_bundle
 from tessera_build import __version__
@@ -131,9 +132,25 @@ def run_request(request: Request) -> BuildResult:
     for name, stage in STAGES:
         start = time.perf_counter()
         draft.report(name, 0, 0)
-        stage(draft)
+        _run_stage(name, stage, draft)
         timings.append(StageTime(name, time.perf_counter() - start))
     return _result(draft, tuple(timings))
+
+
+def _run_stage(name: str, stage: Callable[[_Draft], None], draft: _Draft) -> None:
+    """Run one stage; what nobody expected becomes a `TesseraError` too, with the exception as its cause."""
+    try:
+        stage(draft)
+    except TesseraError:
+        raise
+    except Exception as error:
+        raise TesseraError(
+            "INTERNAL",
+            f"the stage {name!r} of the build failed in a way that nobody expected",
+            where=draft.source.name,
+            found=repr(error),
+            hint="this is a bug of Tessera; please report it with the model, if you may, and this text",
+        ) from error
 
 
 def _load(draft: _Draft) -> None:

@@ -84,15 +84,19 @@ def _allowed(sizes: Sizes, module: Module) -> bool:
 
 
 def make_inputs(module: Module, entry: str, sizes: Sizes, seed: int) -> dict[str, Array]:
-    """One array per input: standard normal floats, indices within the axis they select from, small other integers."""
+    """One array per input: standard normal floats, indices within the axis they select from, small other integers.
+
+    Integers that divide are at least 1.
+    """
     function = module.entries[entry]
-    limits = index_limits(function)
+    limits, divisors = index_limits(function), set(_reaching(function, _divisors(function)))
     generator = np.random.default_rng(seed)
     made: dict[str, Array] = {}
     for name, value in zip(module.input_names[entry], function.args, strict=True):
         bounds = [evaluate(extent, sizes) for extent in limits.get(value, ())]
         type_ = function.types[value]
-        made[name] = random_array(generator, type_, shape_at(type_, sizes), min(bounds, default=None))
+        array = random_array(generator, type_, shape_at(type_, sizes), min(bounds, default=None))
+        made[name] = np.maximum(array, array.dtype.type(1)) if value in divisors else array
     return made
 
 
@@ -112,21 +116,26 @@ def random_array(generator: np.random.Generator, type_: Type, shape: tuple[int, 
 def index_limits(function: Function) -> dict[int, tuple[Extent, ...]]:
     """For each argument that reaches the indices of a gather: the extents of the axes that it selects from."""
     found: dict[int, tuple[Extent, ...]] = {}
-    nodes = list(graph_nodes(function))
-    producers = {output: node for node in nodes for output in node.outputs}
-    for node in nodes:
-        if node.op != "gather":
-            continue
-        data = function.types[node.inputs[0]]
-        extent = data.shape[axis_of(node.attributes, data.rank)]
-        waiting, seen = [node.inputs[1]], set[int]()
-        while waiting:
-            value = waiting.pop()
-            if value in seen or function.types[value].dtype.is_float:
-                continue
-            seen.add(value)
-            if value in producers:
-                waiting.extend(producers[value].inputs)
-            elif value in function.args:
+    for node in graph_nodes(function):
+        if node.op == "gather":
+            data = function.types[node.inputs[0]]
+            extent = data.shape[axis_of(node.attributes, data.rank)]
+            for value in _reaching(function, [node.inputs[1]]):
                 found[value] = (*found.get(value, ()), extent)
     return found
+
+
+def _divisors(function: Function) -> list[int]:
+    return [node.inputs[1] for node in graph_nodes(function) if node.op in {"div", "floordiv", "mod"}]
+
+
+def _reaching(function: Function, values: list[int]) -> list[int]:
+    """The arguments that `values` are computed from, through integers alone."""
+    producers = {output: node for node in graph_nodes(function) for output in node.outputs}
+    waiting, seen = list(values), set[int]()
+    while waiting:
+        value = waiting.pop()
+        if value not in seen and not function.types[value].dtype.is_float:
+            seen.add(value)
+            waiting += producers[value].inputs if value in producers else ()
+    return [value for value in function.args if value in seen]

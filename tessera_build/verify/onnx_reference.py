@@ -15,7 +15,7 @@ import onnxruntime
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.verify.errors import VerificationError
 
-_ERRORS_ONLY = 3
+_FATAL_ONLY = 4  # what it refuses comes as an exception
 
 
 @final
@@ -26,7 +26,7 @@ class OnnxReference:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = _ERRORS_ONLY
+        options.log_severity_level = _FATAL_ONLY
         source = str(model) if isinstance(model, Path) else model
         try:
             self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
