@@ -55,7 +55,8 @@ class Module:
 
     `input_names` and `output_names` give, per entry, the names a person uses; `constants` maps digest to array and
     `constant_names` maps digest to the name it had in the source (for reports only, never hashed). A guard
-    (left, relation, right, message) with the relation == or >= must hold for the dims of a call; all entries rely on it.
+    (left, relation, right, message) with the relation == or >= must hold for the dims of a call; all entries rely on
+    it.
     """
 
     entries: Mapping[str, Function]
