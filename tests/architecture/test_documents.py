@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 import pytest
-from tessera_build.cli.main import main
 
 import bundle_format
 import tessera
 import tessera_build
 import tessera_runtime
 from bundle_format.errors import TesseraError
+from tessera_build.cli.main import main
 from tests.architecture.tree import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
