@@ -23,7 +23,7 @@ def vector_tile(axis: Axis, machine: CpuMachine, vectors: int = 4) -> int:
     if not isinstance(extent, int):
         return machine.lanes
     if extent <= vectors * machine.lanes:
-        return extent
+        return max(1, extent)
     sizes = [n * machine.lanes for n in range(vectors, 0, -1)]
     return next((s for s in sizes if extent % s == 0), sizes[0])
 

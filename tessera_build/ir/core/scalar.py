@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_build.ir.core.rounding import fma
-from tessera_build.ir.core.types import BOOL, DTYPES, DType, dtype_of
+from tessera_build.ir.core.types import BOOL, DTYPES, DType, dtype_of, number_in
 
 Array = NDArray[np.generic]
 
@@ -196,7 +196,7 @@ class ScalarBuilder:
 
     def const(self, value: float | int | bool, dtype: DType) -> int:
         """A constant of type `dtype`."""
-        typed = bool(value) if dtype.kind == "bool" else float(value) if dtype.is_float else int(value)
+        typed = bool(value) if dtype.kind == "bool" else number_in(value, dtype)
         return self._append(ScalarOp("const", (), dtype, typed))
 
     def cast(self, value: int, dtype: DType) -> int:

@@ -133,6 +133,17 @@ def int_extent(extent: Extent) -> int:
     raise ValueError(f"extent {extent} is symbolic")
 
 
+def number_in(value: float, dtype: DType) -> float | int:
+    """`value` as a number of an element type: integers truncate and saturate, so that -inf is the smallest of them."""
+    if dtype.is_float:
+        return float(value)
+    low = -(1 << (dtype.bits - 1)) if dtype.kind == "signed" else 0
+    high = 1 if dtype.kind == "bool" else (1 << (dtype.bits - (dtype.kind == "signed"))) - 1
+    if value <= low or value >= high:
+        return low if value <= low else high
+    return int(value)
+
+
 def tensor(dtype: DType, *shape: Extent) -> Type:
     """A graph-level tensor type."""
     return Type("tensor", dtype, shape)

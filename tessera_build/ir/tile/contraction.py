@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tessera_build.ir.core.rounding import fma
 from tessera_build.ir.core.scalar import ScalarProgram, evaluate
-from tessera_build.ir.core.types import DType
+from tessera_build.ir.core.types import DType, dtype_of, number_in
 from tessera_build.ir.tile.nodes import Reduce
 
 Array = NDArray[np.generic]
@@ -84,7 +84,8 @@ def combine_along(node: Reduce, operands: Sequence[Array]) -> list[Array]:
     elements = [_flattened(operand, node.axes) for operand in operands]
     count = elements[0].shape[0]
     identity = [
-        np.full(e.shape[1:], np.asarray(i).astype(e.dtype)) for e, i in zip(elements, node.identity, strict=True)
+        np.full(e.shape[1:], np.asarray(number_in(i, dtype_of(e.dtype))).astype(e.dtype))
+        for e, i in zip(elements, node.identity, strict=True)
     ]
     partials = [identity] * (width or 1)
     for index in range(count):

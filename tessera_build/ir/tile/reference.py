@@ -17,7 +17,7 @@ from bundle_format.errors import TesseraError
 from tessera_build.ir.core.dims import Extent, evaluate, symbols_of
 from tessera_build.ir.core.node import Function, Node, Region
 from tessera_build.ir.core.scalar import evaluate as evaluate_program
-from tessera_build.ir.core.types import DType, Type
+from tessera_build.ir.core.types import DType, Type, dtype_of, number_in
 from tessera_build.ir.tile.contraction import combine_along, contract
 from tessera_build.ir.tile.nodes import (
     Alloc,
@@ -57,7 +57,7 @@ class Window:
     def read(self, pad: float) -> Array:
         """The tile, `pad` outside the domain."""
         picked = self.buffer[tuple(np.where(self.inside, c, 0) for c in self.coordinates)]
-        filler = np.asarray(pad).astype(self.buffer.dtype)
+        filler = np.asarray(number_in(pad, dtype_of(self.buffer.dtype))).astype(self.buffer.dtype)
         return np.broadcast_to(np.where(self.inside, picked, filler).astype(self.buffer.dtype), self.shape)
 
     def write(self, tile: Array) -> None:

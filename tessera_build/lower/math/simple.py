@@ -6,6 +6,7 @@ Takes values of any numeric type; gives values of that type (`isnan`: bool). Inv
 
 from __future__ import annotations
 
+from tessera_build.ir.core.types import F32, F64
 from tessera_build.lower.math.emitter import Emitter
 
 
@@ -48,8 +49,11 @@ def _with_nan(emitter: Emitter, name: str, left: int, right: int) -> int:
 
 
 def mod(emitter: Emitter, left: int, right: int) -> int:
-    """left - floor(left / right) * right, with the sign of `right`; floats: exact for |left / right| < 2**(p - 1)."""
+    """left - floor(left / right) * right, with the sign of `right`; floats: exact for |left / right| < 2**52."""
     dtype = emitter.dtype(left)
+    if dtype == F32:
+        wide = _float_mod(emitter, emitter.cast(left, F64), emitter.cast(right, F64))
+        return emitter.cast(wide, F32)
     if dtype.is_float:
         return _float_mod(emitter, left, right)
     remainder = emitter.op("rem", left, right)
@@ -67,4 +71,15 @@ def _float_mod(emitter: Emitter, left: int, right: int) -> int:
     # The rounded quotient may have reached the next integer: the remainder is then one divisor off.
     zero = emitter.const(0.0, left)
     below = emitter.op("lt", emitter.op("mul", remainder, right), zero)
-    return emitter.op("select", below, emitter.op("add", remainder, right), remainder)
+    remainder = emitter.op("select", below, emitter.op("add", remainder, right), remainder)
+    return _of_infinite(emitter, left, right, remainder)
+
+
+def _of_infinite(emitter: Emitter, left: int, right: int, otherwise: int) -> int:
+    """An infinite divisor leaves a finite number of its own sign as it is, and is itself the result for the others."""
+    infinity, zero = emitter.const(float("inf"), left), emitter.const(0.0, left)
+    opposite = emitter.op("lt", emitter.op("mul", left, right), zero)
+    chosen = emitter.op("select", opposite, right, left)
+    infinite = emitter.op("eq", emitter.op("abs", right), infinity)
+    applies = emitter.op("and", infinite, emitter.op("lt", emitter.op("abs", left), infinity))
+    return emitter.op("select", applies, chosen, otherwise)

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from tessera_build.ir.core.scalar import ScalarProgram
-from tessera_build.ir.core.types import BOOL, I32, DType
+from tessera_build.ir.core.types import I32, DType, number_in
 from tessera_build.ir.tile.nodes import Contract, Iota, Reduce
 from tessera_build.lower.tile_to_target.builder import TargetBuilder
 from tessera_build.lower.tile_to_target.memory import Memory
@@ -134,7 +134,7 @@ class Arithmetic:
             values = tuple(self._valid(o, key, node.identity[n], shape[-1]) for n, o in enumerate(operands))
             if target not in folded:
                 folded[target] = tuple(
-                    self._b.const(_typed(i, o.dtype), o.dtype, lanes)
+                    self._b.const(number_in(i, o.dtype), o.dtype, lanes)
                     for i, o in zip(node.identity, operands, strict=True)
                 )
             folded[target] = self._scalars.run(node.combine, (*folded[target], *values))
@@ -147,7 +147,7 @@ class Arithmetic:
         if lanes == 1 or room >= lanes:
             return register
         mask = self._b.op("lt", self._b.lane_index(I32, lanes), self._b.const(room, I32, lanes))
-        filler = self._b.const(_typed(identity, operand.dtype), operand.dtype, lanes)
+        filler = self._b.const(number_in(identity, operand.dtype), operand.dtype, lanes)
         return self._b.op("select", mask, register, filler)
 
     def _across_lanes(self, node: Reduce, values: tuple[int, ...], extent: int, lanes: int) -> tuple[int, ...]:
@@ -204,9 +204,3 @@ class Arithmetic:
             value = self._b.extract(operand.registers[where], source[-1] % operand.lanes)
             register = value if lanes == 1 else self._b.insert(register, value, lane)
         return register
-
-
-def _typed(value: float, dtype: DType) -> float | int:
-    if dtype.is_float:
-        return float(value)
-    return int(value != 0) if dtype == BOOL else int(value)

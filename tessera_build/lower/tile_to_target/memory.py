@@ -7,7 +7,7 @@ touched, and a domain that loop bounds already prove costs nothing.
 from __future__ import annotations
 
 from tessera_build.ir.core.dims import Extent, Range, bounds
-from tessera_build.ir.core.types import BOOL, I32, I64, Type, scalar, tile
+from tessera_build.ir.core.types import BOOL, I32, I64, Type, number_in, scalar, tile
 from tessera_build.ir.target import kernel as k
 from tessera_build.lower.tile_to_target.builder import TargetBuilder
 from tessera_build.lower.tile_to_target.values import Key, TileValue, ViewValue, positions, vector_lanes
@@ -25,7 +25,7 @@ class Memory:
 
     def load(self, view: ViewValue, pad: float) -> TileValue:
         """The tile a view shows, `pad` outside its domain."""
-        lanes = vector_lanes(view.shape[-1], self._machine_lanes) if view.shape[-1] > 1 else 1
+        lanes = _lanes(view, self._machine_lanes)
         broadcast = view.step(len(view.shape) - 1) == 0 and view.indices is None
         registers: dict[Key, int] = {}
         for key in positions(view.shape, lanes):
@@ -36,35 +36,52 @@ class Memory:
                     continue
                 registers[key] = self._b.splat(self.element(view, key[:-1], 0, pad), lanes)
             else:
-                registers[key] = self._load_register(view, key, lanes, pad)
+                registers[key] = self.vector(view, key[:-1], key[-1], lanes, pad)
         return TileValue(view.shape, view.buffer.dtype, lanes, registers)
 
     def element(self, view: ViewValue, outer: Key, last: int, pad: float) -> int:
         """One element of a view as a scalar."""
-        condition = self._condition(view, (*outer, last))
-        index = self._index(view, (*outer, last))
+        key = (*outer, last)
+        condition, chosen = self._domain(view, key, 1)
+        index = self._index(view, key, chosen)
         if condition is not None:
             index = self._b.op("select", condition, index, self._b.const(0, I64))
         value = self._emit_load(view, index, 1, None, None)
         if condition is None:
             return value
-        return self._b.op("select", condition, value, self._b.const(_typed(pad, view), view.buffer.dtype))
+        filler = self._b.const(number_in(pad, view.buffer.dtype), view.buffer.dtype)
+        return self._b.op("select", condition, value, filler)
 
     def vector(self, view: ViewValue, outer: Key, vector: int, lanes: int, pad: float) -> int:
         """One register of a view."""
-        return self._load_register(view, (*outer, vector), lanes, pad)
+        first = (*outer, vector * lanes)
+        if lanes == 1:
+            return self.element(view, outer, vector, pad)
+        mask, chosen = self._domain(view, first, lanes)
+        other = None if mask is None else self._b.const(number_in(pad, view.buffer.dtype), view.buffer.dtype, lanes)
+        if view.step(len(view.shape) - 1) == 1 and (chosen is None or self._b.lanes(chosen) == 1):
+            return self._emit_load(view, self._index(view, first, chosen), lanes, mask, other)
+        indices = self._lane_indices(view, first, lanes, chosen)
+        full = self._b.const(1, BOOL, lanes)
+        result = self._b.fresh(tile(view.buffer.dtype, lanes))
+        filler = self._b.const(number_in(pad, view.buffer.dtype), view.buffer.dtype, lanes) if other is None else other
+        self._b.emit(k.Gather(result, view.buffer.pointer, indices, full if mask is None else mask, filler))
+        return result
 
     def store(self, view: ViewValue, value: TileValue) -> None:
         """Write a tile through a view, inside its domain."""
-        lanes = vector_lanes(view.shape[-1], self._machine_lanes) if view.shape[-1] > 1 else 1
+        lanes = _lanes(view, self._machine_lanes)
         for key in positions(view.shape, lanes):
             register = self._b.splat(value.register(key), lanes)
             first = (*key[:-1], key[-1] * lanes)
-            mask = self._mask(view, key, lanes)
-            if lanes > 1 and view.step(len(view.shape) - 1) != 1:
-                self._scatter(view, first, register, lanes, mask)
+            mask, chosen = self._domain(view, first, lanes)
+            scattered = view.step(len(view.shape) - 1) != 1 or (chosen is not None and self._b.lanes(chosen) > 1)
+            if lanes > 1 and scattered:
+                indices = self._lane_indices(view, first, lanes, chosen)
+                full = self._b.const(1, BOOL, lanes) if mask is None else mask
+                self._b.emit(k.Scatter(view.buffer.pointer, indices, register, full))
                 continue
-            index = self._index(view, first)
+            index = self._index(view, first, chosen)
             if lanes == 1 and mask is not None:
                 self._guarded_store(view, index, register, mask)
             else:
@@ -76,23 +93,6 @@ class Memory:
             body = list(nodes)
         self._b.emit(k.Branch((), condition, k.Region((), tuple(body)), k.Region((), ())))
 
-    # -- registers --------------------------------------------------------------------------------------------------
-
-    def _load_register(self, view: ViewValue, key: Key, lanes: int, pad: float) -> int:
-        if lanes == 1:
-            return self.element(view, key[:-1], key[-1], pad)
-        first = (*key[:-1], key[-1] * lanes)
-        mask = self._mask(view, key, lanes)
-        other = None if mask is None else self._b.const(_typed(pad, view), view.buffer.dtype, lanes)
-        if view.step(len(view.shape) - 1) == 1 and not self._vector_indices(view):
-            return self._emit_load(view, self._index(view, first), lanes, mask, other)
-        indices = self._lane_indices(view, first, lanes)
-        full = self._b.const(1, BOOL, lanes)
-        result = self._b.fresh(tile(view.buffer.dtype, lanes))
-        filler = self._b.const(_typed(pad, view), view.buffer.dtype, lanes) if other is None else other
-        self._b.emit(k.Gather(result, view.buffer.pointer, indices, full if mask is None else mask, filler))
-        return result
-
     def _emit_load(self, view: ViewValue, index: int, lanes: int, mask: int | None, other: int | None) -> int:
         dtype = view.buffer.dtype
         value_type: Type = scalar(dtype) if lanes == 1 else tile(dtype, lanes)
@@ -100,108 +100,132 @@ class Memory:
         self._b.emit(k.Load(result, view.buffer.pointer, index, mask, other))
         return result
 
-    def _scatter(self, view: ViewValue, first: Key, register: int, lanes: int, mask: int | None) -> None:
-        indices = self._lane_indices(view, first, lanes)
-        full = self._b.const(1, BOOL, lanes) if mask is None else mask
-        self._b.emit(k.Scatter(view.buffer.pointer, indices, register, full))
-
     # -- addresses --------------------------------------------------------------------------------------------------
 
-    def _vector_indices(self, view: ViewValue) -> bool:
-        return view.indices is not None and view.indices.shape[-1] > 1
-
-    def _index(self, view: ViewValue, element: Key) -> int:
-        """Element index of one element (its gather index, if scalar, included)."""
+    def _index(self, view: ViewValue, element: Key, chosen: int | None) -> int:
+        """Element index of one element; `chosen` is its gather index, left out where it differs from lane to lane."""
         distance: Extent = 0
         for tile_axis, position in enumerate(element):
             distance = distance + view.step(tile_axis) * position
         value, constant = self._b.address(view.base + distance)
         index = self._b.op("add", value, self._b.const(constant, I64))
-        if view.indices is None or self._vector_indices(view):
+        if chosen is None or self._b.lanes(chosen) > 1:
             return index
         stride = self._b.extent(view.buffer.strides[view.gather_axis])
-        chosen = self._checked_index(view, view.indices.register((*element[:-1], 0)))
         return self._b.op("add", index, self._b.op("mul", chosen, stride))
 
-    def _checked_index(self, view: ViewValue, raw: int) -> int:
-        """A gather index as i64, which must be inside the axis."""
+    def _lane_indices(self, view: ViewValue, first: Key, lanes: int, chosen: int | None) -> int:
         b = self._b
-        index = raw if b.type(raw).dtype == I64 else b.op("cast", raw, dtype=I64)
-        lanes = b.lanes(index)
-        extent = b.splat(b.extent(view.buffer.shape[view.gather_axis]), lanes)
-        zero = b.const(0, I64, lanes)
-        inside = b.op("and", b.op("ge", index, zero), b.op("lt", index, extent))
-        for lane in range(lanes):
-            b.emit(k.Check(b.extract(inside, lane), INDEX_OUT_OF_RANGE))
-        return index
-
-    def _lane_indices(self, view: ViewValue, first: Key, lanes: int) -> int:
-        b = self._b
-        start = b.splat(self._index(view, first), lanes)
+        start = b.splat(self._index(view, first, chosen), lanes)
         step = b.splat(b.extent(view.step(len(view.shape) - 1)), lanes)
         indices = b.op("add", start, b.op("mul", b.lane_index(I64, lanes), step))
-        if view.indices is None or not self._vector_indices(view):
+        if chosen is None or b.lanes(chosen) == 1:
             return indices
-        raw = view.indices.register((*first[:-1], first[-1] // lanes))
         stride = b.splat(b.extent(view.buffer.strides[view.gather_axis]), lanes)
-        return b.op("add", indices, b.op("mul", self._checked_index(view, raw), stride))
+        return b.op("add", indices, b.op("mul", chosen, stride))
 
     # -- domains ----------------------------------------------------------------------------------------------------
 
-    def _mask(self, view: ViewValue, key: Key, lanes: int) -> int | None:
-        """Which lanes of a register lie in the domain; None when all do."""
+    def _domain(self, view: ViewValue, first: Key, lanes: int) -> tuple[int | None, int | None]:
+        """Which lanes from `first` on lie in the domain (None: all), and the gather index there (None: none).
+
+        A gather index on an axis that is not checked must be inside: the kernel ends with a status where it is not.
+        """
         b = self._b
-        condition = self._condition(view, (*key[:-1], None))
+        condition = self._condition(view, first, lanes)
         mask = None if condition is None else b.splat(condition, lanes)
-        start = key[-1] * lanes
-        if lanes > 1 and start + lanes > view.shape[-1]:
-            mask = self._and(mask, self._lanes_below(b.const(view.shape[-1] - start, I64), lanes))
-        walk = view.axes[-1]
-        if not walk.checked or walk.axis < 0 or view.stored:
-            return mask
-        low = view.offsets[walk.axis] + start * walk.step
-        extent = view.buffer.shape[walk.axis]
-        last = min(lanes, view.shape[-1] - start) - 1
-        if not self._never_negative(extent - 1 - low - last * walk.step):
-            room = b.extent(extent - low)
-            mask = self._and(mask, self._lanes_below(_ceil_div(b, room, walk.step), lanes))
-        if not self._never_negative(low):
-            missing = b.op("sub", b.const(0, I64), b.extent(low))
-            below = self._lanes_below(_ceil_div(b, missing, walk.step), lanes)
-            mask = self._and(mask, b.op("xor", below, b.const(1, BOOL, lanes)))
-        return mask
+        if lanes > 1:
+            mask = self._along(view, first, lanes, mask)
+        if view.indices is None:
+            return mask, None
+        key = (*first[:-1], first[-1] // lanes)
+        raw = view.indices.register(key)
+        chosen = raw if b.type(raw).dtype == I64 else b.op("cast", raw, dtype=I64)
+        inside = self._gathers_inside(view, first, chosen, lanes)
+        if view.gather_axis in self._checked_axes(view):
+            return self._and(mask, b.splat(inside, lanes)), chosen
+        outside = mask if b.lanes(inside) > 1 or lanes == 1 else condition
+        safe = inside if outside is None else b.op("or", inside, self._not(outside))
+        for lane in range(min(b.lanes(safe), view.shape[-1] - first[-1])):
+            b.emit(k.Check(b.extract(safe, lane), INDEX_OUT_OF_RANGE))
+        return mask, chosen
 
-    def _lanes_below(self, count: int, lanes: int) -> int:
-        b = self._b
-        limit = b.op("min", b.op("max", count, b.const(0, I64)), b.const(lanes, I64))
-        if lanes == 1:
-            return b.op("gt", limit, b.const(0, I64))
-        narrow = b.splat(b.op("cast", limit, dtype=I32), lanes)
-        return b.op("lt", b.lane_index(I32, lanes), narrow)
+    def _gathers_inside(self, view: ViewValue, first: Key, chosen: int, lanes: int) -> int:
+        """Whether the coordinates on the gather axis are in the buffer: one for all lanes where none moves on it."""
+        b, axis = self._b, view.gather_axis
+        moves = lanes > 1 and view.axes[-1].axis == axis
+        wide = lanes if moves else b.lanes(chosen)
+        coordinate = b.op("add", b.splat(chosen, wide), b.splat(b.extent(_coordinate(view, axis, first)), wide))
+        if moves:
+            step = b.const(view.axes[-1].step, I64, lanes)
+            coordinate = b.op("add", coordinate, b.op("mul", b.lane_index(I64, lanes), step))
+        extent = b.splat(b.extent(view.buffer.shape[axis]), wide)
+        return b.op("and", b.op("ge", coordinate, b.const(0, I64, wide)), b.op("lt", coordinate, extent))
 
-    def _and(self, left: int | None, right: int) -> int:
-        return right if left is None else self._b.op("and", left, right)
+    def _checked_axes(self, view: ViewValue) -> list[int]:
+        """Axes of the buffer whose coordinates may lie outside it."""
+        found = {} if view.stored else dict.fromkeys(w.axis for w in view.axes if w.checked and w.axis >= 0)
+        return list(found)
 
-    def _condition(self, view: ViewValue, element: tuple[int | None, ...]) -> int | None:
-        """Scalar condition that the coordinates given (None: not this axis) are in the domain; None when proved."""
+    def _condition(self, view: ViewValue, first: Key, lanes: int) -> int | None:
+        """Scalar condition that the coordinates which all lanes share are in the domain; None when proved."""
         b, condition = self._b, None
-        if view.stored:
-            return None
-        for tile_axis, position in enumerate(element):
-            walk = view.axes[tile_axis]
-            if position is None or not walk.checked or walk.axis < 0:
+        for axis in self._checked_axes(view):
+            if axis == view.gather_axis or (lanes > 1 and view.axes[-1].axis == axis):
                 continue
-            coordinate = view.offsets[walk.axis] + position * walk.step
-            extent = view.buffer.shape[walk.axis]
+            coordinate, extent = _coordinate(view, axis, first), view.buffer.shape[axis]
             if not self._never_negative(coordinate):
                 condition = self._and(condition, b.op("ge", b.extent(coordinate), b.const(0, I64)))
             if not self._never_negative(extent - 1 - coordinate):
                 condition = self._and(condition, b.op("lt", b.extent(coordinate), b.extent(extent)))
         return condition
 
+    def _along(self, view: ViewValue, first: Key, lanes: int, mask: int | None) -> int | None:
+        """`mask` narrowed to the lanes whose coordinate along the last tile axis is in the domain."""
+        b, start, walk = self._b, first[-1], view.axes[-1]
+        if start + lanes > view.shape[-1]:
+            mask = self._and(mask, self._lanes_below(b.const(view.shape[-1] - start, I64), lanes))
+        if walk.axis == view.gather_axis or walk.axis not in self._checked_axes(view):
+            return mask
+        extent, low, step = view.buffer.shape[walk.axis], _coordinate(view, walk.axis, first), walk.step
+        if step < 0:  # seen from the axis's other end, the lanes go upwards
+            low, step = extent - 1 - low, -step
+        last = min(lanes, view.shape[-1] - start) - 1
+        if not self._never_negative(extent - 1 - low - last * step):
+            room = b.extent(extent - low)
+            mask = self._and(mask, self._lanes_below(_ceil_div(b, room, step), lanes))
+        if not self._never_negative(low):
+            missing = b.op("sub", b.const(0, I64), b.extent(low))
+            mask = self._and(mask, self._not(self._lanes_below(_ceil_div(b, missing, step), lanes)))
+        return mask
+
+    def _lanes_below(self, count: int, lanes: int) -> int:
+        b = self._b
+        limit = b.op("min", b.op("max", count, b.const(0, I64)), b.const(lanes, I64))
+        narrow = b.splat(b.op("cast", limit, dtype=I32), lanes)
+        return b.op("lt", b.lane_index(I32, lanes), narrow)
+
+    def _and(self, left: int | None, right: int) -> int:
+        return right if left is None else self._b.op("and", left, right)
+
+    def _not(self, value: int) -> int:
+        return self._b.op("xor", value, self._b.const(1, BOOL, self._b.lanes(value)))
+
     def _never_negative(self, expression: Extent) -> bool:
         low, _ = bounds(expression, self.ranges)
         return low is not None and low >= 0
+
+
+def _lanes(view: ViewValue, machine_lanes: int) -> int:
+    return vector_lanes(view.shape[-1], machine_lanes) if view.shape[-1] > 1 else 1
+
+
+def _coordinate(view: ViewValue, axis: int, element: Key) -> Extent:
+    """Where an element lies on a buffer axis: several tile axes may walk along one, and their ways add up."""
+    total = view.offsets[axis]
+    for position, walk in zip(element, view.axes, strict=True):
+        total = total + (walk.step * position if walk.axis == axis else 0)
+    return total
 
 
 def _ceil_div(b: TargetBuilder, value: int, step: int) -> int:
@@ -210,7 +234,3 @@ def _ceil_div(b: TargetBuilder, value: int, step: int) -> int:
     # Round towards zero from a non-negative numerator; negative counts clamp to zero afterwards.
     raised = b.op("max", b.op("add", value, b.const(step - 1, I64)), b.const(0, I64))
     return b.op("div", raised, b.const(step, I64))
-
-
-def _typed(pad: float, view: ViewValue) -> float | int:
-    return float(pad) if view.buffer.dtype.is_float else int(pad)

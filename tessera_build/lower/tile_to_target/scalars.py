@@ -46,6 +46,8 @@ class ScalarEmitter:
                 return self._extremum(op.name, args[0], args[1])
             case "not":
                 return b.op("xor", args[0], b.const(1, BOOL, lanes))
+            case "pow" if not b.type(args[0]).dtype.is_float:
+                return self._integer_power(args[0], args[1])
             case name if name in _MATH:
                 return expand(name, self, *args)
             case name if name in OPS:
@@ -83,6 +85,17 @@ class ScalarEmitter:
 
     # -- operations whose meaning takes more than one instruction -----------------------------------------------------
 
+    def _integer_power(self, base: int, exponent: int) -> int:
+        """base**exponent by squaring, wrapping on overflow; a negative exponent gives what its low six bits give."""
+        b, dtype = self._b, self._b.type(base).dtype
+        lanes = b.lanes(base)
+        zero, result = b.const(0, dtype, lanes), b.const(1, dtype, lanes)
+        for bit in range(min(6, dtype.bits - 1)):
+            chosen = b.op("ne", b.op("and", exponent, b.const(1 << bit, dtype, lanes)), zero)
+            result = b.op("select", chosen, b.op("mul", result, base), result)
+            base = b.op("mul", base, base)
+        return result
+
     def _cast(self, value: int, dtype: DType) -> int:
         b = self._b
         source = b.type(value).dtype
@@ -96,6 +109,8 @@ class ScalarEmitter:
     def _extremum(self, name: str, left: int, right: int) -> int:
         """max or min that keeps a NaN of either side; a constant side needs no test."""
         b = self._b
+        if b.type(left).dtype == BOOL:
+            return b.op("or" if name == "max" else "and", left, right)
         if not b.type(left).dtype.is_float or b.constant(right) is not None:
             return b.op(name, left, right)
         if b.constant(left) is not None:
