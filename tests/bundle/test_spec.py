@@ -12,10 +12,10 @@ SPEC = (ROOT / "bundle_format" / "SPEC.md").read_text()
 
 
 def raised_codes() -> set[str]:
-    """The codes of every `BundleError` that the two packages make."""
+    """The codes of every `BundleError` that the two packages make, `StorageError` included."""
     sources = [*(ROOT / "bundle_format").rglob("*.py"), *(ROOT / "tessera_runtime").rglob("*.py")]
     text = "\n".join(path.read_text() for path in sources)
-    return set(re.findall(r'BundleError\(\s*"([A-Z_]+)"', text))
+    return set(re.findall(r'(?:Bundle|Storage)Error\(\s*"([A-Z_]+)"', text))
 
 
 @pytest.mark.unit
