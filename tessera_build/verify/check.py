@@ -18,12 +18,14 @@ from bundle_format.writer import Variant
 from tessera_build.config import PrecisionConfig
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.nodes import Array, Module
+from tessera_build.ir.target.host import Launch
 from tessera_build.lower.program.records import LoweredVariant
 from tessera_build.verify.compare import error_of, limit_of
 from tessera_build.verify.errors import VerificationError
 from tessera_build.verify.execute import CompiledProgram, can_run
 from tessera_build.verify.groups import Case, GroupResult, Groups, compare_groups
 from tessera_build.verify.inputs import choose_sizes, make_inputs
+from tessera_build.verify.isolate import CrashError, Mark, in_child
 from tessera_build.verify.onnx_reference import OnnxReference
 from tessera_build.verify.proof import CaseProof, GroupProof, OutputProof, Proof
 from tessera_build.verify.tile_samples import sample_tiles
@@ -33,6 +35,8 @@ FIRST_SEED: Final = 20260101
 GRAPH: Final = "graph"
 ONNXRUNTIME: Final = "onnxruntime"
 _CPUINFO: Final = Path("/proc/cpuinfo")
+
+Found = tuple[list[CaseProof], list[GroupResult]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,12 +96,24 @@ def verify_variant(subject: Subject, expected: Sequence[Expected], threads: int)
 
 
 def _run_natively(subject: Subject, expected: Sequence[Expected], threads: int) -> Proof:
+    """In a child: code that is wrong enough takes its process with it."""
+    try:
+        found = in_child(lambda mark: _compare_runs(subject, expected, threads, mark))
+    except CrashError as crash:
+        raise _crashed(subject, crash) from crash
+    return _proof(subject, "native", expected, found)
+
+
+def _compare_runs(subject: Subject, expected: Sequence[Expected], threads: int, mark: Mark) -> Found:
+    """Whole runs, then groups; `mark` always holds the launch that runs. A wrong group explains a wrong output."""
     program = CompiledProgram(subject.variant, threads)
     policy, groups = subject.precision.tolerance, list[GroupResult]()
     cases: list[CaseProof] = []
     failure: VerificationError | None = None
     for item in expected:
-        found = program.run(item.case.entry, item.case.inputs, item.case.sizes)
+        case = item.case
+        offset = _first_launch(subject, case.entry)
+        found = program.run(case.entry, case.inputs, case.sizes, lambda launch, _, __, at=offset: mark.set(at + launch))
         cases.append(_case_proof(item, found))
         failure = failure or _output_failure(item, found, subject)
     for item in expected:
@@ -106,7 +122,28 @@ def _run_natively(subject: Subject, expected: Sequence[Expected], threads: int) 
         _raise_group_failure(groups, subject)
     if failure is not None:
         raise failure
-    return _proof(subject, "native", expected, (cases, groups))
+    return cases, groups
+
+
+def _first_launch(subject: Subject, entry: str) -> int:
+    """The number of an entry's first launch when the launches of all entries are counted through."""
+    names = [known.name for known in subject.lowered.variant.entries]
+    return sum(len(records) for records in subject.lowered.launches[: names.index(entry)])
+
+
+def _crashed(subject: Subject, crash: CrashError) -> VerificationError:
+    entries = subject.lowered.variant.entries
+    launches = [node for entry in entries for node in entry.nodes if isinstance(node, Launch)]
+    node = subject.lowered.nodes[launches[crash.mark].node] if crash.mark >= 0 else None
+    return VerificationError(
+        "CODE_CRASHED",
+        f"the code made for {subject.variant.config.target.name} ended its process"
+        + (f" while it computed operator {node!r}" if node else " before its first operator"),
+        where=node,
+        expected="a run that ends",
+        found=crash.reason,
+        hint="report this as a bug of Tessera; no bundle was written",
+    )
 
 
 def _sample(subject: Subject, expected: Sequence[Expected]) -> Proof:
@@ -184,7 +221,7 @@ def _proof(
     subject: Subject,
     method: str,
     expected: Sequence[Expected],
-    found: tuple[list[CaseProof], list[GroupResult]],
+    found: Found,
 ) -> Proof:
     policy, (cases, groups) = subject.precision.tolerance, found
     return Proof(

@@ -1,6 +1,8 @@
 """A proof can fail: lowerings broken on purpose, bundles whose code lies, and the parts that judge."""
 
 import math
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +22,18 @@ from tessera_build.ir.core.dims import symbol
 from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import GraphNode, Module
+from tessera_build.ir.graph.passes.pipeline import run_passes
+from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.nodes import Compute
+from tessera_build.ir.target.host import Launch
 from tessera_build.lower.graph_to_schedule import definitions
+from tessera_build.lower.program.assemble import lower_module
+from tessera_build.lower.program.records import LoweredVariant
 from tessera_build.lower.schedule_to_tile.layouts import Packing
 from tessera_build.verify.compare import error_of, limit_of
 from tessera_build.verify.errors import VerificationError
 from tessera_build.verify.inputs import choose_sizes, make_inputs
+from tessera_build.verify.isolate import CrashError, Mark, in_child
 from tessera_build.verify.proof import OutputProof, parse_proof, proof_bytes
 from tests.driver.models import digits, embedding, mlp
 from tests.driver.test_build import future_target
@@ -63,6 +71,28 @@ def test_build_when_a_lowering_is_broken_then_fails_and_names_the_operator(
         tessera_build.build(digits(), ["x86-64-v3"], tmp_path / "d.tessera", cache=kernel_cache)
     assert (caught.value.code, caught.value.exit_code) == ("OPERATOR_WRONG", 5)
     assert caught.value.where == node
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.numerics
+def test_build_when_the_code_writes_anywhere_then_survives_and_names_the_operator(
+    tmp_path: Path, kernel_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wild(module: Module, machine: CpuMachine) -> LoweredVariant:
+        lowered = lower_module(module, machine)
+        (entry,) = lowered.variant.entries
+        nodes = tuple(astray(n) if isinstance(n, Launch) and n.node == second else n for n in entry.nodes)
+        variant = replace(lowered.variant, entries=(replace(entry, nodes=nodes),))
+        return replace(lowered, variant=variant)
+
+    def astray(launch: Launch) -> Launch:
+        return replace(launch, buffers=tuple(replace(buffer, offset=1 << 45) for buffer in launch.buffers))
+
+    second = lower_module(run_passes(read_onnx(mlp())), CpuMachine("any", 8, 16, True)).nodes.index("second")
+    monkeypatch.setattr("tessera_build.driver.build.lower_module", wild)
+    with pytest.raises(VerificationError) as caught:
+        tessera_build.build(mlp(), ["x86-64-v3"], tmp_path / "m", cache=kernel_cache)
+    assert (caught.value.code, caught.value.where, caught.value.found) == ("CODE_CRASHED", "second", "signal SIGSEGV")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -176,3 +206,21 @@ def test_choose_sizes_when_guards_and_ranges_bind_then_keeps_to_them() -> None:
     assert [sizes["n"] for sizes in choose_sizes(guarded(40, 1, None))] == [48, 49]
     assert [sizes["n"] for sizes in choose_sizes(guarded(1, 6, 6))] == [6]
     assert choose_sizes(guarded(9, 1, 8)) == ()
+
+
+@pytest.mark.unit
+def test_in_child_when_work_ends_then_gives_its_result_error_or_last_mark() -> None:
+    def fails(_mark: Mark) -> None:
+        raise ConfigError("ODD", "told so", where="here")
+
+    def dies(mark: Mark) -> None:
+        mark.set(7)
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    assert in_child(lambda _: {"a": (1, 2)}) == {"a": (1, 2)}
+    with pytest.raises(ConfigError, match="told so") as told:
+        in_child(fails)
+    assert told.value.where == "here"
+    with pytest.raises(CrashError) as crash:
+        in_child(dies)
+    assert (crash.value.reason, crash.value.mark) == ("signal SIGSEGV", 7)
