@@ -107,6 +107,8 @@ class _Fuser:
             return keeps and same_rows and group.domain == own.domain and self._reads_domain(node, group)
         if node.op not in SCALAR_OPS:
             return False
+        if not all(self._aligned(v, group) for v in node.inputs if self._group_of.get(v) == self._latest(node)):
+            return False
         shape = self._shape(node.output)
         if shape == group.domain:
             return True
@@ -115,6 +117,14 @@ class _Fuser:
     def _reads_domain(self, node: GraphNode, group: FusionGroup) -> bool:
         """A reduction joins only over a value of the group's full domain that the group itself makes or reads."""
         return self._shape(node.inputs[0]) == group.domain
+
+    def _aligned(self, value: int, group: FusionGroup) -> bool:
+        """Whether broadcasting puts the axes of a value made in the group where they are in the group's domain.
+
+        A reduction that dropped its axes keeps its place only if those were the leading ones, or all there are.
+        """
+        dropped = len(group.domain) - len(self._shape(value))
+        return dropped <= 0 or group.reduced == frozenset(range(dropped))
 
     def _row_shape(self, group: FusionGroup) -> Shape:
         return tuple(1 if axis in group.reduced else extent for axis, extent in enumerate(group.domain))

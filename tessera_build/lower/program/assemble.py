@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from bundle_format.errors import TesseraError
 from tessera_build.ir.core.dims import Extent, symbol
 from tessera_build.ir.core.node import Function, Node
 from tessera_build.ir.graph.nodes import Array, GraphNode, Module
@@ -23,6 +24,7 @@ from tessera_build.lower.program.records import LaunchRecord, LoweredVariant, Pa
 from tessera_build.lower.program.rewrite_tasks import copy_task
 from tessera_build.lower.schedule_to_tile.layouts import Packing
 from tessera_build.lower.schedule_to_tile.nest import Operand
+from tessera_build.lower.schedule_to_tile.replay import is_reserved
 
 
 @dataclass(slots=True)
@@ -58,7 +60,15 @@ class _Shared:
 
 
 def lower_module(module: Module, machine: CpuMachine) -> LoweredVariant:
-    """Lower every entry of a module for one machine."""
+    """Lower every entry of a module for one machine; a dim may not be called like a loop that lowering makes."""
+    reserved = sorted(name for name in module.dims if is_reserved(name))
+    if reserved:
+        raise TesseraError(
+            "DIM_NAME_RESERVED",
+            f"the dims {', '.join(reserved)} are called like loops of the compiler",
+            expected="other names",
+            hint="fix them with `--dim`, or give them other names in the model",
+        )
     shared = _Shared(module, machine, _Weights(module))
     entries: list[Entry] = []
     launches: list[tuple[LaunchRecord, ...]] = []

@@ -24,7 +24,7 @@ from tessera_build.ir.core.dims import (
 )
 from tessera_build.ir.core.rewrite import FunctionBuilder
 from tessera_build.ir.core.scalar import ScalarBuilder
-from tessera_build.ir.core.types import I32, I64, DType, memref, tile
+from tessera_build.ir.core.types import I32, I64, DType, memref, number_in, tile
 from tessera_build.ir.schedule.nodes import Access, Compute
 from tessera_build.ir.schedule.trace import ScheduleRejectedError
 from tessera_build.ir.tile import nodes as t
@@ -105,7 +105,7 @@ class Nest:
 
     def constant(self, value: float, dtype: DType, shape: Sequence[int]) -> int:
         """A tile with one value everywhere."""
-        return self.map(shape, (), lambda s: s.const(value, dtype))
+        return self.map(shape, (), lambda s: s.const(number_in(value, dtype), dtype))
 
     # -- loops ------------------------------------------------------------------------------------------------------
 
@@ -220,11 +220,16 @@ class Nest:
         return t.ViewAxis(position, step or 1, access.pad is not None or axis in self.ragged)
 
     def _stored(self, value: int, access: Access, walks: Sequence[t.ViewAxis]) -> bool:
-        """Whether the buffer's own zero border answers every read outside it."""
+        """Whether the buffer's own zero border answers every read outside it: borders are as wide as windows want."""
         layout = self.layouts.get(value, DENSE)
-        if access.pad is None or not layout.halo or access.pad != 0.0:
+        if access.pad != 0.0 or not layout.halo or not any(w.checked for w in walks):
             return False
-        return all(not self.ragged & {a} for a in self.axes) and any(w.checked for w in walks)
+        moves = {a for a in self.axes if self.depends(value, access, a)}
+        return not self.ragged & moves and self._is_window(access)
+
+    def _is_window(self, access: Access) -> bool:
+        nodes = [n for n in self.task.function.nodes if isinstance(n, Compute)]
+        return any(n.combine != "none" and any(a is access for a in n.accesses) for n in nodes)
 
     # -- elementwise ------------------------------------------------------------------------------------------------
 
@@ -323,7 +328,7 @@ class Nest:
         return self.map(
             shape,
             (index, source),
-            lambda s: s.op("select", s.op("lt", 0, s.const(0, I32)), 1, s.const(identity, dtype)),
+            lambda s: s.op("select", s.op("lt", 0, s.const(0, I32)), 1, s.const(number_in(identity, dtype), dtype)),
         )
 
 

@@ -6,6 +6,7 @@ what its buffer arguments are). Invariant: the program computes the task's defin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,6 +22,15 @@ from tessera_build.lower.schedule_to_tile.nest import Nest, Operand
 from tessera_build.lower.schedule_to_tile.packing import packings
 from tessera_build.lower.schedule_to_tile.pointwise import emit_pointwise
 from tessera_build.lower.schedule_to_tile.row import emit_row
+
+# Axes of definitions (_d0, _k1, _c), what splits make of them (_d0g, _d0_rest, _d0_chunk), values read (_r0), and the
+# loops of borders (_b0_1).
+_RESERVED = re.compile(r"_(d\d+[gi]?|k\d*|c|r\d+|b\d+_\d+)(_rest|_chunk|_panel|_lane)?")
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a symbol is one that lowering makes for itself; a dim of that name could not be told from it."""
+    return _RESERVED.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,4 +136,4 @@ def _free_symbols(nest: Nest, strides: tuple[tuple[Extent, ...] | None, ...]) ->
         if isinstance(node, Compute):
             for index in (*(i for a in node.accesses for i in a.indices), *node.index_values):
                 found |= symbols_of(index)
-    return {name for name in found if not name.startswith("_")}
+    return {name for name in found if not is_reserved(name)}

@@ -71,8 +71,9 @@ def _passes(nest: Nest, schedule: Schedule, reduced: list[str]) -> None:
 
     def last(_: tuple[int, ...]) -> tuple[int, ...]:
         nest.memo = dict(done)
-        for value in full:
-            nest.store(value, nest.evaluate(value))
+        tiles = [nest.evaluate(value) for value in full]  # before any store: one may hold a spill that others read
+        for value, computed in zip(full, tiles, strict=True):
+            nest.store(value, computed)
         return ()
 
     if full:
@@ -159,5 +160,6 @@ def _spill_of(nest: Nest, node: Compute) -> int | None:
     costly = any(op.name in _COSTLY for op in source.program.ops)
     if len(readers) < 2 or not costly or source.result in nest.spilled:
         return None
-    same = [v for v in _full_outputs(nest) if nest.dtype(v) == nest.dtype(source.result)]
+    taken = set(nest.spilled.values())
+    same = [v for v in _full_outputs(nest) if nest.dtype(v) == nest.dtype(source.result) and v not in taken]
     return same[0] if same else None
