@@ -21,6 +21,10 @@ from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.types import F32, DType, memref
 
 
+# Transposed keys of a whole group are kept at hand up to half of a 1 MiB second-level cache, and off the stack beyond.
+PANEL_BYTES = 1 << 19
+
+
 @dataclass(frozen=True, slots=True)
 class AttentionShape:
     """Extents; `groups` is batch × heads; `mask` is the mask's own shape [B or 1, H or 1, M or 1, N], if any."""
@@ -106,7 +110,8 @@ class _Plan:
         """Padded number of keys when they can be transposed once for all queries of a group."""
         if self.schedule.transposed_keys or not isinstance(self.shape.keys, int):
             return None
-        return -(-self.shape.keys // self.block) * self.block
+        padded = -(-self.shape.keys // self.block) * self.block
+        return padded if padded * self.shape.depth * self.dtype.bytes <= PANEL_BYTES else None
 
     def transpose_keys(self, tile: TileBuilder, k: Buffer, group: Extent) -> Buffer | None:
         """All keys of a group as columns, when their number is known."""

@@ -7,7 +7,7 @@ import pytest
 
 from tessera_build.ir.core.dims import symbol
 from tessera_build.ir.core.types import F32, tensor
-from tessera_build.ir.graph.builder import GraphBuilder
+from tessera_build.ir.graph.builder import GraphBuilder, graph_nodes
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.graph.passes.pipeline import run_passes
 from tessera_build.ir.graph.reference import run
@@ -145,3 +145,12 @@ def test_attention_when_softmax_is_over_queries_then_is_not_recognised() -> None
     scores, v = scores_of(b)
     b.output("y", b.op("matmul", b.op("softmax", scores, axis=2), v))
     assert "attention" not in ops_of(run_passes(b.finish()))
+
+
+def test_attention_when_the_depth_of_heads_is_unknown_then_it_stays_products_and_a_softmax() -> None:
+    b = GraphBuilder(dims={"D": (1, None)})
+    q, k, v = (b.input(n, tensor(F32, 1, 2, 5, symbol("D"))) for n in "qkv")
+    scores = b.op("softmax", b.op("matmul", q, k, transpose_b=True), axis=3)
+    b.output("y", b.op("matmul", scores, v))
+    module = run_passes(b.finish())
+    assert "attention" not in [n.op for n in graph_nodes(module.entries["main"])]

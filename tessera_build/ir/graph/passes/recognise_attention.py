@@ -155,6 +155,8 @@ def _attention(site: Site, scores: _Scores) -> int | None:
     batches = [to.type(x).shape[:-2] for x in (q, k, v)]
     if batches[0] != batches[1] or batches[0] != batches[2]:
         return None
+    if not all(isinstance(to.type(x).shape[-1], int) for x in (q, v)):
+        return None  # the tiles of an attention kernel have the heads' depth as a static extent
     operands = [_with_head(to, x) for x in (q, k, v)]
     score_shape = to.type(product.output).shape
     if scores.mask is not None:
