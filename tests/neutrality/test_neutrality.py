@@ -10,11 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tessera_build.backends.cuda.ptx import assemble_cubin, compile_ptx
+from tessera_build.ir.machine.group import SM_80
 from tessera_build.ir.machine.instructions import INSTRUCTIONS
 from tessera_build.ir.tile.erase import strip_bindings
 from tessera_build.ir.tile.reference import run
 from tessera_build.ir.tile.spec import verify
 from tessera_build.ir.tile.text import print_function
+from tessera_build.lower.tile_to_target.bind_group import BindGroup
+from tessera_build.lower.tile_to_target.simt import lower_group
 from tests.neutrality.machines import BINDINGS, run_as_spirv, run_natively
 from tests.neutrality.programs import PROGRAMS, Array
 
@@ -64,3 +68,11 @@ def test_program_when_run_on_avx_512_then_agrees_with_reference(name: str, tmp_p
 def test_program_when_run_on_both_machines_then_bits_agree(name: str, tmp_path: Path) -> None:
     program = PROGRAMS[name]()
     assert same_bits(run_as_spirv(program), run_natively(program, tmp_path))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program_when_lowered_for_nvidia_then_ptxas_takes_it(name: str) -> None:
+    bound = BindGroup(SM_80).run(PROGRAMS[name]().function)
+    ptx = compile_ptx(lower_group(bound, SM_80.lanes).kernel, "sm_80")
+    assert assemble_cubin(ptx, "sm_80").startswith(b"\x7fELF")

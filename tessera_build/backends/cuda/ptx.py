@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import importlib.util
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Final
 
 from tessera_build.backends.cuda.dialect import CudaDialect
+from tessera_build.backends.llvm_text.child import run_worker
 from tessera_build.backends.llvm_text.errors import CompileError
 from tessera_build.backends.llvm_text.group_text import GroupText
 from tessera_build.ir.core.node import Function
@@ -34,14 +34,8 @@ def compile_ptx(kernel: Function, processor: str) -> str:
     """The kernel as PTX; raises `CompileError` for an unknown processor and for what LLVM refuses."""
     if processor not in PTX_VERSIONS:
         raise CompileError("unknown processor", expected=", ".join(PTX_VERSIONS), found=processor)
-    command = [sys.executable, "-m", _WORKER, processor, f"+ptx{PTX_VERSIONS[processor]}"]
-    root = Path(__file__).resolve().parents[3]
-    done = subprocess.run(
-        command, input=cuda_ir(kernel), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, cwd=root
-    )
-    if done.returncode:
-        raise CompileError("LLVM refuses the kernel", where=kernel.name, found=_last_line(done.stderr))
-    return done.stdout
+    arguments = (processor, f"+ptx{PTX_VERSIONS[processor]}")
+    return run_worker(_WORKER, arguments, cuda_ir(kernel), kernel.name).decode()
 
 
 def find_ptxas() -> Path | None:

@@ -6,11 +6,9 @@ kernel and LLVM's version only; products and sums are never contracted beyond wh
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Final
 
-import llvmlite.binding as llvm
-
+from tessera_build.backends.llvm_text.child import run_worker
 from tessera_build.backends.llvm_text.errors import CompileError
 from tessera_build.backends.llvm_text.group_text import SHARED, GroupText
 from tessera_build.backends.llvm_text.types import memory_element
@@ -18,6 +16,7 @@ from tessera_build.ir.core.node import Function, Node
 from tessera_build.ir.target.group import SharedAlloc
 
 TRIPLE: Final = "spirv64v1.2-unknown-unknown"
+_WORKER: Final = "tessera_build.backends.spirv.worker"
 MAGIC: Final = bytes.fromhex("03022307")
 # Memory fences of OpenCL's barrier: CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE.
 _FENCES: Final = 3
@@ -71,20 +70,7 @@ def spirv_ir(kernel: Function) -> str:
 
 def compile_spirv(kernel: Function) -> bytes:
     """The kernel as a SPIR-V binary; raises `CompileError` on what LLVM refuses."""
-    _initialize()
-    try:
-        machine = llvm.Target.from_triple(TRIPLE).create_target_machine(opt=2)
-        module = llvm.parse_assembly(spirv_ir(kernel), context=llvm.create_context())
-        module.verify()
-        code = machine.emit_object(module)
-    except RuntimeError as error:
-        raise CompileError("LLVM refuses the kernel", where=kernel.name, found=" ".join(str(error).split())) from error
+    code = run_worker(_WORKER, (TRIPLE,), spirv_ir(kernel), kernel.name)
     if not code.startswith(MAGIC):
         raise CompileError("LLVM gave no SPIR-V module", where=kernel.name, found=code[:4].hex())
     return code
-
-
-@cache
-def _initialize() -> None:
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
