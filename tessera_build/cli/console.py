@@ -15,7 +15,15 @@ from typing import cast
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from bundle_format.digest import Digest
 from tessera_build.driver.result import Event
@@ -55,7 +63,7 @@ def watching(quiet: bool = False) -> Generator[Watch]:
             SpinnerColumn(),
             TextColumn("{task.description:<9}"),
             BarColumn(),
-            TextColumn("{task.completed}/{task.total}"),
+            MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),

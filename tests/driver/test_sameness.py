@@ -55,7 +55,6 @@ def identified(path: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.bundle
-@pytest.mark.slow
 def test_builds_when_all_but_the_request_differs_then_have_the_same_bytes(tmp_path: Path) -> None:
     first, second = (
         build_in(tmp_path / f"place{index}", settings, index + 1) for index, settings in enumerate(SETTINGS)
