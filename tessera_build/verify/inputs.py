@@ -7,7 +7,9 @@ within that axis.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,61 +28,80 @@ Sizes = Mapping[str, int]
 _SMALL = (3, 5, 7, 2, 12, 17, 16, 33, 32, 48, 65, 64, 96, 100, 128, 224, 256, 320, 512, 1)
 # The second set is larger than a register tile, so that kernels for full tiles run too.
 _LARGE = (33, 49, 65, 17, 48, 64, 96, 12, 128, 7, 224, 320, 5, 640)
-_LARGE_BYTES = 256 << 20  # of all values of the model together, so that the reference stays within a second or two
-_ATTEMPTS = 2000
+_CHEAP_BYTES = 256 << 20  # of all values of the model together, so that the reference stays within a second or two
+_ATTEMPTS = 300
 
 
 def choose_sizes(module: Module) -> tuple[Sizes, ...]:
     """Two sets of sizes for the symbolic dims, a small and a larger one; one empty set for a model without any.
 
-    Fewer where ranges and guards allow only one set, none where no set was found that they allow.
+    Fewer where ranges and guards allow only one set, or only one that is cheap; none where no set was found.
     """
-    names = sorted(
-        {s for f in module.entries.values() for a in f.args for e in f.types[a].shape for s in symbols_of(e)}
-    )
-    if not names:
+    shapes = _Shapes.of(module)
+    if not shapes.names:
         return ({},)
-    small = next((s for s in _proposals(names, module, _SMALL) if _allowed(s, module)), None)
+    small = shapes.choose(_SMALL, None) or shapes.choose(_SMALL, None, cheap=False)
     if small is None:
         return ()
-    for large in _proposals(names, module, _LARGE):
-        if large != small and _allowed(large, module) and _bytes(large, module) <= _LARGE_BYTES:
-            return small, large
-    return (small,)
+    large = shapes.choose(_LARGE, small)
+    return (small,) if large is None else (small, large)
 
 
-def _proposals(names: list[str], module: Module, candidates: tuple[int, ...]) -> Iterator[Sizes]:
-    """All dims alike, then every dim by itself."""
-    for size in candidates:
-        yield {name: _clipped(size, module, name) for name in names}
-    generator = np.random.default_rng(0)
-    for _ in range(_ATTEMPTS if len(names) > 1 else 0):
-        picks = generator.choice(candidates, len(names))
-        yield {name: _clipped(int(pick), module, name) for name, pick in zip(names, picks, strict=True)}
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shapes:
+    """What sizes must satisfy and what they cost: each distinct shape once, with the bytes of an element of all."""
 
+    module: Module
+    names: tuple[str, ...]
+    extents: frozenset[Extent]
+    element_bytes: Mapping[tuple[Extent, ...], int]
 
-def _bytes(sizes: Sizes, module: Module) -> int:
-    return sum(
-        type_.dtype.bytes * math.prod(shape_at(type_, sizes))
-        for f in module.entries.values()
-        for type_ in f.types.values()
-    )
+    @classmethod
+    def of(cls, module: Module) -> "_Shapes":
+        types = [type_ for function in module.entries.values() for type_ in function.types.values()]
+        inputs = [f.types[a] for f in module.entries.values() for a in f.args]
+        bytes_of: Counter[tuple[Extent, ...]] = Counter()
+        for type_ in types:
+            bytes_of[type_.shape] += type_.dtype.bytes
+        extents = frozenset(extent for type_ in types for extent in type_.shape if not isinstance(extent, int))
+        names = sorted({name for type_ in inputs for extent in type_.shape for name in symbols_of(extent)})
+        return cls(module, tuple(names), extents, bytes_of)
 
+    def choose(self, candidates: tuple[int, ...], other: Sizes | None, cheap: bool = True) -> Sizes | None:
+        """The first proposal that is allowed, differs from `other` and, if it must be, is cheap."""
+        for sizes in self._proposals(candidates):
+            if sizes != other and self._allowed(sizes) and (not cheap or self._bytes(sizes) <= _CHEAP_BYTES):
+                return sizes
+        return None
 
-def _clipped(size: int, module: Module, name: str) -> int:
-    low, high = module.dims.get(name, (1, None))
-    size = max(size, 0 if low is None else low)
-    return size if high is None else min(size, high)
+    def _proposals(self, candidates: tuple[int, ...]) -> Iterator[Sizes]:
+        """All dims alike, then every dim by itself."""
+        for size in candidates:
+            yield {name: self._clipped(size, name) for name in self.names}
+        generator = np.random.default_rng(0)
+        for _ in range(_ATTEMPTS if len(self.names) > 1 else 0):
+            picks = generator.choice(candidates, len(self.names))
+            yield {name: self._clipped(int(pick), name) for name, pick in zip(self.names, picks, strict=True)}
 
+    def _clipped(self, size: int, name: str) -> int:
+        low, high = self.module.dims.get(name, (1, None))
+        size = max(size, 0 if low is None else low)
+        return size if high is None else min(size, high)
 
-def _allowed(sizes: Sizes, module: Module) -> bool:
-    """Whether the guards hold and no value of the model has a negative extent."""
-    for left, relation, right, _ in module.guards:
-        sides = evaluate(left, sizes), evaluate(right, sizes)
-        if not (sides[0] == sides[1] if relation == "==" else sides[0] >= sides[1]):
-            return False
-    extents = {e for f in module.entries.values() for t in f.types.values() for e in t.shape if not isinstance(e, int)}
-    return all(evaluate(extent, sizes) > 0 for extent in extents)
+    def _allowed(self, sizes: Sizes) -> bool:
+        """Whether the guards hold and every value of the model has elements."""
+        for left, relation, right, _ in self.module.guards:
+            sides = evaluate(left, sizes), evaluate(right, sizes)
+            if not (sides[0] == sides[1] if relation == "==" else sides[0] >= sides[1]):
+                return False
+        return all(evaluate(extent, sizes) > 0 for extent in self.extents)
+
+    def _bytes(self, sizes: Sizes) -> int:
+        """All values of the model together."""
+        return sum(
+            element * math.prod(evaluate(extent, sizes) for extent in shape)
+            for shape, element in self.element_bytes.items()
+        )
 
 
 def make_inputs(module: Module, entry: str, sizes: Sizes, seed: int) -> dict[str, Array]:

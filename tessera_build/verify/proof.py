@@ -6,7 +6,7 @@ Invariant: it says what was compared and what was not; a reader needs nothing el
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Final, cast
 
 from bundle_format.canonical import Json, canonical_bytes, parse_canonical
@@ -60,7 +60,6 @@ class Proof:
     groups: tuple[GroupProof, ...]
     launches: int
     format: int = FORMAT
-    notes: tuple[str, ...] = field(default=())
 
     @property
     def max_error(self) -> float:
@@ -86,8 +85,7 @@ def parse_proof(data: bytes | memoryview) -> Proof:
             raise BundleError("PROOF_UNKNOWN", "the proof has a form that this version does not know")
         cases = tuple(_case(item) for item in cast("list[dict[str, object]]", record.pop("cases")))
         groups = tuple(GroupProof(**item) for item in cast("list[dict[str, object]]", record.pop("groups")))  # type: ignore[arg-type]
-        notes = tuple(cast("list[str]", record.pop("notes")))
-        return Proof(**record, cases=cases, groups=groups, notes=notes)  # type: ignore[arg-type]
+        return Proof(**record, cases=cases, groups=groups)  # type: ignore[arg-type]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BundleError("PROOF_DAMAGED", "the attached proof cannot be read", found=str(error)) from error
 
