@@ -20,7 +20,6 @@ from tessera_build.ir.core.dims import Extent, floordiv, mod
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.types import F32, DType, memref
 
-
 # Transposed keys of a whole group are kept at hand up to half of a 1 MiB second-level cache, and off the stack beyond.
 PANEL_BYTES = 1 << 19
 

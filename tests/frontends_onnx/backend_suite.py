@@ -7,7 +7,7 @@ as any exporter would, and nothing else of the case is changed; `dynamic` makes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,8 @@ from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx import UnsupportedError, read_onnx
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.graph.reference import run
+
+Execute = Callable[[onnx.ModelProto, Mapping[str, Array]], list[Array]]
 
 # These compute from shapes alone; every other operator has its data first.
 SHAPES_FIRST = frozenset({"Range", "ConstantOfShape"})
@@ -39,8 +41,8 @@ def collect() -> dict[str, TestCase]:
     return {case.name: case for case in node_cases.collect_testcases(None)}
 
 
-def judge(case: TestCase, *, dynamic: bool = False) -> Verdict:
-    """Import a case, run it on each of its data sets and compare with its outputs."""
+def judge(case: TestCase, *, dynamic: bool = False, execute: Execute | None = None) -> Verdict:
+    """Import a case, run it (`execute`: how; by default the reference) on each data set and compare its outputs."""
     try:
         for inputs, outputs in case.data_sets or ():
             assert case.model is not None
@@ -48,7 +50,7 @@ def judge(case: TestCase, *, dynamic: bool = False) -> Verdict:
                 return Verdict(case.name, "unsupported", "sequences and optionals")
             named = dict(zip([i.name for i in case.model.graph.input], [_array(v) for v in inputs], strict=True))
             model = with_dynamic_dims(case.model, named) if dynamic else case.model
-            compare(_results(model, named), outputs, (case.rtol, case.atol))
+            compare(_results(model, named, execute or run_reference), outputs, (case.rtol, case.atol))
     except UnsupportedError as error:
         return Verdict(case.name, "unsupported", error.problems[0].message if error.problems else error.message)
     except (TesseraError, AssertionError) as error:
@@ -72,10 +74,10 @@ def _array(value: object) -> Array:
     return np.asarray(numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value)
 
 
-def _results(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
+def _results(model: onnx.ModelProto, inputs: Mapping[str, Array], execute: Execute) -> list[Array]:
     """The model's outputs; operands that only the build can use become constants when it asks for them."""
     try:
-        return _run(model, inputs)
+        return execute(model, inputs)
     except UnsupportedError as error:
         if not any("at run time" in p.message or "symbolic shape" in p.message for p in error.problems):
             raise
@@ -86,10 +88,11 @@ def _results(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> list[Array]
         if array.dtype.kind in "iub" or array.size == 1:
             fixed.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
     kept = {i.name for i in fixed.graph.initializer}
-    return _run(fixed, {name: array for name, array in inputs.items() if name not in kept})
+    return execute(fixed, {name: array for name, array in inputs.items() if name not in kept})
 
 
-def _run(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
+def run_reference(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
+    """The outputs by import and the reference interpreter."""
     found = run(read_onnx(model), "main", inputs)
     return [found[o.name] for o in model.graph.output]
 
