@@ -14,7 +14,7 @@ from bundle_format.digest import Digest
 from bundle_format.reader import Bundle, VariantRecord, open_bundle
 from bundle_format.schema import Config
 from bundle_format.writer import Layer, Variant
-from tessera_build.config import ConfigError, load_precision
+from tessera_build.config import ConfigError, Tolerance, load_precision
 from tessera_build.driver.opened import graph_of, proofs_of
 from tessera_build.driver.source import Model, source_of
 from tessera_build.ir.graph.nodes import Array
@@ -83,7 +83,7 @@ def _check(
     if not can_run(variant.config, this_machine()):
         return VariantCheck(name, "unproved", 0, None, "this machine cannot run it")
     if reference is not None:
-        return _compare(bundle, variant, reference)
+        return _compare(bundle, variant, reference, _tolerance(variant.config, proof))
     if proof is None or proof.method != "native":
         return VariantCheck(name, "unproved", 0, None, "no recorded answers; give the model to compare with")
     return _replay(bundle, variant, proof)
@@ -95,9 +95,15 @@ def program_of(bundle: Bundle, variant: VariantRecord) -> CompiledProgram:
     return CompiledProgram(Variant(variant.config, layers), default_threads())
 
 
-def _compare(bundle: Bundle, variant: VariantRecord, reference: OnnxReference) -> VariantCheck:
+def _tolerance(config: Config, proof: Proof | None) -> Tolerance:
+    """What the build was held to, or, where nothing is recorded, what its policy asks for."""
+    if proof is not None:
+        return Tolerance(**proof.tolerance)
+    return load_precision(str(config.numerics["policy"])).tolerance
+
+
+def _compare(bundle: Bundle, variant: VariantRecord, reference: OnnxReference, policy: Tolerance) -> VariantCheck:
     module, program = graph_of(bundle, variant), program_of(bundle, variant)
-    policy = load_precision(str(variant.config.numerics["policy"])).tolerance
     worst, cases = 0.0, 0
     for index, sizes in enumerate(choose_sizes(module)):
         for entry in module.entries:

@@ -34,6 +34,7 @@ from tessera_build.verify.compare import error_of, limit_of
 from tessera_build.verify.errors import VerificationError
 from tessera_build.verify.inputs import choose_sizes, make_inputs
 from tessera_build.verify.isolate import CrashError, Mark, in_child
+from tessera_build.verify.onnx_reference import OnnxReference
 from tessera_build.verify.proof import OutputProof, parse_proof, proof_bytes
 from tests.driver.models import digits, embedding, mlp
 from tests.driver.test_build import future_target
@@ -224,3 +225,20 @@ def test_in_child_when_work_ends_then_gives_its_result_error_or_last_mark() -> N
     with pytest.raises(CrashError) as crash:
         in_child(dies)
     assert (crash.value.reason, crash.value.mark) == ("signal SIGSEGV", 7)
+
+
+@pytest.mark.numerics
+def test_build_when_the_references_disagree_then_blames_no_code(
+    tmp_path: Path, kernel_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = OnnxReference.run
+    monkeypatch.setattr(
+        OnnxReference,
+        "run",
+        lambda self, inputs: {
+            name: np.negative(array.astype(np.float32)) for name, array in sound(self, inputs).items()
+        },
+    )
+    with pytest.raises(VerificationError, match="REFERENCES_DISAGREE") as caught:
+        tessera_build.build(mlp(), ["x86-64-v3"], tmp_path / "m", cache=kernel_cache)
+    assert caught.value.where == "y"
