@@ -54,8 +54,8 @@ def run_attention(
     if symbolic:
         extents = tuple(symbol(name) for name in "gmnh")
     g, m, n, h = extents
-    names: dict[int, Extent] = {KEYS: n, QUERIES: m, HEADS: h}
-    kind: list[Extent] | None = None if mask is None else [names[e] if e in names else e for e in mask.shape]
+    names: dict[Extent, Extent] = {1: 1, BATCH: BATCH, KEYS: n, QUERIES: m, HEADS: h}
+    kind: list[Extent] | None = None if mask is None else [names[extent] for extent in mask.shape]
     shape = AttentionShape(g, m, n, DEPTH, WIDTH, h, None if kind is None else (kind[0], kind[1], kind[2], kind[3]))
     function = attention(F32, shape, schedule, 0.3)
     out = np.full((groups, QUERIES, WIDTH), np.nan, np.float32)
