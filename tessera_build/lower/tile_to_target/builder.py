@@ -194,8 +194,14 @@ class TargetBuilder:
         left, right = self.extent(atom.left), self.extent(atom.right)
         if atom.function in {"min", "max"}:
             return self.op("min" if atom.function == "min" else "max", left, right)
-        # Index expressions in kernels are never negative, so truncating division is floor division.
-        return self.op("div" if atom.function == "floordiv" else "rem", left, right)
+        if not _may_be_negative(atom.left):  # truncating division is floor division then
+            return self.op("div" if atom.function == "floordiv" else "rem", left, right)
+        zero, rest = self.const(0, I64), self.op("rem", left, right)
+        below = self.op("lt", rest, zero)
+        if atom.function == "mod":
+            return self.op("select", below, self.op("add", rest, right), rest)
+        whole = self.op("div", left, right)
+        return self.op("select", below, self.op("sub", whole, self.const(1, I64)), whole)
 
     def address(self, base: Extent) -> tuple[int, int]:
         """(i64 value of the expression without its constant term, that constant): lets addresses share the value."""
@@ -217,6 +223,17 @@ class TargetBuilder:
     def finish(self, attributes: Mapping[str, object]) -> Function:
         """The finished kernel."""
         return Function(self._name, tuple(self._args), tuple(self._scopes[0].nodes), (), self._types, attributes)
+
+
+def _may_be_negative(extent: Extent) -> bool:
+    """Whether an expression over dims and loop indices, which are not negative, could be."""
+    terms = terms_of(extent)
+    atoms = [atom for monomial, _ in terms for atom, _ in monomial]
+    return any(c < 0 for _, c in terms) or any(a.function and _part_may_be_negative(a) for a in atoms)
+
+
+def _part_may_be_negative(atom: Atom) -> bool:
+    return atom.function != "mod" and (_may_be_negative(atom.left) or _may_be_negative(atom.right))
 
 
 def make_region(args: Sequence[int], nodes: Sequence[Node], results: Sequence[int]) -> Region:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from tessera_build.ir.core.scalar import ScalarProgram
 from tessera_build.ir.core.types import I32, DType, number_in
+from tessera_build.ir.tile.contraction import parse_spec, summed_axes, tree_width
 from tessera_build.ir.tile.nodes import Contract, Iota, Reduce
 from tessera_build.lower.tile_to_target.builder import TargetBuilder
 from tessera_build.lower.tile_to_target.memory import Memory
@@ -61,12 +62,11 @@ class Arithmetic:
 
     def contract(self, node: Contract, acc: TileValue, a: Operand, b: Operand) -> TileValue:
         """acc + a * b over shared axes: one fused multiply-add a register and step, summed axes ascending."""
-        left, rest = node.spec.split(",")
-        right, out = rest.split("->")
+        left, right, out = parse_spec(node.spec)
+        summed = summed_axes(node.spec)  # of the operands as they stand in the node: exchanging them keeps the order
         if out[-1] not in right:
             a, b, left, right = b, a, right, left
         extents = dict(zip(left, a.shape, strict=True)) | dict(zip(right, b.shape, strict=True))
-        summed = [letter for letter in dict.fromkeys(left + right) if letter not in out]
         registers = dict(acc.registers)
         for step in itertools.product(*(range(extents[s]) for s in summed)):
             at = dict(zip(summed, step, strict=True))
@@ -100,45 +100,78 @@ class Arithmetic:
             if isinstance(operand, ViewValue):
                 return self._memory.vector(operand, key[:-1], key[-1], lanes, 0.0)
             return operand.registers[key]
-        if vector_letter in letters:
-            raise ValueError(f"contraction operand {letters!r} must have axis {vector_letter!r} last")
+        place = letters.find(vector_letter)
+        if place >= 0 and operand.shape[place] > 1:
+            return self._across(operand, key, place, lanes)
+        return self._b.splat(self._element(operand, key), lanes)
+
+    def _across(self, operand: Operand, key: Key, place: int, lanes: int) -> int:
+        """A register along an axis that is not the operand's last: its lanes one by one."""
+        dtype = operand.buffer.dtype if isinstance(operand, ViewValue) else operand.dtype
+        register = self._b.const(number_in(0, dtype), dtype, lanes)
+        first = key[place] * lanes
+        for lane in range(min(lanes, operand.shape[place] - first)):
+            value = self._element(operand, (*key[:place], first + lane, *key[place + 1 :]))
+            register = self._b.insert(register, value, lane)
+        return register
+
+    def _element(self, operand: Operand, key: Key) -> int:
         if isinstance(operand, ViewValue):
-            return self._b.splat(self._memory.element(operand, key[:-1], key[-1], 0.0), lanes)
-        lane = key[-1] % operand.lanes
-        register = operand.registers[(*key[:-1], key[-1] // operand.lanes)]
-        return self._b.splat(self._b.extract(register, lane), lanes)
+            return self._memory.element(operand, key[:-1], key[-1], 0.0)
+        return self._b.extract(operand.registers[(*key[:-1], key[-1] // operand.lanes)], key[-1] % operand.lanes)
 
     # -- reductions -------------------------------------------------------------------------------------------------
 
     def reduce(self, node: Reduce, operands: Sequence[TileValue]) -> tuple[TileValue, ...]:
-        """Combine along axes: outer axes register by register, the last axis across lanes at the end."""
-        shape = operands[0].shape
-        last = len(shape) - 1 in node.axes and shape[-1] > 1
+        """Combine along axes in the node's order: whole registers where lanes may stay apart, else lane by lane."""
+        shape, lanes = operands[0].shape, operands[0].lanes
         kept = tuple(1 if axis in node.axes else extent for axis, extent in enumerate(shape))
-        folded = self._fold_registers(node, operands, shape, last)
+        last = len(shape) - 1 in node.axes and shape[-1] > 1
+        partials = last and _lanes_are_partials(node, shape, lanes)
+        single = last and not partials
         results: list[dict[Key, int]] = [{} for _ in operands]
-        for key, values in folded.items():
-            final = self._across_lanes(node, values, shape[-1], operands[0].lanes) if last else values
-            for result, value in zip(results, final, strict=True):
+        for key in positions(kept, 1 if last else lanes):
+            elements = [self._elements(node, o, n, key, single) for n, o in enumerate(operands)]
+            order = "seq" if partials else node.order
+            values = self._fold(node, list(zip(*elements, strict=True)), order)
+            values = self._across_lanes(node, values, lanes) if partials else values
+            for result, value in zip(results, values, strict=True):
                 result[key] = value
-        lanes = 1 if last else operands[0].lanes
-        return tuple(TileValue(kept, o.dtype, lanes, r) for o, r in zip(operands, results, strict=True))
+        width = 1 if last else lanes
+        return tuple(TileValue(kept, o.dtype, width, r) for o, r in zip(operands, results, strict=True))
 
-    def _fold_registers(
-        self, node: Reduce, operands: Sequence[TileValue], shape: tuple[int, ...], last: bool
-    ) -> dict[Key, tuple[int, ...]]:
-        lanes = operands[0].lanes
-        folded: dict[Key, tuple[int, ...]] = {}
-        for key in positions(shape, lanes):
-            target = tuple(0 if a in node.axes and (a < len(shape) - 1 or last) else i for a, i in enumerate(key))
-            values = tuple(self._valid(o, key, node.identity[n], shape[-1]) for n, o in enumerate(operands))
-            if target not in folded:
-                folded[target] = tuple(
-                    self._b.const(number_in(i, o.dtype), o.dtype, lanes)
-                    for i, o in zip(node.identity, operands, strict=True)
-                )
-            folded[target] = self._scalars.run(node.combine, (*folded[target], *values))
-        return folded
+    def _elements(self, node: Reduce, operand: TileValue, number: int, key: Key, single: bool) -> list[int]:
+        """What is combined into one result: registers, or single elements, with the last of `axes` moving fastest."""
+        extents = list(operand.shape)
+        if not single:
+            extents[-1] = -(-extents[-1] // operand.lanes)
+        found: list[int] = []
+        for steps in itertools.product(*(range(extents[axis]) for axis in node.axes)):
+            moved = dict(zip(node.axes, steps, strict=True))
+            where = tuple(moved.get(axis, index) for axis, index in enumerate(key))
+            if single:
+                found.append(self._element(operand, where))
+            else:
+                found.append(self._valid(operand, where, node.identity[number], operand.shape[-1]))
+        return found
+
+    def _fold(self, node: Reduce, elements: Sequence[tuple[int, ...]], order: str) -> tuple[int, ...]:
+        """Elements combined in "seq" or "tree(n)" order, starting from the identity."""
+        width = tree_width(order) or 1
+        first = elements[0]
+        types = [(self._b.type(v).dtype, self._b.lanes(v)) for v in first]
+        identity = tuple(
+            self._b.const(number_in(i, dtype), dtype, lanes)
+            for i, (dtype, lanes) in zip(node.identity, types, strict=True)
+        )
+        partials = [identity] * width
+        for index, element in enumerate(elements):
+            partials[index % width] = self._scalars.run(node.combine, (*partials[index % width], *element))
+        while len(partials) > 1:
+            half = len(partials) // 2
+            pairs = zip(partials[:half], partials[half:], strict=True)
+            partials = [self._scalars.run(node.combine, (*low, *high)) for low, high in pairs]
+        return partials[0]
 
     def _valid(self, operand: TileValue, key: Key, identity: float, extent: int) -> int:
         """The register with the lanes beyond the tile's last extent set to the identity."""
@@ -150,13 +183,8 @@ class Arithmetic:
         filler = self._b.const(number_in(identity, operand.dtype), operand.dtype, lanes)
         return self._b.op("select", mask, register, filler)
 
-    def _across_lanes(self, node: Reduce, values: tuple[int, ...], extent: int, lanes: int) -> tuple[int, ...]:
-        if node.order == "seq":
-            if extent > lanes:
-                raise ValueError(f"a sequential reduction of {extent} elements does not fit {lanes} lanes")
-            return self._in_order(node, values, extent)
-        if node.order != f"tree({lanes})" and extent > lanes:
-            raise ValueError(f"order {node.order} does not fit registers of {lanes} lanes")
+    def _across_lanes(self, node: Reduce, values: tuple[int, ...], lanes: int) -> tuple[int, ...]:
+        """The lanes of registers as partial results, combined pairwise with halving distance."""
         width = lanes
         while width > 1:
             half = width // 2
@@ -169,12 +197,6 @@ class Arithmetic:
             values = self._scalars.run(node.combine, (*(p[0] for p in parts), *(p[1] for p in parts)))
             width = half
         return values
-
-    def _in_order(self, node: Reduce, values: tuple[int, ...], count: int) -> tuple[int, ...]:
-        total = tuple(self._b.extract(v, 0) for v in values)
-        for lane in range(1, count):
-            total = self._scalars.run(node.combine, (*total, *(self._b.extract(v, lane) for v in values)))
-        return total
 
     def permute(self, operand: TileValue, permutation: tuple[int, ...]) -> TileValue:
         """Axes in another order; moving the last axis goes lane by lane."""
@@ -204,3 +226,14 @@ class Arithmetic:
             value = self._b.extract(operand.registers[where], source[-1] % operand.lanes)
             register = value if lanes == 1 else self._b.insert(register, value, lane)
         return register
+
+
+def _lanes_are_partials(node: Reduce, shape: tuple[int, ...], lanes: int) -> bool:
+    """Whether the lane of an element is the partial result that "tree(n)" gives it to."""
+    width = tree_width(node.order)
+    if width is None or node.axes[-1] != len(shape) - 1:
+        return False
+    alone = all(shape[axis] == 1 for axis in node.axes[:-1])
+    if alone and shape[-1] <= lanes <= width:
+        return True  # the partial results beyond the lanes are identities
+    return width == lanes and (alone or shape[-1] % lanes == 0)
