@@ -17,7 +17,6 @@ from bundle_format.errors import BundleError
 from bundle_format.packed_text import unpack_text
 from bundle_format.reader import Bundle, VariantRecord
 from tessera_build.config import ConfigError
-from tessera_build.ir.core.dims import parse_extent
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.graph.text import parse_module
 from tessera_build.verify.inputs import Sizes, choose_sizes
@@ -47,12 +46,7 @@ def level_text(bundle: Bundle, variant: VariantRecord, level: str) -> str:
 def graph_of(bundle: Bundle, variant: VariantRecord) -> Module:
     """The graph that was lowered; its constants are empty, for they lie in the bundle in packed form only."""
     nothing: defaultdict[str, Array] = defaultdict(lambda: np.empty(0, np.float32))
-    module = parse_module(level_text(bundle, variant, "graph"), nothing)
-    guards = tuple(
-        (parse_extent(guard.left.text), guard.relation, parse_extent(guard.right.text), guard.message)
-        for guard in variant.config.guards
-    )
-    return replace(module, guards=guards)
+    return parse_module(level_text(bundle, variant, "graph"), nothing)
 
 
 def proofs_of(bundle: Bundle) -> dict[str, Proof]:

@@ -131,6 +131,7 @@ def state_module() -> Module:
         {"main": ("y", "h"), "decode": ("y", "h")},
         {"main": (StatePair(main.args[1], main.results[1]),)},
         {"sha256:aa": "weight"},
+        ((symbol("N") * 2, "==", symbol("K"), 'twice "N" is K'), (symbol("K"), ">=", 3, "at least 3")),
     )
 
 
@@ -145,6 +146,7 @@ def test_module_when_printed_then_parses_equal() -> None:
         module.input_names,
         module.constant_names,
     )
+    assert again.guards == module.guards
     (pair,) = again.states["main"]
     main = again.entries["main"]
     assert (pair.incoming, pair.outgoing) == (main.args[1], main.results[1])

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from tessera_build.ir.core.attributes import Attr
-from tessera_build.ir.core.dims import Range
+from tessera_build.ir.core.dims import Extent, Range
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.structure import class_table
 from tessera_build.ir.core.text import printer, reader
@@ -41,6 +41,8 @@ def print_module(module: Module, *, locations: bool = False) -> str:
         "outputs": dict(sorted(module.output_names.items())),
         "states": {entry: _positions(module.entries[entry], pairs) for entry, pairs in sorted(module.states.items())},
     }
+    if module.guards:
+        attributes["guards"] = module.guards
     if locations:
         attributes["constant_names"] = dict(sorted(module.constant_names.items()))
     functions = [print_function(f, locations=locations) for f in module.entries.values()]
@@ -76,6 +78,7 @@ def _module(parser: Parser, operation: Operation, constants: Mapping[str, Array]
         {entry: _names(names) for entry, names in _record(attributes["outputs"]).items()},
         {entry: _pairs(entries[entry], pairs) for entry, pairs in states.items()},
         {digest: str(name) for digest, name in _record(attributes.get("constant_names", {})).items()},
+        cast("tuple[tuple[Extent, str, Extent, str], ...]", attributes.get("guards", ())),
     )
 
 
