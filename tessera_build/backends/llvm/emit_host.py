@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from bundle_format.abi import Status
 from tessera_build.backends.llvm.emit_dims import DimWriter
 from tessera_build.backends.llvm.errors import CompileError
-from tessera_build.backends.llvm.host_support import CALL, CALL_BYTES, PLAN, SUPPORT, Status
+from tessera_build.backends.llvm.host_support import CALL, CALL_BYTES, PLAN, SUPPORT
 from tessera_build.backends.llvm.objects import CodegenOptions
 from tessera_build.backends.llvm.pool import FLOATING_POINT_ENTER, FLOATING_POINT_LEAVE, floating_point_ir
 from tessera_build.backends.llvm_text.function_text import FunctionText

@@ -6,21 +6,7 @@ Takes nothing; gives text that `emit_host` puts beside the part of one variant. 
 
 from __future__ import annotations
 
-from enum import IntEnum
-
-
-class Status(IntEnum):
-    """What `tessera_prepare` and `tessera_run` return."""
-
-    OK = 0
-    INDEX_OUT_OF_RANGE = 1
-    DIVISION_BY_ZERO = 2
-    SIZE_BEYOND_BOUND = 3
-    GUARD_FAILED = 4
-    OUT_OF_MEMORY = 5
-    CANCELLED = 6
-    BAD_ARGUMENT = 7
-
+from bundle_format.abi import Status
 
 CALL_BYTES = 64
 CALL = {"entry": 4, "dims": 8, "inputs": 16, "weights": 24, "outputs": 32, "workspace": 40, "services": 48, "error": 56}
