@@ -31,12 +31,13 @@ def vector_tile(axis: Axis, machine: CpuMachine, vectors: int = 4) -> int:
 def schedule_pointwise(axes: Sequence[Axis], machine: CpuMachine, scalar: bool) -> Schedule:
     """Elementwise and movement tasks; `scalar`: an index does not move affinely along the last axis."""
     last = axes[-1]
-    steps: list[Step] = [Split(last.name, 1 if scalar else vector_tile(last, machine))]
+    tile = 1 if scalar else vector_tile(last, machine)
+    steps: list[Step] = [Split(last.name, tile)]
     bound = list(axes[:-1])
     if not [a for a in bound if a.extent != 1] and (
         not isinstance(last.extent, int) or last.extent > 2 * GRAIN_ELEMENTS
     ):
-        steps.append(Split(f"{last.name}_chunk", GRAIN_ELEMENTS))
+        steps.append(Split(f"{last.name}_chunk", GRAIN_ELEMENTS // tile * tile))
     work = known(last.extent)
     while bound and work < GRAIN_ELEMENTS and math.prod(known(a.extent) for a in bound[:-1]) >= 4:
         work *= known(bound[-1].extent)

@@ -83,7 +83,7 @@ def _reduce(nest: Nest, node: Compute, schedule: Schedule, axes: list[Axis], acc
 
 def _chunks(nest: Nest, node: Compute, schedule: Schedule, axis: Axis, acc: int) -> tuple[int, ...]:
     """The tensorised loop: whole chunks first, what is left one by one."""
-    size = schedule.factors()[axis.name]
+    size = schedule.factors().get(axis.name, 1)
     whole: Extent = axis.extent // size * size
     parts = [(axis.name, 0, whole, size), (f"{axis.name}_rest", whole, axis.extent - whole, 1)]
     for index, start, extent, step in parts:

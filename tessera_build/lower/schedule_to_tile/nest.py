@@ -142,9 +142,7 @@ class Nest:
         operand, shape, indices = self._resolve(value, access)
         buffer = self.buffer(operand, shape)
         if operand.packing is not None and operand.packing.width:
-            start = self.offsets[self.axes[-1]]
-            panels = {f"{self.axes[-1]}_panel": start // operand.packing.width, f"{self.axes[-1]}_lane": 0}
-            self.offsets.update(panels)
+            self._enter_panel(operand.packing.width)
         walks = [self._walk(axis, indices, access) for axis in axes]
         sizes = [1 if walk.axis < 0 else self.tiles.get(axis, 1) for axis, walk in zip(axes, walks, strict=True)]
         gathered, position = self._gathered(indices, gather)
@@ -156,6 +154,12 @@ class Nest:
         return self.builder.emit(
             lambda r: t.View(r, buffer, offsets, tuple(walks), index_tile, position, binding), kind
         )
+
+    def _enter_panel(self, width: int) -> None:
+        """Which panel the tile starts in, and where in it."""
+        vector = self.axes[-1]
+        start, whole = self.offsets[vector], self.tiles.get(vector, 1) == width
+        self.offsets.update({f"{vector}_panel": start // width, f"{vector}_lane": 0 if whole else start % width})
 
     def depends(self, value: int, access: Access, axis: str) -> bool:
         """Whether what `access` reads changes along an axis."""

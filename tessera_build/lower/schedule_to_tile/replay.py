@@ -18,6 +18,7 @@ from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.schedule_to_tile.contraction import emit_contraction
 from tessera_build.lower.schedule_to_tile.layouts import DENSE, BufferLayout
+from tessera_build.lower.schedule_to_tile.legality import check_groups, check_trace
 from tessera_build.lower.schedule_to_tile.nest import Nest, Operand
 from tessera_build.lower.schedule_to_tile.packing import packings
 from tessera_build.lower.schedule_to_tile.pointwise import emit_pointwise
@@ -53,6 +54,7 @@ class Bindings:
 
 def schedule_to_tile(task: Task, schedule: Schedule, bindings: Bindings) -> TileProgram:
     """Replay `schedule`; raises `ScheduleRejectedError` where it does not fit the task."""
+    check_groups(task, schedule)
     domain, positions = grouped_domain(task, schedule)
     nest = Nest(
         task=task,
@@ -64,6 +66,7 @@ def schedule_to_tile(task: Task, schedule: Schedule, bindings: Bindings) -> Tile
         lanes=bindings.lanes,
         packed={},
     )
+    check_trace(nest, schedule)
     nest.packed.update(packings(nest, schedule, bindings.constants))
     _mark_ragged(nest)
     emit = {"contraction": emit_contraction, "row": emit_row}.get(task.kind, emit_pointwise)

@@ -1,0 +1,149 @@
+"""Whether a trace fits a task: everything that replay would otherwise ignore, misread or stumble over.
+
+Takes a task, its schedule and the domain after grouping; raises `ScheduleRejectedError` with the reason. Invariant: a
+trace that passes makes a tile program that computes the task's definitions, or is rejected for an index that is not
+affine; nothing in it is silently without effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tessera_build.ir.core.dims import Extent
+from tessera_build.ir.schedule.nodes import Compute
+from tessera_build.ir.schedule.trace import (
+    Bind,
+    Group,
+    Interleave,
+    Pack,
+    Reorder,
+    Schedule,
+    ScheduleRejectedError,
+    Split,
+    Tensorise,
+)
+from tessera_build.lower.graph_to_schedule.tasks import Task
+from tessera_build.lower.schedule_to_tile.nest import Nest
+
+# More turns than this make more code than a compiler takes in a second.
+MOST_TURNS_UNROLLED = 256
+
+
+def check_groups(task: Task, schedule: Schedule) -> None:
+    """A group divides an axis of known extent, and only accumulations have them."""
+    names = {f"_d{i}": extent for i, extent in enumerate(task.domain)}
+    for step in schedule.steps:
+        if not isinstance(step, Group):
+            continue
+        extent = names.get(step.axis)
+        if task.kind != "contraction" or not isinstance(extent, int) or step.size < 1 or extent % step.size:
+            raise _rejected("GROUP", task, f"axis {step.axis} of extent {extent} in groups of {step.size}")
+
+
+def check_trace(nest: Nest, schedule: Schedule) -> None:
+    """Every other step of the trace, over the axes after grouping."""
+    rule, task, domain = _Rules(nest, schedule), nest.task, nest.domain
+    for step in schedule.steps:
+        match step:
+            case Split():
+                rule.split(step)
+            case Reorder():
+                if sorted(step.axes) != sorted(domain):
+                    raise _rejected("ORDER", task, f"the order {step.axes} of the axes {tuple(domain)}")
+            case Bind():
+                rule.bind(step)
+            case Tensorise():
+                rule.tensorise(step)
+            case Interleave():
+                if step.axis not in rule.reduced or task.kind != "row" or step.width != nest.lanes:
+                    raise _rejected("INTERLEAVE", task, f"{step.width} partial results along {step.axis}")
+            case _:
+                pass
+    rule.final()
+
+
+class _Rules:
+    def __init__(self, nest: Nest, schedule: Schedule) -> None:
+        self._nest = nest
+        self._task = task = nest.task
+        self._schedule = schedule
+        self._domain = nest.domain
+        nodes = [n for n in task.function.nodes if isinstance(n, Compute) and n.combine != "none"]
+        self._node = nodes[0] if task.kind == "contraction" and nodes else None
+        self._reduction: dict[str, Extent] = {a.name: a.extent for a in self._node.reduction} if self._node else {}
+        self.reduced = {f"_d{i}" for i in task.reduced} if task.kind == "row" else set(self._reduction)
+
+    def split(self, step: Split) -> None:
+        """Before replay: the axis exists and the factor is a size."""
+        chunked = step.axis.removesuffix("_chunk")
+        known = step.axis in self._domain or step.axis in self._reduction
+        chunk = step.axis.endswith("_chunk") and chunked in self._domain and self._task.kind != "contraction"
+        if not known and (not chunk or chunked in self.reduced):
+            raise _rejected("AXIS", self._task, f"a split of {step.axis}, which is no axis of it")
+        if step.factor < 1:
+            raise _rejected("FACTOR", self._task, f"{step.axis} in tiles of {step.factor}")
+
+    def bind(self, step: Bind) -> None:
+        """Reductions run in sequence; unrolled loops are short."""
+        extent = self._domain.get(step.axis, self._reduction.get(step.axis))
+        if extent is None:
+            raise _rejected("AXIS", self._task, f"{step.scope} {step.axis}, which is no axis of it")
+        if step.scope == "parallel" and step.axis in self.reduced:
+            raise _rejected("PARALLEL", self._task, f"parallel {step.axis}, along which results are combined")
+        turns = -(-extent // max(1, self._schedule.factors().get(step.axis, 1))) if isinstance(extent, int) else 0
+        if self._schedule.scope(step.axis) == "unroll" and turns > MOST_TURNS_UNROLLED:
+            raise _rejected("UNROLL", self._task, f"{step.axis} unrolled {turns} times")
+
+    def tensorise(self, step: Tensorise) -> None:
+        """`contract` multiplies and adds: one read moves along the vector axis, the other stays."""
+        node, vector = self._node, list(self._domain)[-1]
+        if node is None or step.axis not in self._reduction or step.instruction != "fma":
+            raise _rejected("TENSORISE", self._task, f"{step.instruction} over {step.axis}")
+        product = node.combine == "sum" and [op.name for op in node.program.ops] == ["mul"] and len(node.reads) == 2
+        moves = [self._nest.depends(v, access, vector) for v, access in zip(node.reads, node.accesses, strict=True)]
+        product = node.combine == "sum" and [op.name for op in node.program.ops] == ["mul"]
+        if not product or moves != [False, True]:
+            raise _rejected("TENSORISE", self._task, "no product of a stationary and a moving operand")
+
+    def final(self) -> None:
+        """What the steps come to, taken together."""
+        factors = self._schedule.factors()
+        order = self._schedule.order() or tuple(self._domain)
+        for axis, factor in factors.items():
+            extent = self._domain.get(axis, self._reduction.get(axis))
+            if self._task.kind == "contraction":
+                self._contraction_tile(axis, factor, extent)
+            elif axis.endswith("_chunk"):
+                self._chunk(axis.removesuffix("_chunk"), factor, factors, order)
+            elif self._task.kind == "pointwise" and factor > 1 and axis != order[-1]:
+                raise _rejected("TILE", self._task, f"tiles of {factor} along {axis}, which is not the innermost axis")
+        self._panels(factors)
+
+    def _contraction_tile(self, axis: str, factor: int, extent: Extent | None) -> None:
+        vector = list(self._domain)[-1]
+        if axis != vector and isinstance(extent, int) and factor > max(1, extent):
+            raise _rejected("TILE", self._task, f"tiles of {factor} along {axis} of extent {extent}")
+        if axis in self._reduction and factor > 1 and axis != self._schedule.tensorised():
+            raise _rejected("TILE", self._task, f"tiles of {factor} along {axis}, which no instruction runs over")
+
+    def _chunk(self, axis: str, factor: int, factors: Mapping[str, int], order: Sequence[str]) -> None:
+        tile = factors.get(axis, 1)
+        innermost = axis == order[-1] if self._task.kind == "pointwise" else tile > 1
+        if not innermost or factor % tile:
+            raise _rejected("CHUNK", self._task, f"chunks of {factor} along {axis} in tiles of {tile}")
+
+    def _panels(self, factors: Mapping[str, int]) -> None:
+        """Panels hold whole tiles."""
+        for step in self._schedule.steps:
+            if not isinstance(step, Pack):
+                continue
+            if self._node is None or not 0 <= step.read < len(self._node.reads) or step.width < 0:
+                raise _rejected("PACK", self._task, f"read {step.read} in panels of {step.width}")
+        tile = factors.get(list(self._domain)[-1], 1)
+        for read, width in self._schedule.packs().items():
+            if width % tile:
+                raise _rejected("PACK", self._task, f"read {read} in panels of {width}, tiles of {tile}")
+
+
+def _rejected(code: str, task: Task, found: str) -> ScheduleRejectedError:
+    return ScheduleRejectedError(f"SCHEDULE_{code}", f"the schedule does not fit {task.name}", found=found)
