@@ -20,11 +20,11 @@ from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.tile_to_target.builder import TargetBuilder, make_region
 from tessera_build.lower.tile_to_target.compute import Arithmetic
 from tessera_build.lower.tile_to_target.memory import Memory
+from tessera_build.lower.tile_to_target.table import ValueTable
 from tessera_build.lower.tile_to_target.values import (
     BufferValue,
     Key,
     TileValue,
-    Value,
     ViewValue,
     checked,
     row_major,
@@ -51,7 +51,7 @@ class _CpuLowering:
         self._memory = Memory(self._b, machine.lanes)
         self._memory.ranges.update(ranges)
         self._math = Arithmetic(self._b, self._memory, machine.lanes, machine.fused)
-        self._values: dict[int, Value] = {}
+        self._values = ValueTable(TileValue)
         self._count: Extent = 1
 
     def run(self) -> LoweredKernel:
@@ -113,23 +113,23 @@ class _CpuLowering:
             case t.View():
                 values[node.result] = self._view(node)
             case t.Load():
-                values[node.result] = self._memory.load(self._as_view(node.view), node.pad)
+                values[node.result] = self._memory.load(self._values.view(node.view), node.pad)
             case t.Store():
-                self._memory.store(self._as_view(node.view), self._as_tile(node.value))
+                self._memory.store(self._values.view(node.view), self._values.tile(node.value))
             case t.Copy():
-                loaded = self._memory.load(self._as_view(node.source), node.pad)
-                self._memory.store(self._as_view(node.target), loaded)
+                loaded = self._memory.load(self._values.view(node.source), node.pad)
+                self._memory.store(self._values.view(node.target), loaded)
             case t.Map():
                 shape = self._type(node.result).static_shape
-                values[node.result] = self._math.map(shape, node.program, [self._as_tile(o) for o in node.operands])
+                values[node.result] = self._math.map(shape, node.program, [self._values.tile(o) for o in node.operands])
             case t.Contract():
-                acc = self._as_tile(node.acc)
-                values[node.result] = self._math.contract(node, acc, self._operand(node.a), self._operand(node.b))
+                acc, a, b = values.tile(node.acc), values.operand(node.a), values.operand(node.b)
+                values[node.result] = self._math.contract(node, acc, a, b)
             case t.Reduce():
-                results = self._math.reduce(node, [self._as_tile(o) for o in node.operands])
+                results = self._math.reduce(node, [self._values.tile(o) for o in node.operands])
                 values.update(zip(node.results, results, strict=True))
             case t.Permute():
-                values[node.result] = self._math.permute(self._as_tile(node.operand), node.permutation)
+                values[node.result] = self._math.permute(self._values.tile(node.operand), node.permutation)
             case t.Iota():
                 kind = self._type(node.result)
                 values[node.result] = self._math.iota(node, kind.static_shape, kind.dtype)
@@ -144,29 +144,9 @@ class _CpuLowering:
             case _:
                 raise ValueError(f"tile node {type(node).__name__} has no CPU lowering")
 
-    def _as_tile(self, value: int) -> TileValue:
-        found = self._values[value]
-        if not isinstance(found, TileValue):
-            raise ValueError(f"value {value} is not a tile")
-        return found
-
-    def _as_view(self, value: int) -> ViewValue:
-        found = self._values[value]
-        if not isinstance(found, ViewValue):
-            raise ValueError(f"value {value} is not a view")
-        return found
-
-    def _operand(self, value: int) -> TileValue | ViewValue:
-        found = self._values[value]
-        if isinstance(found, BufferValue):
-            raise ValueError(f"value {value} is a buffer where a tile or a view is needed")
-        return found
-
     def _view(self, node: t.View) -> ViewValue:
-        buffer = self._values[node.buffer]
-        if not isinstance(buffer, BufferValue):
-            raise ValueError(f"value {node.buffer} is not a buffer")
-        indices = None if node.indices is None else self._as_tile(node.indices)
+        buffer = self._values.buffer(node.buffer)
+        indices = None if node.indices is None else self._values.tile(node.indices)
         shape = self._type(node.result).static_shape
         stored = not checked(node.binding)
         return ViewValue(buffer, shape, node.offsets, node.axes, indices, node.gather_axis, stored)
@@ -188,7 +168,7 @@ class _CpuLowering:
             return
         b = self._b
         start, stop = b.const(0, I64), b.extent(node.extent)
-        carried = [self._as_tile(c) for c in node.carried]
+        carried = [self._values.tile(c) for c in node.carried]
         initial = tuple(r for c in carried for r in self._spread(c))
         index = b.fresh(scalar(I64))
         inner = [b.fresh(b.type(r)) for r in initial]
@@ -197,7 +177,7 @@ class _CpuLowering:
             b.symbols[node.index] = index
             self._values.update(zip(node.body.args, self._collect(carried, inner), strict=True))
             self._block(node.body.nodes)
-            final = [r for v in node.body.results for r in self._spread(self._as_tile(v))]
+            final = [r for v in node.body.results for r in self._spread(self._values.tile(v))]
             body = make_region((index, *inner), nodes, final)
         results = tuple(b.fresh(b.type(r)) for r in initial)
         b.emit(k.Loop(results, start, stop, node.step, initial, body))
@@ -222,7 +202,7 @@ class _CpuLowering:
         for region in (node.then, node.otherwise):
             with b.region() as nodes:
                 self._block(region.nodes)
-                shapes = [self._as_tile(v) for v in region.results]
+                shapes = [self._values.tile(v) for v in region.results]
                 regions.append(make_region((), nodes, [r for v in shapes for r in self._spread(v)]))
         results = tuple(b.fresh(b.type(r)) for r in regions[0].results)
         b.emit(k.Branch(results, condition, regions[0], regions[1]))

@@ -29,9 +29,8 @@ from tessera_build.lower.tile_to_target.simt_matrix import (
     WarpMultiply,
 )
 from tessera_build.lower.tile_to_target.simt_memory import GroupMemory, GroupTile
+from tessera_build.lower.tile_to_target.table import ValueTable
 from tessera_build.lower.tile_to_target.values import BufferValue, ViewValue, checked, row_major
-
-Value = GroupTile | BufferValue | ViewValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class _GroupLowering:
         self._function = function
         self._lanes = lanes
         self._b = TargetBuilder(function.name)
-        self._values: dict[int, Value] = {}
+        self._values = ValueTable(GroupTile)
         self._groups: Extent = 1
 
     def run(self) -> GroupKernel:
@@ -76,7 +75,7 @@ class _GroupLowering:
         b, written = self._b, _written_buffers(self._function)
         lane = b.fresh(scalar(I64))
         b.emit(g.Lane(lane))
-        constant = [v.pointer for a, v in self._values.items() if a not in written and isinstance(v, BufferValue)]
+        constant = [v.pointer for a, v in self._values.buffers() if a not in written]
         self._memory = GroupMemory(b, lane, self._lanes, frozenset(constant))
         self._memory.ranges.update(dict.fromkeys(names, (0, None)))
         self._math = GroupArithmetic(b, self._memory, ScalarEmitter(b, fused=True))
@@ -118,21 +117,21 @@ class _GroupLowering:
             case t.Load():
                 values[node.result] = self._load(node)
             case t.Store():
-                self._store(self._as_view(node.view), self._as_tile(node.value))
+                self._store(self._values.view(node.view), self._values.tile(node.value))
             case t.Copy():
                 self._copy(node)
             case t.Map():
                 layout = self._layout(node, node.result)
-                values[node.result] = math.map(layout, node.program, [self._as_tile(o) for o in node.operands])
+                values[node.result] = math.map(layout, node.program, [self._values.tile(o) for o in node.operands])
             case t.Contract():
-                acc, a, b = self._as_tile(node.acc), self._operand(node.a), self._operand(node.b)
+                acc, a, b = self._values.tile(node.acc), self._values.operand(node.a), self._values.operand(node.b)
                 values[node.result] = math.contract(node, acc, a, b)
             case t.Reduce():
-                results = math.reduce(node, [self._as_tile(o) for o in node.operands])
+                results = math.reduce(node, [self._values.tile(o) for o in node.operands])
                 values.update(zip(node.results, results, strict=True))
             case t.Permute():
                 layout = self._layout(node, node.result)
-                values[node.result] = math.permute(self._as_tile(node.operand), node.permutation, layout)
+                values[node.result] = math.permute(self._values.tile(node.operand), node.permutation, layout)
             case t.Iota():
                 layout = self._layout(node, node.result)
                 values[node.result] = math.iota(node, layout, self._type(node.result).dtype)
@@ -152,35 +151,15 @@ class _GroupLowering:
         name = node.binding.layout if node.binding is not None else None
         return layout_named(name, self._type(value).static_shape, self._lanes)
 
-    def _as_tile(self, value: int) -> GroupTile:
-        found = self._values[value]
-        if not isinstance(found, GroupTile):
-            raise ValueError(f"value {value} is not a tile")
-        return found
-
-    def _as_view(self, value: int) -> ViewValue:
-        found = self._values[value]
-        if not isinstance(found, ViewValue):
-            raise ValueError(f"value {value} is not a view")
-        return found
-
-    def _operand(self, value: int) -> GroupTile | ViewValue:
-        found = self._values[value]
-        if isinstance(found, BufferValue):
-            raise ValueError(f"value {value} is a buffer where a tile or a view is needed")
-        return found
-
     def _view(self, node: t.View) -> ViewValue:
-        buffer = self._values[node.buffer]
-        if not isinstance(buffer, BufferValue):
-            raise ValueError(f"value {node.buffer} is not a buffer")
+        buffer = self._values.buffer(node.buffer)
         if node.indices is not None:
             raise ValueError("a gather needs a status to report bad indices, which kernels of groups do not have")
         shape = self._type(node.result).static_shape
         return ViewValue(buffer, shape, node.offsets, node.axes, None, -1, not checked(node.binding))
 
     def _load(self, node: t.Load) -> GroupTile:
-        view, layout = self._as_view(node.view), self._layout(node, node.result)
+        view, layout = self._values.view(node.view), self._layout(node, node.result)
         self._memory.reads(view.buffer.pointer)
         registers = tuple(self._memory.load(view, place, node.pad) for place in self._math.places(layout))
         return GroupTile(layout, view.buffer.dtype, registers)
@@ -191,7 +170,7 @@ class _GroupLowering:
             self._memory.store(view, place, register)
 
     def _copy(self, node: t.Copy) -> None:
-        source, target = self._as_view(node.source), self._as_view(node.target)
+        source, target = self._values.view(node.source), self._values.view(node.target)
         self._memory.reads(source.buffer.pointer)
         places = self._math.places(self._math.cyclic(source.shape))
         registers = [self._memory.load(source, place, node.pad) for place in places]
@@ -208,7 +187,7 @@ class _GroupLowering:
         b = self._b
         self._memory.fence()
         start, stop = b.const(0, I64), b.extent(node.extent)
-        carried = [self._as_tile(c) for c in node.carried]
+        carried = [self._values.tile(c) for c in node.carried]
         initial = tuple(r for c in carried for r in c.registers)
         index = b.fresh(scalar(I64))
         inner = [b.fresh(b.type(r)) for r in initial]
@@ -218,7 +197,7 @@ class _GroupLowering:
             self._values.update(zip(node.body.args, _collect(carried, inner), strict=True))
             self._block(node.body.nodes)
             self._memory.fence()
-            final = [r for v in node.body.results for r in self._as_tile(v).registers]
+            final = [r for v in node.body.results for r in self._values.tile(v).registers]
             body = make_region((index, *inner), nodes, final)
         results = tuple(b.fresh(b.type(r)) for r in initial)
         b.emit(k.Loop(results, start, stop, node.step, initial, body))
@@ -231,11 +210,11 @@ class _GroupLowering:
                 self._values[view.result] = self._view(view)
         (contract,) = (n for n in node.body.nodes if isinstance(n, t.Contract))
         name = contract.binding.instruction if contract.binding is not None else None
-        acc = self._as_tile(node.carried[0])
+        acc = self._values.tile(node.carried[0])
         emitter = self._matrix_emitter(name or "", acc)
         self._memory.ranges[node.index] = (0, None)
         loop = MatrixLoop(self._b, self._memory, emitter, node.index, node.extent, node.step, stages)
-        self._values[node.results[0]] = loop.run(acc, self._as_view(contract.a), self._as_view(contract.b))
+        self._values[node.results[0]] = loop.run(acc, self._values.view(contract.a), self._values.view(contract.b))
 
     def _matrix_emitter(self, name: str, acc: GroupTile) -> MatrixEmitter:
         if not isinstance(acc.layout, Fragment):
@@ -254,7 +233,7 @@ class _GroupLowering:
             with b.region() as nodes:
                 self._block(region.nodes)
                 self._memory.fence()
-                tiles = [self._as_tile(v) for v in region.results]
+                tiles = [self._values.tile(v) for v in region.results]
                 regions.append(make_region((), nodes, [r for v in tiles for r in v.registers]))
         results = tuple(b.fresh(b.type(r)) for r in regions[0].results)
         b.emit(k.Branch(results, condition, regions[0], regions[1]))

@@ -70,9 +70,6 @@ class ViewValue:
         return 0 if walk.axis < 0 else self.buffer.strides[walk.axis] * walk.step
 
 
-Value = TileValue | BufferValue | ViewValue
-
-
 def vector_lanes(last_extent: int, machine_lanes: int) -> int:
     """Lanes for a tile's last axis: a full register, or the power of two that just holds a short axis."""
     return min(machine_lanes, 1 << (last_extent - 1).bit_length())
