@@ -17,6 +17,8 @@ from tessera_build.ir.core.types import I64, DType, Type, dtype_of
 from tessera_build.ir.graph.nodes import Array, Attribute, GraphNode
 from tessera_build.ir.schedule.nodes import Access, Axis, Combine, Compute
 
+# The scalar operation and the identity of every way to combine.
+COMBINING: dict[str, str] = {"sum": "add", "max": "max", "min": "min", "prod": "mul"}
 IDENTITY: dict[str, float] = {"sum": 0.0, "max": -np.inf, "min": np.inf, "prod": 1.0}
 
 

@@ -15,10 +15,9 @@ from tessera_build.ir.core.types import DType, tile
 from tessera_build.ir.schedule.nodes import Access, Axis, Compute
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.ir.tile import nodes as t
-from tessera_build.lower.graph_to_schedule.definitions import IDENTITY
+from tessera_build.lower.graph_to_schedule.definitions import COMBINING, IDENTITY
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
 
-_COMBINE = {"sum": "add", "max": "max", "min": "min", "prod": "mul"}
 _LETTERS = "abcdefghijlmnopqrs"
 
 
@@ -143,4 +142,4 @@ def combining_program(node: Compute, inputs: Sequence[DType]) -> ScalarProgram:
     if node.combine == "sum" and single:
         return builder.finish(builder.op("fma", *args, 0))
     (value,) = builder.inline(node.program, args)
-    return builder.finish(builder.op(_COMBINE[node.combine], 0, value))
+    return builder.finish(builder.op(COMBINING[node.combine], 0, value))
