@@ -50,8 +50,9 @@ def schedule_row(axes: Sequence[Axis], reduced: frozenset[int], machine: CpuMach
     last = axes[-1]
     tile = 1 if scalar else vector_tile(last, machine)
     kept = [a for i, a in enumerate(axes) if i not in reduced]
-    steps: list[Step] = [Split(last.name, tile)]
-    if len(axes) - 1 in reduced:
+    across = len(axes) - 1 in reduced
+    steps: list[Step] = [Split(last.name, tile, "order-changing" if across else "bit-preserving")]
+    if across:
         steps.append(Interleave(last.name, machine.lanes))
     order = (*(a.name for a in kept), *(a.name for i, a in enumerate(axes) if i in reduced))
     rows = [a for a in kept if a is not last]

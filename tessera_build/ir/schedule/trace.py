@@ -55,13 +55,6 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Fuse:
-    """Before: all axes of a pointwise task over dense buffers. After: one axis of their product."""
-
-    effect: Effect = "bit-preserving"
-
-
-@dataclass(frozen=True, slots=True)
 class Pack:
     """Before: constant operand `read` as the model stores it. After: in panels of `width` along its vector axis."""
 
@@ -88,7 +81,7 @@ class Interleave:
     effect: Effect = "order-changing"
 
 
-Step = Split | Reorder | Bind | Group | Fuse | Pack | Tensorise | Interleave
+Step = Split | Reorder | Bind | Group | Pack | Tensorise | Interleave
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +124,3 @@ class Schedule:
         """The reduction axis that a contraction runs over, if any."""
         found = [step.axis for step in self.steps if isinstance(step, Tensorise)]
         return found[-1] if found else None
-
-    @property
-    def fused(self) -> bool:
-        """Whether all axes were fused into one."""
-        return any(isinstance(step, Fuse) for step in self.steps)
