@@ -5,10 +5,44 @@ Gives: `Digest`, a value that compares, sorts, hashes and prints.
 Invariant: a `Digest` always holds exactly 64 lower-case hex digits, so it is safe inside a file name.
 """
 
-import hashlib
-from typing import NamedTuple, Self
+from collections.abc import Callable
+from importlib import import_module
+from typing import Final, NamedTuple, Protocol, Self, cast
 
 from bundle_format.errors import BundleError
+
+
+class _Hash(Protocol):
+    def hexdigest(self) -> str: ...
+
+
+_Sha256 = Callable[[bytes | bytearray | memoryview], _Hash]
+
+# Up to this size the interpreter's own SHA-256 is used where there is one: hashlib would bring OpenSSL's libcrypto into
+# every serving process, 3 MiB resident and 5 ms, to hash a few hundred kilobytes of manifests and code.
+_SMALL_BYTES: Final = 1 << 22
+
+
+def _own_sha256() -> _Sha256 | None:
+    """CPython's SHA-256 without OpenSSL: `_sha2` since 3.12, `_sha256` before."""
+    for name in ("_sha2", "_sha256"):
+        try:
+            return cast(_Sha256, import_module(name).sha256)
+        except ImportError:
+            continue
+    return None
+
+
+_OWN: Final = _own_sha256()
+
+
+def _sha256(data: bytes | bytearray | memoryview) -> str:
+    size = data.nbytes if isinstance(data, memoryview) else len(data)
+    if _OWN is not None and size <= _SMALL_BYTES:
+        return _OWN(data).hexdigest()
+    import hashlib  # noqa: PLC0415  heavy: see _SMALL_BYTES
+
+    return hashlib.sha256(data).hexdigest()
 
 
 class _Fields(NamedTuple):
@@ -28,7 +62,7 @@ class Digest(_Fields):
     @classmethod
     def of(cls, data: bytes | bytearray | memoryview) -> Self:
         """The digest of these bytes."""
-        return cls(hashlib.sha256(data).hexdigest())
+        return cls(_sha256(data))
 
     @classmethod
     def parse(cls, text: str) -> Self:

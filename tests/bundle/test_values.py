@@ -1,7 +1,10 @@
 """Digests, canonical JSON and dimension expressions: the values that everything else is made of."""
 
+import hashlib
 import math
 import pickle
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -178,3 +181,16 @@ def test_error_when_it_crosses_a_process_then_keeps_every_fact() -> None:
         "  found:    that",
         "  help:     do so",
     ]
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 22, (1 << 22) + 1])
+def test_digest_when_data_is_small_or_large_then_it_is_sha256(size: int) -> None:
+    data = bytes(range(256)) * (size // 256 + 1)
+    assert Digest.of(data[:size]).hex == hashlib.sha256(data[:size]).hexdigest()
+    assert Digest.of(memoryview(data)[:size]).hex == hashlib.sha256(data[:size]).hexdigest()
+
+
+def test_runtime_when_imported_then_openssl_is_not() -> None:
+    program = "import sys, tessera_runtime; print('_hashlib' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
