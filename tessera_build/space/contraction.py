@@ -26,7 +26,7 @@ GRAIN_FLOPS = 400_000
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """The axes of a task after grouping, in order, and the position expressions of the definition's own axes."""
+    """The axes that a task's loops run over, after grouping, in order; the last is the vector axis."""
 
     axes: tuple[Axis, ...]
 
