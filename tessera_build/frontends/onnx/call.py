@@ -18,13 +18,14 @@ AttributeValue = int | float | str | tuple[int, ...] | tuple[float, ...] | Array
 
 @dataclass(slots=True)
 class Call:
-    """A node: `inputs` holds None for an optional operand that is left out."""
+    """A node: `inputs` holds None for an optional operand that is left out; `domain` is "" for ONNX's own."""
 
     op: str
     opset: int
     inputs: tuple[Tensor | None, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, AttributeValue]
+    domain: str = ""
     _read: set[str] = field(default_factory=set[str])
 
     def input(self, index: int) -> Tensor:

@@ -21,13 +21,14 @@ from tessera_build.frontends.onnx.context import Context, Tensor, Unified
 from tessera_build.frontends.onnx.errors import ModelError, UnsupportedError, ill_formed, unsupported
 from tessera_build.frontends.onnx.load import DEFAULT_DOMAINS, array_of, check_model, load_model
 from tessera_build.frontends.onnx.symbols import DimRequest, Symbols, apply_requests
-from tessera_build.frontends.onnx.table import HINTS, OPERATORS
+from tessera_build.frontends.onnx.table import DOMAINS, HINTS, OPERATORS
 from tessera_build.ir.core.node import Span
 from tessera_build.ir.core.rewrite import eliminate_dead
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Module
 
 ENTRY = "main"
+_UNKNOWN_DOMAIN = "operators of other domains need a function body in the model; export without custom operators"
 _Action = Callable[[], None]
 
 
@@ -99,13 +100,16 @@ class _Reader:
         self.constants[proto.name] = Tensor(type_, None, array, proto.name)
 
     def _check_operator(self, node: onnx.NodeProto) -> None:
-        if node.domain not in DEFAULT_DOMAINS:
-            raise unsupported(f"operator {node.domain}::{node.op_type} is not built", hint=HINTS.get(node.op_type))
-        if node.op_type not in OPERATORS:
-            near = get_close_matches(node.op_type, OPERATORS, 1, 0.8)
-            if not onnx.defs.has(node.op_type):
-                raise ill_formed(f"ONNX has no operator {node.op_type}", expected=" or ".join(near) or None)
-            raise unsupported(f"operator {node.op_type} is not built", hint=HINTS.get(node.op_type))
+        domain = domain_of(node)
+        if (domain, node.op_type) in OPERATORS:
+            return
+        if domain:
+            hint = HINTS.get(node.op_type) or (None if domain in DOMAINS else _UNKNOWN_DOMAIN)
+            raise unsupported(f"operator {domain}::{node.op_type} is not built", hint=hint)
+        near = get_close_matches(node.op_type, [name for known, name in OPERATORS if not known], 1, 0.8)
+        if not onnx.defs.has(node.op_type):
+            raise ill_formed(f"ONNX has no operator {node.op_type}", expected=" or ".join(near) or None)
+        raise unsupported(f"operator {node.op_type} is not built", hint=HINTS.get(node.op_type))
 
     def input_types(self, symbols: Symbols) -> dict[str, Tensor]:
         """The model's inputs that are no weights, without graph values yet."""
@@ -149,7 +153,7 @@ class _Reader:
         inputs = tuple(values[name] if name else None for name in node.input)
         if any(name and values[name] is None for name in node.input):
             return  # its producer failed and has been reported
-        call = Call(node.op_type, self.opset, inputs, tuple(node.output), _attributes(node))
+        call = Call(node.op_type, self.opset, inputs, tuple(node.output), _attributes(node), domain_of(node))
         results = _translated(context, call)
         unread = call.unread()
         if unread:
@@ -173,10 +177,15 @@ class _Reader:
             raise kind.of(self.problems, self.where)
 
 
+def domain_of(node: onnx.NodeProto) -> str:
+    """The node's domain, "" for ONNX's own under either of its names."""
+    return "" if node.domain in DEFAULT_DOMAINS else node.domain
+
+
 def _translated(context: Context, call: Call) -> Tensor | tuple[Tensor, ...]:
     """What the operator's translator gives; operands of an impossible rank or content are the model's fault."""
     try:
-        return OPERATORS[call.op](context, call)
+        return OPERATORS[call.domain, call.op](context, call)
     except (IndexError, ValueError, ZeroDivisionError, OverflowError) as error:
         types = ", ".join(str(t.type) for t in call.inputs if t is not None)
         raise ill_formed(f"{call.op} does not fit its operands: {error}", found=types) from error

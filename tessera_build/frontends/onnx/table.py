@@ -1,7 +1,7 @@
 """The one table of ONNX operators, and what to say about those that are not in it.
 
-Takes the families' tables; gives `OPERATORS` (name to translator) and `HINTS` (name to the nearest rewrite).
-Invariant: an operator is in at most one family.
+Takes the families' tables; gives `OPERATORS` (domain and name to translator) and `HINTS` (name to the nearest rewrite).
+Invariant: an operator is in at most one family, and ONNX's default domain is always spelt "".
 """
 
 from __future__ import annotations
@@ -17,16 +17,20 @@ from tessera_build.frontends.onnx.reductions import REDUCTION_OPERATORS
 from tessera_build.frontends.onnx.shapes import SHAPE_OPERATORS
 from tessera_build.frontends.onnx.windows import WINDOW_OPERATORS
 
-FAMILIES: tuple[Mapping[str, Translator], ...] = (
-    ELEMENTWISE_OPERATORS,
-    REDUCTION_OPERATORS,
-    NORMALISATION_OPERATORS,
-    CONTRACTION_OPERATORS,
-    WINDOW_OPERATORS,
-    SHAPE_OPERATORS,
-    MOVEMENT_OPERATORS,
+# Each family with the domain of its operators: "" is ONNX's own, com.microsoft holds onnxruntime's fused ones.
+FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
+    ("", ELEMENTWISE_OPERATORS),
+    ("", REDUCTION_OPERATORS),
+    ("", NORMALISATION_OPERATORS),
+    ("", CONTRACTION_OPERATORS),
+    ("", WINDOW_OPERATORS),
+    ("", SHAPE_OPERATORS),
+    ("", MOVEMENT_OPERATORS),
 )
-OPERATORS: Mapping[str, Translator] = {name: translate for family in FAMILIES for name, translate in family.items()}
+OPERATORS: Mapping[tuple[str, str], Translator] = {
+    (domain, name): translate for domain, family in FAMILIES for name, translate in family.items()
+}
+DOMAINS = frozenset(domain for domain, _ in FAMILIES)
 
 _CONTROL = "export the model with its control flow unrolled, or fix the inputs that decide it"
 _QUANTISED = "export the model in float32"
