@@ -6,52 +6,30 @@ Invariant: a definition is exact — schedules may reorder it, but nothing about
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from tessera_build.ir.core.dims import Extent, floordiv, mod, symbol
 from tessera_build.ir.core.scalar import SCALAR_OPS, ScalarBuilder, ScalarProgram
 from tessera_build.ir.core.types import I64, DType, Type, dtype_of
-from tessera_build.ir.graph.nodes import Array, Attribute, GraphNode
+from tessera_build.ir.graph.nodes import Array, GraphNode
 from tessera_build.ir.schedule.nodes import Access, Axis, Combine, Compute
+from tessera_build.lower.graph_to_schedule.defining import (
+    Context,
+    aligned,
+    axes_of,
+    copy_program,
+    extents,
+    integer_of,
+    integers,
+    movement,
+    symbols_of_axes,
+)
 
 # The scalar operation and the identity of every way to combine.
 COMBINING: dict[str, str] = {"sum": "add", "max": "max", "min": "min", "prod": "mul"}
 IDENTITY: dict[str, float] = {"sum": 0.0, "max": -np.inf, "min": np.inf, "prod": 1.0}
-
-
-@dataclass(slots=True)
-class Context:
-    """What definitions may look at: types of values, small constants, and a source of new value ids."""
-
-    types: dict[int, Type]
-    constants: Mapping[int, Array]
-    next_id: int = field(default=0)
-
-    def fresh(self, value_type: Type) -> int:
-        """A new value between two definitions of one operator."""
-        self.next_id = max(self.next_id, max(self.types, default=-1) + 1)
-        value = self.next_id
-        self.types[value] = value_type
-        self.next_id += 1
-        return value
-
-
-def axes_of(shape: Sequence[Extent], prefix: str = "_d") -> tuple[Axis, ...]:
-    """Axes d0, d1, ... with a tensor's extents."""
-    return tuple(Axis(f"{prefix}{i}", extent) for i, extent in enumerate(shape))
-
-
-def _symbols(axes: Sequence[Axis]) -> list[Extent]:
-    return [0 if axis.extent == 1 else symbol(axis.name) for axis in axes]
-
-
-def _aligned(shape: Sequence[Extent], indices: Sequence[Extent]) -> tuple[Extent, ...]:
-    """Indices of a numpy-broadcast operand under the result's indices."""
-    skip = len(indices) - len(shape)
-    return tuple(0 if extent == 1 else index for extent, index in zip(shape, indices[skip:], strict=True))
 
 
 def define(node: GraphNode, context: Context) -> tuple[Compute, ...]:
@@ -64,28 +42,6 @@ def define(node: GraphNode, context: Context) -> tuple[Compute, ...]:
 def has_definition(op: str) -> bool:
     """Whether the table has a row for an operator."""
     return op in SCALAR_OPS or op in _TABLE
-
-
-def _integer(value: Attribute) -> int:
-    if isinstance(value, int):
-        return value
-    raise TypeError(f"{value!r} is not an integer")
-
-
-def _integers(node: GraphNode, name: str) -> tuple[int, ...]:
-    value = node.attributes[name]
-    return tuple(_integer(v) for v in value) if isinstance(value, tuple) else (_integer(value),)
-
-
-def _extents(node: GraphNode, name: str) -> tuple[Extent, ...]:
-    value = node.attributes[name]
-    if not isinstance(value, tuple):
-        raise TypeError(f"{name} of {node.op} is not a tuple")
-    return tuple(v for v in value if not isinstance(v, (float, str, DType, tuple)))
-
-
-def _copy(dtype: DType) -> ScalarProgram:
-    return ScalarBuilder((dtype,)).finish(0)
 
 
 def _elementwise(node: GraphNode, context: Context) -> Compute:
@@ -109,61 +65,55 @@ def _elementwise(node: GraphNode, context: Context) -> Compute:
         result = builder.cast(args[0], context.types[node.output].dtype)
     else:
         result = builder.op(node.op, *args)
-    accesses = tuple(Access(_aligned(context.types[v].shape, _symbols(axes))) for v in reads)
+    accesses = tuple(Access(aligned(context.types[v].shape, symbols_of_axes(axes))) for v in reads)
     return Compute(node.output, tuple(reads), accesses, axes, (), "none", builder.finish(result))
 
 
-def _movement(node: GraphNode, context: Context, indices: Sequence[Extent], pad: float | None = None) -> Compute:
-    kind = context.types[node.output]
-    access = Access(tuple(indices), pad)
-    return Compute(node.output, node.inputs[:1], (access,), axes_of(kind.shape), (), "none", _copy(kind.dtype))
-
-
 def _transpose(node: GraphNode, context: Context) -> tuple[Compute, ...]:
-    permutation = _integers(node, "perm")
-    symbols = _symbols(axes_of(context.types[node.output].shape))
+    permutation = integers(node, "perm")
+    symbols = symbols_of_axes(axes_of(context.types[node.output].shape))
     indices: list[Extent] = [0] * len(permutation)
     for position, source in enumerate(permutation):
         indices[source] = symbols[position]
-    return (_movement(node, context, indices),)
+    return (movement(node, context, indices),)
 
 
 def _broadcast(node: GraphNode, context: Context) -> tuple[Compute, ...]:
-    symbols = _symbols(axes_of(context.types[node.output].shape))
-    return (_movement(node, context, _aligned(context.types[node.inputs[0]].shape, symbols)),)
+    symbols = symbols_of_axes(axes_of(context.types[node.output].shape))
+    return (movement(node, context, aligned(context.types[node.inputs[0]].shape, symbols)),)
 
 
 def _slice(node: GraphNode, context: Context) -> tuple[Compute, ...]:
-    symbols = _symbols(axes_of(context.types[node.output].shape))
-    starts, steps = _extents(node, "starts"), _extents(node, "steps")
-    return (_movement(node, context, [s + i * t for s, i, t in zip(starts, symbols, steps, strict=True)]),)
+    symbols = symbols_of_axes(axes_of(context.types[node.output].shape))
+    starts, steps = extents(node, "starts"), extents(node, "steps")
+    return (movement(node, context, [s + i * t for s, i, t in zip(starts, symbols, steps, strict=True)]),)
 
 
 def _pad(node: GraphNode, context: Context) -> tuple[Compute, ...]:
-    symbols = _symbols(axes_of(context.types[node.output].shape))
+    symbols = symbols_of_axes(axes_of(context.types[node.output].shape))
     value = node.attributes["value"]
     fill = float(value) if isinstance(value, (int, float)) else 0.0
-    return (_movement(node, context, [i - low for i, low in zip(symbols, _extents(node, "low"), strict=True)], fill),)
+    return (movement(node, context, [i - low for i, low in zip(symbols, extents(node, "low"), strict=True)], fill),)
 
 
 def _reshape(node: GraphNode, context: Context) -> tuple[Compute, ...]:
     target, source = context.types[node.output].shape, context.types[node.inputs[0]].shape
     linear: Extent = 0
-    for index, extent in zip(_symbols(axes_of(target)), target, strict=True):
+    for index, extent in zip(symbols_of_axes(axes_of(target)), target, strict=True):
         linear = linear * extent + index
     indices: list[Extent] = []
     for extent in reversed(source):
         indices.insert(0, 0 if extent == 1 else mod(linear, extent))
         linear = floordiv(linear, extent)
-    return (_movement(node, context, indices),)
+    return (movement(node, context, indices),)
 
 
 def _gather(node: GraphNode, context: Context) -> tuple[Compute, ...]:
     data, indices = node.inputs
-    axis = _integer(node.attributes["axis"])
+    axis = integer_of(node.attributes["axis"])
     kind = context.types[node.output]
     axes = axes_of(kind.shape)
-    symbols, rank = _symbols(axes), context.types[indices].rank
+    symbols, rank = symbols_of_axes(axes), context.types[indices].rank
     chosen = Access(tuple(symbols[axis : axis + rank]))
     taken = Access((*symbols[:axis], symbol("_r0"), *symbols[axis + rank :]))
     program = ScalarBuilder((context.types[indices].dtype, kind.dtype)).finish(1)
@@ -175,7 +125,7 @@ def _index_value(node: GraphNode, context: Context) -> tuple[Compute, ...]:
     kind = context.types[node.output]
     axes = axes_of(kind.shape)
     if node.op == "iota":
-        value: Extent = _symbols(axes)[_integer(node.attributes["axis"])]
+        value: Extent = symbols_of_axes(axes)[integer_of(node.attributes["axis"])]
     else:
         given = node.attributes["value"]
         if isinstance(given, (float, str, DType, tuple)):
@@ -197,13 +147,13 @@ def _matmul(node: GraphNode, context: Context) -> tuple[Compute, ...]:
     a, b = node.inputs
     kind = context.types[node.output]
     axes = axes_of(kind.shape)
-    symbols = _symbols(axes)
+    symbols = symbols_of_axes(axes)
     batch, (m, n) = symbols[:-2], symbols[-2:]
     flip_a, flip_b = bool(node.attributes.get("transpose_a")), bool(node.attributes.get("transpose_b"))
     depth = context.types[a].shape[-2 if flip_a else -1]
     k = 0 if depth == 1 else symbol("_k")
-    left = (*_aligned(context.types[a].shape[:-2], batch), *((k, m) if flip_a else (m, k)))
-    right = (*_aligned(context.types[b].shape[:-2], batch), *((n, k) if flip_b else (k, n)))
+    left = (*aligned(context.types[a].shape[:-2], batch), *((k, m) if flip_a else (m, k)))
+    right = (*aligned(context.types[b].shape[:-2], batch), *((n, k) if flip_b else (k, n)))
     program = _product(context.types[a].dtype, context.types[b].dtype, kind.dtype)
     accesses = (Access(left), Access(right))
     return (Compute(node.output, (a, b), accesses, axes, (Axis("_k", depth),), "sum", program),)
@@ -214,19 +164,19 @@ def _conv(node: GraphNode, context: Context) -> tuple[Compute, ...]:
     kind, weights = context.types[node.output], context.types[w].shape
     last = node.attributes["layout"] == "NHWC"
     axes = axes_of(kind.shape)
-    symbols = _symbols(axes)
+    symbols = symbols_of_axes(axes)
     channel = len(axes) - 1 if last else 1
     spatial = [symbols[i] for i in range(1, len(axes)) if i != channel]
     window = [Axis(f"_k{i}", e) for i, e in enumerate(weights[2:])]
     inner = Axis("_c", weights[1])
-    taps, c = _symbols(window), _symbols([inner])[0]
-    strides, low, dilations = (_integers(node, n) for n in ("strides", "low", "dilations"))
+    taps, c = symbols_of_axes(window), symbols_of_axes([inner])[0]
+    strides, low, dilations = (integers(node, n) for n in ("strides", "low", "dilations"))
     places = [s * t - p + k * d for s, t, p, k, d in zip(spatial, strides, low, taps, dilations, strict=True)]
-    groups = _integer(node.attributes["groups"])
+    groups = integer_of(node.attributes["groups"])
     group = floordiv(symbols[channel], floordiv(weights[0], groups)) if groups > 1 else 0
     source = group * weights[1] + c
     indices = (symbols[0], *places, source) if last else (symbols[0], source, *places)
-    ragged = any(low) or any(_integers(node, "high"))
+    ragged = any(low) or any(integers(node, "high"))
     accesses = (Access(indices, 0.0 if ragged else None), Access((symbols[channel], c, *taps)))
     program = _product(context.types[x].dtype, context.types[w].dtype, kind.dtype)
     reduction = tuple(axis for axis in (*window, inner) if axis.extent != 1)
@@ -236,19 +186,19 @@ def _conv(node: GraphNode, context: Context) -> tuple[Compute, ...]:
 def _reduce_window(node: GraphNode, context: Context) -> tuple[Compute, ...]:
     kind = context.types[node.output]
     axes = axes_of(kind.shape)
-    window = tuple(Axis(f"_k{i}", e) for i, e in enumerate(_integers(node, "window")))
+    window = tuple(Axis(f"_k{i}", e) for i, e in enumerate(integers(node, "window")))
     parts = zip(
-        _symbols(axes),
-        _symbols(window),
-        *(_integers(node, n) for n in ("strides", "low", "dilations")),
+        symbols_of_axes(axes),
+        symbols_of_axes(window),
+        *(integers(node, n) for n in ("strides", "low", "dilations")),
         strict=True,
     )
     indices = tuple(i * s - p + k * d for i, k, s, p, d in parts)
     combine = _combine(node)
-    ragged = any(_integers(node, "low")) or any(_integers(node, "high"))
+    ragged = any(integers(node, "low")) or any(integers(node, "high"))
     access = Access(indices, IDENTITY[combine] if ragged else None)
     reduction = tuple(axis for axis in window if axis.extent != 1)
-    return (Compute(node.output, node.inputs, (access,), axes, reduction, combine, _copy(kind.dtype)),)
+    return (Compute(node.output, node.inputs, (access,), axes, reduction, combine, copy_program(kind.dtype)),)
 
 
 def _combine(node: GraphNode) -> Combine:
@@ -283,25 +233,25 @@ def _reduction_over(
             if keep:
                 next(kept)
         else:
-            indices.extend(_symbols([next(kept)]))
+            indices.extend(symbols_of_axes([next(kept)]))
     runs = tuple(axis for axis in reduction if axis.extent != 1)
     access = Access(tuple(indices))
-    return Compute(result, (source,), (access,), axes_left, runs, combine, _copy(kind.dtype))
+    return Compute(result, (source,), (access,), axes_left, runs, combine, copy_program(kind.dtype))
 
 
 def _reduce(node: GraphNode, context: Context) -> tuple[Compute, ...]:
     keep = bool(node.attributes["keepdims"])
-    return (_reduction_over((node.inputs[0], node.output), _integers(node, "axes"), keep, _combine(node), context),)
+    return (_reduction_over((node.inputs[0], node.output), integers(node, "axes"), keep, _combine(node), context),)
 
 
 def _softmax(node: GraphNode, context: Context) -> tuple[Compute, ...]:
     x, kind = node.inputs[0], context.types[node.output]
-    axis = _integer(node.attributes["axis"]) % kind.rank
+    axis = integer_of(node.attributes["axis"]) % kind.rank
     small = Type("tensor", kind.dtype, tuple(1 if i == axis else e for i, e in enumerate(kind.shape)))
     top, total = context.fresh(small), context.fresh(small)
     inverse, powers = context.fresh(small), context.fresh(kind)
     axes = axes_of(kind.shape)
-    own = _symbols(axes)
+    own = symbols_of_axes(axes)
     row = Access(tuple(0 if i == axis else s for i, s in enumerate(own)))
     shifted = ScalarBuilder((kind.dtype, kind.dtype))
     scale = ScalarBuilder((kind.dtype,))

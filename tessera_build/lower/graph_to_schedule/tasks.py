@@ -13,7 +13,8 @@ from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.node import Function, Node
 from tessera_build.ir.graph.nodes import Array, GraphNode
 from tessera_build.ir.schedule.nodes import Compute, KernelCall
-from tessera_build.lower.graph_to_schedule.definitions import Context, define
+from tessera_build.lower.graph_to_schedule.defining import Context
+from tessera_build.lower.graph_to_schedule.definitions import define
 from tessera_build.lower.graph_to_schedule.fusion import FusionGroup, Kind, fuse
 
 

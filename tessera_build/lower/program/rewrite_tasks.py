@@ -15,7 +15,7 @@ from tessera_build.ir.core.structure import rename
 from tessera_build.ir.core.types import Type
 from tessera_build.ir.graph.nodes import GraphNode
 from tessera_build.ir.schedule.nodes import Access, Compute
-from tessera_build.lower.graph_to_schedule.definitions import axes_of
+from tessera_build.lower.graph_to_schedule.defining import axes_of
 from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.schedule_to_tile.layouts import BufferLayout
 
