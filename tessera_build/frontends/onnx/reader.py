@@ -6,7 +6,7 @@ Takes a model (path or protobuf) and, optionally, fixed or bounded dims; gives a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,7 +19,8 @@ from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx.call import AttributeValue, Call
 from tessera_build.frontends.onnx.context import Context, Tensor, Unified
 from tessera_build.frontends.onnx.errors import ModelError, UnsupportedError, ill_formed, unsupported
-from tessera_build.frontends.onnx.load import DEFAULT_DOMAINS, array_of, check_model, load_model
+from tessera_build.frontends.onnx.functions import body_of, domain_of, has_body
+from tessera_build.frontends.onnx.load import array_of, check_model, load_model
 from tessera_build.frontends.onnx.symbols import DimRequest, Symbols, apply_requests
 from tessera_build.frontends.onnx.table import DOMAINS, HINTS, OPERATORS
 from tessera_build.ir.core.node import Span
@@ -54,7 +55,8 @@ def import_onnx(source: str | Path | onnx.ModelProto, *, dims: Mapping[str, DimR
     if model.functions:
         model = inline_local_functions(model)
     where = "the model" if isinstance(source, onnx.ModelProto) else str(source)
-    reader = _Reader(model, where, check_model(model, where))
+    version = check_model(model, where)
+    reader = _Reader(model, where, {domain_of(o): o.version for o in model.opset_import} | {"": version})
     reader.prepare(folder)
     symbols = Symbols()
     reader.input_types(symbols)
@@ -68,13 +70,21 @@ def import_onnx(source: str | Path | onnx.ModelProto, *, dims: Mapping[str, DimR
             symbols.learn(found.symbol, found.extent)
 
 
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What names mean while nodes are translated, and the operator sets that the nodes speak."""
+
+    values: dict[str, Tensor | None]
+    opsets: Mapping[str, int]
+
+
 @dataclass(slots=True)
 class _Reader:
     """One model under import; `constants` and `nodes` survive restarts."""
 
     model: onnx.ModelProto
     where: str
-    opset: int
+    opsets: Mapping[str, int]
     constants: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     nodes: list[tuple[onnx.NodeProto, str]] = field(default_factory=list[tuple[onnx.NodeProto, str]])
     problems: list[TesseraError] = field(default_factory=list[TesseraError])
@@ -91,25 +101,13 @@ class _Reader:
             if proto.name in used:
                 self._collect(proto.name, lambda p=proto: self._initializer(p, folder))
         for node, name in self.nodes:
-            self._collect(name, lambda n=node: self._check_operator(n))
+            self._collect(name, lambda n=node: _check_operator(n, self.opsets))
         self._raise_problems()
 
     def _initializer(self, proto: onnx.TensorProto, folder: Path | None) -> None:
         array = array_of(proto, folder)
         type_ = Context(GraphBuilder(), {}).constant(array).type
         self.constants[proto.name] = Tensor(type_, None, array, proto.name)
-
-    def _check_operator(self, node: onnx.NodeProto) -> None:
-        domain = domain_of(node)
-        if (domain, node.op_type) in OPERATORS:
-            return
-        if domain:
-            hint = HINTS.get(node.op_type) or (None if domain in DOMAINS else _UNKNOWN_DOMAIN)
-            raise unsupported(f"operator {domain}::{node.op_type} is not built", hint=hint)
-        near = get_close_matches(node.op_type, [name for known, name in OPERATORS if not known], 1, 0.8)
-        if not onnx.defs.has(node.op_type):
-            raise ill_formed(f"ONNX has no operator {node.op_type}", expected=" or ".join(near) or None)
-        raise unsupported(f"operator {node.op_type} is not built", hint=HINTS.get(node.op_type))
 
     def input_types(self, symbols: Symbols) -> dict[str, Tensor]:
         """The model's inputs that are no weights, without graph values yet."""
@@ -129,11 +127,7 @@ class _Reader:
         values: dict[str, Tensor | None] = dict(self.constants)
         for name, placeholder in types.items():
             values[name] = replace(placeholder, value=builder.input(name, placeholder.type), name=name)
-        for node, name in self.nodes:
-            with builder.at(Span(name)):
-                self._collect(name, lambda n=node: self._translate_node(context, n, values))
-            for output in node.output:
-                values.setdefault(output, None)
+        self._translate_nodes(context, self.nodes, _Scope(values, self.opsets))
         self._raise_problems()
         for info in self.model.graph.output:
             if info.name not in values:
@@ -143,7 +137,16 @@ class _Reader:
             builder.output(info.name, context.value(result))
         return _finished(builder, context)
 
-    def _translate_node(self, context: Context, node: onnx.NodeProto, values: dict[str, Tensor | None]) -> None:
+    def _translate_nodes(self, context: Context, nodes: Sequence[tuple[onnx.NodeProto, str]], scope: _Scope) -> None:
+        """Nodes in order; what one of them cannot make is None for those that read it."""
+        for node, name in nodes:
+            with context.builder.at(Span(name)):
+                self._collect(name, lambda n=node, at=name: self._translate_node(context, n, at, scope))
+            for output in node.output:
+                scope.values.setdefault(output, None)
+
+    def _translate_node(self, context: Context, node: onnx.NodeProto, name: str, scope: _Scope) -> None:
+        values = scope.values
         missing = [name for name in node.input if name and name not in values]
         if missing:
             raise ill_formed(f"no node before {node.op_type} makes its operand {missing[0]!r}")
@@ -153,7 +156,12 @@ class _Reader:
         inputs = tuple(values[name] if name else None for name in node.input)
         if any(name and values[name] is None for name in node.input):
             return  # its producer failed and has been reported
-        call = Call(node.op_type, self.opset, inputs, tuple(node.output), _attributes(node), domain_of(node))
+        domain = domain_of(node)
+        if (domain, node.op_type) not in OPERATORS:
+            self._translate_body(context, node, name, scope)
+            return
+        opset = scope.opsets.get(domain, 1)
+        call = Call(node.op_type, opset, inputs, tuple(node.output), _attributes(node), domain)
         results = _translated(context, call)
         unread = call.unread()
         if unread:
@@ -163,6 +171,18 @@ class _Reader:
         lost = [o for o in node.output if o and o not in values]
         if lost:
             raise unsupported(f"{node.op_type} has a result that is not built", found=lost[0])
+
+    def _translate_body(self, context: Context, node: onnx.NodeProto, name: str, scope: _Scope) -> None:
+        """An operator without a translator of its own, by what ONNX defines it to be."""
+        _check_operator(node, scope.opsets)
+        inputs = [scope.values[i] if i else None for i in node.input]
+        body = body_of(node, name, scope.opsets, [t and t.type for t in inputs])
+        if body is None:
+            raise unsupported(
+                f"{node.op_type} is not built for these operands", found=str([str(t and t.type) for t in inputs])
+            )
+        nodes = list(_needed(list(body.nodes), set(node.output)))
+        self._translate_nodes(context, nodes, _Scope(scope.values, {**scope.opsets, **body.opsets}))
 
     def _collect(self, name: str, action: _Action) -> None:
         try:
@@ -177,9 +197,17 @@ class _Reader:
             raise kind.of(self.problems, self.where)
 
 
-def domain_of(node: onnx.NodeProto) -> str:
-    """The node's domain, "" for ONNX's own under either of its names."""
-    return "" if node.domain in DEFAULT_DOMAINS else node.domain
+def _check_operator(node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
+    domain = domain_of(node)
+    if (domain, node.op_type) in OPERATORS or has_body(node, opsets):
+        return
+    if domain:
+        hint = HINTS.get(node.op_type) or (None if domain in DOMAINS else _UNKNOWN_DOMAIN)
+        raise unsupported(f"operator {domain}::{node.op_type} is not built", hint=hint)
+    near = get_close_matches(node.op_type, [name for known, name in OPERATORS if not known], 1, 0.8)
+    if not onnx.defs.has(node.op_type):
+        raise ill_formed(f"ONNX has no operator {node.op_type}", expected=" or ".join(near) or None)
+    raise unsupported(f"operator {node.op_type} is not built", hint=HINTS.get(node.op_type))
 
 
 def _translated(context: Context, call: Call) -> Tensor | tuple[Tensor, ...]:

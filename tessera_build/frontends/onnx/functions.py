@@ -1,0 +1,147 @@
+"""Operators that ONNX itself defines by simpler ones: their function bodies, made for one node.
+
+Takes a node, the versions of the operator sets and the types of its operands; gives the body's nodes over the node's
+own names of operands and results. Invariant: a body's own values are named after the node's result, so two expansions
+never meet, and every problem inside one names the node it belongs to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+from onnx import helper
+
+from tessera_build.frontends.onnx.load import DEFAULT_DOMAINS
+from tessera_build.ir.core.types import DTYPES, Type
+
+_CODES: Mapping[str, int] = {
+    "f8e4m3": onnx.TensorProto.FLOAT8E4M3FN,
+    "f8e5m2": onnx.TensorProto.FLOAT8E5M2,
+    **{name: helper.np_dtype_to_tensor_dtype(d.numpy) for name, d in DTYPES.items() if not name.startswith("f8")},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A function body for one node: its nodes with names for reports, and the operator sets they speak."""
+
+    nodes: tuple[tuple[onnx.NodeProto, str], ...]
+    opsets: Mapping[str, int]
+
+
+def domain_of(node: onnx.NodeProto | onnx.OperatorSetIdProto) -> str:
+    """The domain of a node or an operator set, "" for ONNX's own under either of its names."""
+    return "" if node.domain in DEFAULT_DOMAINS else node.domain
+
+
+def has_body(node: onnx.NodeProto, opsets: Mapping[str, int]) -> bool:
+    """Whether ONNX defines the node's operator by others."""
+    schema = _schema(node, opsets)
+    return schema is not None and (schema.has_function or schema.has_context_dependent_function)
+
+
+def body_of(node: onnx.NodeProto, name: str, opsets: Mapping[str, int], types: Sequence[Type | None]) -> Body | None:
+    """The body for a node called `name` with operands of these types; None where ONNX has none for them."""
+    schema = _schema(node, opsets)
+    function = None if schema is None else _function(schema, node, opsets, types)
+    if schema is None or function is None:
+        return None
+    names = dict(zip(function.input, node.input, strict=False))
+    names |= dict.fromkeys(function.input[len(node.input) :], "")
+    names |= {inner: outer for inner, outer in zip(function.output, node.output, strict=False) if outer}
+    given = _attributes(schema, function, node)
+    own = next(o for o in node.output if o)  # distinct in a model, unlike names of nodes
+    nodes = tuple(
+        (_bound(inner, names, given, own), f"{name}/{inner.op_type}_{i}") for i, inner in enumerate(function.node)
+    )
+    return Body(nodes, {domain_of(o): o.version for o in function.opset_import})
+
+
+def _schema(node: onnx.NodeProto, opsets: Mapping[str, int]) -> onnx.defs.OpSchema | None:
+    domain = domain_of(node)
+    try:
+        return onnx.defs.get_schema(node.op_type, opsets.get(domain, 1), domain)
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _function(
+    schema: onnx.defs.OpSchema, node: onnx.NodeProto, opsets: Mapping[str, int], types: Sequence[Type | None]
+) -> onnx.FunctionProto | None:
+    """The newest body that the model's version of ONNX may use."""
+    newest = opsets.get("", onnx.defs.onnx_opset_version())
+    fixed = [v for v in schema.function_opset_versions if v <= newest]
+    if fixed:
+        return _parsed(schema.get_function_with_opset_version(fixed[-1]))
+    typed = schema.context_dependent_function_opset_versions
+    usable = [v for v in typed if v <= newest] or typed[:1]
+    if not usable:
+        return None
+    protos = [_type_proto(t).SerializeToString() for t in types]
+    text = schema.get_context_dependent_function_with_opset_version(usable[-1], node.SerializeToString(), protos)
+    return _parsed(text) if text else None
+
+
+def _parsed(text: bytes) -> onnx.FunctionProto:
+    function = onnx.FunctionProto()
+    function.ParseFromString(text)
+    return function
+
+
+def _type_proto(type_: Type | None) -> onnx.TypeProto:
+    if type_ is None:
+        return onnx.TypeProto()
+    shape = [e if isinstance(e, int) else str(e) for e in type_.shape]
+    return helper.make_tensor_type_proto(_CODES[type_.dtype.name], shape)
+
+
+def _attributes(
+    schema: onnx.defs.OpSchema, function: onnx.FunctionProto, node: onnx.NodeProto
+) -> dict[str, onnx.AttributeProto]:
+    """What references to attributes mean inside the body: the node's own, else defaults."""
+    given = {name: a.default_value for name, a in schema.attributes.items() if a.default_value.type}
+    given |= {a.name: a for a in function.attribute_proto}
+    return given | {a.name: a for a in node.attribute}
+
+
+def _bound(
+    inner: onnx.NodeProto, names: dict[str, str], given: Mapping[str, onnx.AttributeProto], prefix: str
+) -> onnx.NodeProto:
+    """A node of the body under outer names, with its references to attributes replaced; adds its results to `names`."""
+    node = onnx.NodeProto()
+    node.CopyFrom(inner)
+    node.input[:] = [names[i] if i else "" for i in inner.input]
+    node.output[:] = [_fresh(o, names, prefix) for o in inner.output]
+    del node.attribute[:]
+    for attribute in inner.attribute:
+        if not attribute.ref_attr_name:
+            node.attribute.append(_renamed(attribute, names))
+        elif attribute.ref_attr_name in given:
+            copy = onnx.AttributeProto()
+            copy.CopyFrom(given[attribute.ref_attr_name])
+            copy.name = attribute.name
+            node.attribute.append(copy)
+    return node
+
+
+def _fresh(output: str, names: dict[str, str], prefix: str) -> str:
+    if output and output not in names:
+        names[output] = f"{prefix}::{output}"
+    return names[output] if output else ""
+
+
+def _renamed(attribute: onnx.AttributeProto, names: Mapping[str, str]) -> onnx.AttributeProto:
+    """An attribute whose subgraphs read the body's values by their outer names."""
+    copy = onnx.AttributeProto()
+    copy.CopyFrom(attribute)
+    for graph in (copy.g, *copy.graphs) if attribute.type == onnx.AttributeProto.GRAPH or copy.graphs else ():
+        own = {i.name for i in graph.input} | {i.name for i in graph.initializer}
+        for node in graph.node:
+            node.input[:] = [i if i in own else names.get(i, i) for i in node.input]
+            own |= set(node.output)
+            nested = [_renamed(a, {k: v for k, v in names.items() if k not in own}) for a in node.attribute]
+            del node.attribute[:]
+            node.attribute.extend(nested)
+    return copy
