@@ -7,7 +7,7 @@ Invariant: a call touches nothing shared but a free list of frames, whose operat
 
 from collections import deque
 from collections.abc import Collection, Mapping
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import numpy as np
 
@@ -18,15 +18,20 @@ from tessera_runtime.cpu.frame import Frame, Program, Shape
 from tessera_runtime.errors import RunError
 from tessera_runtime.state import State
 
+if TYPE_CHECKING:  # a plain call does not need them
+    from tessera_runtime.limits import CancelHandle
+    from tessera_runtime.observe import Reporter, Watch
+
 
 @final
 class EntryPoint:
     """An entry of the bundle. `inputs` and `outputs` leave out what a `State` carries."""
 
-    def __init__(self, program: Program, index: int) -> None:
+    def __init__(self, program: Program, index: int, reporter: "Reporter | None" = None) -> None:
         entry = program.config.entries[index]
         self._program: Program | None = program
         self._entry, self._index, self._binder = entry, index, DimBinder(entry)
+        self._reporter = reporter
         self._frames: deque[Frame] = deque()
         self._state_inputs = {alias.input: alias.output for alias in entry.states}
         self._state_outputs = frozenset(alias.output for alias in entry.states)
@@ -46,21 +51,34 @@ class EntryPoint:
         feeds: Mapping[str, object],
         out: Mapping[str, Array] | None = None,
         state: State | None = None,
+        *,
+        timeout: float | None = None,
+        cancel: "CancelHandle | None" = None,
     ) -> dict[str, Array]:
         """Run once. See `Model.run`."""
-        if self._state_inputs:
-            return self._run_with_state(feeds, out or {}, state)
-        if state is not None:
-            raise RunError("STATE_UNKNOWN", f"the entry {self.name!r} has no state")
-        return self._call(feeds, out or {}, None)
+        if timeout is None and cancel is None and self._reporter is None:
+            return self._dispatch(feeds, out or {}, state, None)
+        from tessera_runtime.guarded import Guards, run_guarded  # noqa: PLC0415  only calls with limits pay for it
+
+        guards = Guards(self.name, timeout, cancel, self._reporter)
+        return run_guarded(guards, lambda watch: self._dispatch(feeds, out or {}, state, watch))
 
     def close(self) -> None:
         """Refuse further calls; memory goes when the last call in flight ends."""
         self._program = None
         self._frames.clear()
 
+    def _dispatch(
+        self, feeds: Mapping[str, object], out: Mapping[str, Array], state: State | None, watch: "Watch | None"
+    ) -> dict[str, Array]:
+        if self._state_inputs:
+            return self._run_with_state(feeds, out, state, watch)
+        if state is not None:
+            raise RunError("STATE_UNKNOWN", f"the entry {self.name!r} has no state")
+        return self._call(feeds, out, None, watch)
+
     def _run_with_state(
-        self, feeds: Mapping[str, object], out: Mapping[str, Array], state: State | None
+        self, feeds: Mapping[str, object], out: Mapping[str, Array], state: State | None, watch: "Watch | None"
     ) -> dict[str, Array]:
         if state is None:
             raise RunError(
@@ -72,19 +90,25 @@ class EntryPoint:
         state.acquire()
         try:
             carried = {name: state.current(name) for name in self._state_inputs}
-            results = self._call({**feeds, **carried}, out, state)
+            results = self._call({**feeds, **carried}, out, state, watch)
             state.replace({name: results.pop(output) for name, output in self._state_inputs.items()})
         finally:
             state.release()
         return results
 
-    def _call(self, feeds: Mapping[str, object], out: Mapping[str, Array], state: State | None) -> dict[str, Array]:
+    def _call(
+        self, feeds: Mapping[str, object], out: Mapping[str, Array], state: State | None, watch: "Watch | None"
+    ) -> dict[str, Array]:
         frame = self._take_frame()
         try:
             # The arrays must live until the code has run: their addresses are all that the frame holds.
             arrays = self._place_inputs(frame, feeds)
             results = self._place_outputs(frame, out, arrays, state)
-            frame.run()
+            if watch is None:
+                frame.run()
+            else:
+                watch.sizes(arrays, results.values(), frame.workspace_bytes)
+                frame.run(watch.stop)
         finally:
             if self._program is not None:
                 self._frames.append(frame)

@@ -28,6 +28,14 @@ class RunError(TesseraError):
     exit_code: ClassVar[int] = 8
 
 
+class CancelledError(RunError):
+    """A run was ended before it was done, because somebody asked for it."""
+
+
+class DeadlineError(CancelledError):
+    """A run was ended before it was done, because its time was up."""
+
+
 class MachineError(RunError):
     """No variant of the bundle fits this machine."""
 
@@ -53,4 +61,5 @@ def status_error(status: int, node: int, detail: Sequence[int], config: Config) 
         return RunError(
             "STATUS_UNKNOWN", "the code returned a status that this runtime does not know", found=str(status)
         )
-    return RunError(known.name, _MESSAGES.get(known, "the code failed"), where=where)
+    kind = CancelledError if known is Status.CANCELLED else RunError
+    return kind(known.name, _MESSAGES.get(known, "the code failed"), where=where)

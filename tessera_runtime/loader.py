@@ -8,7 +8,8 @@ neither read nor copied unless `verify` is `"full"`, so the time of loading does
 
 import ctypes
 import os
-from typing import Literal
+import time
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -25,6 +26,9 @@ from tessera_runtime.cpu.pool import PROCESS_POOLS
 from tessera_runtime.errors import RunError
 from tessera_runtime.model import Model
 
+if TYPE_CHECKING:  # a model without observers does not need them
+    from tessera_runtime.observe import Observer, Reporter
+
 MAX_THREADS = 1024
 
 
@@ -32,12 +36,14 @@ def load(
     path: str | os.PathLike[str],
     threads: int | None = None,
     verify: Literal["code", "full"] = "code",
+    observers: "tuple[Observer, ...]" = (),
 ) -> Model:
     """Load a bundle (a file or a folder) and choose the best variant for this machine.
 
     `threads` None takes the CPUs that affinity and cgroup quota leave to the process. `verify="code"` compares
-    manifests, configs, IR and code with their digests, `"full"` the weights and attachments too. Raises `BundleError`
-    for a bundle that is damaged or too new, `RunError` for a machine that cannot run it.
+    manifests, configs, IR and code with their digests, `"full"` the weights and attachments too. `observers` are told
+    of this load and of every run (`tessera_runtime.logs`, `tessera_runtime.metrics`). Raises `BundleError` for a bundle
+    that is damaged or too new, `RunError` for a machine that cannot run it.
     """
     if verify not in ("code", "full"):
         raise RunError(
@@ -48,6 +54,7 @@ def load(
         raise RunError(
             "ARGUMENT", "the number of threads is not sensible", expected=f"1 to {MAX_THREADS}", found=str(count)
         )
+    began = time.perf_counter()
     with open_bundle(path) as bundle:
         choice = choose_variant(bundle.variants, this_machine())
         if verify == "full":
@@ -57,7 +64,17 @@ def load(
         _check_description(image.describe(), config)
         weights = _weight_table(bundle, choice.variant)
         program = Program(config, image, PROCESS_POOLS.get(image, count), weights)
-        return Model(program, choice, bundle.identity)
+        reporter = _reporter(bundle.identity, config.target.name, observers) if observers else None
+        model = Model(program, choice, bundle.identity, reporter)
+    if reporter is not None:
+        reporter.loaded(os.fspath(path), count, time.perf_counter() - began)
+    return model
+
+
+def _reporter(identity: Digest, variant: str, observers: "tuple[Observer, ...]") -> "Reporter":
+    from tessera_runtime.observe import Reporter  # noqa: PLC0415  only models with observers pay for it
+
+    return Reporter(str(identity), variant, observers)
 
 
 def _checked_code(bundle: Bundle, variant: VariantRecord) -> bytes:

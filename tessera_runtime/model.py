@@ -6,7 +6,7 @@ Invariant: immutable but for `close`, and re-entrant: any number of threads may 
 """
 
 from collections.abc import Mapping
-from typing import Final, Self, final
+from typing import TYPE_CHECKING, Final, Self, final
 
 from bundle_format.digest import Digest
 from tessera_runtime.arrays import Array, TensorSpec
@@ -15,6 +15,10 @@ from tessera_runtime.cpu.frame import Program
 from tessera_runtime.entry import EntryPoint
 from tessera_runtime.state import State
 
+if TYPE_CHECKING:  # a model without limits and observers does not need them
+    from tessera_runtime.limits import CancelHandle
+    from tessera_runtime.observe import Reporter
+
 MAIN = "main"
 
 
@@ -22,9 +26,9 @@ MAIN = "main"
 class Model:
     """A model ready to run. `entries` has all its functions; `run`, `inputs` and `outputs` are those of `main`."""
 
-    def __init__(self, program: Program, choice: Choice, identity: Digest) -> None:
+    def __init__(self, program: Program, choice: Choice, identity: Digest, reporter: "Reporter | None" = None) -> None:
         config = program.config
-        points = (EntryPoint(program, index) for index in range(len(config.entries)))
+        points = (EntryPoint(program, index, reporter) for index in range(len(config.entries)))
         self.entries: Final[Mapping[str, EntryPoint]] = {point.name: point for point in points}
         self._main = self.entries.get(MAIN) or self.entries[config.entries[0].name]
         self._choice = choice
@@ -41,18 +45,22 @@ class Model:
         *,
         out: Mapping[str, Array] | None = None,
         state: State | None = None,
+        timeout: float | None = None,
+        cancel: "CancelHandle | None" = None,
         **named: object,
     ) -> dict[str, Array]:
         """Run the main entry: inputs by name in `feeds` or as keywords, outputs by name in the result.
 
         Inputs are numpy arrays, or speak DLPack or the buffer protocol; dtypes must match. An output that `out` names
         is written into the array given, which must fit and share no memory with an input. Misuse is a `RunError`.
+        After `timeout` seconds, or when another thread calls `cancel.cancel()`, the run ends between two launches with
+        `DeadlineError` or `CancelledError`; a state stays as it was. An input of one of these names goes into `feeds`.
         """
         if feeds is None:
             feeds = named
         elif named:
             feeds = {**feeds, **named}
-        return self._main.run(feeds, out, state)
+        return self._main.run(feeds, out, state, timeout=timeout, cancel=cancel)
 
     def new_state(self, initial: Mapping[str, object] | None = None) -> State:
         """A state for the main entry, if it has one: the arrays given, zeros for the rest."""

@@ -7,7 +7,7 @@ Invariant: a frame keeps alive everything that its tables point to, so a call in
 
 import ctypes
 import mmap
-from typing import NamedTuple, cast, final
+from typing import TYPE_CHECKING, NamedTuple, cast, final
 
 from bundle_format.schema import Config, Entry, Extent
 from tessera_runtime.binding import DimBinder
@@ -15,6 +15,9 @@ from tessera_runtime.cpu.abi import Call, ErrorRecord, Plan
 from tessera_runtime.cpu.image import CodeImage
 from tessera_runtime.cpu.pool import Pool
 from tessera_runtime.errors import RunError, status_error
+
+if TYPE_CHECKING:  # a call without limits does not need it
+    from tessera_runtime.limits import Stop
 
 _PAGE_BYTES = mmap.PAGESIZE
 Shape = tuple[int, ...]
@@ -82,15 +85,23 @@ class Frame:
         self.output_shapes = self._planned_shapes()
         self._shapes = shapes
 
-    def run(self) -> None:
-        """Run the entry on the addresses in the tables."""
+    @property
+    def workspace_bytes(self) -> int:
+        """How much memory the workspace may take."""
+        return self._workspace_bytes
+
+    def run(self, stop: "Stop | None" = None) -> None:
+        """Run the entry on the addresses in the tables; `stop` may end it between two launches."""
         pool = self._program.pool
         services = pool.address or pool.services()
+        if stop is not None:
+            services = stop.table(services)
         if services != self._services:
             self._call.services = self._services = services
         status = self._program.image.run(self._call_address)
         if status:
-            raise self._failure(cast(int, status))
+            error = self._failure(cast(int, status))
+            raise error if stop is None else stop.explain(error)
 
     def _planned_shapes(self) -> tuple[Shape, ...]:
         extents, shapes = list(self._extents), list[Shape]()

@@ -2,13 +2,14 @@
  * main:  y[N,3] = x[N,3] * scale[3] + shift[3];  last[1] = N.   Node 1 refuses x[0,0] == -1, guard 0 wants N <= 1000.
  * step:  y[3] = x[3] + s[3];  t[3] = y[3], carried as the next s.
  * spin:  c[1] = sum of x[N,3] through the workspace, row by row.
- * bits:  o[N] = p[N], 16 bits each. */
+ * bits:  o[N] = p[N], 16 bits each.
+ * wait:  w[1] = x[1], never: launches until the cancel flag is raised; refused without a flag. */
 #include "tessera_model.h"
 
 typedef struct { const tessera_call *call; int64_t rows; } job;
 
 const char *tessera_describe(void) {
-  return "{\"abi\":1,\"entries\":[\"main\",\"step\",\"spin\",\"bits\"],\"weights\":2}";
+  return "{\"abi\":1,\"entries\":[\"main\",\"step\",\"spin\",\"bits\",\"wait\"],\"weights\":2}";
 }
 
 static int32_t fail(tessera_error *error, int32_t status, int32_t node, int64_t left, int64_t right) {
@@ -22,6 +23,10 @@ static int32_t fail(tessera_error *error, int32_t status, int32_t node, int64_t 
 int32_t tessera_prepare(uint32_t entry, const int64_t *dims, tessera_plan *plan, tessera_error *error) {
   if (entry == 1) {
     plan->workspace_bytes = 0, plan->output_shapes[0] = plan->output_shapes[1] = 3;
+    return TESSERA_OK;
+  }
+  if (entry == 4) {
+    plan->workspace_bytes = 0, plan->output_shapes[0] = 1;
     return TESSERA_OK;
   }
   if (dims[0] > 1000) return fail(error, TESSERA_GUARD_FAILED, -1, dims[0], 1000);
@@ -50,7 +55,7 @@ static int32_t sum_row(void *argument, int64_t row) {
 }
 
 int32_t tessera_run(const tessera_call *call) {
-  job work = {call, call->entry == 1 ? 1 : call->dims[0]};
+  job work = {call, call->entry == 1 || call->entry == 4 ? 1 : call->dims[0]};
   if (call->entry == 1) {
     for (int i = 0; i < 3; i++)
       ((float *)call->outputs[1])[i] = ((float *)call->outputs[0])[i] =
@@ -62,6 +67,11 @@ int32_t tessera_run(const tessera_call *call) {
     return TESSERA_OK;
   }
   const tessera_services *services = call->services;
+  if (call->entry == 4) {
+    if (!services->cancel) return fail(call->error, TESSERA_BAD_ARGUMENT, 0, 0, 0);
+    while (!*services->cancel) {}
+    return fail(call->error, TESSERA_CANCELLED, 1, 0, 0);
+  }
   int32_t status =
       services->parallel_for(services->context, call->entry == 2 ? sum_row : scale_row, &work, work.rows);
   if (status) return status;

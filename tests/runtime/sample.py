@@ -29,6 +29,7 @@ ENTRIES = (
     ),
     Entry("spin", (X,), (Value("c", "f64", (1,)),), DIMS),
     Entry("bits", (Value("p", "bf16", (ROWS,)),), (Value("o", "bf16", (ROWS,)),), DIMS),
+    Entry("wait", (Value("x", "f32", (1,)),), (Value("w", "f32", (1,)),)),
 )
 WEIGHTS, WEIGHT_LAYERS = pack_weights(
     [

@@ -210,7 +210,7 @@ def test_dims_when_one_never_stands_alone_then_the_bundle_is_refused() -> None:
 def test_load_when_values_have_a_packed_dtype_then_is_refused(library: Path, tmp_path: Path) -> None:
     variant = sample_variant(library.read_bytes(), arch=ARCH)
     packed = variant.config.entries[3]._replace(inputs=(Value("p", "i4", (parse_dim("N"),)),))
-    config = variant.config._replace(entries=(*variant.config.entries[:3], packed))
+    config = variant.config._replace(entries=(*variant.config.entries[:3], packed, *variant.config.entries[4:]))
     write_bundle(tmp_path / "m", [Variant(config, variant.layers)])
     with pytest.raises(RunError, match="DTYPE_UNSUPPORTED"):
         load(tmp_path / "m")

@@ -64,7 +64,7 @@ def test_code_when_mapped_then_nobody_can_write_it(library: Path) -> None:
         os.write(int(name.name), b"x")
     with pytest.raises(PermissionError):
         os.truncate(name, 0)
-    assert code.describe() == {"abi": 1, "entries": ["main", "step", "spin", "bits"], "weights": 2}
+    assert code.describe() == {"abi": 1, "entries": ["main", "step", "spin", "bits", "wait"], "weights": 2}
 
 
 @pytest.mark.unit

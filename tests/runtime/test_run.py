@@ -31,7 +31,7 @@ def test_model_when_loaded_then_shows_its_signature(model: Model) -> None:
     assert model.inputs == (TensorSpec("x", "f32", ("N", 3)),)
     assert model.outputs == (TensorSpec("y", "f32", ("N", 3)), TensorSpec("last", "i64", (1,)))
     assert model.inputs[0].numpy == np.float32
-    assert list(model.entries) == ["main", "step", "spin", "bits"]
+    assert list(model.entries) == ["main", "step", "spin", "bits", "wait"]
     assert [spec.name for spec in model.entries["step"].inputs] == ["x"]
     assert [spec.name for spec in model.entries["step"].states] == ["s"]
 
