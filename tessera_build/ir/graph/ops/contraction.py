@@ -1,8 +1,9 @@
 """Contractions: `matmul` and `conv`.
 
-Takes two tensors; gives their products summed over the contracted axes. Invariant: references accumulate in float64
-(int64 for integers) and round once to the element type, so a float32 reference is accurate to half an ULP of the
-exact sum and can judge any order of accumulation. They use BLAS, hence they are not `ordered`.
+Takes two tensors; gives their products summed over the contracted axes. Two 8-bit integers, signed or not, are added
+up in i32, as every machine's byte products are. Invariant: references accumulate in float64 (int64 for integers) and
+round once to the result's type, so a float32 reference is accurate to half an ULP of the exact sum and can judge any
+order of accumulation. They use BLAS, hence they are not `ordered`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tessera_build.ir.core.dims import Extent
-from tessera_build.ir.core.types import Type, tensor
+from tessera_build.ir.core.types import I8, I32, U8, DType, Type, dtype_of, tensor
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.graph.ops.op import (
     Attributes,
@@ -32,11 +34,31 @@ from tessera_build.ir.graph.ops.op import (
 from tessera_build.ir.graph.ops.shapes import broadcast_shapes, shape_text, window_extent
 
 LAYOUTS = ("NCHW", "NHWC")
+BYTES = (U8, I8)
+
+
+def accumulator(op: str, types: Sequence[Type]) -> DType:
+    """The element type of the result: i32 for two 8-bit integers, else the one that both operands have."""
+    if all(t.dtype in BYTES for t in types):
+        return I32
+    return expect_same_dtype(op, types)
+
+
+def _wide(array: Array) -> NDArray[np.float64] | NDArray[np.int64]:
+    """The array in the type it is added up in: sums of byte products are exact in float64, where BLAS is fast."""
+    return array.astype(np.float64) if array.dtype.itemsize == 1 and array.dtype.kind in "iu" else wide(array)
+
+
+def _narrowed(total: NDArray[np.float64] | NDArray[np.int64], operands: Sequence[Array]) -> Array:
+    """The sums in the result's type; integers wrap."""
+    if all(dtype_of(o.dtype) in BYTES for o in operands):
+        return total.astype(np.int64).astype(np.int32)
+    return total.astype(operands[0].dtype)
 
 
 def _infer_matmul(types: Sequence[Type], attributes: Attributes) -> tuple[Type, ...]:
     expect_count("matmul", types, 2)
-    dtype = expect_same_dtype("matmul", types)
+    dtype = accumulator("matmul", types)
     if any(t.rank < 2 for t in types):
         raise mismatch("matmul takes matrices", "rank >= 2", texts(types), "reshape a vector to one row or one column")
     a, b = (t.shape for t in types)
@@ -50,10 +72,10 @@ def _infer_matmul(types: Sequence[Type], attributes: Attributes) -> tuple[Type, 
 
 
 def _evaluate_matmul(arrays: Sequence[Array], attributes: Attributes, _: DimValues) -> tuple[Array, ...]:
-    a, b = (wide(x) for x in arrays)
+    a, b = (_wide(x) for x in arrays)
     a = np.swapaxes(a, -1, -2) if flag_of(attributes, "transpose_a") else a
     b = np.swapaxes(b, -1, -2) if flag_of(attributes, "transpose_b") else b
-    return (np.matmul(a, b).astype(arrays[0].dtype),)
+    return (_narrowed(np.matmul(a, b), arrays),)
 
 
 def conv_spatial_axes(rank: int, layout: str) -> range:
@@ -63,7 +85,7 @@ def conv_spatial_axes(rank: int, layout: str) -> range:
 
 def _infer_conv(types: Sequence[Type], attributes: Attributes) -> tuple[Type, ...]:
     expect_count("conv", types, 2)
-    dtype = expect_same_dtype("conv", types)
+    dtype = accumulator("conv", types)
     x, w = (t.shape for t in types)
     if len(x) != len(w) or not 3 <= len(x) <= 5:
         raise mismatch("conv takes 1 to 3 spatial axes", "x and w of one rank, 3 to 5", texts(types))
@@ -107,12 +129,12 @@ def _evaluate_conv(arrays: Sequence[Array], attributes: Attributes, _: DimValues
     strides, low, high, dilations = (ints_of(attributes, n) for n in ("strides", "low", "high", "dilations"))
     x = arrays[0] if layout == "NCHW" else np.moveaxis(arrays[0], -1, 1)
     kernel = arrays[1].shape[2:]
-    padded = np.pad(wide(x), [(0, 0), (0, 0), *zip(low, high, strict=True)])
+    padded = np.pad(_wide(x), [(0, 0), (0, 0), *zip(low, high, strict=True)])
     out = tuple(
         (padded.shape[2 + i] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1 for i in range(len(kernel))
     )
     batch, outputs, per_group = x.shape[0], arrays[1].shape[0], arrays[1].shape[1]
-    w = wide(arrays[1]).reshape(groups, outputs // groups, per_group, *kernel)
+    w = _wide(arrays[1]).reshape(groups, outputs // groups, per_group, *kernel)
     total = np.zeros((batch, groups, outputs // groups, int(np.prod(out))), padded.dtype)
     for position in itertools.product(*(range(size) for size in kernel)):
         window = tuple(
@@ -123,7 +145,7 @@ def _evaluate_conv(arrays: Sequence[Array], attributes: Attributes, _: DimValues
         taps = w[(slice(None), slice(None), slice(None), *position)]
         # A depthwise tap is one number a channel: multiplying is an order of magnitude faster than 1 × 1 matmuls.
         total += taps * columns if per_group == 1 else np.matmul(taps, columns)
-    result = total.reshape(batch, outputs, *out).astype(arrays[0].dtype)
+    result = _narrowed(total, arrays).reshape(batch, outputs, *out)
     return (result if layout == "NCHW" else np.asarray(np.moveaxis(result, 1, -1), order="C"),)
 
 

@@ -48,6 +48,8 @@ def _rule() -> Rule:
 
     def fold(site: Site) -> Sequence[int] | None:
         shared.update(new for new, old in zip(site.inputs, site.node.inputs, strict=True) if site.uses[old] > 1)
+        if not site.old.types[site.node.outputs[0]].dtype.is_float:
+            return None  # integers wrap: products of bytes are added up in i32, the factors before them are not
         if site.node.op in CONTRACTIONS:
             return _scale_before(site, shared)
         if site.node.op not in ("add", "mul") or site.inputs[0] in shared or not _constant(site, site.inputs[1]):

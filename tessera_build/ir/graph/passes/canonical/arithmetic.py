@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_build.ir.core.types import BOOL
+from tessera_build.ir.graph.builder import graph_nodes
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.graph.ops.op import dtype_attribute
 from tessera_build.ir.graph.sweep import Site
@@ -77,16 +78,23 @@ def divide_by_power_of_two(site: Site) -> Sequence[int] | None:
 
 
 def divide_by_constant(site: Site) -> Sequence[int] | None:
-    """x / c → x * (1/c): rounds once more, but products are issued every cycle and a division blocks its unit."""
+    """x / c → x * (1/c): rounds once more, but products are issued every cycle and a division blocks its unit.
+
+    Not where the quotient is rounded to a whole number, as in quantisation: what lies half way must stay there.
+    """
     if site.node.op != "div" or not site.to.type(site.inputs[0]).dtype.is_float:
         return None
     constant = site.to.array(site.inputs[1])
-    if constant is None:
+    if constant is None or _rounded_next(site):
         return None
     wide = constant.astype(np.float64)
     if not _moderate(wide):
         return None
     return [site.to.op("mul", site.inputs[0], site.to.constant((1.0 / wide).astype(constant.dtype)))]
+
+
+def _rounded_next(site: Site) -> bool:
+    return any(n.op == "round" and site.node.output in n.inputs for n in graph_nodes(site.old))
 
 
 def small_power(site: Site) -> Sequence[int] | None:
