@@ -138,7 +138,7 @@ def index_limits(function: Function) -> dict[int, tuple[Extent, ...]]:
     """For each argument that reaches the indices of a gather: the extents of the axes that it selects from."""
     found: dict[int, tuple[Extent, ...]] = {}
     for node in graph_nodes(function):
-        if node.op == "gather":
+        if node.op in ("gather", "gather_elements"):
             data = function.types[node.inputs[0]]
             extent = data.shape[axis_of(node.attributes, data.rank)]
             for value in _reaching(function, [node.inputs[1]]):

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from tessera_build.frontends.onnx.call import Translator
 from tessera_build.frontends.onnx.contraction import CONTRACTION_OPERATORS
 from tessera_build.frontends.onnx.elementwise import ELEMENTWISE_OPERATORS
+from tessera_build.frontends.onnx.indexing import INDEXING_OPERATORS
 from tessera_build.frontends.onnx.movement import MOVEMENT_OPERATORS
 from tessera_build.frontends.onnx.normalisation import NORMALISATION_OPERATORS
 from tessera_build.frontends.onnx.reductions import REDUCTION_OPERATORS
+from tessera_build.frontends.onnx.sequences import SEQUENCE_OPERATORS
 from tessera_build.frontends.onnx.shapes import SHAPE_OPERATORS
 from tessera_build.frontends.onnx.windows import WINDOW_OPERATORS
 
@@ -26,6 +28,8 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", WINDOW_OPERATORS),
     ("", SHAPE_OPERATORS),
     ("", MOVEMENT_OPERATORS),
+    ("", INDEXING_OPERATORS),
+    ("", SEQUENCE_OPERATORS),
 )
 OPERATORS: Mapping[tuple[str, str], Translator] = {
     (domain, name): translate for domain, family in FAMILIES for name, translate in family.items()
@@ -47,9 +51,8 @@ HINTS: Mapping[str, str] = {
     **dict.fromkeys(("MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM"), _QUANTISED),
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _RECURRENT),
     **dict.fromkeys(("NonZero", "NonMaxSuppression", "Unique", "Compress"), _DATA_SIZED),
-    **dict.fromkeys(("SequenceConstruct", "SequenceAt", "SplitToSequence", "ConcatFromSequence", "ZipMap"), _SEQUENCE),
+    "ZipMap": _SEQUENCE,
     **dict.fromkeys(("StringNormalizer", "TfIdfVectorizer", "StringConcat", "StringSplit", "LabelEncoder"), _TEXT),
     **dict.fromkeys(("Resize", "Upsample", "GridSample"), _INTERPOLATION),
     "ConvTranspose": "use DepthToSpace after a Conv",
-    "ArgMax": "give out the scores and take their maximum outside the model",
 }

@@ -26,6 +26,7 @@ from tessera_build.lower.graph_to_schedule.defining import (
     movement,
     symbols_of_axes,
 )
+from tessera_build.lower.graph_to_schedule.images import define_depth_to_space, define_repeat, define_resample
 
 # The scalar operation and the identity of every way to combine.
 COMBINING: dict[str, str] = {"sum": "add", "max": "max", "min": "min", "prod": "mul"}
@@ -118,6 +119,17 @@ def _gather(node: GraphNode, context: Context) -> tuple[Compute, ...]:
     taken = Access((*symbols[:axis], symbol("_r0"), *symbols[axis + rank :]))
     program = ScalarBuilder((context.types[indices].dtype, kind.dtype)).finish(1)
     return (Compute(node.output, (indices, data), (chosen, taken), axes, (), "none", program),)
+
+
+def _gather_elements(node: GraphNode, context: Context) -> tuple[Compute, ...]:
+    data, indices = node.inputs
+    axis = integer_of(node.attributes["axis"])
+    kind = context.types[node.output]
+    axes = axes_of(kind.shape)
+    symbols = symbols_of_axes(axes)
+    taken = Access((*symbols[:axis], symbol("_r0"), *symbols[axis + 1 :]))
+    program = ScalarBuilder((context.types[indices].dtype, kind.dtype)).finish(1)
+    return (Compute(node.output, (indices, data), (Access(tuple(symbols)), taken), axes, (), "none", program),)
 
 
 def _index_value(node: GraphNode, context: Context) -> tuple[Compute, ...]:
@@ -277,6 +289,7 @@ _TABLE: dict[str, _Row] = {
     "pad": _pad,
     "reshape": _reshape,
     "gather": _gather,
+    "gather_elements": _gather_elements,
     "iota": _index_value,
     "dimension": _index_value,
     "matmul": _matmul,
@@ -284,4 +297,7 @@ _TABLE: dict[str, _Row] = {
     "reduce_window": _reduce_window,
     "reduce": _reduce,
     "softmax": _softmax,
+    "repeat": define_repeat,
+    "depth_to_space": define_depth_to_space,
+    "resample": define_resample,
 }
