@@ -10,13 +10,14 @@ of new shapes come (or new values of operands such as axes, which only a build c
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 from onnx.backend.base import Backend, BackendRep
 
 from bundle_format.errors import TesseraError
@@ -38,13 +39,13 @@ class TesseraRep(BackendRep):
         self._cache = cache
         self._loaded: dict[object, Model] = {}
 
-    def run(self, inputs: Sequence[Value] | Value, **_options: object) -> tuple[Result, ...]:
+    def run(self, inputs: object, **_options: object) -> tuple[Result, ...]:
         """The outputs for inputs in the model's order."""
-        given: Sequence[Value] = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        given = _sequence(inputs)
         named = bind(self._model, given)
         special, loaded = self._built(named)
         found = loaded.run({spec.name: special.feeds[spec.name] for spec in loaded.inputs})
-        return tuple(_result(found, output.name) for output in self._model.graph.output)
+        return tuple(_result(found, output) for output in self._model.graph.output)
 
     def _built(self, named: Mapping[str, Value]) -> tuple[Specialised, Model]:
         fixed: frozenset[str] = frozenset()
@@ -84,13 +85,13 @@ class TesseraBackend(Backend):
     def run_node(
         cls,
         node: NodeProto,
-        inputs: Sequence[Value] | Value,
+        inputs: object,
         device: str = "CPU",
-        outputs_info: object = None,
+        outputs_info: object = None,  # noqa: ARG003  a hint that a typed graph does not need
         **options: object,
     ) -> tuple[Result, ...]:
         """The results of one operator."""
-        given: Sequence[Value] = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        given = _sequence(inputs)
         opset = options.get("opset_version")
         model = model_of_node(node, given, opset if isinstance(opset, int) else None)
         return cls.prepare(model, device).run(given)
@@ -99,6 +100,11 @@ class TesseraBackend(Backend):
     def supports_device(cls, device: str) -> bool:
         """Only the CPU: nothing here runs on a GPU yet."""
         return device.split(":")[0] == "CPU"
+
+
+def _sequence(inputs: object) -> Sequence[Value]:
+    """Several inputs, or one that came alone."""
+    return cast("Sequence[Value]", inputs if isinstance(inputs, (list, tuple)) else [inputs])
 
 
 def _key(special: Specialised, values: Mapping[str, Value]) -> object:
@@ -110,5 +116,12 @@ def _bytes(value: Value) -> bytes:
     return value.SerializeToString() if isinstance(value, TensorProto) else np.asarray(value).tobytes()
 
 
-def _result(found: Mapping[str, Array], name: str) -> Result:
-    return np.array(found[name])
+def _result(found: Mapping[str, Array], output: ValueInfoProto) -> Result:
+    """One output as onnx's users expect it: an array, a list for a sequence, None for an absent optional."""
+    proto = output.type
+    while proto.WhichOneof("value") == "optional_type":
+        proto = proto.optional_type.elem_type
+    if proto.WhichOneof("value") == "sequence_type":
+        members = (f"{output.name}[{index}]" for index in itertools.count())
+        return [np.array(found[name]) for name in itertools.takewhile(found.__contains__, members)]
+    return np.array(found[output.name]) if output.name in found else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tessera_build.frontends.onnx.containers import TensorSequence, Value
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.ir.graph.nodes import Array
@@ -22,7 +23,7 @@ class Call:
 
     op: str
     opset: int
-    inputs: tuple[Tensor | None, ...]
+    inputs: tuple[Value | None, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, AttributeValue]
     domain: str = ""
@@ -37,7 +38,22 @@ class Call:
 
     def optional(self, index: int) -> Tensor | None:
         """An operand that may be left out."""
-        return self.inputs[index] if index < len(self.inputs) else None
+        found = self.inputs[index] if index < len(self.inputs) else None
+        if found is None or isinstance(found, Tensor):
+            return found
+        raise unsupported(f"{self.op} takes tensors", found=f"{found} as operand {index}")
+
+    def operand(self, index: int) -> Value:
+        """An operand of any kind that must be there."""
+        found = self.inputs[index] if index < len(self.inputs) else None
+        return self.input(index) if found is None else found
+
+    def sequence(self, index: int) -> TensorSequence:
+        """An operand that must be a sequence."""
+        found = self.operand(index)
+        if not isinstance(found, TensorSequence):
+            raise ill_formed(f"{self.op} takes a sequence", found="a tensor or an optional")
+        return found
 
     def all_inputs(self) -> tuple[Tensor, ...]:
         """Every operand of a variadic operator."""
@@ -115,7 +131,7 @@ class Call:
         return ill_formed(f"{self.op}'s attribute {name} has another type", expected=expected, found=repr(value))
 
 
-Translator = Callable[[Context, Call], Tensor | tuple[Tensor, ...]]
+Translator = Callable[[Context, Call], Value | tuple[Value, ...]]
 
 
 def normalise_axis(axis: int, rank: int) -> int:

@@ -242,10 +242,6 @@ def _cast_like(c: Context, n: Call) -> Tensor:
     return _converted(c, n.input(0), n.input(1).dtype, bool(n.integer("saturate", 1)))
 
 
-def _identity(_: Context, n: Call) -> Tensor:
-    return n.input(0)
-
-
 def _dropout(c: Context, n: Call) -> Tensor | tuple[Tensor, ...]:
     """Inference: the operand itself, and a mask of ones if somebody wants it."""
     n.ignore("ratio", "seed", "is_test")
@@ -322,6 +318,5 @@ ELEMENTWISE_OPERATORS: Mapping[str, Translator] = {
     "Where": _where,
     "Cast": _cast,
     "CastLike": _cast_like,
-    "Identity": _identity,
     "Dropout": _dropout,
 }

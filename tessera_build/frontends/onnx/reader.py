@@ -17,6 +17,7 @@ from onnx.inliner import inline_local_functions
 
 from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx.call import AttributeValue, Call
+from tessera_build.frontends.onnx.containers import Value, flattened
 from tessera_build.frontends.onnx.context import Context, Tensor, Unified
 from tessera_build.frontends.onnx.errors import ModelError, UnsupportedError, ill_formed, unsupported
 from tessera_build.frontends.onnx.functions import body_of, domain_of, has_body
@@ -74,7 +75,7 @@ def import_onnx(source: str | Path | onnx.ModelProto, *, dims: Mapping[str, DimR
 class _Scope:
     """What names mean while nodes are translated, and the operator sets that the nodes speak."""
 
-    values: dict[str, Tensor | None]
+    values: dict[str, Value | None]
     opsets: Mapping[str, int]
 
 
@@ -124,7 +125,7 @@ class _Reader:
         types = self.input_types(symbols)
         builder = GraphBuilder(ENTRY, symbols.free())
         context = Context(builder, symbols.free())
-        values: dict[str, Tensor | None] = dict(self.constants)
+        values: dict[str, Value | None] = dict(self.constants)
         for name, placeholder in types.items():
             values[name] = replace(placeholder, value=builder.input(name, placeholder.type), name=name)
         self._translate_nodes(context, self.nodes, _Scope(values, self.opsets))
@@ -134,7 +135,8 @@ class _Reader:
                 raise ModelError("BAD_MODEL", f"no node makes output {info.name!r}", where=self.where)
             result = values[info.name]
             assert result is not None
-            builder.output(info.name, context.value(result))
+            for name, tensor in flattened(info.name, result):
+                builder.output(name, context.value(tensor))
         return _finished(builder, context)
 
     def _translate_nodes(self, context: Context, nodes: Sequence[tuple[onnx.NodeProto, str]], scope: _Scope) -> None:
@@ -176,11 +178,12 @@ class _Reader:
         """An operator without a translator of its own, by what ONNX defines it to be."""
         _check_operator(node, scope.opsets)
         inputs = [scope.values[i] if i else None for i in node.input]
-        body = body_of(node, name, scope.opsets, [t and t.type for t in inputs])
+        # onnx's own code dies on the type of a sequence here, so only tensors may reach it.
+        tensors = [t.type if isinstance(t, Tensor) else None for t in inputs]
+        plain = all(t is None or isinstance(t, Tensor) for t in inputs)
+        body = body_of(node, name, scope.opsets, tensors) if plain else None
         if body is None:
-            raise unsupported(
-                f"{node.op_type} is not built for these operands", found=str([str(t and t.type) for t in inputs])
-            )
+            raise unsupported(f"{node.op_type} is not built for these operands", found=_kinds(inputs))
         nodes = list(_needed(list(body.nodes), set(node.output)))
         self._translate_nodes(context, nodes, _Scope(scope.values, {**scope.opsets, **body.opsets}))
 
@@ -210,13 +213,17 @@ def _check_operator(node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
     raise unsupported(f"operator {node.op_type} is not built", hint=HINTS.get(node.op_type))
 
 
-def _translated(context: Context, call: Call) -> Tensor | tuple[Tensor, ...]:
+def _translated(context: Context, call: Call) -> Value | tuple[Value, ...]:
     """What the operator's translator gives; operands of an impossible rank or content are the model's fault."""
     try:
         return OPERATORS[call.domain, call.op](context, call)
     except (IndexError, ValueError, ZeroDivisionError, OverflowError) as error:
-        types = ", ".join(str(t.type) for t in call.inputs if t is not None)
-        raise ill_formed(f"{call.op} does not fit its operands: {error}", found=types) from error
+        raise ill_formed(f"{call.op} does not fit its operands: {error}", found=_kinds(call.inputs)) from error
+
+
+def _kinds(operands: Sequence[Value | None]) -> str:
+    """What the operands are, for a message."""
+    return ", ".join(str(t.type if isinstance(t, Tensor) else t) for t in operands if t is not None)
 
 
 def _put(found: dict[str, Tensor], info: onnx.ValueInfoProto, symbols: Symbols) -> None:
@@ -249,6 +256,8 @@ def _attributes(node: onnx.NodeProto) -> dict[str, AttributeValue]:
             found[proto.name] = value.decode("utf-8", "replace")
         elif isinstance(value, (int, float)):
             found[proto.name] = value
+        elif isinstance(value, onnx.TypeProto):
+            found[proto.name] = str(value)
         elif proto.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS):
             found[proto.name] = tuple(value)
         else:

@@ -18,7 +18,7 @@ from tessera_build.frontends.onnx.errors import UnsupportedError, ill_formed, un
 from tessera_build.frontends.onnx.load import array_of
 from tessera_build.ir.graph.nodes import Array
 
-Value = Array | np.generic | Sequence[object] | onnx.TensorProto | None
+Value = Array | np.generic | Sequence["Value"] | onnx.TensorProto | None
 # An operand that says how to compute, not what with: target shapes, axes, counts. Data is larger.
 LARGEST_FIXED = 4096
 

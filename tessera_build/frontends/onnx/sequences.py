@@ -1,0 +1,159 @@
+"""Operators on sequences and optionals, carried out by the importer: none of them is left to run.
+
+Takes containers of tensors; gives containers or their tensors. Invariant: the length of every sequence is known at
+build time; what would make it depend on data is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tessera_build.frontends.onnx.call import Call, Translator
+from tessera_build.frontends.onnx.containers import OptionalValue, TensorSequence, Value
+from tessera_build.frontends.onnx.context import Context, Tensor
+from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.ir.core.dims import Extent
+from tessera_build.ir.core.types import BOOL, I64
+
+# Splitting a long axis into single elements makes a tensor of each.
+_LONGEST_SPLIT = 4096
+
+
+def _identity(_: Context, call: Call) -> Value:
+    return call.operand(0)
+
+
+def _construct(_: Context, call: Call) -> Value:
+    return TensorSequence(call.all_inputs())
+
+
+def _empty(_: Context, call: Call) -> Value:
+    call.ignore("dtype")
+    return TensorSequence()
+
+
+def _at(context: Context, call: Call) -> Value:
+    members, position = call.sequence(0).members, call.input(1)
+    if position.content is None and members and all(m.type == members[0].type for m in members):
+        return _pick(context, members, position)
+    (index,) = context.known_ints(position, "the position in a sequence")
+    return members[_checked(index, len(members))]
+
+
+def _pick(context: Context, members: tuple[Tensor, ...], position: Tensor) -> Tensor:
+    """One of several tensors of one type by a position that only a run knows."""
+    shape = members[0].shape
+    rows = [context.reshape(member, (1, *shape)) for member in members]
+    stacked = rows[0] if len(rows) == 1 else context.op("concat", *rows, axis=0)
+    return context.op("gather", stacked, context.reshape(context.cast(position, I64), ()), axis=0)
+
+
+def _insert(context: Context, call: Call) -> Value:
+    members, tensor = call.sequence(0).members, call.input(1)
+    place = call.optional(2)
+    index = len(members) if place is None else context.known_ints(place, "the position in a sequence")[0]
+    index = _checked(index, len(members) + 1, len(members))
+    return TensorSequence((*members[:index], tensor, *members[index:]))
+
+
+def _erase(context: Context, call: Call) -> Value:
+    members = call.sequence(0).members
+    place = call.optional(1)
+    index = -1 if place is None else context.known_ints(place, "the position in a sequence")[0]
+    index = _checked(index, len(members))
+    return TensorSequence((*members[:index], *members[index + 1 :]))
+
+
+def _length(context: Context, call: Call) -> Value:
+    return context.scalar(len(call.sequence(0).members), I64)
+
+
+def _checked(index: int, length: int, modulus: int | None = None) -> int:
+    """The index from the start; `modulus` is what a negative one counts from."""
+    counted = index + (length if modulus is None else modulus) if index < 0 else index
+    if not 0 <= counted < length:
+        raise ill_formed("a position lies outside its sequence", expected=f"below {length}", found=str(index))
+    return counted
+
+
+def _split(context: Context, call: Call) -> Value:
+    source, sizes = call.input(0), call.optional(1)
+    axis = call.integer("axis", 0) % max(source.rank, 1)
+    keep = call.integer("keepdims", 1) != 0 or sizes is not None
+    extent = source.shape[axis]
+    lengths = _lengths(context, extent, sizes)
+    parts: list[Tensor] = []
+    start: Extent = 0
+    for length in lengths:
+        starts, stops = [0] * source.rank, list(source.shape)
+        starts[axis], stops[axis] = start, start + length  # type: ignore[call-overload]
+        part = context.slice(source, starts, stops)
+        parts.append(part if keep else context.reshape(part, source.shape[:axis] + source.shape[axis + 1 :]))
+        start = start + length
+    return TensorSequence(tuple(parts))
+
+
+def _lengths(context: Context, extent: Extent, sizes: Tensor | None) -> tuple[int, ...]:
+    if sizes is not None and sizes.rank == 1:
+        lengths = context.known_ints(sizes, "the sizes of a split")
+        context.require(extent, "==", sum(lengths), "the sizes of a split do not add up to the axis")
+        return lengths
+    chunk = 1 if sizes is None else context.known_ints(sizes, "the size of a split")[0]
+    if not isinstance(extent, int) or chunk < 1 or -(-extent // chunk) > _LONGEST_SPLIT:
+        raise unsupported(
+            "the axis splits into a number of tensors that the build does not know, or too many",
+            found=f"{extent} in parts of {chunk}",
+            hint=f"fix the dim with `--dim`; at most {_LONGEST_SPLIT} tensors",
+        )
+    return tuple(min(chunk, extent - start) for start in range(0, extent, chunk))
+
+
+def _concat(context: Context, call: Call) -> Value:
+    members = call.sequence(0).members
+    axis, fresh = call.integer("axis"), call.integer("new_axis", 0)
+    if not members:
+        raise ill_formed("a concatenation of no tensors has no shape")
+    rank = members[0].rank + (1 if fresh else 0)
+    position = axis % rank
+    if fresh:
+        members = tuple(context.reshape(m, (*m.shape[:position], 1, *m.shape[position:])) for m in members)
+    return members[0] if len(members) == 1 else context.op("concat", *members, axis=position)
+
+
+def _optional(_: Context, call: Call) -> Value:
+    call.ignore("type")
+    if not call.inputs:
+        return OptionalValue()
+    operand = call.operand(0)
+    return operand if isinstance(operand, OptionalValue) else OptionalValue(operand)
+
+
+def _get_element(_: Context, call: Call) -> Value:
+    operand = call.operand(0)
+    if not isinstance(operand, OptionalValue):
+        return operand
+    if operand.content is None:
+        raise ill_formed("the element of an optional without a value is asked for")
+    return operand.content
+
+
+def _has_element(context: Context, call: Call) -> Value:
+    operand = call.inputs[0] if call.inputs else None
+    present = operand is not None and not (isinstance(operand, OptionalValue) and operand.content is None)
+    return context.scalar(present, BOOL)
+
+
+SEQUENCE_OPERATORS: Mapping[str, Translator] = {
+    "Identity": _identity,
+    "SequenceConstruct": _construct,
+    "SequenceEmpty": _empty,
+    "SequenceAt": _at,
+    "SequenceInsert": _insert,
+    "SequenceErase": _erase,
+    "SequenceLength": _length,
+    "SplitToSequence": _split,
+    "ConcatFromSequence": _concat,
+    "Optional": _optional,
+    "OptionalGetElement": _get_element,
+    "OptionalHasElement": _has_element,
+}
