@@ -6,7 +6,7 @@ tensor. `tessera_runtime.logs` and `tessera_runtime.metrics` are observers.
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol, final
 
 from bundle_format.errors import TesseraError
@@ -86,11 +86,6 @@ class Reporter:
         record = RunRecord(self._identity, self._variant, entry, seconds, _code(error), *sizes)
         for observer in self._observers:
             observer.ran(record)
-
-
-def run_facts(record: RunRecord | LoadRecord) -> Mapping[str, object]:
-    """A record as a mapping that JSON can hold."""
-    return record._asdict()
 
 
 def _code(error: BaseException | None) -> str | None:
