@@ -6,6 +6,11 @@
  * To run an entry: check `tessera_describe`, fill `dims` with the values of the entry's symbolic dimensions in the order
  * of the bundle's config, call `tessera_prepare` for the workspace size and the outputs' shapes, allocate, fill a
  * `tessera_call`, call `tessera_run`.
+ *
+ * The shape of an output may depend on data. tessera_prepare then writes -1 for such a dimension, the caller sets the
+ * output's pointer to NULL, and tessera_run allocates exactly what the output needs by services->allocate and stores the
+ * pointer in `outputs` and the shape in `output_shapes`. The memory is the caller's from then on. A run that fails has
+ * released what it allocated and left NULL.
  */
 #ifndef TESSERA_MODEL_H
 #define TESSERA_MODEL_H
@@ -40,7 +45,9 @@ typedef struct tessera_services {
   uint32_t size;    /* sizeof(tessera_services) */
   uint32_t version; /* TESSERA_ABI_VERSION */
   void *context;    /* first argument of allocate, release, parallel_for and profile */
-  void *(*allocate)(void *context, uint64_t bytes, uint64_t alignment); /* may be NULL for tessera_run */
+  /* NULL when there is no memory. Both may be NULL for tessera_run unless an entry has sizes that depend on data; any
+   * thread that runs an entry calls them. */
+  void *(*allocate)(void *context, uint64_t bytes, uint64_t alignment);
   void (*release)(void *context, void *pointer);
   /* Runs body for 0 .. count-1 in any order and returns when all are done: 0, or the status of the lowest index that
    * failed. Must not be NULL for tessera_run. */
@@ -57,24 +64,29 @@ typedef struct tessera_services {
 typedef struct tessera_error {
   int32_t status;
   int32_t node;      /* index into the config's "nodes", -1 when unknown */
-  int64_t detail[4]; /* TESSERA_GUARD_FAILED: index into the config's "guards", left value, right value, 0 */
+  /* TESSERA_GUARD_FAILED: index into the config's "guards", left value, right value, 0.
+   * TESSERA_SIZE_BEYOND_BOUND: the size and the largest that it may be; zeros when a kernel found it. */
+  int64_t detail[4];
 } tessera_error;
 
 typedef struct tessera_call {
-  uint32_t size; /* sizeof(tessera_call) */
+  uint32_t size; /* sizeof(tessera_call), or 64 without the last member */
   uint32_t entry;
   const int64_t *dims;         /* the entry's symbolic dimensions */
   const void *const *inputs;   /* dense, row-major */
   const void *const *weights;  /* the variant's weights, each aligned to 64 bytes */
-  void *const *outputs;        /* dense, row-major */
+  void **outputs;              /* dense, row-major; NULL for those whose shape depends on data */
   void *workspace;             /* aligned to 64 bytes */
   const tessera_services *services;
   tessera_error *error; /* filled when the status is not TESSERA_OK; may be NULL */
+  /* The caller's array, filled with the dimensions of all outputs, one after another. Needed by entries that have outputs
+   * whose shape depends on data, and left alone by the others. */
+  int64_t *output_shapes;
 } tessera_call;
 
 typedef struct tessera_plan {
   uint64_t workspace_bytes;
-  int64_t *output_shapes; /* the caller's array: the dimensions of all outputs, one after another */
+  int64_t *output_shapes; /* the caller's array: the dimensions of all outputs, one after another, -1 where unknown */
 } tessera_plan;
 
 /* JSON, ended by NUL: {"abi": 1, "entries": ["main"], "weights": 3} */

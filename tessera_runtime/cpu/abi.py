@@ -48,6 +48,7 @@ class Call(ctypes.Structure):
         ("workspace", POINTER),
         ("services", POINTER),
         ("error", POINTER),
+        ("output_shapes", POINTER),
     )
 
 

@@ -57,7 +57,7 @@ int main(int argc, char **argv) {
   uint32_t entry = (uint32_t)atoi(argv[2]);
   int32_t status = tessera_prepare_(entry, dims, &plan, &error);
   tessera_call call = {sizeof call, entry, dims, (const void *const *)pointers[1], (const void *const *)pointers[0],
-                       pointers[2], allocate(0, plan.workspace_bytes, 64), &services, &error};
+                       pointers[2], allocate(0, plan.workspace_bytes, 64), &services, &error, shapes};
   if (!status) status = tessera_run_(&call);
   if (status) fprintf(stderr, "status %d at node %d\n", status, error.node), exit(1);
   for (int i = 0; i < count[2]; i++) {

@@ -15,9 +15,20 @@ from tessera_build.ir.core.dims import Atom, Dim, Extent, Monomial, terms_of
 class DimWriter:
     """Writes the expressions of one function, whose blocks must dominate each other in the order of the calls."""
 
-    def __init__(self, out: FunctionText, symbols: Mapping[str, str]) -> None:
+    def __init__(self, out: FunctionText, symbols: Mapping[str, str], *, saturate: bool = False) -> None:
         self._out = out
+        self._symbols = dict(symbols)
+        self._saturate = saturate
         self._known: dict[Extent | Atom | Monomial, str] = {Atom("", name): text for name, text in symbols.items()}
+
+    def define(self, name: str, operand: str) -> None:
+        """From here on the symbol `name` has the value of an operand."""
+        self._symbols[name] = operand
+        self._known[Atom("", name)] = operand
+
+    def saturating(self) -> DimWriter:
+        """A writer over the same symbols whose sums and products end at the largest integer, for sizes of memory."""
+        return DimWriter(self._out, self._symbols, saturate=True)
 
     def write(self, extent: Extent) -> str:
         """The operand (an i64) that holds the extent's value."""
@@ -35,8 +46,8 @@ class DimWriter:
             elif coefficient == 1:
                 term = self._product(monomial)
             else:
-                term = self._out.temporary(f"mul i64 {self._product(monomial)}, {coefficient}")
-            total = self._out.temporary(f"add i64 {total}, {term}") if total else term
+                term = self._multiply(self._product(monomial), str(coefficient))
+            total = self._add(total, term) if total else term
         return total
 
     def _product(self, monomial: Monomial) -> str:
@@ -44,9 +55,21 @@ class DimWriter:
             factors = [self._atom(atom) for atom, power in monomial for _ in range(power)]
             product = factors[0]
             for factor in factors[1:]:
-                product = self._out.temporary(f"mul i64 {product}, {factor}")
+                product = self._multiply(product, factor)
             self._known[monomial] = product
         return self._known[monomial]
+
+    def _add(self, left: str, right: str) -> str:
+        if self._saturate:
+            return self._call("sadd.sat", left, right)
+        return self._out.temporary(f"add i64 {left}, {right}")
+
+    def _multiply(self, left: str, right: str) -> str:
+        if self._saturate:
+            arguments = (f"i64 {left}", f"i64 {right}", "i32 0")
+            types = ("i64", "i64", "i32 immarg")
+            return self._out.temporary(self._out.intrinsic("llvm.smul.fix.sat.i64", "i64", types, arguments))
+        return self._out.temporary(f"mul i64 {left}, {right}")
 
     def _atom(self, atom: Atom) -> str:
         if atom not in self._known:

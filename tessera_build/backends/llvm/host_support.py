@@ -1,4 +1,4 @@
-"""The fixed part of a host program as LLVM IR text: error records, one launch, and the status codes of the C ABI.
+"""The fixed part of a host program as LLVM IR text: error records, one launch, sizes from data and their memory.
 
 Takes nothing; gives text that `emit_host` puts beside the part of one variant. Invariant: the offsets are those of
 `tessera_model.h`; a table with a NULL where it must not be is refused, never followed.
@@ -8,9 +8,35 @@ from __future__ import annotations
 
 from bundle_format.abi import Status
 
-CALL_BYTES = 64
-CALL = {"entry": 4, "dims": 8, "inputs": 16, "weights": 24, "outputs": 32, "workspace": 40, "services": 48, "error": 56}
+CALL_BYTES = 64  # of callers that know no outputs of unknown size
+DYNAMIC_CALL_BYTES = 72
+CALL = {
+    "entry": 4,
+    "dims": 8,
+    "inputs": 16,
+    "weights": 24,
+    "outputs": 32,
+    "workspace": 40,
+    "services": 48,
+    "error": 56,
+    "output_shapes": 64,
+}
+# No extent is larger than an address space; it also keeps products of extents within what saturation can tell apart.
+LARGEST = 1 << 47
 PLAN = {"workspace_bytes": 0, "output_shapes": 8}
+
+
+def fail(
+    status: str,
+    node: str,
+    values: tuple[str, str, str] = ("0", "0", "0"),
+    names: tuple[str, str] = ("%failed", "%error"),
+) -> str:
+    """The call that fills the error record; `names` are those of its result, the status, and of the record."""
+    first, second, third = values
+    result, error = names
+    return f"{result} = call i32 @fail(ptr {error}, {status}, i32 {node}, i64 {first}, i64 {second}, i64 {third})"
+
 
 SUPPORT = f"""define internal i32 @fail(ptr %error, i32 %status, i32 %node, i64 %a, i64 %b, i64 %c) noinline cold #0 {{
   %absent = icmp eq ptr %error, null
@@ -86,5 +112,61 @@ failed:
   ret i32 %f
 good:
   ret i32 0
+}}
+
+define internal i32 @size(ptr %error, i64 %value, i64 %upper, i32 %node) noinline #0 {{
+  %below = icmp slt i64 %value, 0
+  %above = icmp sgt i64 %value, %upper
+  %bad = or i1 %below, %above
+  br i1 %bad, label %refuse, label %good
+refuse:
+  %f = call i32 @fail(ptr %error, i32 {int(Status.SIZE_BEYOND_BOUND)}, i32 %node, i64 %value, i64 %upper, i64 0)
+  ret i32 %f
+good:
+  ret i32 0
+}}
+
+define internal i32 @allocate(ptr %call, ptr %at, i64 %bytes, i32 %node) noinline #0 {{
+  call void @drop(ptr %call, ptr %at)
+  %huge = icmp ugt i64 %bytes, {LARGEST}
+  br i1 %huge, label %none, label %ask
+ask:
+  %services.at = getelementptr i8, ptr %call, i64 {CALL["services"]}
+  %services = load ptr, ptr %services.at, align 8
+  %context.at = getelementptr i8, ptr %services, i64 8
+  %context = load ptr, ptr %context.at, align 8
+  %allocate.at = getelementptr i8, ptr %services, i64 16
+  %take = load ptr, ptr %allocate.at, align 8
+  %empty = icmp eq i64 %bytes, 0
+  %wanted = select i1 %empty, i64 1, i64 %bytes
+  %memory = call ptr %take(ptr %context, i64 %wanted, i64 64)
+  store ptr %memory, ptr %at, align 8
+  %refused = icmp eq ptr %memory, null
+  br i1 %refused, label %none, label %good
+none:
+  %error.at = getelementptr i8, ptr %call, i64 {CALL["error"]}
+  %error = load ptr, ptr %error.at, align 8
+  %f = call i32 @fail(ptr %error, i32 {int(Status.OUT_OF_MEMORY)}, i32 %node, i64 %bytes, i64 0, i64 0)
+  ret i32 %f
+good:
+  ret i32 0
+}}
+
+define internal void @drop(ptr %call, ptr %at) noinline #0 {{
+  %held = load ptr, ptr %at, align 8
+  %empty = icmp eq ptr %held, null
+  br i1 %empty, label %done, label %give
+give:
+  store ptr null, ptr %at, align 8
+  %services.at = getelementptr i8, ptr %call, i64 {CALL["services"]}
+  %services = load ptr, ptr %services.at, align 8
+  %context.at = getelementptr i8, ptr %services, i64 8
+  %context = load ptr, ptr %context.at, align 8
+  %release.at = getelementptr i8, ptr %services, i64 24
+  %put = load ptr, ptr %release.at, align 8
+  call void %put(ptr %context, ptr %held)
+  br label %done
+done:
+  ret void
 }}
 """

@@ -1,24 +1,29 @@
-"""The grammar of Target IR's host program: guards, the arena, launches, in order.
+"""The grammar of Target IR's host program: guards, the arena, sizes read from data, launches, in order.
 
 Takes an entry's symbolic dims; gives the sequence of launches that computes its outputs. Extents are expressions over
-the dims. Invariant: it orchestrates only — no element of a tensor is touched outside a kernel.
+the dims and over the sizes that were read before. Invariant: it orchestrates only — no element of a tensor is touched
+outside a kernel, but for the integers that are sizes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from tessera_build.ir.core.dims import Extent
-from tessera_build.ir.core.node import Function, Node
+from tessera_build.ir.core.dims import Extent, symbols_of
+from tessera_build.ir.core.node import Function, Node, walk
 
-Space = Literal["input", "output", "weight", "arena"]
+Space = Literal["input", "output", "weight", "arena", "dynamic"]
 Relation = Literal["lt", "le", "eq", "ne"]
 
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A place in memory: the `index`-th input, output or weight, or the arena; `offset` in bytes from its start."""
+    """A place in memory: the `index`-th input, output, weight or dynamic slot, or the arena; `offset` in bytes.
+
+    A dynamic slot is memory that an `Allocate` of the same run obtained.
+    """
 
     space: Space
     index: int = 0
@@ -35,7 +40,10 @@ class HostNode(Node):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Guard(HostNode):
-    """Refuse to run (status 4) unless `left relation right`; `index` is its row in the bundle's guard messages."""
+    """Refuse to run (status 4) unless `left relation right`; `index` is its row in the bundle's guard messages.
+
+    A guard over the entry's dims alone holds before anything runs; one over sizes is checked where it stands.
+    """
 
     left: Extent
     relation: Relation
@@ -58,14 +66,63 @@ class Launch(HostNode):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Read(HostNode):
+    """From here on `symbol` is the i64 at `element` of a buffer; outside 0 .. `upper` (-1: no bound) is status 3."""
+
+    symbol: str
+    buffer: Buffer
+    element: int
+    upper: Extent
+    node: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Allocate(HostNode):
+    """Obtain `bytes` for a dynamic slot, or for an output whose shape depends on data; status 5 where there are none.
+
+    A slot that still holds memory gives it back first.
+    """
+
+    space: Literal["dynamic", "output"]
+    index: int
+    bytes: Extent
+    node: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Release(HostNode):
+    """Give the memory of a dynamic slot back; a run that ends early does so for all slots."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Entry:
-    """The host program of one entry: nodes in order, arena size in bytes, and the extents of each output."""
+    """The host program of one entry: nodes in order, arena size in bytes, and the extents of each output.
+
+    The addresses of the `slots` dynamic slots are the first words of the arena.
+    """
 
     name: str
     dims: tuple[str, ...]
     nodes: tuple[Node, ...]
     arena_bytes: Extent
     outputs: tuple[tuple[Extent, ...], ...]
+    slots: int = 0
+
+    def depends_on_data(self, extent: Extent) -> bool:
+        """Whether an extent is known only when a run has read sizes."""
+        return not symbols_of(extent) <= set(self.dims)
+
+    @property
+    def dynamic_outputs(self) -> tuple[int, ...]:
+        """The outputs that a run allocates, because their shapes depend on data."""
+        return tuple(i for i, shape in enumerate(self.outputs) if any(self.depends_on_data(e) for e in shape))
+
+    @property
+    def launches(self) -> tuple[Launch, ...]:
+        """All launches in text order, which numbers them for profiles."""
+        return tuple(node for node in walk(self.nodes) if isinstance(node, Launch))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,3 +132,27 @@ class Variant:
     entries: tuple[Entry, ...]
     kernels: tuple[Function, ...]
     weights: int
+
+
+def buffers_of(node: Node) -> Iterator[Buffer]:
+    """The buffers that a node itself names."""
+    if isinstance(node, Launch):
+        yield from node.buffers
+    elif isinstance(node, Read):
+        yield node.buffer
+
+
+def extents_of(node: Node) -> Iterator[Extent]:
+    """The extents that a node itself evaluates, those of its buffers included."""
+    match node:
+        case Guard():
+            yield from (node.left, node.right)
+        case Launch():
+            yield from (node.count, *node.dims)
+        case Read():
+            yield node.upper
+        case Allocate():
+            yield node.bytes
+        case _:
+            pass
+    yield from (buffer.offset for buffer in buffers_of(node))

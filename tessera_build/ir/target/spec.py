@@ -6,12 +6,12 @@ prints one to one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import cast
 
 from tessera_build.ir.core import spec
 from tessera_build.ir.core.dims import Extent, symbols_of
-from tessera_build.ir.core.node import Function, Node
+from tessera_build.ir.core.node import Function, Node, walk
 from tessera_build.ir.core.spec import Scope, SpecError, Violation
 from tessera_build.ir.core.types import I64, scalar
 from tessera_build.ir.target import group, host, kernel, spec_group, spec_kernel, spec_memory
@@ -99,33 +99,60 @@ def verify_variant(variant: host.Variant) -> None:
         except SpecError as error:
             violations.extend(error.violations)
     for entry in variant.entries:
-        for node in entry.nodes:
-            violations += [Violation(rule, text, str(node), entry.name) for rule, text in _host(node, entry, kernels)]
-        for extent in (entry.arena_bytes, *(e for shape in entry.outputs for e in shape)):
-            violations += [Violation("host_dims", t, entry.name, "") for t in _unknown(extent, entry)]
+        violations += [Violation(rule, text, str(node), entry.name) for rule, text, node in _Host(entry, kernels).run()]
+        violations += [Violation("host_dims", t, entry.name, "") for t in _unknown(entry.arena_bytes, entry.dims)]
         violations += [Violation("weights", t, entry.name, "") for t in _buffers(entry, variant)]
     if violations:
         raise SpecError("variant", violations)
 
 
-def _host(node: Node, entry: host.Entry, kernels: Mapping[str, Function]) -> Iterator[tuple[str, str]]:
-    if isinstance(node, host.Guard):
-        if node.relation not in {"lt", "le", "eq", "ne"}:
-            yield "guard_relation", f"relation {node.relation!r} is unknown"
-        extents: tuple[Extent, ...] = (node.left, node.right)
-    elif isinstance(node, host.Launch):
-        extents = (node.count, *node.dims, *(b.offset for b in node.buffers))
-        yield from (("launch", text) for text in _launch(node, kernels))
-    else:
-        yield "level", f"{type(node).__name__} is not a node of a host program"
-        return
-    for extent in extents:
-        yield from (("host_dims", text) for text in _unknown(extent, entry))
+class _Host:
+    """One walk over an entry's nodes in running order: what is known at each, and what is wrong with it."""
+
+    def __init__(self, entry: host.Entry, kernels: Mapping[str, Function]) -> None:
+        self._entry = entry
+        self._kernels = kernels
+        self._known = set(entry.dims)
+
+    def run(self) -> Iterator[tuple[str, str, Node | None]]:
+        """(rule, what is wrong, node) of everything that is."""
+        for node in self._entry.nodes:
+            yield from ((rule, text, node) for rule, text in self._node(node))
+        for extent in (e for shape in self._entry.outputs for e in shape):
+            yield from (("host_dims", text, None) for text in _unknown(extent, self._known))
+
+    def _node(self, node: Node) -> Iterator[tuple[str, str]]:
+        for extent in host.extents_of(node):
+            yield from (("host_dims", text) for text in _unknown(extent, self._known))
+        match node:
+            case host.Guard():
+                if node.relation not in {"lt", "le", "eq", "ne"}:
+                    yield "guard_relation", f"relation {node.relation!r} is unknown"
+            case host.Launch():
+                yield from (("launch", text) for text in _launch(node, self._kernels))
+            case host.Read():
+                if node.symbol in self._known:
+                    yield "fresh_size", f"{node.symbol!r} is known already"
+                self._known.add(node.symbol)
+            case host.Allocate():
+                count = self._entry.slots if node.space == "dynamic" else len(self._entry.outputs)
+                yield from _slot(node.index, count, node.space)
+                if node.space == "output" and node.index not in self._entry.dynamic_outputs:
+                    yield "slots", f"the caller gives the memory of output {node.index}"
+            case host.Release():
+                yield from _slot(node.index, self._entry.slots, "dynamic")
+            case _:
+                yield "level", f"{type(node).__name__} is not a node of a host program"
 
 
-def _unknown(extent: Extent, entry: host.Entry) -> Iterator[str]:
-    for name in sorted(symbols_of(extent) - set(entry.dims)):
-        yield f"{name!r} is not a dim of entry {entry.name!r}"
+def _slot(index: int, count: int, space: str) -> Iterator[tuple[str, str]]:
+    if not 0 <= index < count:
+        yield "slots", f"{space} {index} does not exist"
+
+
+def _unknown(extent: Extent, known: Collection[str]) -> Iterator[str]:
+    for name in sorted(symbols_of(extent) - set(known)):
+        yield f"{name!r} is neither a dim of the entry nor a size read before"
 
 
 def _launch(node: host.Launch, kernels: Mapping[str, Function]) -> Iterator[str]:
@@ -139,10 +166,9 @@ def _launch(node: host.Launch, kernels: Mapping[str, Function]) -> Iterator[str]
 
 
 def _buffers(entry: host.Entry, variant: host.Variant) -> Iterator[str]:
-    limits = {"weight": variant.weights, "output": len(entry.outputs), "arena": 1}
-    for node in entry.nodes:
-        for buffer in node.buffers if isinstance(node, host.Launch) else ():
-            if not 0 <= buffer.index < limits.get(buffer.space, buffer.index + 1):
-                yield f"{buffer.space} {buffer.index} does not exist"
-            if isinstance(buffer.offset, int) and buffer.offset < 0:
-                yield f"offset {buffer.offset} lies before {buffer.space} {buffer.index}"
+    limits = {"weight": variant.weights, "output": len(entry.outputs), "arena": 1, "dynamic": entry.slots}
+    for buffer in (buffer for node in walk(entry.nodes) for buffer in host.buffers_of(node)):
+        if not 0 <= buffer.index < limits.get(buffer.space, buffer.index + 1):
+            yield f"{buffer.space} {buffer.index} does not exist"
+        if isinstance(buffer.offset, int) and buffer.offset < 0:
+            yield f"offset {buffer.offset} lies before {buffer.space} {buffer.index}"

@@ -40,7 +40,7 @@ CLASSES = class_table(
         *group.NODES,
     )
 )
-HOST_CLASSES = class_table((host.Guard, host.Launch))
+HOST_CLASSES = class_table((host.Guard, host.Launch, host.Read, host.Allocate, host.Release))
 
 
 def print_function(function: Function, *, locations: bool = False) -> str:
@@ -81,6 +81,7 @@ def print_entry(entry: host.Entry) -> str:
         "dims": entry.dims,
         "arena_bytes": entry.arena_bytes,
         "outputs": entry.outputs,
+        "slots": entry.slots,
     }
     return printer.print_container(f"{HOST}.entry", attributes, [printer.print_nodes(entry.nodes)])
 
@@ -95,14 +96,15 @@ def _entry(parser: Parser, operation: Operation) -> host.Entry:
     _checked(parser, operation, "entry")
     nodes = reader.read_nodes(parser, operation.regions[0].operations, HOST, HOST_CLASSES)
     attributes: Mapping[str, Attr] = operation.attributes
-    if set(attributes) != {"name", "dims", "arena_bytes", "outputs"}:
-        parser.fail("an entry has name, dims, arena_bytes and outputs", operation.offset)
+    if set(attributes) != {"name", "dims", "arena_bytes", "outputs", "slots"}:
+        parser.fail("an entry has name, dims, arena_bytes, outputs and slots", operation.offset)
     return host.Entry(
         str(attributes["name"]),
         cast("tuple[str, ...]", attributes["dims"]),
         nodes,
         cast("Extent", attributes["arena_bytes"]),
         cast("tuple[tuple[Extent, ...], ...]", attributes["outputs"]),
+        cast("int", attributes["slots"]),
     )
 
 
