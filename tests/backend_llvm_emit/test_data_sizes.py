@@ -7,9 +7,10 @@ allocated. Invariant: after a run that fails nothing is, after one that succeeds
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -111,7 +112,13 @@ class Library:
     def __init__(self, path: Path) -> None:
         self.functions = ctypes.CDLL(str(path))
 
-    def run(self, counts: Sequence[int], heap: Heap | None = None, cancel: int = 0, **changes: object) -> Outcome:
+    def run(
+        self,
+        counts: Sequence[int],
+        heap: Heap | None = None,
+        cancel: int = 0,
+        changes: Mapping[str, object] = MappingProxyType({}),
+    ) -> Outcome:
         heap = heap or Heap()
         flag, dims, z = ctypes.c_int32(cancel), np.array([20], np.int64), np.zeros(100, np.float32)
         keep = (
@@ -229,7 +236,7 @@ def test_run_when_cancelled_then_gives_everything_back(library: Library) -> None
 def test_run_when_the_call_does_not_fit_then_is_refused_before_anything(
     library: Library, changes: dict[str, object]
 ) -> None:
-    found = library.run([5, 50], **changes)
+    found = library.run([5, 50], changes=changes)
     assert (found.status, found.heap.asked) == (7, [])
 
 

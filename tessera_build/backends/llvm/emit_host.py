@@ -11,8 +11,8 @@ import json
 from collections.abc import Mapping
 
 from bundle_format.abi import Status
-from tessera_build.backends.llvm.errors import CompileError
 from tessera_build.backends.llvm.emit_run import BAD, entry_dims, guard, is_early, run_ir
+from tessera_build.backends.llvm.errors import CompileError
 from tessera_build.backends.llvm.host_support import CALL, CALL_BYTES, PLAN, SUPPORT, fail
 from tessera_build.backends.llvm.objects import CodegenOptions
 from tessera_build.backends.llvm.pool import FLOATING_POINT_ENTER, FLOATING_POINT_LEAVE, floating_point_ir
