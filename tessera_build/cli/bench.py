@@ -13,7 +13,7 @@ from tessera_build.driver.bench import Bench, BenchRequest, bench
 @click.argument("bundle", type=FILE)
 @click.option("--against", type=click.Choice(["onnxruntime"]), help="Run this peer in turns with the bundle.")
 @click.option("--model", type=FILE, help="The ONNX file for the peer. Default: the one beside the bundle that fits.")
-@click.option("--dim", "dims", multiple=True, help="The size of a dynamic dimension: N=8. Default: 1 where possible.")
+@click.option("--dims", "--dim", "dims", multiple=True, help="Sizes of dynamic dims: N=8,S=128. Default: 1 where possible.")
 @click.option("--seconds", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="How long to measure.")
 @threads_option
 @json_option
@@ -30,7 +30,7 @@ def bench_command(
 
     \b
     Example:
-      tessera bench model.tessera --against onnxruntime --model model.onnx --dim batch=8
+      tessera bench model.tessera --against onnxruntime --model model.onnx --dims batch=8
     """
     found = bench(BenchRequest(bundle, against, model, threads, read_sizes(dims), seconds))
     if as_json:

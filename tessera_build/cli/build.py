@@ -18,7 +18,7 @@ from tessera_build.driver.result import BuildResult
 )
 @click.option("-o", "--output", type=FILE, help="Where the bundle goes. Default: the model's name with .tessera.")
 @click.option("--config", type=FILE, help="A YAML file with build options; configs/build/default.yaml shows them all.")
-@click.option("--dim", "dims", multiple=True, help="Fix (N=4) or bound (N=1..64) a dynamic dimension.")
+@click.option("--dims", "--dim", "dims", multiple=True, help="Fix (N=4) or bound (N=1:64) dynamic dims: N=1:64,S=128.")
 @click.option("--workers", type=click.IntRange(min=1), help="Compile processes. The bytes do not depend on it.")
 @click.option("--no-verify", is_flag=True, help="Leave out the proof against the references.")
 @click.option("--no-cache", is_flag=True, help="Compile every kernel anew.")
@@ -39,7 +39,7 @@ def build_command(
     \b
     Example:
       tessera build model.onnx --target x86-64-v4,x86-64-v3 -o model.tessera
-      tessera build model.onnx --dim batch=1..64
+      tessera build model.onnx --dims batch=1:64,seq=128
     """
     settings = BuildConfig() if config is None else load_build(config)
     with watching(quiet=as_json) as watch:

@@ -5,6 +5,7 @@ Gives: names and values; a word of the wrong form is a usage error that shows th
 Invariant: files are opened by the commands, never here.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="Threads to run on. Default: what this process may use."
 )
 
+_SIZE = re.compile(r"(\d+)(?:(?:\.\.|:)(\d+))?")
+
 
 def split_targets(values: Sequence[str]) -> list[str]:
     """Target names from `--target a,b --target c`."""
@@ -22,14 +25,15 @@ def split_targets(values: Sequence[str]) -> list[str]:
 
 
 def read_dims(values: Sequence[str]) -> dict[str, int | tuple[int, int]]:
-    """`N=4` fixes a dim, `N=1..64` bounds it."""
+    """`N=4` fixes a dim, `N=1:64` (or `N=1..64`) bounds it; several are separated by commas."""
     found: dict[str, int | tuple[int, int]] = {}
-    for value in values:
-        name, equals, text = value.rpartition("=")
-        low, dots, high = text.partition("..")
-        if not equals or not name or not low.isdigit() or (dots and not high.isdigit()):
-            raise click.BadParameter(f"{value!r} is neither NAME=SIZE nor NAME=LOW..HIGH", param_hint="--dim")
-        found[name] = (int(low), int(high)) if dots else int(low)
+    for word in (part for value in values for part in value.split(",")):
+        name, equals, text = word.strip().rpartition("=")
+        size = _SIZE.fullmatch(text)
+        if not equals or not name or size is None:
+            raise click.BadParameter(f"{word!r} is neither NAME=SIZE nor NAME=LOW:HIGH", param_hint="--dims")
+        low, high = size.groups()
+        found[name] = int(low) if high is None else (int(low), int(high))
     return found
 
 
@@ -38,5 +42,5 @@ def read_sizes(values: Sequence[str]) -> dict[str, int]:
     found = read_dims(values)
     ranges = [name for name, size in found.items() if not isinstance(size, int)]
     if ranges:
-        raise click.BadParameter(f"{ranges[0]} needs one size here: NAME=SIZE", param_hint="--dim")
+        raise click.BadParameter(f"{ranges[0]} needs one size here: NAME=SIZE", param_hint="--dims")
     return {name: size for name, size in found.items() if isinstance(size, int)}

@@ -103,7 +103,7 @@ def build(  # noqa: PLR0913  the public door: every option is a keyword
     dims: Mapping[str, DimRequest] | None = None,
     workers: int | None = None,
     verify: bool = True,
-    cache: Path | bool | None = True,
+    cache: str | Path | bool | None = True,
     progress: Progress | None = None,
 ) -> BuildResult:
     """Build `model` (a path or an ONNX protobuf) for `targets` (by default `config.targets`) and write it to `out`.
@@ -114,7 +114,7 @@ def build(  # noqa: PLR0913  the public door: every option is a keyword
     chosen = config or BuildConfig()
     chosen = replace(chosen, targets=tuple(targets or chosen.targets), threads=workers or chosen.threads)
     bounds: dict[str, DimRequest] = {d.name: (d.minimum, d.maximum or _UNBOUNDED) for d in chosen.dims}
-    folder = default_cache(os.environ).directory if cache is True else cache or None
+    folder = default_cache(os.environ).directory if cache is True else Path(cache) if cache else None
     request = Request(model, Path(out), chosen, bounds | dict(dims or {}), verify, folder, progress or _quiet)
     return run_request(request)
 

@@ -71,7 +71,7 @@ def expected_answers(source: Module, model: Path | bytes | None) -> tuple[Expect
             "SIZES_NOT_FOUND",
             "no small sizes of the model's dynamic dims were found that satisfy what the model assumes of them",
             expected="; ".join(f"{left} {relation} {right}" for left, relation, right, _ in source.guards) or None,
-            hint="fix or bound the dims of the model: tessera build --dim NAME=SIZE or NAME=LOW..HIGH",
+            hint="fix or bound the dims of the model: tessera build --dims NAME=SIZE or NAME=LOW:HIGH",
         )
     session = None if model is None else OnnxReference(model)
     found: list[Expected] = []

@@ -1,0 +1,35 @@
+"""How words on the command line become names and sizes."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from tessera_build.cli.options import read_dims, read_sizes
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["batch=1:64,seq=128"], {"batch": (1, 64), "seq": 128}),
+        (["N=1..64", "S=2"], {"N": (1, 64), "S": 2}),
+        (["N=4, M=5"], {"N": 4, "M": 5}),
+        (["floor(H/2)=7"], {"floor(H/2)": 7}),
+    ],
+)
+def test_dims_when_written_in_any_form_then_are_read(words: list[str], wanted: dict[str, object]) -> None:
+    assert read_dims(words) == wanted
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize("word", ["batch", "batch=", "=4", "batch=4:", "batch=a:b", "batch=4:8:9", "batch=-1"])
+def test_dims_when_ill_formed_then_are_a_usage_error_that_shows_the_form(word: str) -> None:
+    with pytest.raises(click.BadParameter, match="NAME=LOW:HIGH"):
+        read_dims([word])
+
+
+@pytest.mark.errors
+def test_sizes_when_a_range_is_given_then_are_a_usage_error() -> None:
+    with pytest.raises(click.BadParameter, match="one size"):
+        read_sizes(["N=1:2"])
