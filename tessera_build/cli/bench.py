@@ -13,7 +13,7 @@ from tessera_build.driver.bench import Bench, BenchRequest, bench
 @click.argument("bundle", type=FILE)
 @click.option("--against", type=click.Choice(["onnxruntime"]), help="Run this peer in turns with the bundle.")
 @click.option("--model", type=FILE, help="The ONNX file for the peer. Default: the one beside the bundle that fits.")
-@click.option("--dims", "--dim", "dims", multiple=True, help="Sizes of dynamic dims: N=8,S=128. Default: 1 where possible.")
+@click.option("--dims", "--dim", "dims", multiple=True, help="Sizes of dynamic dims: N=8,S=128. Default: 1 if it may.")
 @click.option("--seconds", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="How long to measure.")
 @threads_option
 @json_option

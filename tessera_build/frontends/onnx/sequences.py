@@ -103,7 +103,7 @@ def _lengths(context: Context, extent: Extent, sizes: Tensor | None) -> tuple[in
         raise unsupported(
             "the axis splits into a number of tensors that the build does not know, or too many",
             found=f"{extent} in parts of {chunk}",
-            hint=f"fix the dim with `--dim`; at most {_LONGEST_SPLIT} tensors",
+            hint=f"fix the dim with `--dims`; at most {_LONGEST_SPLIT} tensors",
         )
     return tuple(min(chunk, extent - start) for start in range(0, extent, chunk))
 
