@@ -10,12 +10,15 @@ from collections.abc import Mapping
 
 from tessera_build.frontends.onnx.call import Translator
 from tessera_build.frontends.onnx.contraction import CONTRACTION_OPERATORS
+from tessera_build.frontends.onnx.einsum import EINSUM_OPERATORS
 from tessera_build.frontends.onnx.elementwise import ELEMENTWISE_OPERATORS
 from tessera_build.frontends.onnx.indexing import INDEXING_OPERATORS
 from tessera_build.frontends.onnx.movement import MOVEMENT_OPERATORS
 from tessera_build.frontends.onnx.normalisation import NORMALISATION_OPERATORS
 from tessera_build.frontends.onnx.reductions import REDUCTION_OPERATORS
+from tessera_build.frontends.onnx.scatter import SCATTER_OPERATORS
 from tessera_build.frontends.onnx.sequences import SEQUENCE_OPERATORS
+from tessera_build.frontends.onnx.resize import RESIZE_OPERATORS
 from tessera_build.frontends.onnx.shapes import SHAPE_OPERATORS
 from tessera_build.frontends.onnx.windows import WINDOW_OPERATORS
 
@@ -25,11 +28,14 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", REDUCTION_OPERATORS),
     ("", NORMALISATION_OPERATORS),
     ("", CONTRACTION_OPERATORS),
+    ("", EINSUM_OPERATORS),
     ("", WINDOW_OPERATORS),
     ("", SHAPE_OPERATORS),
     ("", MOVEMENT_OPERATORS),
+    ("", RESIZE_OPERATORS),
     ("", INDEXING_OPERATORS),
     ("", SEQUENCE_OPERATORS),
+    ("", SCATTER_OPERATORS),
 )
 OPERATORS: Mapping[tuple[str, str], Translator] = {
     (domain, name): translate for domain, family in FAMILIES for name, translate in family.items()
@@ -53,6 +59,6 @@ HINTS: Mapping[str, str] = {
     **dict.fromkeys(("NonZero", "NonMaxSuppression", "Unique", "Compress"), _DATA_SIZED),
     "ZipMap": _SEQUENCE,
     **dict.fromkeys(("StringNormalizer", "TfIdfVectorizer", "StringConcat", "StringSplit", "LabelEncoder"), _TEXT),
-    **dict.fromkeys(("Resize", "Upsample", "GridSample"), _INTERPOLATION),
+    **dict.fromkeys(("GridSample",), _INTERPOLATION),
     "ConvTranspose": "use DepthToSpace after a Conv",
 }
