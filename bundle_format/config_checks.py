@@ -24,7 +24,7 @@ def check_consistency(config: Config) -> None:
             _check_entry(entry)
         except BundleError as error:
             raise add_step(error, f".entries[{index}]") from None
-    declared = frozenset(dim.name for entry in config.entries for dim in entry.dims)
+    declared = frozenset(name for entry in config.entries for name in _names(entry))
     for index, guard in enumerate(config.guards):
         _check_declared(guard.left, declared, f".guards[{index}].left")
         _check_declared(guard.right, declared, f".guards[{index}].right")
@@ -33,17 +33,26 @@ def check_consistency(config: Config) -> None:
 def _check_entry(entry: Entry) -> None:
     _check_unique((value.name for value in entry.inputs), ".inputs")
     _check_unique((value.name for value in entry.outputs), ".outputs")
-    _check_unique((dim.name for dim in entry.dims), ".dims")
+    _check_unique(_names(entry), ".dims")
     for index, dim in enumerate(entry.dims):
         if dim.max is not None and dim.max < dim.min:
             raise BundleError("CONFIG_INCONSISTENT", "a dim's max is below its min", where=f".dims[{index}]")
     declared = frozenset(dim.name for dim in entry.dims)
-    for group, values in ((".inputs", entry.inputs), (".outputs", entry.outputs)):
+    everything = frozenset(_names(entry))
+    for index, size in enumerate(entry.sizes):
+        if isinstance(size.max, DimExpression):
+            _check_declared(size.max, everything, f".sizes[{index}].max")
+    for group, values, known in ((".inputs", entry.inputs, declared), (".outputs", entry.outputs, everything)):
         for index, value in enumerate(values):
             for extent in value.shape:
                 if isinstance(extent, DimExpression):
-                    _check_declared(extent, declared, f"{group}[{index}].shape")
+                    _check_declared(extent, known, f"{group}[{index}].shape")
     _check_states(entry)
+
+
+def _names(entry: Entry) -> tuple[str, ...]:
+    """Every symbol of an entry: dims, then sizes from data."""
+    return (*(dim.name for dim in entry.dims), *(size.name for size in entry.sizes))
 
 
 def _check_states(entry: Entry) -> None:

@@ -21,6 +21,7 @@ from bundle_format.schema import (
     RELATIONS,
     WEIGHT_ALIGNMENT,
     Config,
+    DataSize,
     DimRange,
     Entry,
     Extent,
@@ -35,6 +36,7 @@ from bundle_format.schema import (
 )
 
 MAX_RANK: Final = 32
+_LEFT_OUT_WHEN_EMPTY: Final = frozenset(("sizes",))
 
 
 def config_bytes(config: Config) -> bytes:
@@ -63,7 +65,10 @@ def _plain(value: object) -> object:
     if isinstance(value, tuple):
         items = cast(tuple[object, ...], value)
         names = cast("tuple[str, ...] | None", getattr(items, "_fields", None))
-        return [_plain(item) for item in items] if names is None else dict(zip(names, map(_plain, items), strict=True))
+        if names is None:
+            return [_plain(item) for item in items]
+        pairs = zip(names, items, strict=True)
+        return {name: _plain(item) for name, item in pairs if item != () or name not in _LEFT_OUT_WHEN_EMPTY}
     return value
 
 
@@ -146,6 +151,7 @@ class _Reader:
             outputs=fields.sequence("outputs", self.value),
             dims=fields.sequence("dims", self.dim),
             states=fields.sequence("states", self.state),
+            sizes=fields.optional("sizes", lambda items: _some(as_sequence(items, self.size))) or (),
         )
         fields.close()
         return entry
@@ -160,6 +166,14 @@ class _Reader:
         fields = self._fields(value)
         upper = fields.read("max", lambda bound: None if bound is None else as_integer(bound))
         result = DimRange(fields.text("name"), fields.integer("min"), upper)
+        fields.close()
+        return result
+
+    def size(self, value: Json) -> DataSize:
+        fields = self._fields(value)
+        result = DataSize(
+            fields.text("name"), fields.read("max", lambda bound: None if bound is None else _extent(bound))
+        )
         fields.close()
         return result
 
@@ -209,6 +223,12 @@ def _shape(value: Json) -> tuple[Extent, ...]:
     if len(shape) > MAX_RANK:
         raise BundleError("FIELD_OVERSIZE", "a shape has too many axes", expected=f"at most {MAX_RANK}")
     return shape
+
+
+def _some(sizes: tuple[DataSize, ...]) -> tuple[DataSize, ...]:
+    if not sizes:
+        raise BundleError("CONFIG_INCONSISTENT", "a list of sizes is empty, and must then be left out")
+    return sizes
 
 
 def _one_of(allowed: frozenset[str]) -> Callable[[Json], str]:

@@ -17,7 +17,7 @@ from bundle_format.digest import Digest
 from bundle_format.dims import DimExpression
 
 FORMAT_MAJOR: Final = 1
-FORMAT_MINOR: Final = 0
+FORMAT_MINOR: Final = 1
 ABI_VERSION: Final = 1
 _FLOATS: Final = ("f64", "f32", "bf16", "f16", "f8e4m3", "f8e5m2")
 _INTEGERS: Final = ("i64", "i32", "i16", "i8", "i4", "u64", "u32", "u16", "u8", "u4")
@@ -68,14 +68,34 @@ class StateAlias(NamedTuple):
     output: str
 
 
+class DataSize(NamedTuple):
+    """A symbol whose value a run reads from data, at most `max` (None: no bound is known)."""
+
+    name: str
+    max: Extent | None = None
+
+
 class Entry(NamedTuple):
-    """One function of the module. `dims` are in the order in which the ABI wants their values."""
+    """One function of the module. `dims` are in the order in which the ABI wants their values.
+
+    Shapes of outputs may be over `sizes` too: such outputs are allocated by the run.
+    """
 
     name: str
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     dims: tuple[DimRange, ...] = ()
     states: tuple[StateAlias, ...] = ()
+    sizes: tuple[DataSize, ...] = ()
+
+    def depends_on_data(self, extent: Extent) -> bool:
+        """Whether an extent is known only after a run."""
+        return isinstance(extent, DimExpression) and not extent.symbols.isdisjoint(size.name for size in self.sizes)
+
+    @property
+    def dynamic_outputs(self) -> tuple[int, ...]:
+        """The outputs that a run allocates, because their shapes depend on data."""
+        return tuple(index for index, value in enumerate(self.outputs) if any(map(self.depends_on_data, value.shape)))
 
 
 class Weight(NamedTuple):

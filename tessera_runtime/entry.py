@@ -37,6 +37,7 @@ class EntryPoint:
         self._state_outputs = frozenset(alias.output for alias in entry.states)
         self._sources = tuple((value.name, value.dtype, numpy_dtype(value.dtype)) for value in entry.inputs)
         self._sinks = tuple((value.name, numpy_dtype(value.dtype)) for value in entry.outputs)
+        self._dynamic = frozenset(entry.dynamic_outputs)
         self.name: Final = entry.name
         self.inputs: Final = _public(entry.inputs, self._state_inputs.keys())
         self.outputs: Final = _public(entry.outputs, self._state_outputs)
@@ -109,6 +110,8 @@ class EntryPoint:
             else:
                 watch.sizes(arrays, results.values(), frame.workspace_bytes)
                 frame.run(watch.stop)
+            if self._dynamic:
+                results = self._with_allocated(frame, out, results)
         finally:
             if self._program is not None:
                 self._frames.append(frame)
@@ -150,6 +153,12 @@ class EntryPoint:
         results: dict[str, Array] = {}
         addresses = frame.outputs
         for index, ((name, dtype), shape) in enumerate(zip(self._sinks, frame.output_shapes, strict=True)):
+            if index in self._dynamic:
+                # The run sets the address; an array that was given is filled afterwards.
+                addresses[index] = None
+                if name in out:
+                    results[name] = _checked_output(out[name], name, dtype, None, [*inputs, *results.values()])
+                continue
             if name in out:
                 array = _checked_output(out[name], name, dtype, shape, [*inputs, *results.values()])
             elif state is not None and name in self._state_outputs:
@@ -162,6 +171,19 @@ class EntryPoint:
             raise RunError(
                 "OUTPUT_UNKNOWN", "the model has no such output", where=sorted(out.keys() - results.keys())[0]
             )
+        return results
+
+    def _with_allocated(self, frame: Frame, out: Mapping[str, Array], placed: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs in order: those that the run allocated, copied where the caller gave an array that fits."""
+        taken = frame.take_outputs()
+        results: dict[str, Array] = {}
+        for index, (name, dtype) in enumerate(self._sinks):
+            array = taken.get(index)
+            if array is not None and name in out:
+                given = _checked_output(out[name], name, dtype, array.shape, [])
+                given[...] = array
+                array = given
+            results[name] = placed[name] if array is None else array
         return results
 
     def _input_of(self, output: str) -> str:
@@ -191,15 +213,17 @@ def _public(values: tuple[Value, ...], hidden: Collection[str]) -> tuple[TensorS
     return tuple(spec_of(value) for value in values if value.name not in hidden)
 
 
-def _checked_output(array: object, name: str, dtype: np.dtype[np.generic], shape: Shape, others: list[Array]) -> Array:
-    """An array of the caller that the code may write into."""
-    if type(array) is not np.ndarray or array.dtype != dtype or array.shape != shape:
+def _checked_output(
+    array: object, name: str, dtype: np.dtype[np.generic], shape: Shape | None, others: list[Array]
+) -> Array:
+    """An array of the caller that the code may write into; `shape` None: it is known only after the run."""
+    if type(array) is not np.ndarray or array.dtype != dtype or shape not in (None, array.shape):
         found = f"{array.dtype} {list(array.shape)}" if type(array) is np.ndarray else type(array).__name__
         raise RunError(
             "OUTPUT_MISMATCH",
             f"the array given for the output {name!r} does not fit",
             where=name,
-            expected=f"{dtype} {list(shape)}",
+            expected=f"{dtype} {'of the shape that the run finds' if shape is None else list(shape)}",
             found=found,
         )
     if not array.flags.c_contiguous or not array.flags.writeable:

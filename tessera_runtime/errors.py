@@ -61,5 +61,13 @@ def status_error(status: int, node: int, detail: Sequence[int], config: Config) 
         return RunError(
             "STATUS_UNKNOWN", "the code returned a status that this runtime does not know", found=str(status)
         )
+    if known is Status.SIZE_BEYOND_BOUND and any(detail):
+        return RunError(
+            known.name,
+            "a size that is computed from data lies outside its bounds",
+            where=where,
+            expected=f"0 to {detail[1]}",
+            found=str(detail[0]),
+        )
     kind = CancelledError if known is Status.CANCELLED else RunError
     return kind(known.name, _MESSAGES.get(known, "the code failed"), where=where)

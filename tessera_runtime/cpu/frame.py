@@ -6,13 +6,17 @@ Invariant: a frame keeps alive everything that its tables point to, so a call in
 """
 
 import ctypes
+import itertools
 import mmap
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, cast, final
 
-from bundle_format.schema import Config, Entry, Extent
+from bundle_format.schema import Config, Entry, Extent, Value
+from tessera_runtime.arrays import Array, numpy_dtype
 from tessera_runtime.binding import DimBinder
 from tessera_runtime.cpu.abi import Call, ErrorRecord, Plan
 from tessera_runtime.cpu.image import CodeImage
+from tessera_runtime.cpu.memory import take_memory
 from tessera_runtime.cpu.pool import Pool
 from tessera_runtime.errors import RunError, status_error
 
@@ -41,7 +45,10 @@ class Program(NamedTuple):
 
 @final
 class Frame:
-    """One call's tables. `inputs` and `outputs` take addresses; `output_shapes` is valid after `plan_for`."""
+    """One call's tables. `inputs` and `outputs` take addresses; `output_shapes` is valid after `plan_for`.
+
+    It has -1 where an extent depends on data.
+    """
 
     def __init__(self, program: Program, entry_index: int, binder: DimBinder) -> None:
         self._program = program
@@ -53,6 +60,7 @@ class Frame:
         self.outputs = (ctypes.c_void_p * len(self._entry.outputs))()
         self._dims = (ctypes.c_int64 * len(self._entry.dims))()
         self._extents = (ctypes.c_int64 * sum(len(value.shape) for value in self._entry.outputs))()
+        self._found = (ctypes.c_int64 * len(self._extents))()
         self._error = ErrorRecord()
         self._workspace, self._workspace_bytes = _map_workspace(_PAGE_BYTES), _PAGE_BYTES
         self._plan = Plan(0, ctypes.addressof(self._extents))
@@ -65,6 +73,7 @@ class Frame:
             outputs=ctypes.addressof(self.outputs),
             workspace=ctypes.addressof(self._workspace),
             error=ctypes.addressof(self._error),
+            output_shapes=ctypes.addressof(self._found),
         )
         self._call_address = ctypes.addressof(self._call)
         self._services = 0
@@ -103,16 +112,33 @@ class Frame:
             error = self._failure(cast(int, status))
             raise error if stop is None else stop.explain(error)
 
+    def take_outputs(self) -> dict[int, Array]:
+        """The outputs that the last run allocated, by position; from now on the arrays own the memory."""
+        taken: dict[int, Array] = {}
+        for index, (value, shape) in enumerate(self._split_shapes(self._found)):
+            address = self.outputs[index] if index in self._entry.dynamic_outputs else None
+            if address:
+                self.outputs[index] = None
+                taken[index] = take_memory(address, numpy_dtype(value.dtype), shape)
+        return taken
+
     def _planned_shapes(self) -> tuple[Shape, ...]:
-        extents, shapes = list(self._extents), list[Shape]()
-        for value in self._entry.outputs:
-            rank = len(value.shape)
-            shape = tuple(extents[:rank])
-            if not all(_agree(declared, found) for declared, found in zip(value.shape, shape, strict=True)):
+        shapes: list[Shape] = []
+        for value, shape in self._split_shapes(self._extents):
+            if not all(self._agree(declared, found) for declared, found in zip(value.shape, shape, strict=True)):
                 raise RunError("CODE_MISMATCH", "the code plans another shape than the signature", where=value.name)
             shapes.append(shape)
-            del extents[:rank]
         return tuple(shapes)
+
+    def _agree(self, declared: Extent, found: int) -> bool:
+        if isinstance(declared, int):
+            return declared == found
+        return found == -1 if self._entry.depends_on_data(declared) else found >= 0
+
+    def _split_shapes(self, extents: Iterable[int]) -> Iterator[tuple[Value, Shape]]:
+        rest = iter(extents)
+        for value in self._entry.outputs:
+            yield value, tuple(itertools.islice(rest, len(value.shape)))
 
     def _reserve(self, size: int) -> None:
         """Grow the workspace; it never shrinks, since the sizes of the past are the best guess of those to come."""
@@ -127,10 +153,6 @@ class Frame:
         node, detail = (cast(int, error.node), list(cast("list[int]", error.detail))) if same else (-1, [0, 0, 0, 0])
         self._error.status = 0  # a later failure that fills nothing in must not inherit this one's node
         return status_error(status, node, detail, self._program.config)
-
-
-def _agree(declared: Extent, found: int) -> bool:
-    return found >= 0 if not isinstance(declared, int) else declared == found
 
 
 def _map_workspace(size: int) -> "ctypes.Array[ctypes.c_char]":

@@ -14,33 +14,10 @@ from typing import Final, cast, final
 from bundle_format.schema import ABI_VERSION
 from tessera_runtime.cpu.abi import Services
 from tessera_runtime.cpu.image import CodeImage
+from tessera_runtime.cpu.memory import ALLOCATE, RELEASE
 from tessera_runtime.errors import RunError
 
 _C: Final = ctypes.CDLL(None)
-_Allocate: Final = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
-_Release: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
-
-
-def _allocate(_context: int | None, size: int, alignment: int) -> int:
-    """tessera_services.allocate on the C library's heap; NULL when there is no memory."""
-    # The C library wants a size that is a multiple of the alignment.
-    return _aligned_alloc(alignment, -(-size // alignment) * alignment) or 0
-
-
-def _release(_context: int | None, pointer: int | None) -> None:
-    """tessera_services.release."""
-    _free(pointer)
-
-
-_aligned_alloc = _C.aligned_alloc
-_aligned_alloc.argtypes = (ctypes.c_size_t, ctypes.c_size_t)
-_aligned_alloc.restype = ctypes.c_void_p
-_free = _C.free
-_free.argtypes = (ctypes.c_void_p,)
-_free.restype = None
-# Kept for the life of the process: C code holds their addresses.
-_ALLOCATE: Final = _Allocate(_allocate)
-_RELEASE: Final = _Release(_release)
 
 
 @final
@@ -72,8 +49,8 @@ class Pool:
         services = Services(
             size=ctypes.sizeof(Services),
             version=ABI_VERSION,
-            allocate=ctypes.cast(_ALLOCATE, ctypes.c_void_p),
-            release=ctypes.cast(_RELEASE, ctypes.c_void_p),
+            allocate=ctypes.cast(ALLOCATE, ctypes.c_void_p),
+            release=ctypes.cast(RELEASE, ctypes.c_void_p),
             thread_create=_symbol("pthread_create"),
             thread_join=_symbol("pthread_join"),
             semaphore_init=_symbol("sem_init"),

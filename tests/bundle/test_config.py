@@ -11,7 +11,7 @@ from bundle_format.canonical import canonical_bytes
 from bundle_format.config_json import config_bytes, parse_config
 from bundle_format.dims import parse_dim
 from bundle_format.errors import BundleError
-from bundle_format.schema import Config, Guard
+from bundle_format.schema import Config, DataSize, Guard, Value
 from tests.runtime.sample import sample_config
 
 Tree = dict[str, Any]
@@ -84,6 +84,25 @@ REFUSALS: list[tuple[str, str, Callable[[Tree], object]]] = [
         lambda tree: tree["entries"][1]["states"][0].update(output="none"),
     ),
     ("CONFIG_INCONSISTENT", "$.guards[0].right", lambda tree: tree["guards"][0].update(right="Q")),
+    ("CONFIG_INCONSISTENT", "$.entries[0].sizes", lambda tree: tree["entries"][0].update(sizes=[])),
+    (
+        "CONFIG_INCONSISTENT",
+        "$.entries[0].dims",
+        lambda tree: tree["entries"][0].update(sizes=[{"name": "N", "max": None}]),
+    ),
+    (
+        "CONFIG_INCONSISTENT",
+        "$.entries[0].sizes[0].max",
+        lambda tree: tree["entries"][0].update(sizes=[{"name": "found", "max": "2*M"}]),
+    ),
+    (
+        "CONFIG_INCONSISTENT",
+        "$.entries[0].inputs[0].shape",
+        lambda tree: (
+            tree["entries"][0].update(sizes=[{"name": "found", "max": None}]),
+            tree["entries"][0]["inputs"][0].update(shape=["found"]),
+        ),
+    ),
 ]
 
 
@@ -124,3 +143,14 @@ def test_config_when_inconsistent_then_is_not_written() -> None:
     guard = Guard(parse_dim("Z"), "==", parse_dim("1"), "no such dim")
     with pytest.raises(BundleError, match="CONFIG_INCONSISTENT"):
         config_bytes(sample()._replace(guards=(guard,)))
+
+
+@pytest.mark.unit
+def test_config_when_shapes_depend_on_data_then_parses_to_itself_and_names_the_outputs() -> None:
+    entry = sample().entries[0]
+    sizes = (DataSize("found", parse_dim("2*N")), DataSize("kept", 7), DataSize("open"))
+    outputs = (*entry.outputs, Value("rows", "f32", (3, parse_dim("found+1"))), Value("all", "f32", (parse_dim("N"),)))
+    data = config_bytes(sample()._replace(entries=(entry._replace(outputs=outputs, sizes=sizes),)))
+    again = parse_config(data).entries[0]
+    assert (again.sizes, again.dynamic_outputs) == (sizes, (2,))
+    assert b'"sizes"' not in config_bytes(sample())
