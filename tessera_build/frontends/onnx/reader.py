@@ -21,6 +21,7 @@ from tessera_build.frontends.onnx.containers import Value, flattened
 from tessera_build.frontends.onnx.context import Context, Tensor, Unified
 from tessera_build.frontends.onnx.errors import ModelError, UnsupportedError, ill_formed, unsupported
 from tessera_build.frontends.onnx.functions import body_of, domain_of, has_body
+from tessera_build.frontends.onnx.inferred import inferred_types
 from tessera_build.frontends.onnx.load import array_of, check_model, load_model
 from tessera_build.frontends.onnx.symbols import DimRequest, Symbols, apply_requests
 from tessera_build.frontends.onnx.table import DOMAINS, HINTS, OPERATORS
@@ -42,6 +43,16 @@ class Imported:
     dim_names: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """What a survey finds: a module with stand-ins, every problem, and the nodes that matter with their names."""
+
+    imported: Imported
+    problems: tuple[TesseraError, ...]
+    nodes: Sequence[tuple[onnx.NodeProto, str]]
+    opsets: Mapping[str, int]
+
+
 def read_onnx(source: str | Path | onnx.ModelProto, *, dims: Mapping[str, DimRequest] | None = None) -> Module:
     """The model as a Graph IR module. `dims` fixes (`{"N": 4}`) or bounds (`{"N": (1, 64)}`) dynamic dims by name.
 
@@ -52,23 +63,31 @@ def read_onnx(source: str | Path | onnx.ModelProto, *, dims: Mapping[str, DimReq
 
 def import_onnx(source: str | Path | onnx.ModelProto, *, dims: Mapping[str, DimRequest] | None = None) -> Imported:
     """Like `read_onnx`, with the names that the model gives its dims."""
+    reader = _opened(source)
+    reader.prepare()
+    return reader.read(dims or {})
+
+
+def survey_onnx(source: str | Path | onnx.ModelProto, *, dims: Mapping[str, DimRequest] | None = None) -> Surveyed:
+    """All problems at once: where a node cannot be built, those behind it are still looked at.
+
+    What a node that cannot be built would give is taken as an input, of the type that ONNX's own inference finds.
+    Raises only where there is no model to look at.
+    """
+    reader = _opened(source)
+    reader.stand_ins = inferred_types(reader.model)
+    reader.prepare()
+    return Surveyed(reader.read(dims or {}), tuple(reader.problems), reader.nodes, reader.opsets)
+
+
+def _opened(source: str | Path | onnx.ModelProto) -> _Reader:
     model, folder = load_model(source)
     if model.functions:
         model = inline_local_functions(model)
     where = "the model" if isinstance(source, onnx.ModelProto) else str(source)
     version = check_model(model, where)
-    reader = _Reader(model, where, {domain_of(o): o.version for o in model.opset_import} | {"": version})
-    reader.prepare(folder)
-    symbols = Symbols()
-    reader.input_types(symbols)
-    apply_requests(symbols, dims or {})
-    # Each restart removes one dim for good, so there are at most as many as dims.
-    while True:
-        symbols = symbols.restart()
-        try:
-            return Imported(reader.translate(symbols), dict(symbols.names))
-        except Unified as found:
-            symbols.learn(found.symbol, found.extent)
+    opsets = {domain_of(o): o.version for o in model.opset_import} | {"": version}
+    return _Reader(model, where, folder, opsets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +100,35 @@ class _Scope:
 
 @dataclass(slots=True)
 class _Reader:
-    """One model under import; `constants` and `nodes` survive restarts."""
+    """One model under import; `constants` and `nodes` survive restarts.
+
+    With `stand_ins`, problems are kept instead of raised, and a result that no node can make becomes an input.
+    """
 
     model: onnx.ModelProto
     where: str
+    folder: Path | None
     opsets: Mapping[str, int]
+    stand_ins: Mapping[str, onnx.ValueInfoProto] | None = None
     constants: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     nodes: list[tuple[onnx.NodeProto, str]] = field(default_factory=list[tuple[onnx.NodeProto, str]])
     problems: list[TesseraError] = field(default_factory=list[TesseraError])
 
-    def prepare(self, folder: Path | None) -> None:
+    def read(self, dims: Mapping[str, DimRequest]) -> Imported:
+        """The module; each restart removes one dim for good, so there are at most as many as dims."""
+        symbols = Symbols()
+        self.input_types(symbols)
+        apply_requests(symbols, dims)
+        known = list(self.problems)
+        while True:
+            symbols = symbols.restart()
+            self.problems[:] = known
+            try:
+                return Imported(self.translate(symbols), dict(symbols.names))
+            except Unified as found:
+                symbols.learn(found.symbol, found.extent)
+
+    def prepare(self) -> None:
         """Read the weights that are used, keep the nodes that matter, and refuse all unknown operators at once."""
         graph = self.model.graph
         named = [(n, n.name or f"{n.op_type}_{i}") for i, n in enumerate(graph.node)]
@@ -100,13 +138,13 @@ class _Reader:
             self.problems.append(unsupported("the model has sparse weights", hint="store them dense"))
         for proto in graph.initializer:
             if proto.name in used:
-                self._collect(proto.name, lambda p=proto: self._initializer(p, folder))
+                self._collect(proto.name, lambda p=proto: self._initializer(p))
         for node, name in self.nodes:
             self._collect(name, lambda n=node: _check_operator(n, self.opsets))
         self._raise_problems()
 
-    def _initializer(self, proto: onnx.TensorProto, folder: Path | None) -> None:
-        array = array_of(proto, folder)
+    def _initializer(self, proto: onnx.TensorProto) -> None:
+        array = array_of(proto, self.folder)
         type_ = Context(GraphBuilder(), {}).constant(array).type
         self.constants[proto.name] = Tensor(type_, None, array, proto.name)
 
@@ -134,7 +172,8 @@ class _Reader:
             if info.name not in values:
                 raise ModelError("BAD_MODEL", f"no node makes output {info.name!r}", where=self.where)
             result = values[info.name]
-            assert result is not None
+            if result is None:
+                continue  # only a survey comes here: the problem behind it has been kept
             for name, tensor in flattened(info.name, result):
                 builder.output(name, context.value(tensor))
         return _finished(builder, context)
@@ -145,7 +184,20 @@ class _Reader:
             with context.builder.at(Span(name)):
                 self._collect(name, lambda n=node, at=name: self._translate_node(context, n, at, scope))
             for output in node.output:
-                scope.values.setdefault(output, None)
+                if output not in scope.values:
+                    scope.values[output] = self._stand_in(context, output)
+
+    def _stand_in(self, context: Context, name: str) -> Tensor | None:
+        """In a survey, an input instead of a value that nobody can make; None where its type is unknown too."""
+        info = (self.stand_ins or {}).get(name)
+        if info is None or context.builder.nested:
+            return None
+        symbols = Symbols()
+        try:
+            type_ = symbols.input_type(info)
+        except TesseraError:
+            return None
+        return Tensor(type_, context.builder.input(name, type_), name=name)
 
     def _translate_node(self, context: Context, node: onnx.NodeProto, name: str, scope: _Scope) -> None:
         values = scope.values
@@ -195,7 +247,7 @@ class _Reader:
             self.problems.append(error)
 
     def _raise_problems(self) -> None:
-        if self.problems:
+        if self.problems and self.stand_ins is None:
             kind = UnsupportedError if any(isinstance(p, UnsupportedError) for p in self.problems) else ModelError
             raise kind.of(self.problems, self.where)
 
