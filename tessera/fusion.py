@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from tessera_build.ir.core.node import Node, Region, Span, walk
 from tessera_build.ir.core.scalar import ScalarBuilder
-from tessera_build.ir.core.structure import regions_of, uses_of
+from tessera_build.ir.core.structure import regions_of, uses_of, with_regions
 from tessera_build.ir.core.types import DType, Type
 from tessera_build.ir.tile import nodes
 
@@ -49,10 +49,8 @@ class FuseMaps:
     def _node(self, node: Node, maps: Mapping[int, nodes.Map], inlined: set[int], uses: Counter[int]) -> Node:
         if isinstance(node, nodes.Map):
             new: Node = self._join(node, maps, inlined, uses)
-        elif isinstance(node, nodes.For):
-            new = replace(node, body=self._region(node.body, uses))
-        elif isinstance(node, nodes.If):
-            new = replace(node, then=self._region(node.then, uses), otherwise=self._region(node.otherwise, uses))
+        elif regions := regions_of(node):
+            new = with_regions(node, [self._region(region, uses) for region in regions])
         else:
             return node
         if new is not node and node in self.locations:

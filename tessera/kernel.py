@@ -15,7 +15,7 @@ from tessera.values import Buffer
 from tessera_build.ir.core.dims import symbols_of
 from tessera_build.ir.core.node import Function, Node, walk
 from tessera_build.ir.core.types import Type
-from tessera_build.ir.tile.nodes import For, If, Iota, View
+from tessera_build.ir.tile.nodes import For, If, Iota, Let, View
 
 KernelBody = Callable[..., None]
 
@@ -38,7 +38,7 @@ def kernel(**buffers: Type) -> Callable[[KernelBody], Function]:
         arguments = {name: Buffer(tracer, tracer.value(kind)) for name, kind in buffers.items()}
         body(TileBuilder(tracer), **arguments)
         locations = dict(tracer.locations)
-        nodes = FuseMaps(tracer.types, locations).run(tracer.nodes)
+        nodes = FuseMaps(tracer.types, locations).run(tracer.finish())
         return Function(
             name=body.__name__,
             args=tuple(b.value for b in arguments.values()),
@@ -67,7 +67,7 @@ def _index_dims(nodes: tuple[Node, ...], known: tuple[str, ...]) -> tuple[str, .
     loops: set[str] = set()
     for node in walk(nodes):
         match node:
-            case For(index=index, extent=extent):
+            case For(index=index, extent=extent) | Let(index=index, extent=extent):
                 loops.add(index)
                 found |= symbols_of(extent)
             case If(left=left, right=right):

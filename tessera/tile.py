@@ -7,15 +7,17 @@ any result.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from tessera.trace import Tracer
 from tessera.values import Buffer, Tile, View, broadcast_shape, record_map
 from tessera_build.ir.core.dims import Extent, symbol
 from tessera_build.ir.core.node import Region
 from tessera_build.ir.core.scalar import ScalarBuilder, ScalarProgram
-from tessera_build.ir.core.types import I32, DType, memref, tile
+from tessera_build.ir.core.types import I32, I64, DType, memref, tile
 from tessera_build.ir.tile import nodes
 
 LOWEST = -3.4028234663852886e38  # the lowest finite f32: a maximum that starts here keeps exp(x - max) free of NaN
@@ -95,9 +97,8 @@ class TileBuilder:
         after = carry._tiles if carry else {}  # pyright: ignore[reportPrivateUsage]
         self._check_carried(before, after)
         results = {key: Tile(self._tracer, self._like(t)) for key, t in before.items()}
-        region = Region(
-            tuple(a.value for a in arguments.values()), tuple(body), tuple(after[key].value for key in before)
-        )
+        region = self._tracer.close(body, tuple(after[key].value for key in before))
+        region = replace(region, args=tuple(a.value for a in arguments.values()))
         carried = tuple(t.value for t in before.values())
         self._tracer.append(nodes.For(tuple(r.value for r in results.values()), name, extent, step, carried, region))
         if carry is not None:
@@ -119,11 +120,51 @@ class TileBuilder:
             raise self._tracer.error("a carried tile needs a value before the loop", found=", ".join(sorted(extra)))
 
     @contextmanager
-    def when(self, left: Extent, relation: nodes.Relation, right: Extent) -> Generator[None]:
-        """`with tile.when(i, "lt", n):` — the body runs only where the comparison of index expressions holds."""
+    def when(
+        self, left: Extent, relation: nodes.Relation, right: Extent, carry: Carry | None = None
+    ) -> Generator[None]:
+        """`with tile.when(i, "lt", n):` — the body runs only where the comparison of index expressions holds.
+
+        Tiles kept in `carry` may change in the body; where it does not run they stay as they were.
+        """
+        before = dict(carry._tiles) if carry else {}  # pyright: ignore[reportPrivateUsage]
         with self._tracer.block() as body:
             yield
-        self._tracer.append(nodes.If((), left, relation, right, Region((), tuple(body)), Region((), ())))
+        after = carry._tiles if carry else {}  # pyright: ignore[reportPrivateUsage]
+        self._check_carried(before, after)
+        then = self._tracer.close(body, tuple(after[key].value for key in before))
+        otherwise = Region((), (), tuple(t.value for t in before.values()))
+        results = {key: Tile(self._tracer, self._like(t)) for key, t in before.items()}
+        self._tracer.append(nodes.If(tuple(r.value for r in results.values()), left, relation, right, then, otherwise))
+        if carry is not None:
+            object.__setattr__(carry, "_tiles", results)
+
+    def index(self, value: Tile, extent: Extent) -> Extent:
+        """The only element of an integer tile as an index expression, until the end of the block around it.
+
+        It must lie in 0..extent-1: where it does not, the kernel ends with the status INDEX_OUT_OF_RANGE.
+        """
+        if math.prod(value.shape) != 1 or value.dtype.kind not in {"signed", "unsigned"}:
+            raise self._tracer.error(
+                "an index is one integer", expected="an integer tile of one element", found=f"{value.shape}"
+            )
+        return symbol(self._tracer.let(value.value, extent))
+
+    def element(self, buffer: Buffer, *indices: Extent) -> Tile:
+        """One element of a buffer as a tile of shape (1,)."""
+        return self.load(buffer[_one(indices)])
+
+    def put(self, value: Tile, buffer: Buffer, *indices: Extent) -> None:
+        """Store a tile of shape (1,) as one element of a buffer."""
+        self.store(buffer[_one(indices)], value)
+
+    def constant(self, value: float, dtype: DType) -> Tile:
+        """One number as a tile of shape (1,)."""
+        return self.full((1,), value, dtype)
+
+    def number(self, value: Extent, dtype: DType = I64) -> Tile:
+        """An index expression as a tile of shape (1,)."""
+        return self.iota((1,), 0, value, dtype)
 
     def full(self, shape: Sequence[int], value: float, dtype: DType) -> Tile:
         """A tile of one constant."""
@@ -224,3 +265,10 @@ class TileBuilder:
         builder = ScalarBuilder((x.dtype, x.dtype))
         (result,) = self.reduce((x,), (axis,), builder.finish(builder.op(name, 0, 1)), (identity,), order)
         return result
+
+
+def _one(indices: Sequence[Extent]) -> tuple[Extent | slice | None, ...]:
+    """Indices of one element, the last one as a slice of length 1; for a buffer without axes, a new axis."""
+    if not indices:
+        return (None,)
+    return (*indices[:-1], slice(indices[-1], indices[-1] + 1))

@@ -9,13 +9,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tessera.errors import KernelError
 from tessera_build.ir.core.dims import Dim, Extent, bounds, floordiv, substitute, symbols_of
-from tessera_build.ir.core.node import Node, Span
+from tessera_build.ir.core.node import Node, Region, Span
 from tessera_build.ir.core.types import Type
+from tessera_build.ir.tile.nodes import Let
 
 _LANGUAGE = Path(__file__).parent
 
@@ -33,6 +34,25 @@ class LoopRange:
         return floordiv(self.extent - 1, self.step) * self.step
 
 
+@dataclass(frozen=True, slots=True)
+class OpenLet:
+    """A `Let` whose body is still being recorded: it reaches to the end of the block around it."""
+
+    index: str
+    value: int
+    extent: Extent
+    span: Span
+    nodes: list[Node] = field(default_factory=list[Node])
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Nodes of one block, then the data that became indices in it, each with the nodes that follow."""
+
+    nodes: list[Node] = field(default_factory=list[Node])
+    lets: list[OpenLet] = field(default_factory=list[OpenLet])
+
+
 class Tracer:
     """The state of one trace: open blocks, open loops, types and source lines."""
 
@@ -40,7 +60,7 @@ class Tracer:
         self.dims = dims
         self.types: dict[int, Type] = {}
         self.locations: dict[Node, Span] = {}
-        self._blocks: list[list[Node]] = [[]]
+        self._blocks: list[Block] = [Block()]
         self._loops: dict[str, LoopRange] = {}
         self._loop_count = 0
 
@@ -52,23 +72,47 @@ class Tracer:
 
     def append(self, node: Node) -> None:
         """Put a node at the end of the innermost open block."""
-        self._blocks[-1].append(node)
+        block = self._blocks[-1]
+        (block.lets[-1].nodes if block.lets else block.nodes).append(node)
         self.locations[node] = self.here()
 
-    @property
-    def nodes(self) -> tuple[Node, ...]:
-        """The nodes of the innermost open block so far."""
-        return tuple(self._blocks[-1])
-
     @contextmanager
-    def block(self) -> Generator[list[Node]]:
-        """Open a nested block; its nodes are complete when the context closes."""
-        nodes: list[Node] = []
-        self._blocks.append(nodes)
+    def block(self) -> Generator[Block]:
+        """Open a nested block; when the context has closed, `close` gives its nodes."""
+        block = Block()
+        self._blocks.append(block)
         try:
-            yield nodes
+            yield block
         finally:
             self._blocks.pop()
+            for let in block.lets:
+                del self._loops[let.index]
+
+    def let(self, value: int, extent: Extent) -> str:
+        """From here to the end of the innermost open block, the name of an element as an index below `extent`."""
+        name = self.loop_name()
+        self._blocks[-1].lets.append(OpenLet(name, value, extent, self.here()))
+        self._loops[name] = LoopRange(extent, 1)
+        return name
+
+    def close(self, block: Block, results: tuple[int, ...]) -> Region:
+        """The region of a block that yields `results`."""
+        for let, outer in zip(reversed(block.lets), self._outer(block), strict=True):
+            given = tuple(self.value(self.types[result]) for result in results)
+            node = Let(given, let.index, let.value, let.extent, Region((), tuple(let.nodes), results))
+            self.locations[node] = let.span
+            outer.append(node)
+            results = given
+        return Region((), tuple(block.nodes), results)
+
+    @staticmethod
+    def _outer(block: Block) -> list[list[Node]]:
+        """The nodes that each `Let` stands at the end of, from the innermost one outwards."""
+        return [*(let.nodes for let in reversed(block.lets[:-1])), block.nodes] if block.lets else []
+
+    def finish(self) -> tuple[Node, ...]:
+        """The nodes of the whole trace."""
+        return self.close(self._blocks[0], ()).nodes
 
     def loop_name(self) -> str:
         """A name for a loop's index that no symbol of the kernel has."""

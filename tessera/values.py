@@ -15,8 +15,6 @@ from tessera_build.ir.core.scalar import ScalarBuilder
 from tessera_build.ir.core.types import DType, memref, tile
 from tessera_build.ir.tile import nodes
 
-Index = Extent | slice | None
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tile:
@@ -109,6 +107,9 @@ def record_map(tracer: Tracer, operands: Sequence[Tile], builder: ScalarBuilder,
     return Tile(tracer, value)
 
 
+Index = Extent | slice | Tile | None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
     """A window into a buffer, of static shape. It becomes a node where it is used."""
@@ -117,9 +118,13 @@ class View:
     offsets: tuple[Extent, ...]
     axes: tuple[nodes.ViewAxis, ...]
     shape: tuple[int, ...]
+    indices: Tile | None = None
+    gather_axis: int = -1
 
     def permute(self, *permutation: int) -> View:
         """The same window with its axes in another order; no data moves."""
+        if self.indices is not None:
+            raise self.buffer.tracer.error("a view of chosen elements has no other order", expected="a window")
         return replace(
             self,
             axes=tuple(self.axes[p] for p in permutation),
@@ -130,7 +135,11 @@ class View:
         """Record the view; gives its value."""
         tracer = self.buffer.tracer
         value = tracer.value(memref(self.buffer.dtype, *self.shape))
-        tracer.append(nodes.View(value, self.buffer.value, self.offsets, self.axes))
+        if self.indices is None:
+            tracer.append(nodes.View(value, self.buffer.value, self.offsets, self.axes))
+        else:
+            window = (self.offsets, self.axes, self.indices.value, self.gather_axis)
+            tracer.append(nodes.View(value, self.buffer.value, *window, gather_checked=True))
         return value
 
 
@@ -155,6 +164,8 @@ class Buffer:
         """A view: one index per buffer axis (an integer drops the axis, a slice of static length keeps it), None: new.
 
         A slice that may reach past the buffer is checked: outside, loads give the pad value and stores do nothing.
+        One index may be an integer tile, beside integers: then the view has the tile's shape and shows, or stores
+        into, the elements that it names, checked in the same way; later lanes win where two name one element.
         """
         entries = index if isinstance(index, tuple) else (index,)
         if sum(e is not None for e in entries) != len(self.shape):
@@ -164,8 +175,17 @@ class Buffer:
         offsets: list[Extent] = []
         axes: list[nodes.ViewAxis] = []
         shape: list[int] = []
+        chosen: Tile | None = None
+        gather_axis = -1
         for entry in entries:
-            if entry is None:
+            if isinstance(entry, Tile):
+                if sum(isinstance(e, Tile | slice) or e is None for e in entries) > 1:
+                    raise self.tracer.error("an index tile stands beside integers only")
+                chosen, gather_axis = entry, len(offsets)
+                offsets.append(0)
+                axes += [nodes.ViewAxis(-1)] * len(entry.shape)
+                shape += entry.shape
+            elif entry is None:
                 axes.append(nodes.ViewAxis(-1))
                 shape.append(1)
             elif isinstance(entry, slice):
@@ -175,7 +195,7 @@ class Buffer:
                 shape.append(count)
             else:
                 offsets.append(entry)
-        return View(self, tuple(offsets), tuple(axes), tuple(shape))
+        return View(self, tuple(offsets), tuple(axes), tuple(shape), chosen, gather_axis)
 
     def _sliced(self, axis: int, entry: slice) -> tuple[Extent, nodes.ViewAxis, int]:
         start: Extent = 0 if entry.start is None else entry.start

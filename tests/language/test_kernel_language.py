@@ -10,9 +10,9 @@ from tessera.kernel import kernel
 from tessera.tile import Carry, TileBuilder
 from tessera.values import Buffer
 from tessera_build.ir.core.dims import floordiv, symbol
-from tessera_build.ir.core.types import BF16, F32, memref
+from tessera_build.ir.core.types import BF16, F32, I64, memref
 from tessera_build.ir.tile import nodes as t
-from tessera_build.ir.tile.reference import run
+from tessera_build.ir.tile.reference import TileError, run
 from tessera_build.ir.tile.spec import verify
 
 N = symbol("n")
@@ -150,3 +150,76 @@ def test_store_when_shapes_differ_then_refuses() -> None:
         @kernel(x=memref(F32, 8), out=memref(F32, 8))
         def part(tile: TileBuilder, x: Buffer, out: Buffer) -> None:
             tile.store(out[0:4], tile.load(x[:]))
+
+
+@pytest.mark.unit
+def test_index_when_data_is_in_range_then_stands_in_index_expressions() -> None:
+    @kernel(x=memref(F32, N), at=memref(I64, 2), out=memref(F32, 2))
+    def pick(tile: TileBuilder, x: Buffer, at: Buffer, out: Buffer) -> None:
+        for i in tile.range(2):
+            j = tile.index(tile.element(at, i), N)
+            tile.put(tile.element(x, j), out, i)
+
+    verify(pick)
+    assert [n.extent for n in pick.walk() if isinstance(n, t.Let)] == [N]
+    loads = [n for n in pick.walk() if isinstance(n, t.View) and n.buffer == pick.args[0]]
+    assert not any(axis.checked for view in loads for axis in view.axes), "the range is known, so nothing is checked"
+    x, out = np.arange(5, dtype=np.float32), np.zeros(2, np.float32)
+    run(pick, [x, np.array([4, 1]), out], {"n": 5})
+    assert out.tolist() == [4, 1]
+    with pytest.raises(TileError, match="out of range"):
+        run(pick, [x, np.array([0, 5]), out], {"n": 5})
+
+
+@pytest.mark.unit
+def test_carry_when_a_condition_and_data_decide_then_values_pass_out_of_both() -> None:
+    """The largest index found in a list, where negative entries are left out."""
+
+    @kernel(at=memref(I64, N), out=memref(I64, 1))
+    def largest(tile: TileBuilder, at: Buffer, out: Buffer) -> None:
+        state = Carry(best=tile.constant(-1, I64))
+        for i in tile.range(N, carry=state):
+            value = tile.element(at, i)
+            j = tile.index(tile.map("max", value, tile.constant(0, I64)), 100)
+            with tile.when(0, "lt", j, carry=state):
+                state.best = tile.map("max", state.best, tile.number(j))
+        tile.put(state.best, out, 0)
+
+    verify(largest)
+    out = np.zeros(1, np.int64)
+    run(largest, [np.array([3, -7, 41, 12]), out], {"n": 4})
+    assert out[0] == 41
+
+
+@pytest.mark.unit
+def test_index_tile_when_it_leaves_the_buffer_then_loads_pad_and_stores_do_nothing() -> None:
+    @kernel(x=memref(F32, 4, 5), at=memref(I64, 6), out=memref(F32, 6), changed=memref(F32, 5))
+    def choose(tile: TileBuilder, x: Buffer, at: Buffer, out: Buffer, changed: Buffer) -> None:
+        places = tile.load(at[:])
+        tile.store(out[:], tile.load(x[2, places], pad=-1.0))
+        tile.store(changed[places], tile.cast(places, F32))
+
+    verify(choose)
+    x = np.arange(20, dtype=np.float32).reshape(4, 5)
+    out, changed = np.zeros(6, np.float32), np.zeros(5, np.float32)
+    run(choose, [x, np.array([0, 4, -1, 5, 2, 2]), out, changed], {})
+    assert out.tolist() == [10, 14, -1, -1, 12, 12]
+    assert changed.tolist() == [0, 0, 2, 0, 4]
+
+
+@pytest.mark.errors
+def test_index_tile_when_beside_a_slice_then_refuses() -> None:
+    with pytest.raises(KernelError, match="beside integers only"):
+
+        @kernel(x=memref(F32, 4, 5), at=memref(I64, 6), out=memref(F32, 6))
+        def mixed(tile: TileBuilder, x: Buffer, at: Buffer, out: Buffer) -> None:
+            tile.store(out[:], tile.load(x[0:4, tile.load(at[:])]))
+
+
+@pytest.mark.errors
+def test_index_when_the_tile_has_several_elements_then_refuses() -> None:
+    with pytest.raises(KernelError, match="an index is one integer"):
+
+        @kernel(at=memref(I64, 6), out=memref(I64, 6))
+        def several(tile: TileBuilder, at: Buffer, out: Buffer) -> None:
+            tile.put(tile.constant(1, I64), out, tile.index(tile.load(at[:]), 6))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from tessera_build.ir.core.attributes import Attr
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.node import Def, Node, Use
 from tessera_build.ir.core.scalar import ScalarProgram
@@ -58,11 +59,11 @@ class Compute(Node):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KernelCall(Node):
-    """Call a kernel written in the tile language; `parameters` are its compile-time numbers by name."""
+    """Call a kernel written in the tile language; `parameters` are its compile-time attributes by name."""
 
     dialect: ClassVar[str] = "tsched"
 
     results: tuple[Def, ...]
     kernel: str
     operands: tuple[Use, ...]
-    parameters: tuple[tuple[str, float], ...] = ()
+    parameters: tuple[tuple[str, Attr], ...] = ()

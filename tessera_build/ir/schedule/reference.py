@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle_format.errors import TesseraError
+from tessera_build.ir.core.attributes import Attr
 from tessera_build.ir.core.dims import Atom, Extent, evaluate, symbols_of
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.scalar import evaluate as evaluate_program
@@ -23,7 +24,7 @@ from tessera_build.ir.schedule.nodes import Access, Axis, Combine, Compute, Kern
 Array = NDArray[np.generic]
 Integers = NDArray[np.int64]
 # What a kernel of the tile language does, for functions that call one: operands and parameters in, results out.
-Kernel = Callable[[Sequence[Array], Mapping[str, float], Sequence[Type]], Sequence[Array]]
+Kernel = Callable[[Sequence[Array], Mapping[str, Attr], Sequence[Type]], Sequence[Array]]
 
 
 class ScheduleError(TesseraError):

@@ -1,4 +1,4 @@
-"""The grammar of Tile IR: thirteen nodes over buffers (memref), views (memref) and tiles (vector, static shape).
+"""The grammar of Tile IR: fourteen nodes over buffers (memref), views (memref) and tiles (vector, static shape).
 
 Takes buffers as function arguments (logical row-major extents); gives programs in which raggedness lives only in the
 domains of views. Invariant (erasure): deleting every `binding` leaves the reference interpreter's result bitwise the
@@ -71,8 +71,9 @@ class Alloc(TileNode):
 class View(TileNode):
     """A window into `buffer` that starts at `offsets` (one per buffer axis) and has one entry of `axes` per tile axis.
 
-    `indices`, an integer tile that broadcasts to the view's shape, is added to the coordinate on `gather_axis`.
-    Type: memref of the tile's static shape.
+    `indices`, an integer tile that broadcasts to the view's shape, is added to the coordinate on `gather_axis`; with
+    `gather_checked`, elements that it takes outside the buffer are outside the view's domain. Type: memref of the
+    tile's static shape.
     """
 
     result: Def
@@ -82,6 +83,7 @@ class View(TileNode):
     indices: Use | None = None
     gather_axis: int = -1
     binding: Binding | None = None
+    gather_checked: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,6 +152,22 @@ class If(TileNode):
     right: Extent
     then: Region
     otherwise: Region
+    binding: Binding | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Let(TileNode):
+    """In the body, `index` is the only element of the integer tile `value`: data become an index expression.
+
+    The element must lie in 0..extent-1; where it does not, the kernel ends with the status INDEX_OUT_OF_RANGE.
+    """
+
+    effects: ClassVar[bool] = True
+    results: tuple[Def, ...]
+    index: Symbol
+    value: Use
+    extent: Extent
+    body: Region
     binding: Binding | None = None
 
 

@@ -26,6 +26,7 @@ from tessera_build.ir.tile.nodes import (
     For,
     If,
     Iota,
+    Let,
     Load,
     Map,
     Permute,
@@ -149,6 +150,7 @@ def _view(machine: _Machine, node: View) -> None:
     coordinates = _coordinates(machine, node, shape)
     inside = np.ones((1,) * len(shape), np.bool_)
     checked = {axis.axis for axis in node.axes if axis.checked}
+    checked |= {node.gather_axis} if node.gather_checked else set()
     legal = [(c >= 0) & (c < extent) for c, extent in zip(coordinates, buffer.shape, strict=True)]
     for axis in checked:
         inside = inside & legal[axis]
@@ -220,6 +222,21 @@ def _if(machine: _Machine, node: If) -> None:
     machine.tiles.update(zip(node.results, results, strict=True))
 
 
+def _let(machine: _Machine, node: Let) -> None:
+    element, extent = int(machine.tiles[node.value].reshape(())), machine.extent(node.extent)
+    if not 0 <= element < extent:
+        raise TileError(
+            "INDEX_OUT_OF_RANGE",
+            f"the element that index {node.index!r} stands for is out of range",
+            expected=f"0 to {extent - 1}",
+            found=str(element),
+        )
+    machine.symbols[node.index] = element
+    results = _run_region(machine, node.body, ())
+    machine.symbols.pop(node.index)
+    machine.tiles.update(zip(node.results, results, strict=True))
+
+
 def _contract(machine: _Machine, node: Contract) -> None:
     acc = machine.tiles[node.acc]
     operands = (machine.operand(node.a), machine.operand(node.b))
@@ -259,6 +276,7 @@ _RULES: dict[type[Node], Callable[..., None]] = {
     Wait: _wait,
     For: _for,
     If: _if,
+    Let: _let,
     Contract: _contract,
     Map: _map,
     Reduce: _reduce,

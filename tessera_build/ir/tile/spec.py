@@ -31,6 +31,7 @@ RULES: spec.Rules = {
     nodes.Wait: (*EVERY, spec_memory.wait_pending),
     nodes.For: (*TILES, spec_memory.for_step, spec_memory.for_carried),
     nodes.If: (*TILES, spec_memory.if_regions, spec_memory.if_relation),
+    nodes.Let: (*TILES, spec_memory.let_value, spec_memory.let_results),
     nodes.Contract: (*TILES, spec_math.contract_spec, spec_math.contract_types, spec_math.contract_order),
     nodes.Map: (*TILES, spec_math.map_program, spec_math.map_shapes),
     nodes.Reduce: (*TILES, spec_math.reduce_program, spec_math.reduce_shapes, spec_math.reduce_order),

@@ -5,6 +5,7 @@ Takes a scope and a node; gives what is wrong with it. Invariant: each rule is o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import cast
@@ -14,7 +15,7 @@ from tessera_build.ir.core.node import Function, Node
 from tessera_build.ir.core.spec import Scope
 from tessera_build.ir.core.structure import fields_of
 from tessera_build.ir.core.types import DType, Type
-from tessera_build.ir.tile.nodes import Alloc, Binding, Copy, For, If, Load, Store, View, Wait
+from tessera_build.ir.tile.nodes import Alloc, Binding, Copy, For, If, Let, Load, Store, View, Wait
 
 SCOPES = frozenset({"parallel", "serial", "unroll", "group"})
 SPACES = frozenset({"register", "stack", "shared", "global"})
@@ -112,8 +113,8 @@ def view_axes(scope: Scope, node: View) -> Iterator[str]:
 def view_gather(scope: Scope, node: View) -> Iterator[str]:
     """`indices` is an integer tile that broadcasts to the view, and `gather_axis` says which axis it is added to."""
     if node.indices is None:
-        if node.gather_axis != -1:
-            yield "gather_axis without indices"
+        if node.gather_axis != -1 or node.gather_checked:
+            yield "gather_axis or gather_checked without indices"
         return
     indices, shape = scope.type(node.indices), scope.type(node.result).shape
     if not 0 <= node.gather_axis < scope.type(node.buffer).rank:
@@ -232,8 +233,26 @@ def if_relation(_scope: Scope, node: If) -> Iterator[str]:
         yield f"relation {node.relation!r} is not one of {', '.join(sorted(RELATIONS))}"
 
 
+def let_value(scope: Scope, node: Let) -> Iterator[str]:
+    """The value is an integer tile of one element."""
+    type_ = scope.type(node.value)
+    if not _is_tile(type_) or type_.dtype.kind not in {"signed", "unsigned"} or math.prod(type_.static_shape) != 1:
+        yield f"value is {type_}, not an integer tile of one element"
+
+
+def let_results(scope: Scope, node: Let) -> Iterator[str]:
+    """The body takes nothing and yields values of the results' types."""
+    if node.body.args:
+        yield "the body has arguments"
+    if [scope.type(r) for r in node.body.results] != [scope.type(r) for r in node.results]:
+        yield "the body does not yield the results' types"
+
+
 def loop_range(scope: Scope, node: Node) -> Range:
-    """The values that a loop's index takes, as far as its extent is bounded."""
+    """The values that the index of a loop, or of data, takes, as far as its extent is bounded."""
+    if isinstance(node, Let):
+        top = scope.bounds(node.extent)[1]
+        return 0, None if top is None else max(0, top - 1)
     if not isinstance(node, For) or node.step < 1:
         return 0, None
     _, high = scope.bounds(node.extent)

@@ -22,6 +22,7 @@ CLASSES = class_table(
         nodes.Wait,
         nodes.For,
         nodes.If,
+        nodes.Let,
         nodes.Contract,
         nodes.Map,
         nodes.Reduce,

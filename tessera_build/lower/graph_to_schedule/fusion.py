@@ -16,6 +16,7 @@ from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.scalar import SCALAR_OPS
 from tessera_build.ir.graph.nodes import Array, GraphNode
+from tessera_build.kernels.table import KERNELS
 
 Kind = Literal["contraction", "row", "pointwise", "kernel", "concat", "view"]
 Shape = tuple[Extent, ...]
@@ -76,7 +77,7 @@ class _Fuser:
 
     def _kind(self, node: GraphNode) -> FusionGroup:
         """The group a node would open on its own."""
-        shape = self._shape(node.output)
+        shape = self._shape(node.outputs[0])
         match node.op:
             case "matmul" | "conv" | "reduce_window":
                 return FusionGroup("contraction", shape)
@@ -95,6 +96,8 @@ class _Fuser:
                 return FusionGroup("concat", shape)
             case "reshape":
                 return FusionGroup("view", shape)
+            case op if op in KERNELS:
+                return FusionGroup("kernel", shape)
             case _:
                 return FusionGroup("pointwise", shape)
 

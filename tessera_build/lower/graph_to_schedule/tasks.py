@@ -67,7 +67,8 @@ def _task(
     for node in group.nodes:
         nodes.extend(_lower(node, group, context))
     made = [value for node in group.nodes for value in node.outputs]
-    results = tuple(v for v in made if users.get(v, set()) - {index})
+    # A kernel writes every result that it has, whether or not somebody reads it.
+    results = tuple(v for v in made if group.kind == "kernel" or users.get(v, set()) - {index})
     args = tuple(dict.fromkeys(v for n in nodes for v in _reads(n) if v not in set(_made(nodes))))
     types = {v: context.types[v] for v in (*args, *_made(nodes))}
     name = _name(function, group)
@@ -77,8 +78,7 @@ def _task(
 
 def _lower(node: GraphNode, group: FusionGroup, context: Context) -> Sequence[Node]:
     if group.kind in {"kernel", "concat", "view"}:
-        scale = node.attributes.get("scale", 1.0)
-        parameters = (("scale", float(scale)),) if node.op == "attention" and isinstance(scale, (int, float)) else ()
+        parameters = tuple(sorted(node.attributes.items())) if group.kind == "kernel" else ()
         return (KernelCall(node.outputs, node.op, node.inputs, parameters),)
     return define(node, context)
 

@@ -6,7 +6,7 @@ host program then runs exactly one of them). Invariant: both versions compute ev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tessera_build.ir.core.dims import Extent, Range, bounds, minimum
@@ -17,6 +17,8 @@ from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.nodes import KernelCall
 from tessera_build.ir.schedule.trace import Schedule, Split
 from tessera_build.kernels.attention import AttentionSchedule, AttentionShape, attention
+from tessera_build.kernels.subject import KernelSubject
+from tessera_build.kernels.table import KERNELS
 from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.program.bind import bind_outer_loops
 from tessera_build.lower.program.border import border_kernel
@@ -100,9 +102,22 @@ def lower_border(
 
 
 def _lower_kernel_call(task: Task, machine: CpuMachine, ranges: Mapping[str, Range]) -> LoweredTask:
-    """An attention task: its kernel is written in the tile language and only bound here."""
+    """A kernel that is written in the tile language is only bound here."""
     (call,) = [n for n in task.function.nodes if isinstance(n, KernelCall)]
     types = [task.function.types[v] for v in call.operands]
+    if call.kernel == "attention":
+        kernel = _attention(call, types, machine)
+    else:
+        results = tuple(task.function.types[v] for v in call.results)
+        kernel = KERNELS[call.kernel](KernelSubject(tuple(types), results, dict(call.parameters), machine.lanes))
+    function = bind_outer_loops(kernel)
+    lowered = lower_cpu(function, machine, ranges)
+    operands = tuple(Operand(v) for v in (*call.operands, *call.results))
+    program = TileProgram(function, operands, function.names("dims"))
+    return LoweredTask(Schedule(), program, lowered.kernel, lowered.parallel_count)
+
+
+def _attention(call: KernelCall, types: Sequence[Type], machine: CpuMachine) -> Function:
     q, k, v = types[:3]
     depth, value_depth = int_extent(q.shape[3]), int_extent(v.shape[3])
     mask = types[3].shape if len(types) > 3 else None
@@ -116,11 +131,8 @@ def _lower_kernel_call(task: Task, machine: CpuMachine, ranges: Mapping[str, Ran
         mask=None if mask is None else (mask[0], mask[1], mask[2], mask[3]),
     )
     scale = dict(call.parameters).get("scale", 1.0)
-    function = bind_outer_loops(attention(q.dtype, shape, _attention_schedule(shape, machine), scale))
-    lowered = lower_cpu(function, machine, ranges)
-    operands = tuple(Operand(v) for v in (*call.operands, *call.results))
-    program = TileProgram(function, operands, function.names("dims"))
-    return LoweredTask(Schedule(), program, lowered.kernel, lowered.parallel_count)
+    number = float(scale) if isinstance(scale, (int, float)) else 1.0
+    return attention(q.dtype, shape, _attention_schedule(shape, machine), number)
 
 
 def _attention_schedule(shape: AttentionShape, machine: CpuMachine) -> AttentionSchedule:

@@ -19,7 +19,7 @@ from tessera_build.ir.target import kernel as k
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.tile_to_target.builder import TargetBuilder, make_region
 from tessera_build.lower.tile_to_target.compute import Arithmetic
-from tessera_build.lower.tile_to_target.memory import Memory
+from tessera_build.lower.tile_to_target.memory import INDEX_OUT_OF_RANGE, Memory
 from tessera_build.lower.tile_to_target.table import ValueTable
 from tessera_build.lower.tile_to_target.values import (
     BufferValue,
@@ -50,7 +50,7 @@ class _CpuLowering:
         self._b = TargetBuilder(function.name)
         self._memory = Memory(self._b, machine.lanes)
         self._memory.ranges.update(ranges)
-        self._math = Arithmetic(self._b, self._memory, machine.lanes, machine.fused)
+        self._math = Arithmetic(self._b, self._memory, machine)
         self._values = ValueTable(TileValue)
         self._count: Extent = 1
 
@@ -139,6 +139,8 @@ class _CpuLowering:
                 self._for(node)
             case t.If():
                 self._if(node)
+            case t.Let():
+                self._let(node)
             case t.Wait():
                 pass  # Copies on a CPU are complete when issued.
             case _:
@@ -149,7 +151,7 @@ class _CpuLowering:
         indices = None if node.indices is None else self._values.tile(node.indices)
         shape = self._type(node.result).static_shape
         stored = not checked(node.binding)
-        return ViewValue(buffer, shape, node.offsets, node.axes, indices, node.gather_axis, stored)
+        return ViewValue(buffer, shape, node.offsets, node.axes, indices, node.gather_axis, node.gather_checked, stored)
 
     def _alloc(self, node: t.Alloc) -> BufferValue:
         kind = self._type(node.result)
@@ -207,6 +209,23 @@ class _CpuLowering:
         results = tuple(b.fresh(b.type(r)) for r in regions[0].results)
         b.emit(k.Branch(results, condition, regions[0], regions[1]))
         self._values.update(zip(node.results, self._collect(shapes, results), strict=True))
+
+    def _let(self, node: t.Let) -> None:
+        """Straight code: the region only keeps what is known about the index from code that follows."""
+        b = self._b
+        (register,) = self._values.tile(node.value).registers.values()
+        chosen = b.op("cast", register, dtype=I64)
+        extent = b.extent(node.extent)
+        inside = b.op("and", b.op("ge", chosen, b.const(0, I64)), b.op("lt", chosen, extent))
+        b.emit(k.Check(inside, INDEX_OUT_OF_RANGE))
+        high = bounds(node.extent, self._memory.ranges)[1]
+        self._memory.ranges[node.index] = (0, None if high is None else max(0, high - 1))
+        with b.region() as nodes:
+            b.symbols[node.index] = chosen
+            self._block(node.body.nodes)
+        for inner in nodes:
+            b.emit(inner)
+        self._values.update(zip(node.results, [self._values.tile(r) for r in node.body.results], strict=True))
 
     def _spread(self, value: TileValue) -> list[int]:
         return [self._b.splat(r, value.lanes) for r in value.registers.values()]

@@ -142,7 +142,7 @@ class Memory:
         raw = view.indices.register(key)
         chosen = raw if b.type(raw).dtype == I64 else b.op("cast", raw, dtype=I64)
         inside = self._gathers_inside(view, first, chosen, lanes)
-        if view.gather_axis in self._checked_axes(view):
+        if view.gather_checked or view.gather_axis in self._checked_axes(view):
             return self._and(mask, b.splat(inside, lanes)), chosen
         outside = mask if b.lanes(inside) > 1 or lanes == 1 else condition
         safe = inside if outside is None else b.op("or", inside, self._not(outside))

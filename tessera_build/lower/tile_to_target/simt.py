@@ -156,7 +156,7 @@ class _GroupLowering:
         if node.indices is not None:
             raise ValueError("a gather needs a status to report bad indices, which kernels of groups do not have")
         shape = self._type(node.result).static_shape
-        return ViewValue(buffer, shape, node.offsets, node.axes, None, -1, not checked(node.binding))
+        return ViewValue(buffer, shape, node.offsets, node.axes, None, -1, False, not checked(node.binding))
 
     def _load(self, node: t.Load) -> GroupTile:
         view, layout = self._values.view(node.view), self._layout(node, node.result)

@@ -54,6 +54,7 @@ class ViewValue:
     axes: tuple[ViewAxis, ...]
     indices: TileValue | None
     gather_axis: int
+    gather_checked: bool
     stored: bool
 
     @property

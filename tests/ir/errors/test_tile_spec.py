@@ -53,6 +53,16 @@ SNIPPETS: dict[str, str] = {
     "map_shapes": """
         %1 = "ttile.iota"() <{axis = 0, offset = 0}> : () -> vector<4x2xi64>
         %2 = "ttile.map"(%1) <{program = ["%0 = input : i64", "return %0"]}> : (vector<4x2xi64>) -> vector<4x4xi64>""",
+    "let_value": """
+        %1 = "ttile.iota"() <{axis = 0, offset = 0}> : () -> vector<2xi64>
+        "ttile.let"(%1) <{index = "i", extent = 4}> ({
+          "ttile.yield"() : () -> ()
+        }) : (vector<2xi64>) -> ()""",
+    "let_results": """
+        %1 = "ttile.iota"() <{axis = 0, offset = 0}> : () -> vector<1xi64>
+        %2 = "ttile.let"(%1) <{index = "i", extent = 4}> ({
+          "ttile.yield"() : () -> ()
+        }) : (vector<1xi64>) -> vector<1xi64>""",
     "view_of_buffer": f"""
         %1 = {VIEW} : (memref<8x8xf32>) -> memref<8xf32>
         %2 = {VIEW.replace("%0", "%1").replace("[0, 0]", "[0]").replace("axis = 1", "axis = 0")}

@@ -10,17 +10,31 @@ from types import MappingProxyType
 
 from tessera_build.ir.graph.ops.attention import ATTENTION
 from tessera_build.ir.graph.ops.contraction import CONTRACTIONS
+from tessera_build.ir.graph.ops.control import CONTROL
 from tessera_build.ir.graph.ops.elementwise import ELEMENTWISE
+from tessera_build.ir.graph.ops.images import IMAGES
 from tessera_build.ir.graph.ops.indexing import INDEXING
 from tessera_build.ir.graph.ops.movement import MOVEMENTS
 from tessera_build.ir.graph.ops.op import Op
 from tessera_build.ir.graph.ops.reduction import REDUCTIONS
+from tessera_build.ir.graph.ops.scatter import SCATTERS
 from tessera_build.ir.graph.ops.sources import SOURCES
 
 OPS: Mapping[str, Op] = MappingProxyType(
     {
         op.name: op
-        for family in (SOURCES, ELEMENTWISE, CONTRACTIONS, REDUCTIONS, MOVEMENTS, INDEXING, ATTENTION)
+        for family in (
+            SOURCES,
+            ELEMENTWISE,
+            CONTRACTIONS,
+            REDUCTIONS,
+            MOVEMENTS,
+            INDEXING,
+            SCATTERS,
+            IMAGES,
+            ATTENTION,
+            CONTROL,
+        )
         for op in family
     }
 )

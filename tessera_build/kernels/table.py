@@ -1,0 +1,23 @@
+"""The graph ops whose kernels are written in the tile language, by name.
+
+Takes the kernels' files; gives `KERNELS`. Invariant: an op with a row here has no compute definition; attention, whose
+kernel is tuned to the machine's registers, is lowered by a rule of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from tessera_build.ir.core.node import Function
+from tessera_build.kernels.scatter import scatter_elements, scatter_nd, scatter_rows
+from tessera_build.kernels.subject import KernelSubject
+
+KernelMaker = Callable[[KernelSubject], Function]
+KERNELS: Mapping[str, KernelMaker] = MappingProxyType(
+    {
+        "scatter_elements": scatter_elements,
+        "scatter_nd": scatter_nd,
+        "scatter_rows": scatter_rows,
+    }
+)
