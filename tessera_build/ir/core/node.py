@@ -33,10 +33,16 @@ class Span:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """Base of all nodes. `dialect` is the level's prefix in text; `effects` marks nodes whose order matters."""
+    """Base of all nodes. `dialect` is the level's prefix in text; `effects` marks nodes whose order matters.
+
+    `binds` lists the entries of a node's mapping of attributes that name an index for the extents inside its regions,
+    `defines` those that list symbols for the nodes after it in its block.
+    """
 
     dialect: ClassVar[str] = "core"
     effects: ClassVar[bool] = False
+    binds: ClassVar[tuple[str, ...]] = ()
+    defines: ClassVar[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

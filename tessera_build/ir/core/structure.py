@@ -13,7 +13,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal, cast, get_args, get_origin, get_type_hints
 
 from tessera_build.ir.core.attributes import Attr, decode, encode
+from tessera_build.ir.core.dims import Dim
 from tessera_build.ir.core.node import Node, Region
+from tessera_build.ir.core.types import Type
 
 Role = Literal[
     "use", "uses", "optional_use", "def", "defs", "region", "regions", "name", "mapping", "symbol", "attribute"
@@ -75,7 +77,51 @@ def name_of(cls: type[Node]) -> str:
 
 def symbols_bound_by(node: Node) -> dict[str, str]:
     """Index names that the node introduces for the extents inside its regions, by the field that holds them."""
-    return {f.name: str(getattr(node, f.name)) for f in fields_of(type(node)) if f.role == "symbol"}
+    found = {f.name: str(getattr(node, f.name)) for f in fields_of(type(node)) if f.role == "symbol"}
+    for f in fields_of(type(node)) if type(node).binds else ():
+        if f.role == "mapping":
+            listed = cast("Mapping[str, object]", getattr(node, f.name))
+            found |= {name: str(listed[name]) for name in type(node).binds if name in listed}
+    return found
+
+
+def symbols_defined_by(node: Node) -> tuple[str, ...]:
+    """Symbols that the extents of later nodes may mention because of this node."""
+    cls = type(node)
+    found: list[str] = []
+    for f in fields_of(cls) if cls.defines else ():
+        if f.role == "mapping":
+            listed = cast("Mapping[str, object]", getattr(node, f.name))
+            for name in cls.defines:
+                value = listed.get(name, ())
+                found += [str(item) for item in cast("tuple[object, ...]", value)] if isinstance(value, tuple) else []
+    return tuple(found)
+
+
+def symbols_used_by(node: Node, types: Mapping[int, Type]) -> frozenset[str]:
+    """Symbols that a node needs from outside: those of its attributes and its results, and of what its regions hold."""
+    found = set[str]()
+    for f in fields_of(type(node)):
+        if f.role in {"mapping", "attribute"}:
+            found |= symbols_in(getattr(node, f.name))
+    for value in defs_of(node):
+        found |= symbols_in(types[value].shape)
+    for region in regions_of(node):
+        inner = set[str]().union(*(symbols_used_by(n, types) for n in region.nodes))
+        inner |= set[str]().union(*(symbols_in(types[a].shape) for a in region.args))
+        found |= inner.difference(*(symbols_defined_by(n) for n in region.nodes))
+    return frozenset(found - set(symbols_bound_by(node).values()))
+
+
+def symbols_in(value: object) -> frozenset[str]:
+    """Symbols of all extents in an attribute."""
+    if isinstance(value, Dim):
+        return value.symbols
+    if isinstance(value, Mapping):
+        return frozenset[str]().union(*(symbols_in(item) for item in cast("Mapping[str, object]", value).values()))
+    if isinstance(value, tuple):
+        return frozenset[str]().union(*(symbols_in(item) for item in cast("tuple[object, ...]", value)))
+    return frozenset()
 
 
 def _group(node: Node, f: Field) -> tuple[int, ...]:

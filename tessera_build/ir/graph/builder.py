@@ -16,18 +16,22 @@ equal constants are one array, and each node made inside `with builder.at(span)`
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from bundle_format.errors import TesseraError
 from tessera_build.ir.core.dims import Extent, Range
-from tessera_build.ir.core.node import Function, Node, Span
+from tessera_build.ir.core.node import Function, Node, Region, Span
+from tessera_build.ir.core.rewrite import RegionBuilder
+from tessera_build.ir.core.structure import defs_of
 from tessera_build.ir.core.types import DType, Type, dtype_of
 from tessera_build.ir.graph.infer import complete, infer, op_named
 from tessera_build.ir.graph.nodes import Array, Attribute, GraphNode, Module
+from tessera_build.ir.graph.ops.op import RegionType
 
 Guard = tuple[Extent, str, Extent, str]
 
@@ -69,13 +73,15 @@ class GraphBuilder:
         self.pool = pool or ConstantPool()
         self.dims: dict[str, Range] = dict(dims or {})
         self._types: dict[int, Type] = {}
-        self._nodes: list[GraphNode] = []
+        self._blocks: list[RegionBuilder] = [RegionBuilder(())]  # the function, then the regions that are open
+        self._home: dict[int, RegionBuilder] = {}
         self._producers: dict[int, GraphNode] = {}
         self._constants: dict[str, int] = {}
         self._locations: dict[Node, Span] = {}
         self._inputs: dict[str, int] = {}
         self._outputs: dict[str, int] = {}
         self._guards: list[Guard] = []
+        self._indices: list[str] = []
         self._span: Span | None = None
 
     @contextmanager
@@ -86,6 +92,11 @@ class GraphBuilder:
             yield
         finally:
             self._span = outer
+
+    @property
+    def nested(self) -> bool:
+        """Whether a region is open."""
+        return len(self._blocks) > 1
 
     def input(self, name: str, type_: Type) -> int:
         """A new input of the function; symbols of its shape without a range are taken to be at least 1."""
@@ -121,17 +132,59 @@ class GraphBuilder:
         (result,) = self.node(op, inputs, attributes)
         return result
 
-    def node(self, op: str, inputs: tuple[int, ...], attributes: Mapping[str, Attribute]) -> tuple[int, ...]:
-        """Append a node and give all its results."""
+    def node(
+        self, op: str, inputs: tuple[int, ...], attributes: Mapping[str, Attribute], regions: Sequence[Region] = ()
+    ) -> tuple[int, ...]:
+        """Append a node and give all its results; a constant goes to the function itself, whatever region is open."""
         full = complete(op_named(op), attributes)
-        types = infer(op, [self._types[i] for i in inputs], full, self._span)
-        outputs = tuple(self._new(t) for t in types)
-        node = GraphNode(op, inputs, outputs, full)
-        self._nodes.append(node)
+        blocks = [RegionType(self._types_of(r.args), self._types_of(r.results)) for r in regions]
+        types = infer(op, self._types_of(inputs), full, self._span, blocks)
+        block = self._blocks[0 if op == "constant" else -1]
+        outputs = tuple(self._new(t, block) for t in types)
+        node = GraphNode(op, inputs, outputs, full, tuple(regions))
+        block.nodes.append(node)
         self._producers.update(dict.fromkeys(outputs, node))
         if self._span is not None:
             self._locations[node] = self._span
         return outputs
+
+    @contextmanager
+    def region(
+        self, types: Sequence[Type] = (), index: Mapping[str, Range] | None = None
+    ) -> Generator[RegionBuilder, None, None]:
+        """Open a region with arguments of these types, in which the symbols of `index` have these ranges.
+
+        Nodes made inside the `with` go into it; `node` then takes its `region`.
+        """
+        block = RegionBuilder(())
+        block.args = tuple(self._new(t, block) for t in types)
+        self._blocks.append(block)
+        self.dims.update(index or {})
+        try:
+            yield block
+        finally:
+            self._blocks.pop()
+            for name in index or {}:
+                del self.dims[name]
+
+    def inline(self, region: Region) -> tuple[int, ...]:
+        """Append the nodes of a finished region without arguments to the block that is open; gives its results."""
+        block = self._blocks[-1]
+        for node in region.nodes:
+            block.nodes.append(node)
+            self._home.update(dict.fromkeys(defs_of(node), block))
+        return region.results
+
+    def visible(self, value: int) -> bool:
+        """Whether a node made now may read a value: it was not made in a region that is closed."""
+        return any(self._home[value] is block for block in self._blocks)
+
+    def fresh_index(self, name: str = "step") -> str:
+        """A name for a loop's index that nothing else in this module has."""
+        taken = {*self.dims, *self._indices}
+        number = next(i for i in count() if f"{name}{i}" not in taken)
+        self._indices.append(f"{name}{number}")
+        return self._indices[-1]
 
     def output(self, name: str, value: int) -> None:
         """Make `value` a result of the function under `name`; one value may be several results."""
@@ -157,8 +210,12 @@ class GraphBuilder:
         return self._types[value]
 
     def producer(self, value: int) -> GraphNode | None:
-        """The node that makes a value; None for an input."""
-        return self._producers.get(value)
+        """The node that makes a value; None for an input, and inside a region for what is computed outside.
+
+        A rewrite that looked through the border of a loop would move work into it.
+        """
+        node = self._producers.get(value)
+        return node if node is None or node.op == "constant" or self._home[value] is self._blocks[-1] else None
 
     def array(self, value: int) -> Array | None:
         """The array of a constant value; None for any other value."""
@@ -172,7 +229,7 @@ class GraphBuilder:
         return Function(
             self.entry,
             tuple(self._inputs.values()),
-            tuple(self._nodes),
+            tuple(self._blocks[0].nodes),
             tuple(self._outputs.values()),
             dict(self._types),
             locations=dict(self._locations),
@@ -197,9 +254,13 @@ class GraphBuilder:
         """Names of the outputs, in order."""
         return tuple(self._outputs)
 
-    def _new(self, type_: Type) -> int:
+    def _types_of(self, values: Sequence[int]) -> tuple[Type, ...]:
+        return tuple(self._types[v] for v in values)
+
+    def _new(self, type_: Type, block: RegionBuilder | None = None) -> int:
         value = len(self._types)
         self._types[value] = type_
+        self._home[value] = self._blocks[0] if block is None else block
         return value
 
 
@@ -221,7 +282,7 @@ def module_of(builders: list[GraphBuilder]) -> Module:
 
 
 def graph_nodes(function: Function) -> Iterator[GraphNode]:
-    """The nodes of a function of this level, in order."""
-    for node in function.nodes:
+    """The nodes of a function of this level, those in regions included, in text order."""
+    for node in function.walk():
         if isinstance(node, GraphNode):
             yield node

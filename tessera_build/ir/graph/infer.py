@@ -13,7 +13,7 @@ from bundle_format.errors import TesseraError
 from tessera_build.ir.core.node import Span
 from tessera_build.ir.core.types import Type
 from tessera_build.ir.graph.ops import OPS
-from tessera_build.ir.graph.ops.op import Attributes, Op
+from tessera_build.ir.graph.ops.op import Attributes, Op, RegionType, mismatch
 
 
 def op_named(name: str) -> Op:
@@ -39,10 +39,20 @@ def complete(op: Op, attributes: Attributes) -> Attributes:
     return {name: attributes[name] if name in attributes else op.defaults[name] for name in op.attributes}
 
 
-def infer(name: str, types: Sequence[Type], attributes: Attributes, span: Span | None = None) -> tuple[Type, ...]:
+def infer(
+    name: str,
+    types: Sequence[Type],
+    attributes: Attributes,
+    span: Span | None = None,
+    regions: Sequence[RegionType] = (),
+) -> tuple[Type, ...]:
     """Result types of an op whose attributes are complete; raises `TesseraError` that names `span`."""
+    op = op_named(name)
     try:
-        return op_named(name).infer(types, attributes)
+        expected = op.control.regions if op.control else ()
+        if len(regions) != len(expected):
+            raise mismatch(f"{name} has other regions", ", ".join(expected) or "none", len(regions))
+        return op.control.infer(types, attributes, regions) if op.control else op.infer(types, attributes)
     except TesseraError as error:
         error.where = error.where or (str(span) if span else None)
         raise

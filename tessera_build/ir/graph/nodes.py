@@ -24,9 +24,13 @@ Array = NDArray[np.generic]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GraphNode(Node):
-    """Apply `op` to `inputs`. In text: `%o = "tgraph.<op>"(%i...) <{attributes}> ({regions})`."""
+    """Apply `op` to `inputs`. In text: `%o = "tgraph.<op>"(%i...) <{attributes}> ({regions})`.
+
+    A region reads values of the blocks around it. It holds no `constant`: those stand in the outermost block.
+    """
 
     dialect: ClassVar[str] = "tgraph"
+    binds: ClassVar[tuple[str, ...]] = ("index",)
 
     op: OpName
     inputs: tuple[Use, ...]

@@ -6,18 +6,19 @@ value has the element type and the shape that its static type states for the bou
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from bundle_format.errors import TesseraError
 from tessera_build.ir.core.dims import Dim, evaluate, symbol
-from tessera_build.ir.core.node import Function
+from tessera_build.ir.core.node import Function, Node, Region
 from tessera_build.ir.core.types import Type
-from tessera_build.ir.graph.builder import graph_nodes
 from tessera_build.ir.graph.infer import op_named
 from tessera_build.ir.graph.nodes import Array, GraphNode, Module
-from tessera_build.ir.graph.ops.op import DimValues
+from tessera_build.ir.graph.ops.op import Body, DimValues
+from tessera_build.ir.graph.regions import captured
 
 
 def run(module: Module, entry: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -34,14 +35,70 @@ def run_all(module: Module, entry: str, inputs: Mapping[str, Array], wanted: Col
     dims = bind_dims([function.types[a] for a in function.args], arrays, module)
     values = dict(zip(function.args, arrays, strict=True))
     keep = frozenset(wanted)
-    nodes = _needed(function, keep)
-    last_use = {value: index for index, node in enumerate(nodes) for value in node.inputs}
-    for index, node in enumerate(nodes):
-        values.update(zip(node.outputs, _evaluate(module, function, node, (values, dims)), strict=True))
-        for value in set(node.inputs):
-            if last_use[value] == index and value not in keep:
-                del values[value]
+    _Interpreter(module, function).block(_needed(function.nodes, keep), keep, values, dims)
     return {value: values[value] for value in keep}
+
+
+@dataclass(frozen=True, slots=True)
+class _Interpreter:
+    """Runs the blocks of one function."""
+
+    module: Module
+    function: Function
+
+    def block(
+        self, nodes: Sequence[GraphNode], keep: Collection[int], values: dict[int, Array], dims: DimValues
+    ) -> None:
+        """Add to `values` what the nodes make; free what no later node of the block reads, unless kept."""
+        made = {value for node in nodes for value in node.outputs}
+        reads = [{*node.inputs, *captured(node.regions)} for node in nodes]
+        last_use = {value: index for index, operands in enumerate(reads) for value in operands}
+        for index, node in enumerate(nodes):
+            values.update(zip(node.outputs, self._node(node, values, dims), strict=True))
+            for value in reads[index] & made:
+                if last_use[value] == index and value not in keep:
+                    del values[value]
+
+    def _node(self, node: GraphNode, values: Mapping[int, Array], dims: DimValues) -> tuple[Array, ...]:
+        operands = [values[i] for i in node.inputs]
+        op = op_named(node.op)
+        if node.op == "constant":
+            operands = [self.module.constants[str(node.attributes["digest"])]]
+        with np.errstate(all="ignore"):
+            if op.control is None:
+                results = op.evaluate(operands, node.attributes, dims)
+            else:
+                bodies = [self._body(region, values) for region in node.regions]
+                blanks = [self._blank(output, dims) for output in node.outputs]
+                results = op.control.run(operands, node.attributes, dims, bodies, blanks)
+        for output, result in zip(node.outputs, results, strict=True):
+            self._check(node, output, result, dims)
+        return results
+
+    def _body(self, region: Region, values: Mapping[int, Array]) -> Body:
+        nodes = _needed(region.nodes, frozenset(region.results))
+
+        def run_body(arguments: Sequence[Array], dims: DimValues) -> tuple[Array, ...]:
+            inner = {**values, **dict(zip(region.args, arguments, strict=True))}
+            self.block(nodes, region.results, inner, dims)
+            return tuple(inner[r] for r in region.results)
+
+        return run_body
+
+    def _blank(self, value: int, dims: DimValues) -> Array:
+        type_ = self.function.types[value]
+        return np.zeros(shape_at(type_, dims), type_.dtype.numpy)
+
+    def _check(self, node: GraphNode, output: int, result: Array, dims: DimValues) -> None:
+        type_ = self.function.types[output]
+        if result.shape != shape_at(type_, dims) or result.dtype != type_.dtype.numpy:
+            raise TesseraError(
+                "REFERENCE_MISMATCH",
+                f"the reference of {node.op} disagrees with its type rule",
+                where=str(self.function.locations.get(node, "")) or None,
+                expected=f"{type_} with {dict(dims)}",
+                found=f"{result.dtype} of shape {list(result.shape)}",
+            )
 
 
 def bind_dims(types: list[Type], arrays: list[Array], module: Module) -> dict[str, int]:
@@ -94,34 +151,13 @@ def _bad_input(position: int, expected: str, found: str) -> TesseraError:
     return TesseraError("BAD_INPUT", f"input {position} does not fit the signature", expected=expected, found=found)
 
 
-def _needed(function: Function, wanted: Collection[int]) -> list[GraphNode]:
-    """The nodes that the wanted values depend on, in order."""
+def _needed(nodes: Sequence[Node], wanted: Collection[int]) -> list[GraphNode]:
+    """The nodes of a block that the wanted values depend on, in order."""
     live = set(wanted)
     kept: list[GraphNode] = []
-    for node in reversed(list(graph_nodes(function))):
-        if live.intersection(node.outputs):
+    for node in reversed(nodes):
+        if isinstance(node, GraphNode) and live.intersection(node.outputs):
             live.update(node.inputs)
+            live.update(captured(node.regions))
             kept.append(node)
     return kept[::-1]
-
-
-def _evaluate(
-    module: Module, function: Function, node: GraphNode, state: tuple[Mapping[int, Array], DimValues]
-) -> tuple[Array, ...]:
-    values, dims = state
-    operands = [values[i] for i in node.inputs]
-    if node.op == "constant":
-        operands = [module.constants[str(node.attributes["digest"])]]
-    with np.errstate(all="ignore"):
-        results = op_named(node.op).evaluate(operands, node.attributes, dims)
-    for output, result in zip(node.outputs, results, strict=True):
-        type_ = function.types[output]
-        if result.shape != shape_at(type_, dims) or result.dtype != type_.dtype.numpy:
-            raise TesseraError(
-                "REFERENCE_MISMATCH",
-                f"the reference of {node.op} disagrees with its type rule",
-                where=str(function.locations.get(node, "")) or None,
-                expected=f"{type_} with {dict(dims)}",
-                found=f"{result.dtype} of shape {list(result.shape)}",
-            )
-    return results

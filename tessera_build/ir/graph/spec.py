@@ -6,15 +6,18 @@ reference interpreter runs for every value of the dims within their ranges.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from bundle_format.errors import TesseraError
 from tessera_build.ir.core import spec
 from tessera_build.ir.core.dims import Range, symbols_of
-from tessera_build.ir.core.node import Function
+from tessera_build.ir.core.node import Function, Node, walk
 from tessera_build.ir.core.spec import Scope, SpecError, Violation
+from tessera_build.ir.core.types import Type
 from tessera_build.ir.graph.infer import complete, infer, op_named
 from tessera_build.ir.graph.nodes import GraphNode, Module
+from tessera_build.ir.graph.ops.op import RegionType
+from tessera_build.ir.graph.regions import index_range
 
 
 def verify(function: Function, dims: Mapping[str, Range] | None = None) -> None:
@@ -76,7 +79,8 @@ def op_attributes(_scope: Scope, node: GraphNode) -> Iterator[str]:
 def result_types(scope: Scope, node: GraphNode) -> Iterator[str]:
     """Results have the types that the op's rule infers."""
     try:
-        inferred = infer(node.op, [scope.type(i) for i in node.inputs], node.attributes)
+        regions = [RegionType(_types(scope, r.args), _types(scope, r.results)) for r in node.regions]
+        inferred = infer(node.op, [scope.type(i) for i in node.inputs], node.attributes, None, regions)
     except TesseraError as error:
         yield _said(error)
         return
@@ -88,10 +92,27 @@ def result_types(scope: Scope, node: GraphNode) -> Iterator[str]:
         yield f"results are ({', '.join(map(str, declared))}), its rule gives ({', '.join(map(str, inferred))})"
 
 
+def _types(scope: Scope, values: Iterable[int]) -> tuple[Type, ...]:
+    return tuple(scope.type(v) for v in values)
+
+
+def constants_outside(_scope: Scope, node: GraphNode) -> Iterator[str]:
+    """Regions hold no constants: what reads one finds it in the function's own block."""
+    if any(isinstance(n, GraphNode) and n.op == "constant" for region in node.regions for n in walk(region.nodes)):
+        yield "a region holds a constant"
+
+
+def _loop_range(scope: Scope, node: Node) -> Range:
+    found = index_range(node, scope.symbols) if isinstance(node, GraphNode) else {}
+    return next(iter(found.values()), (0, None))
+
+
 def _said(error: TesseraError) -> str:
     facts = (("expected", error.expected), ("found", error.found))
     return "; ".join([error.message, *(f"{label} {text}" for label, text in facts if text)])
 
 
-RULES: spec.Rules = {GraphNode: (values_are_tensors, spec.dims_in_scope, op_attributes, result_types)}
-LEVEL = spec.Level(RULES, (spec.argument_symbols,))
+RULES: spec.Rules = {
+    GraphNode: (values_are_tensors, spec.dims_in_scope, op_attributes, result_types, constants_outside)
+}
+LEVEL = spec.Level(RULES, (spec.argument_symbols,), _loop_range)

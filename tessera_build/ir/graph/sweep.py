@@ -11,9 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tessera_build.ir.core.node import Function
+from tessera_build.ir.core.node import Function, Node, Region
+from tessera_build.ir.core.rewrite import eliminate_dead
 from tessera_build.ir.graph.builder import ConstantPool, GraphBuilder, graph_nodes, module_of
 from tessera_build.ir.graph.nodes import GraphNode, Module, StatePair
+from tessera_build.ir.graph.regions import index_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Site:
     to: GraphBuilder
     old: Function
     uses: Mapping[int, int]
+    regions: tuple[Region, ...] = ()  # the node's regions, swept already, in the new function
 
     def only_use(self, operand: int) -> bool:
         """Whether this node is the only reader of its operand at that position."""
@@ -69,22 +72,47 @@ def _rewrite_entry(
     values = {
         arg: to.input(name, old.types[arg]) for arg, name in zip(old.args, module.input_names[entry], strict=True)
     }
-    uses = use_counts(old)
-    for node in graph_nodes(old):
-        with to.at(old.locations.get(node)):
-            site = Site(node, tuple(values[i] for i in node.inputs), to, old, uses)
-            results = rule(site)
-            values.update(zip(node.outputs, keep(site) if results is None else results, strict=True))
+    _Sweep(rule, to, old, use_counts(old), values).block(old.nodes)
     for name, result in zip(module.output_names[entry], old.results, strict=True):
         to.output(name, values[result])
     return to, values
+
+
+@dataclass(slots=True)
+class _Sweep:
+    """One function under rewriting; `values` maps the values of `old` to those of `to`."""
+
+    rule: Rule
+    to: GraphBuilder
+    old: Function
+    uses: Mapping[int, int]
+    values: dict[int, int]
+
+    def block(self, nodes: Sequence[Node]) -> None:
+        """Show each node to the rule, after the nodes of its regions."""
+        for node in nodes:
+            assert isinstance(node, GraphNode)
+            with self.to.at(self.old.locations.get(node)):
+                regions = tuple(self._region(node, region) for region in node.regions)
+                inputs = tuple(self.values[i] for i in node.inputs)
+                site = Site(node, inputs, self.to, self.old, self.uses, regions)
+                results = self.rule(site)
+                self.values.update(zip(node.outputs, keep(site) if results is None else results, strict=True))
+
+    def _region(self, node: GraphNode, region: Region) -> Region:
+        types = [self.old.types[a] for a in region.args]
+        with self.to.region(types, index_range(node, self.to.dims)) as made:
+            self.values.update(zip(region.args, made.args, strict=True))
+            self.block(region.nodes)
+            made.yields(*(self.values[r] for r in region.results))
+        return made.region
 
 
 def keep(site: Site) -> tuple[int, ...]:
     """The node as it is, over its new operands."""
     if site.node.op == "constant":
         return (site.to.pooled(str(site.node.attributes["digest"])),)
-    return site.to.node(site.node.op, site.inputs, site.node.attributes)
+    return site.to.node(site.node.op, site.inputs, site.node.attributes, site.regions)
 
 
 def use_counts(function: Function) -> Counter[int]:
@@ -92,6 +120,8 @@ def use_counts(function: Function) -> Counter[int]:
     counts = Counter(function.results)
     for node in graph_nodes(function):
         counts.update(node.inputs)
+        for region in node.regions:
+            counts.update(region.results)
     return counts
 
 
@@ -108,17 +138,6 @@ def drop_dead(module: Module) -> Module:
 
 
 def _drop_dead(function: Function, module: Module) -> Function:
-    live = set(function.results) | {pair.outgoing for pair in module.states.get(function.name, ())}
-    kept: list[GraphNode] = []
-    for node in reversed(list(graph_nodes(function))):
-        if live.intersection(node.outputs):
-            live.update(node.inputs)
-            kept.append(node)
-    kept.reverse()
-    defined = {*function.args, *(output for node in kept for output in node.outputs)}
-    return replace(
-        function,
-        nodes=tuple(kept),
-        types={value: type_ for value, type_ in function.types.items() if value in defined},
-        locations={node: function.locations[node] for node in kept if node in function.locations},
-    )
+    states = tuple(pair.outgoing for pair in module.states.get(function.name, ()))
+    kept = eliminate_dead(replace(function, results=(*function.results, *states)))
+    return replace(kept, results=function.results)

@@ -21,6 +21,28 @@ Attributes = Mapping[str, Attribute]
 DimValues = Mapping[str, int]
 Infer = Callable[[Sequence[Type], Attributes], tuple[Type, ...]]
 Evaluate = Callable[[Sequence[Array], Attributes, DimValues], tuple[Array, ...]]
+# One region at run time: its arguments and the values of all symbols in, its results out.
+Body = Callable[[Sequence[Array], DimValues], tuple[Array, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionType:
+    """What a type rule sees of a region."""
+
+    args: tuple[Type, ...]
+    results: tuple[Type, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Type rule and meaning of an op with regions, whose names are `regions`.
+
+    `run` takes operands, attributes, values of the symbols, the regions, and zeros of the results' types to fill in.
+    """
+
+    regions: tuple[str, ...]
+    infer: Callable[[Sequence[Type], Attributes, Sequence[RegionType]], tuple[Type, ...]]
+    run: Callable[[Sequence[Array], Attributes, DimValues, Sequence[Body], Sequence[Array]], tuple[Array, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +62,8 @@ class Op:
 
     `infer` explains a mismatch by raising `TesseraError`; `evaluate` is the definition of the op's values, given the
     value of every symbolic dim. `ordered` says that the reference gives the same bits on every machine (elementary
-    IEEE operations in a fixed order; no BLAS, no vectorised libm), so constants may be folded with it.
+    IEEE operations in a fixed order; no BLAS, no vectorised libm), so constants may be folded with it. An op with
+    regions has `control` in place of `infer` and `evaluate`.
     """
 
     name: str
@@ -52,6 +75,7 @@ class Op:
     elementwise: bool = False
     ordered: bool = False
     derivative: NotDifferentiable = LATER
+    control: Control | None = None
 
 
 def mismatch(message: str, expected: str, found: object, hint: str | None = None) -> TesseraError:

@@ -38,7 +38,8 @@ def _merge_rule() -> Rule:
             return None
         attributes = tuple(sorted((name, _exact(value)) for name, value in site.node.attributes.items()))
         key = (site.node.op, site.inputs, attributes)
-        if key not in known:
+        # What a region made is out of sight behind it.
+        if key not in known or not all(site.to.visible(value) for value in known[key]):
             known[key] = keep(site)
         return known[key]
 

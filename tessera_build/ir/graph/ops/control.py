@@ -1,0 +1,127 @@
+"""Ops with regions: a choice between two blocks, and a block that runs again and again.
+
+Takes operands and regions that capture values of the blocks around them; gives what the regions give. Invariant: a
+result's type is known before anything runs, so no region gives a value whose extents mention the index of its loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Never
+
+from tessera_build.ir.core.dims import evaluate, symbols_of
+from tessera_build.ir.core.types import BOOL, Type, tensor
+from tessera_build.ir.graph.nodes import Array
+from tessera_build.ir.graph.ops.op import (
+    Attributes,
+    Body,
+    Control,
+    DimValues,
+    Op,
+    RegionType,
+    expect_count,
+    extent_of,
+    flag_of,
+    int_of,
+    mismatch,
+    texts,
+)
+
+
+def index_of(attributes: Attributes) -> str:
+    """The name of a loop's index."""
+    name = attributes["index"]
+    if not isinstance(name, str) or not name.isidentifier():
+        raise mismatch("attribute index is not a name", "an identifier", repr(name))
+    return name
+
+
+def _infer_if(types: Sequence[Type], _: Attributes, regions: Sequence[RegionType]) -> tuple[Type, ...]:
+    expect_count("if", types, 1)
+    _expect_condition("if", types[0])
+    then, otherwise = regions
+    if then.args or otherwise.args:
+        raise mismatch("a region of if has arguments", "none", texts((*then.args, *otherwise.args)))
+    if then.results != otherwise.results:
+        raise mismatch("the regions of if give other types", texts(then.results), texts(otherwise.results))
+    return then.results
+
+
+def _run_if(
+    arrays: Sequence[Array], _: Attributes, dims: DimValues, bodies: Sequence[Body], __: Sequence[Array]
+) -> tuple[Array, ...]:
+    return bodies[0 if arrays[0].item() else 1]((), dims)
+
+
+def _expect_condition(op: str, type_: Type) -> None:
+    if type_ != tensor(BOOL):
+        raise mismatch(f"the condition of {op} is no truth value", str(tensor(BOOL)), type_)
+
+
+def _infer_loop(types: Sequence[Type], attributes: Attributes, regions: Sequence[RegionType]) -> tuple[Type, ...]:
+    index, trips = index_of(attributes), extent_of(attributes["trips"])
+    scans, conditional = int_of(attributes, "scans"), flag_of(attributes, "conditional")
+    carried, results = tuple(types), regions[0].results
+    if conditional:
+        expect_count("loop", types, 1, len(types))
+        _expect_condition("loop", types[0])
+        carried = carried[1:]
+        if not results:
+            raise mismatch("the region of a conditional loop gives no condition", str(tensor(BOOL)), "no results")
+        _expect_condition("loop", results[0])
+        results = results[1:]
+    if regions[0].args != carried:
+        raise mismatch("the region of loop takes other values", texts(carried), texts(regions[0].args))
+    if scans < 0 or results[: len(results) - scans] != carried:
+        raise mismatch(f"the region of loop gives others, before {scans} slices", texts(carried), texts(results))
+    if any(index in symbols_of(extent) for type_ in results for extent in type_.shape):
+        raise mismatch("a result of loop changes its shape", f"extents without {index}", texts(results))
+    slices = results[len(carried) :]
+    return (*carried, *(tensor(t.dtype, trips, *t.shape) for t in slices))
+
+
+def _run_loop(
+    arrays: Sequence[Array], attributes: Attributes, dims: DimValues, bodies: Sequence[Body], blanks: Sequence[Array]
+) -> tuple[Array, ...]:
+    index, trips = index_of(attributes), evaluate(extent_of(attributes["trips"]), dims)
+    conditional = flag_of(attributes, "conditional")
+    going = bool(arrays[0]) if conditional else True
+    carried = tuple(arrays[1:] if conditional else arrays)
+    stacked = blanks[len(carried) :]
+    position = 0
+    while going and position < trips:
+        results = bodies[0](carried, {**dims, index: position})
+        going = bool(results[0]) if conditional else True
+        results = results[1:] if conditional else results
+        carried = results[: len(carried)]
+        for whole, part in zip(stacked, results[len(carried) :], strict=True):
+            whole[position] = part
+        position += 1
+    return (*carried, *stacked)
+
+
+def _by_regions(*_: object) -> Never:
+    raise NotImplementedError("an op with regions is typed and run by its `control`")
+
+
+CONTROL: tuple[Op, ...] = (
+    Op(
+        "if",
+        "(condition: bool[]) ({then}, {otherwise}) -> the results of the region that the condition chooses",
+        _by_regions,
+        _by_regions,
+        control=Control(("then", "otherwise"), _infer_if, _run_if),
+    ),
+    Op(
+        "loop",
+        "([condition: bool[] if conditional,] carried...) <{index, trips, scans, conditional}> ({body}) -> carried "
+        "after the last iteration, then `scans` results stacked. The body runs for index = 0, 1, ... below `trips`, "
+        "while the condition holds; it takes carried and gives ([condition,] carried, slices). What iterations that "
+        "do not run would have stacked is unspecified",
+        _by_regions,
+        _by_regions,
+        ("index", "trips", "scans", "conditional"),
+        {"scans": 0, "conditional": False},
+        control=Control(("body",), _infer_loop, _run_loop),
+    ),
+)
