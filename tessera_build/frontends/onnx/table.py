@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tessera_build.frontends.onnx.attention import ATTENTION_OPERATORS
 from tessera_build.frontends.onnx.call import Translator
 from tessera_build.frontends.onnx.contraction import CONTRACTION_OPERATORS
 from tessera_build.frontends.onnx.einsum import EINSUM_OPERATORS
@@ -16,9 +17,9 @@ from tessera_build.frontends.onnx.indexing import INDEXING_OPERATORS
 from tessera_build.frontends.onnx.movement import MOVEMENT_OPERATORS
 from tessera_build.frontends.onnx.normalisation import NORMALISATION_OPERATORS
 from tessera_build.frontends.onnx.reductions import REDUCTION_OPERATORS
+from tessera_build.frontends.onnx.resize import RESIZE_OPERATORS
 from tessera_build.frontends.onnx.scatter import SCATTER_OPERATORS
 from tessera_build.frontends.onnx.sequences import SEQUENCE_OPERATORS
-from tessera_build.frontends.onnx.resize import RESIZE_OPERATORS
 from tessera_build.frontends.onnx.shapes import SHAPE_OPERATORS
 from tessera_build.frontends.onnx.windows import WINDOW_OPERATORS
 
@@ -29,6 +30,7 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", NORMALISATION_OPERATORS),
     ("", CONTRACTION_OPERATORS),
     ("", EINSUM_OPERATORS),
+    ("", ATTENTION_OPERATORS),
     ("", WINDOW_OPERATORS),
     ("", SHAPE_OPERATORS),
     ("", MOVEMENT_OPERATORS),

@@ -64,6 +64,8 @@ def _elementwise(node: GraphNode, context: Context) -> Compute:
     ]
     if node.op == "cast":
         result = builder.cast(args[0], context.types[node.output].dtype)
+    elif node.op == "bitcast":
+        result = builder.bitcast(args[0], context.types[node.output].dtype)
     else:
         result = builder.op(node.op, *args)
     accesses = tuple(Access(aligned(context.types[v].shape, symbols_of_axes(axes))) for v in reads)

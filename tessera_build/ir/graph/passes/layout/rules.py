@@ -70,6 +70,26 @@ def _reduce(site: Site, moved: Moved) -> Sequence[int] | None:
     return [moved.original(site.to, result, [sorted(left).index(axis) for axis in left])]
 
 
+def _depth_to_space(site: Site, moved: Moved) -> Sequence[int] | None:
+    """Only a channels-last operand carries its order: channels are what moves into the spatial axes."""
+    known = moved.of(site.inputs[0])
+    order = channels_last(site.to.type(site.inputs[0]).rank)
+    if known is None or known.order != order or site.node.attributes["layout"] != "NCHW":
+        return None
+    result = site.to.op("depth_to_space", known.value, **{**site.node.attributes, "layout": "NHWC"})
+    return [moved.original(site.to, result, order)]
+
+
+def _indexed_axis(site: Site, moved: Moved) -> Sequence[int] | None:
+    """resample, and gather by a vector: one axis of the data gets other extents and keeps its place."""
+    known = moved.of(site.inputs[0])
+    if known is None or site.to.type(site.inputs[0]).rank != site.old.types[site.node.output].rank:
+        return None
+    axis = known.order.index(axis_of(site.node.attributes, len(known.order)))
+    result = site.to.op(site.node.op, known.value, *site.inputs[1:], axis=axis)
+    return [moved.original(site.to, result, known.order)]
+
+
 def _every_axis(*names: str) -> LayoutRule:
     """The rule of an op whose attributes `names` have one element for each axis."""
 
@@ -107,6 +127,10 @@ _RULES: Mapping[str, LayoutRule] = {
     "slice": _every_axis("starts", "stops", "steps"),
     "pad": _every_axis("low", "high"),
     "broadcast_to": _every_axis("shape"),
+    "repeat": _every_axis("factors"),
+    "depth_to_space": _depth_to_space,
+    "resample": _indexed_axis,
+    "gather": _indexed_axis,
     "softmax": _one_axis,
     "concat": _one_axis,
     "reshape": move_reshape,
