@@ -16,6 +16,7 @@ from bundle_format.errors import TesseraError
 from tessera_build import __version__
 from tessera_build.cli.bench import bench_command
 from tessera_build.cli.build import build_command
+from tessera_build.cli.doctor import doctor_command
 from tessera_build.cli.inspect import inspect_command
 from tessera_build.cli.quickstart import quickstart_command
 from tessera_build.cli.run import run_command
@@ -60,6 +61,7 @@ def main() -> None:
 
 for _command in (
     build_command,
+    doctor_command,
     run_command,
     bench_command,
     verify_command,

@@ -5,6 +5,6 @@ every reason at once.
 """
 
 from tessera_build.frontends.onnx.errors import ModelError, UnsupportedError
-from tessera_build.frontends.onnx.reader import Imported, import_onnx, read_onnx
+from tessera_build.frontends.onnx.reader import Imported, Surveyed, import_onnx, read_onnx, survey_onnx
 
-__all__ = ["Imported", "ModelError", "UnsupportedError", "import_onnx", "read_onnx"]
+__all__ = ["Imported", "ModelError", "Surveyed", "UnsupportedError", "import_onnx", "read_onnx", "survey_onnx"]

@@ -139,8 +139,9 @@ class _Reader:
         for proto in graph.initializer:
             if proto.name in used:
                 self._collect(proto.name, lambda p=proto: self._initializer(p))
-        for node, name in self.nodes:
-            self._collect(name, lambda n=node: _check_operator(n, self.opsets))
+        if self.stand_ins is None:  # a survey finds them on its way, with everything behind them
+            for node, name in self.nodes:
+                self._collect(name, lambda n=node: _check_operator(n, self.opsets))
         self._raise_problems()
 
     def _initializer(self, proto: onnx.TensorProto) -> None:
