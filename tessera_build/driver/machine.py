@@ -24,7 +24,14 @@ def machine_of(target: TargetConfig) -> CpuMachine:
         multiply_adds_per_cycle=target.per_cycle.multiply_adds,
         loads_per_cycle=target.per_cycle.loads,
         multiply_add_latency=target.per_cycle.latency,
+        byte_products=_has_byte_products(target),
     )
+
+
+def _has_byte_products(target: TargetConfig) -> bool:
+    """VNNI in registers of the target's width: AVX-VNNI has them up to 256 bits."""
+    narrow = target.vector_bits <= 256 and "avx_vnni" in target.features
+    return narrow or "avx512_vnni" in target.features
 
 
 def options_of(target: TargetConfig, tools: tuple[tuple[str, str], ...]) -> TargetOptions:

@@ -12,7 +12,9 @@ import math
 from dataclasses import dataclass
 
 from tessera_build.ir.core.dims import Extent, symbols_of
+from tessera_build.ir.core.types import I8, I32, U8
 from tessera_build.ir.machine.cpu import CpuMachine
+from tessera_build.ir.machine.instructions import QUAD
 from tessera_build.ir.schedule.nodes import Axis, Compute
 from tessera_build.ir.schedule.trace import Bind, Pack, Reorder, Schedule, Split, Step, Tensorise
 
@@ -40,9 +42,21 @@ def schedule_contraction(node: Compute, domain: Domain, constant_second: bool, m
 
 
 def is_product(node: Compute) -> bool:
-    """A sum of products of two reads, in one element type."""
-    names = [op.name for op in node.program.ops]
-    return node.combine == "sum" and len(node.reads) == 2 and names == ["mul"]
+    """A sum of products of two reads, in their element type or, for integers, widened to another."""
+    ops = node.program.ops
+    product = bool(ops) and ops[-1].name == "mul" and len(set(ops[-1].args)) == 2
+    widened = all(op.name == "cast" and not op.dtype.is_float for op in ops[:-1])
+    return node.combine == "sum" and len(node.reads) == 2 and product and widened
+
+
+def is_byte_product(node: Compute) -> bool:
+    """A product of unsigned by signed bytes, added up in i32: what a machine's byte products compute."""
+    return is_product(node) and node.program.inputs == (U8, I8) and node.program.ops[-1].dtype == I32
+
+
+def _has_quads(node: Compute) -> bool:
+    """Bytes along an innermost reduction that can be taken by fours."""
+    return is_byte_product(node) and bool(node.reduction) and node.reduction[-1].extent != 1
 
 
 def _moves(node: Compute, read: int, axis: str) -> bool:
@@ -57,7 +71,11 @@ def known(extent: Extent) -> int:
 def _product_schedule(node: Compute, domain: Domain, constant_second: bool, machine: CpuMachine) -> Schedule:
     rows = [a for a in domain.axes[:-1] if _moves(node, 0, a.name) and not _moves(node, 1, a.name)][-2:]
     vector = domain.axes[-1]
-    depth = math.prod(known(a.extent) for a in node.reduction)
+    quads = QUAD if constant_second and _has_quads(node) else 1
+    steps_of = {a.name: known(a.extent) for a in node.reduction}
+    if quads > 1:
+        steps_of[node.reduction[-1].name] = -(-known(node.reduction[-1].extent) // quads)
+    depth = math.prod(steps_of.values())
     tiles, vectors = _register_tile([known(a.extent) for a in rows], known(vector.extent), depth, machine)
     width = min(vectors * machine.lanes, _rounded(known(vector.extent), machine.lanes))
     steps: list[Step] = [Split(a.name, t) for a, t in zip(rows, tiles, strict=True)]
@@ -67,10 +85,11 @@ def _product_schedule(node: Compute, domain: Domain, constant_second: bool, mach
     inner = node.reduction[-1] if node.reduction else None
     if inner is not None:
         registers = math.prod(tiles) * max(1, width // machine.lanes)
-        steps += [Split(inner.name, _chunk(known(inner.extent), registers)), Tensorise(inner.name)]
+        chunk = Split(inner.name, quads * _chunk(steps_of[inner.name], registers))
+        steps += [chunk, Tensorise(inner.name, "dot4" if quads > 1 else "fma")]
     order = (vector.name, *(a.name for a in domain.axes[:-1]))
     sizes = {s.axis: s.factor for s in steps if isinstance(s, Split)}
-    work = 2 * depth * math.prod(tiles) * width
+    work = 2 * quads * depth * math.prod(tiles) * width
     return Schedule((*steps, Reorder(order), *_parallel(order, domain, sizes, work)))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from tessera_build.backends.llvm_text.errors import CompileError
 from tessera_build.backends.llvm_text.function_text import FunctionText
-from tessera_build.backends.llvm_text.types import Value, constant, register_type, with_dtype
+from tessera_build.backends.llvm_text.types import Value, constant, lanes_of, register_type, with_dtype
 from tessera_build.ir.core.types import BF16, BOOL, F16, F32, I32, DType, Type
 
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
@@ -19,6 +19,10 @@ _FLOAT_COMPARE = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt
 _ORDER = {"lt", "le", "gt", "ge"}
 _FLOAT_CALLS = {"abs": "fabs", "sqrt": "sqrt", "fma": "fma", "floor": "floor", "ceil": "ceil", "round": "roundeven"}
 _NARROW = (BF16, F16)
+_BUNDLED = {
+    "dot4": {bits // 32: f"llvm.x86.avx512.vpdpbusd.{bits}" for bits in (128, 256, 512)},
+    "dot2": {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"},
+}
 
 
 def emit_operation(out: FunctionText, name: str, operands: tuple[Value, ...], result: Type) -> Value:
@@ -30,6 +34,8 @@ def emit_operation(out: FunctionText, name: str, operands: tuple[Value, ...], re
         return emit_cast(out, operands[0], result.dtype)
     if name == "bitcast":
         return out.instruction(f"bitcast {operands[0].typed} to {register_type(result)}", result)
+    if name in ("dot4", "dot2"):
+        return _bundled(out, name, operands, result)
     if operands[0].dtype in _NARROW:
         wide = tuple(emit_cast(out, operand, F32) for operand in operands)
         computed = emit_operation(out, name, wide, with_dtype(result, F32 if result.dtype in _NARROW else result.dtype))
@@ -56,6 +62,16 @@ def _compare(out: FunctionText, name: str, left: Value, right: Value) -> Value:
 
 def _select(out: FunctionText, condition: Value, left: Value, right: Value) -> Value:
     return out.instruction(f"select {condition.typed}, {left.typed}, {right.typed}", left.type)
+
+
+def _bundled(out: FunctionText, name: str, operands: tuple[Value, ...], result: Type) -> Value:
+    """x86's products within lanes; the kernel was lowered for a machine that has them at this width."""
+    names = _BUNDLED[name]
+    if lanes_of(result) not in names:
+        raise CompileError(f"`{name}` has no register of this width", found=str(result))
+    types = tuple(register_type(operand.type) for operand in operands)
+    call = out.intrinsic(names[lanes_of(result)], register_type(result), types, tuple(o.typed for o in operands))
+    return out.instruction(call, result)
 
 
 def _float_operation(out: FunctionText, name: str, operands: tuple[Value, ...]) -> Value:

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CpuMachine:
-    """`lanes` are 32-bit lanes of a vector register; rates are per cycle for full-width registers."""
+    """`lanes` are 32-bit lanes of a vector register; rates are per cycle for full-width registers.
+
+    `byte_products`: one instruction adds four products of bytes (unsigned by signed) to every lane, without saturation.
+    """
 
     name: str
     lanes: int
@@ -22,3 +25,4 @@ class CpuMachine:
     multiply_adds_per_cycle: float = 1.0
     loads_per_cycle: float = 1.0
     multiply_add_latency: int = 4
+    byte_products: bool = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tessera_build.ir.core.types import BF16, F32, DType
+from tessera_build.ir.core.types import BF16, F32, I8, I32, U8, DType
 
 Space = Literal["register", "shared", "memory"]
 # Who executes one instruction: one thread of a CPU, one lane, 32 lanes (a warp), 128 lanes (a warpgroup).
@@ -42,6 +42,10 @@ class Instruction:
     emitter: str
 
 
+# Bytes that one step of a byte product takes along the reduction: an operand's 32-bit lane holds that many.
+QUAD = 4
+
+
 def _register_tile(rows: int, columns: int) -> Instruction:
     """A CPU's block of accumulators: `a` broadcast from memory, `b` in vectors, one fused multiply-add a step."""
     return Instruction(
@@ -53,6 +57,20 @@ def _register_tile(rows: int, columns: int) -> Instruction:
         b=Operand("memory", F32, "rows"),
         order="seq",
         emitter="fma",
+    )
+
+
+def _byte_tile(rows: int, columns: int) -> Instruction:
+    """A CPU's block of i32 accumulators: four bytes of `a` broadcast, `b` in panels of quads, four products a step."""
+    return Instruction(
+        name=f"dot4.{rows}x{columns}x{QUAD}",
+        shape=(rows, columns, QUAD),
+        executor="thread",
+        acc=Operand("register", I32, "rows"),
+        a=Operand("memory", U8, "broadcast"),
+        b=Operand("memory", I8, "quads"),
+        order="seq",
+        emitter="dot4",
     )
 
 
@@ -91,4 +109,7 @@ REGISTER_TILES = tuple(
     _register_tile(rows, columns)
     for rows, columns in ((6, 64), (8, 48), (12, 32), (14, 32), (28, 16), (6, 16), (4, 24), (6, 8), (4, 12))
 )
-INSTRUCTIONS: dict[str, Instruction] = {row.name: row for row in (*REGISTER_TILES, LANE_FMA, MMA_BF16, WGMMA_BF16)}
+BYTE_TILES = tuple(_byte_tile(rows, columns) for rows, columns in ((14, 32), (6, 64), (6, 16), (6, 8)))
+INSTRUCTIONS: dict[str, Instruction] = {
+    row.name: row for row in (*REGISTER_TILES, *BYTE_TILES, LANE_FMA, MMA_BF16, WGMMA_BF16)
+}

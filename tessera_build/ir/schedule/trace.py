@@ -65,7 +65,10 @@ class Pack:
 
 @dataclass(frozen=True, slots=True)
 class Tensorise:
-    """Before: the innermost multiply-add loops. After: one `contract` of register tiles over `axis`."""
+    """Before: the innermost multiply-add loops. After: one `contract` of register tiles over `axis`.
+
+    `instruction`: "fma", or "dot4", which takes four bytes along the axis a step and wants panels of such quads.
+    """
 
     axis: str
     instruction: str = "fma"
@@ -124,3 +127,8 @@ class Schedule:
         """The reduction axis that a contraction runs over, if any."""
         found = [step.axis for step in self.steps if isinstance(step, Tensorise)]
         return found[-1] if found else None
+
+    def instruction(self) -> str:
+        """What the tensorised axis is contracted by."""
+        found = [step.instruction for step in self.steps if isinstance(step, Tensorise)]
+        return found[-1] if found else "fma"

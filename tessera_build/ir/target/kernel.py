@@ -21,8 +21,10 @@ OPS: dict[str, int] = {
     "min": 2, "max": 2,  # floats: b where b < a (a > b), else a: a NaN in a stays, as x86's and PTX's do
     "eq": 2, "ne": 2, "lt": 2, "le": 2, "gt": 2, "ge": 2, "and": 2, "or": 2, "xor": 2, "not": 1, "select": 3,
     "shl": 2, "lshr": 2, "ashr": 2, "floor": 1, "ceil": 1, "round": 1,
-    "cast": 1,  # numeric conversion; floats to integers truncate and must be in range
+    "cast": 1,  # numeric conversion, as ir/core/conversion.py defines it; the storage floats have none
     "bitcast": 1,
+    "dot4": 3,  # i32 lanes a, of bytes b (unsigned) and c (signed), four a lane: a + sum of b * c, which wraps
+    "dot2": 2,  # of lanes of two i16 each: the sum of two products as i32
 }  # fmt: skip
 
 

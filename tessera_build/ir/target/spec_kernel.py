@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from tessera_build.ir.core.node import Region
 from tessera_build.ir.core.spec import Scope
-from tessera_build.ir.core.types import BOOL, I64, Type, scalar
+from tessera_build.ir.core.types import BOOL, I8, I16, I32, I64, U8, Type, scalar
 from tessera_build.ir.target.kernel import (
     OPS,
     Branch,
@@ -27,6 +27,9 @@ from tessera_build.ir.target.kernel import (
 COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 FLOAT_ONLY = frozenset({"fma", "sqrt", "floor", "ceil", "round"})
 BITWISE = frozenset({"and", "or", "xor", "not", "shl", "lshr", "ashr"})
+
+# Operations on bundles: the element type and how many elements of each (further) operand lie in one lane of i32.
+BUNDLED = {"dot4": ((U8, 4), (I8, 4)), "dot2": ((I16, 2), (I16, 2))}
 
 
 def lanes(type_: Type) -> int:
@@ -75,6 +78,10 @@ def _types_join(name: str, operands: list[Type], result: Type) -> bool:
         return lanes(first) == lanes(result)
     if name == "bitcast":
         return max(1, lanes(first)) * first.dtype.bits == max(1, lanes(result)) * result.dtype.bits
+    if name in BUNDLED:
+        parts, wanted = BUNDLED[name], operands if name == "dot2" else operands[1:]
+        whole = result.dtype == I32 and operands[0] == (result if name == "dot4" else operands[0])
+        return whole and tuple((t.dtype, lanes(t)) for t in wanted) == tuple((d, n * lanes(result)) for d, n in parts)
     if name in COMPARISONS:
         return operands[1] == first and result == _booleans(first)
     if name == "select":

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from tessera_build.ir.core.dims import Extent, symbol
 from tessera_build.ir.core.scalar import ScalarBuilder, ScalarProgram
 from tessera_build.ir.core.types import DType, tile
-from tessera_build.ir.schedule.nodes import Access, Axis, Compute
+from tessera_build.ir.machine.instructions import QUAD
+from tessera_build.ir.schedule.nodes import Axis, Compute
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.graph_to_schedule.definitions import COMBINING, IDENTITY
-from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
-
-_LETTERS = "abcdefghijlmnopqrs"
+from tessera_build.lower.schedule_to_tile.byte_product import LETTERS, contract_bytes, moving
+from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest, quad_of
 
 
 def emit_contraction(nest: Nest, schedule: Schedule) -> None:
@@ -81,35 +81,41 @@ def _reduce(nest: Nest, node: Compute, schedule: Schedule, axes: list[Axis], acc
 
 
 def _chunks(nest: Nest, node: Compute, schedule: Schedule, axis: Axis, acc: int) -> tuple[int, ...]:
-    """The tensorised loop: whole chunks first, what is left one by one."""
-    size = schedule.factors().get(axis.name, 1)
-    whole: Extent = axis.extent // size * size
-    parts = [(axis.name, 0, whole, size), (f"{axis.name}_rest", whole, axis.extent - whole, 1)]
-    for index, start, extent, step in parts:
+    """The tensorised loop: whole chunks first, what is left one by one; the last bytes of no whole quad at the end."""
+    unit, index, contract = 1, axis.name, _contract
+    if schedule.instruction() == "dot4":
+        unit, index, contract = QUAD, quad_of(axis.name), contract_bytes
+    size = schedule.factors().get(axis.name, 1) // unit
+    units: Extent = axis.extent // unit
+    whole: Extent = units // size * size
+    for name, start, extent, step in ((index, 0, whole, size), (f"{index}_rest", whole, units - whole, 1)):
         if extent == 0:
             continue
         if extent == step:
-            nest.offsets[axis.name] = start
-            acc = _contract(nest, node, axis, step, acc)
+            nest.offsets[axis.name] = start * unit
+            acc = contract(nest, node, axis, step * unit, acc)
             continue
 
         def body(
-            carried: tuple[int, ...], index: str = index, start: Extent = start, step: int = step
+            carried: tuple[int, ...], name: str = name, start: Extent = start, step: int = step
         ) -> tuple[int, ...]:
-            nest.offsets[axis.name] = symbol(index) + start
-            return (_contract(nest, node, axis, step, carried[0]),)
+            nest.offsets[axis.name] = (symbol(name) + start) * unit
+            return (contract(nest, node, axis, step * unit, carried[0]),)
 
-        (acc,) = nest.loop(LoopRange(index, extent, step), (acc,), body)
+        (acc,) = nest.loop(LoopRange(name, extent, step), (acc,), body)
+    if units * unit != axis.extent:
+        nest.offsets[axis.name] = units * unit
+        acc = contract(nest, node, axis, unit, acc)
     return (acc,)
 
 
 def _contract(nest: Nest, node: Compute, axis: Axis, size: int, acc: int) -> int:
     """One register-tile product: the first read supplies scalars, the second vectors along the last domain axis."""
-    letters = dict(zip(nest.axes, _LETTERS, strict=False))
+    letters = dict(zip(nest.axes, LETTERS, strict=False))
     vector = nest.axes[-1]
     nest.tiles[axis.name] = size
     a_axes = [*nest.axes[:-1], axis.name]
-    b_axes = [*_moving(nest, node.reads[1], node.accesses[1], nest.axes[:-1]), axis.name, vector]
+    b_axes = [*moving(nest, node.reads[1], node.accesses[1], nest.axes[:-1]), axis.name, vector]
     a = nest.view(node.reads[0], node.accesses[0], a_axes)
     b = nest.view(node.reads[1], node.accesses[1], b_axes)
     letters[axis.name] = "k"
@@ -117,11 +123,6 @@ def _contract(nest: Nest, node: Compute, axis: Axis, size: int, acc: int) -> int
     spec += "->" + "".join(letters[x] for x in nest.axes)
     kind = nest.builder.types[acc]
     return nest.builder.emit(lambda r: t.Contract(r, acc, a, b, spec, "seq", t.Binding(instruction="fma")), kind)
-
-
-def _moving(nest: Nest, value: int, access: Access, axes: Sequence[str]) -> list[str]:
-    """Domain axes with a tile larger than 1 under which an operand moves: it must be loaded per position."""
-    return [a for a in axes if nest.tiles.get(a, 1) > 1 and nest.depends(value, access, a)]
 
 
 def _accumulate(nest: Nest, node: Compute, acc: int) -> int:

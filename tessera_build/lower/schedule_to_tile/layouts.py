@@ -32,23 +32,26 @@ DENSE = BufferLayout()
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """A constant operand rearranged: [outer..., panels, inner..., width].
+    """A constant operand rearranged: [outer..., panels, inner..., width], or [..., inner / quad, width, quad].
 
     `group` (axis, size) first splits an axis into groups of `size`; `order` permutes what there is then, the vector
     axis last; with `width` the vector axis is cut into panels, zero-padded, and the panel index moves before `inner`
-    of the permuted axes. Width 0 keeps the vector axis whole.
+    of the permuted axes. Width 0 keeps the vector axis whole. `quad` neighbours along the last inner axis, which is
+    padded with zeros to a multiple of it, then lie side by side.
     """
 
     order: tuple[int, ...]
     outer: int
     width: int
     group: tuple[int, int] | None = None
+    quad: int = 1
 
     @property
     def layout(self) -> str:
         """The layout's name in a bundle."""
         grouped = f"group({self.group[0]},{self.group[1]})," if self.group else ""
-        return f"v1:{grouped}order({','.join(map(str, self.order))}),panels({self.outer},{self.width})"
+        quads = f",quads({self.quad})" if self.quad > 1 else ""
+        return f"v1:{grouped}order({','.join(map(str, self.order))}),panels({self.outer},{self.width}){quads}"
 
     def apply(self, array: Array) -> Array:
         """The packed array, C-contiguous."""
@@ -62,5 +65,13 @@ class Packing:
         panels = -(-array.shape[-1] // self.width)
         padded = np.zeros((*array.shape[:-1], panels * self.width), array.dtype)
         padded[..., : array.shape[-1]] = array
-        cut = padded.reshape(*array.shape[:-1], panels, self.width)
-        return np.ascontiguousarray(np.moveaxis(cut, -2, self.outer))
+        cut = np.moveaxis(padded.reshape(*array.shape[:-1], panels, self.width), -2, self.outer)
+        return np.ascontiguousarray(self._in_quads(cut) if self.quad > 1 else cut)
+
+    def _in_quads(self, cut: Array) -> Array:
+        """[..., depth, width] as [..., depth / quad, width, quad]."""
+        *outer, depth, width = cut.shape
+        steps = -(-depth // self.quad)
+        padded = np.zeros((*outer, steps * self.quad, width), cut.dtype)
+        padded[..., :depth, :] = cut
+        return np.swapaxes(padded.reshape(*outer, steps, self.quad, width), -1, -2)

@@ -7,9 +7,10 @@ affine; nothing in it is silently without effect.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from tessera_build.ir.core.dims import Extent
+from tessera_build.ir.machine.instructions import QUAD
 from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import (
     Bind,
@@ -24,6 +25,7 @@ from tessera_build.ir.schedule.trace import (
 )
 from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.schedule_to_tile.nest import Nest
+from tessera_build.space.contraction import is_byte_product, is_product
 
 # More turns than this make more code than a compiler takes in a second.
 MOST_TURNS_UNROLLED = 256
@@ -40,9 +42,9 @@ def check_groups(task: Task, schedule: Schedule) -> None:
             raise _rejected("GROUP", task, f"axis {step.axis} of extent {extent} in groups of {step.size}")
 
 
-def check_trace(nest: Nest, schedule: Schedule) -> None:
-    """Every other step of the trace, over the axes after grouping."""
-    rule, task, domain = _Rules(nest, schedule), nest.task, nest.domain
+def check_trace(nest: Nest, schedule: Schedule, constants: Container[int]) -> None:
+    """Every other step of the trace, over the axes after grouping; `constants` are the values that can be packed."""
+    rule, task, domain = _Rules(nest, schedule, constants), nest.task, nest.domain
     for step in schedule.steps:
         match step:
             case Split():
@@ -63,8 +65,9 @@ def check_trace(nest: Nest, schedule: Schedule) -> None:
 
 
 class _Rules:
-    def __init__(self, nest: Nest, schedule: Schedule) -> None:
+    def __init__(self, nest: Nest, schedule: Schedule, constants: Container[int]) -> None:
         self._nest = nest
+        self._constants = constants
         self._task = task = nest.task
         self._schedule = schedule
         self._domain = nest.domain
@@ -97,13 +100,22 @@ class _Rules:
     def tensorise(self, step: Tensorise) -> None:
         """`contract` multiplies and adds: one read moves along the vector axis, the other stays."""
         node, vector = self._node, list(self._domain)[-1]
-        if node is None or step.axis not in self._reduction or step.instruction != "fma":
+        if node is None or step.axis not in self._reduction or step.instruction not in ("fma", "dot4"):
             raise _rejected("TENSORISE", self._task, f"{step.instruction} over {step.axis}")
-        product = node.combine == "sum" and [op.name for op in node.program.ops] == ["mul"] and len(node.reads) == 2
         moves = [self._nest.depends(v, access, vector) for v, access in zip(node.reads, node.accesses, strict=True)]
-        product = node.combine == "sum" and [op.name for op in node.program.ops] == ["mul"]
-        if not product or moves != [False, True]:
+        if not is_product(node) or moves != [False, True]:
             raise _rejected("TENSORISE", self._task, "no product of a stationary and a moving operand")
+        if step.instruction == "dot4":
+            self._byte_product(step.axis, node)
+
+    def _byte_product(self, axis: str, node: Compute) -> None:
+        """Quads need bytes, whole groups of four, and panels to lie in."""
+        factors = self._schedule.factors()
+        whole = factors.get(axis, 1) % QUAD == 0 and node.reduction[-1].name == axis and self._reduction[axis] != 1
+        packed = self._schedule.packs().get(1, 0) > 0 and node.reads[1] in self._constants
+        lanes = factors.get(list(self._domain)[-1], 1) % self._nest.lanes == 0
+        if not (is_byte_product(node) and whole and packed and lanes):
+            raise _rejected("TENSORISE", self._task, f"quads of bytes along {axis}")
 
     def final(self) -> None:
         """What the steps come to, taken together."""
@@ -121,6 +133,8 @@ class _Rules:
 
     def _contraction_tile(self, axis: str, factor: int, extent: Extent | None) -> None:
         vector = list(self._domain)[-1]
+        if axis == self._schedule.tensorised() and self._schedule.instruction() == "dot4" and extent is not None:
+            extent = -(-extent // QUAD) * QUAD  # a last quad may reach beyond the end
         if axis != vector and isinstance(extent, int) and factor > max(1, extent):
             raise _rejected("TILE", self._task, f"tiles of {factor} along {axis} of extent {extent}")
         if axis in self._reduction and factor > 1 and axis != self._schedule.tensorised():

@@ -74,6 +74,7 @@ class Nest:
     ragged: set[str] = field(default_factory=set[str])
     memo: dict[int, int] = field(default_factory=dict[int, int])
     spilled: dict[int, int] = field(default_factory=dict[int, int])
+    renamed: dict[str, Extent] = field(default_factory=dict[str, Extent])
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -169,7 +170,7 @@ class Nest:
         packed = self.packed.get((value, access))
         if packed is not None:
             return Operand(value, packed[0]), packed[1], packed[2]
-        indices = tuple(self.expressed(i) for i in access.indices)
+        indices = tuple(substitute(self.expressed(i), self.renamed) for i in access.indices)
         shape = self.task.function.types[value].shape
         for axis, index in enumerate(indices):
             group = self._group_at(index, shape[axis])
@@ -228,7 +229,7 @@ class Nest:
         layout = self.layouts.get(value, DENSE)
         if access.pad != 0.0 or not layout.halo or not any(w.checked for w in walks):
             return False
-        moves = {a for a in self.axes if self.depends(value, access, a)}
+        moves = {a for a in (*self.axes, *self.ragged) if self.depends(value, access, a)}
         return not self.ragged & moves and self._is_window(access)
 
     def _is_window(self, access: Access) -> bool:
@@ -334,6 +335,16 @@ class Nest:
             (index, source),
             lambda s: s.op("select", s.op("lt", 0, s.const(0, I32)), 1, s.const(number_in(identity, dtype), dtype)),
         )
+
+
+def quad_of(axis: str) -> str:
+    """The symbol that counts groups of four along an axis."""
+    return f"{axis}_quad"
+
+
+def byte_of(axis: str) -> str:
+    """The symbol for the place in such a group."""
+    return f"{axis}_byte"
 
 
 def without_zeros(index: Extent, ranges: Mapping[str, Range]) -> Extent:

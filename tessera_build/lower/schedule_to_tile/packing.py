@@ -8,13 +8,15 @@ are run, and the vector axis last. Invariant: an element is read at the same pla
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tessera_build.ir.core.dims import Extent, symbol, symbols_of
+from tessera_build.ir.core.types import int_extent
+from tessera_build.ir.machine.instructions import QUAD
 from tessera_build.ir.schedule.nodes import Access, Compute
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.lower.schedule_to_tile.layouts import Packing
-from tessera_build.lower.schedule_to_tile.nest import Nest
+from tessera_build.lower.schedule_to_tile.nest import Nest, byte_of, quad_of
 
 Packed = tuple[Packing, tuple[Extent, ...], tuple[Extent, ...]]
 
@@ -45,7 +47,20 @@ def packings(
             operand = _operand(nest, node, access, constants[value])
             if operand is not None:
                 found[value, access] = _packed(operand, nest.axes[-1], schedule.packs().get(position, 0))
+            if operand is not None and position == 1 and schedule.instruction() == "dot4":
+                found[value, access] = _in_quads(found[value, access], schedule.tensorised() or "")
     return found
+
+
+def _in_quads(packed: Packed, axis: str) -> Packed:
+    """The panels with four neighbours along the tensorised axis, which is the last before the lanes, side by side."""
+    packing, shape, indices = packed
+    steps = -(-int_extent(shape[-2]) // QUAD)
+    return (
+        replace(packing, quad=QUAD),
+        (*shape[:-2], steps, shape[-1], QUAD),
+        (*indices[:-2], symbol(quad_of(axis)), indices[-1], symbol(byte_of(axis))),
+    )
 
 
 def _operand(nest: Nest, node: Compute, access: Access, shape: tuple[int, ...]) -> _Operand | None:

@@ -26,7 +26,7 @@ from tessera_build.lower.schedule_to_tile.row import emit_row
 
 # Axes of definitions (_d0, _k1, _c), what splits make of them (_d0g, _d0_rest, _d0_chunk), values read (_r0), and the
 # loops of borders (_b0_1).
-_RESERVED = re.compile(r"_(d\d+[gi]?|k\d*|c|r\d+|b\d+_\d+)(_rest|_chunk|_panel|_lane)?")
+_RESERVED = re.compile(r"_(d\d+[gi]?|k\d*|c|r\d+|b\d+_\d+)(_quad|_byte)?(_rest|_chunk|_panel|_lane)?")
 
 
 def is_reserved(name: str) -> bool:
@@ -66,7 +66,7 @@ def schedule_to_tile(task: Task, schedule: Schedule, bindings: Bindings) -> Tile
         lanes=bindings.lanes,
         packed={},
     )
-    check_trace(nest, schedule)
+    check_trace(nest, schedule, bindings.constants)
     nest.packed.update(packings(nest, schedule, bindings.constants))
     _mark_ragged(nest)
     emit = {"contraction": emit_contraction, "row": emit_row}.get(task.kind, emit_pointwise)

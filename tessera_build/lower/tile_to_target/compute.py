@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 
 from tessera_build.ir.core.scalar import ScalarProgram
 from tessera_build.ir.core.types import I32, DType, number_in
+from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.tile.contraction import parse_spec, summed_axes, tree_width
 from tessera_build.ir.tile.nodes import Contract, Iota, Reduce
 from tessera_build.lower.tile_to_target.builder import TargetBuilder
+from tessera_build.lower.tile_to_target.byte_product import ByteProducts
 from tessera_build.lower.tile_to_target.memory import Memory
 from tessera_build.lower.tile_to_target.scalars import ScalarEmitter
 from tessera_build.lower.tile_to_target.values import Key, TileValue, ViewValue, positions, vector_lanes
@@ -24,12 +26,12 @@ Operand = TileValue | ViewValue
 class Arithmetic:
     """Emits arithmetic for one kernel."""
 
-    def __init__(self, builder: TargetBuilder, memory: Memory, machine_lanes: int, fused: bool) -> None:
+    def __init__(self, builder: TargetBuilder, memory: Memory, machine: CpuMachine) -> None:
         self._b = builder
         self._memory = memory
-        self._machine_lanes = machine_lanes
-        self._fused = fused
-        self._scalars = ScalarEmitter(builder, fused)
+        self._machine_lanes = machine.lanes
+        self._scalars = ScalarEmitter(builder, machine.fused)
+        self._bytes = ByteProducts(builder, memory, machine.byte_products)
 
     def lanes(self, shape: Sequence[int]) -> int:
         """Lanes of the registers of a tile of this shape."""
@@ -62,6 +64,9 @@ class Arithmetic:
 
     def contract(self, node: Contract, acc: TileValue, a: Operand, b: Operand) -> TileValue:
         """acc + a * b over shared axes: one fused multiply-add a register and step, summed axes ascending."""
+        dot = node.binding is not None and node.binding.instruction == "dot4"
+        if dot and isinstance(a, ViewValue) and isinstance(b, ViewValue):
+            return self._bytes.contract(node, acc, a, b)
         left, right, out = parse_spec(node.spec)
         summed = summed_axes(node.spec)  # of the operands as they stand in the node: exchanging them keeps the order
         if out[-1] not in right:
@@ -78,8 +83,7 @@ class Arithmetic:
         return TileValue(acc.shape, acc.dtype, acc.lanes, registers)
 
     def _multiply_add(self, a: int, b: int, acc: int, dtype: DType) -> int:
-        a, b = (v if self._b.type(v).dtype == dtype else self._b.op("cast", v, dtype=dtype) for v in (a, b))
-        return self._scalars.fma(a, b, acc)
+        return self._scalars.fma(self._scalars.convert(a, dtype), self._scalars.convert(b, dtype), acc)
 
     def _fetcher(
         self, operand: Operand, letters: str, at: dict[str, int], lanes: int, vector_letter: str
