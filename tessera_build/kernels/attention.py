@@ -1,9 +1,9 @@
 """Attention as one kernel: softmax(q kᵀ · scale + mask) v, a block of keys at a time, never the whole score matrix.
 
 Takes extents, numbers of a schedule and buffers q[G, M, D], k[G, N, D] (or kᵀ[G, D, N]), v[G, N, E], an optional
-additive mask and out[G, M, E], where G is batch × heads; gives an unbound Tile IR function. Invariant: scores, sums
-and the result are accumulated in f32 whatever the storage type, and a row of the result depends on its own query row,
-the keys, the values and the mask only.
+additive mask and out[G, M, E], where G is batch × heads (k and v may have a group for several of q's); gives an unbound
+Tile IR function. Invariant: scores, sums and the result are accumulated in f32 whatever the storage type, and a row of
+the result depends on its own query row, the keys, the values and the mask only.
 
 The running maximum and sum over blocks are Milakov and Gimelshein's online softmax (arXiv:1805.02867), used for
 attention as in FlashAttention (arXiv:2205.14135).
@@ -26,7 +26,10 @@ PANEL_BYTES = 1 << 19
 
 @dataclass(frozen=True, slots=True)
 class AttentionShape:
-    """Extents; `groups` is batch × heads; `mask` is the mask's own shape [B or 1, H or 1, M or 1, N], if any."""
+    """Extents; `groups` is batch × heads; `mask` is the mask's own shape [B or 1, H or 1, M or 1, N], if any.
+
+    `sharing` groups of queries, side by side, read one group of keys and values.
+    """
 
     groups: Extent
     queries: Extent
@@ -35,6 +38,18 @@ class AttentionShape:
     value_depth: int
     heads: Extent = 1
     mask: tuple[Extent, Extent, Extent, Extent] | None = None
+    sharing: int = 1
+
+    @property
+    def key_groups(self) -> Extent:
+        """Batch × heads of keys and values; `heads` is a multiple of `sharing`."""
+        if self.sharing == 1:
+            return self.groups
+        return floordiv(self.groups, self.heads) * floordiv(self.heads, self.sharing)
+
+    def key_group(self, group: Extent) -> Extent:
+        """The group of keys that a group of queries reads."""
+        return group if self.sharing == 1 else floordiv(group, self.sharing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +77,8 @@ def attention(dtype: DType, shape: AttentionShape, schedule: AttentionSchedule, 
     keys = (shape.depth, shape.keys) if schedule.transposed_keys else (shape.keys, shape.depth)
     buffers = {
         "q": memref(dtype, shape.groups, shape.queries, shape.depth),
-        "k": memref(dtype, shape.groups, *keys),
-        "v": memref(dtype, shape.groups, shape.keys, shape.value_depth),
+        "k": memref(dtype, shape.key_groups, *keys),
+        "v": memref(dtype, shape.key_groups, shape.keys, shape.value_depth),
     }
     if shape.mask is not None:
         buffers["mask"] = memref(dtype, *shape.mask)
@@ -72,12 +87,12 @@ def attention(dtype: DType, shape: AttentionShape, schedule: AttentionSchedule, 
     @kernel(**buffers)
     def attention(tile: TileBuilder, q: Buffer, k: Buffer, v: Buffer, **more: Buffer) -> None:
         for group in tile.range(shape.groups):
-            panel = plan.transpose_keys(tile, k, group)
+            panel = plan.transpose_keys(tile, k, shape.key_group(group))
             for m in tile.range(shape.queries, schedule.tile_m):
                 step = _Step(plan, tile, group, m, _Scratch.of(tile, plan))
                 step.clear()
                 for n in tile.range(shape.keys, plan.block):
-                    step.scores(q, plan.key_view(tile, k, panel, group, n))
+                    step.scores(q, plan.key_view(tile, k, panel, shape.key_group(group), n))
                     step.softmax(more.get("mask"), n)
                     step.values(v, n)
                 step.finish(v, more["out"])
@@ -271,7 +286,7 @@ class _Step:
         state = Carry(total=before)
         for n in self.tile.range(self.plan.block, step, carry=state):
             weights = self.scratch.scores[:, n : n + step]
-            rows = v[self.group, first + n : first + n + step, e : e + width]
+            rows = v[self.plan.shape.key_group(self.group), first + n : first + n + step, e : e + width]
             state.total = self.tile.dot(state.total, weights, rows, "mn,ne->me")
         return state.total
 

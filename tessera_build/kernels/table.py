@@ -12,6 +12,7 @@ from types import MappingProxyType
 from tessera_build.ir.core.node import Function
 from tessera_build.kernels.scatter import scatter_elements, scatter_nd, scatter_rows
 from tessera_build.kernels.subject import KernelSubject
+from tessera_build.kernels.top_k import top_k
 
 KernelMaker = Callable[[KernelSubject], Function]
 KERNELS: Mapping[str, KernelMaker] = MappingProxyType(
@@ -19,5 +20,6 @@ KERNELS: Mapping[str, KernelMaker] = MappingProxyType(
         "scatter_elements": scatter_elements,
         "scatter_nd": scatter_nd,
         "scatter_rows": scatter_rows,
+        "top_k": top_k,
     }
 )

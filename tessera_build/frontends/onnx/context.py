@@ -94,6 +94,12 @@ class Context:
             return Tensor(type_, None, content)
         return Tensor(type_, self.builder.op(op, *(self.value(t) for t in operands), **full))
 
+    def several(self, op: str, *operands: Tensor, **attributes: Attribute) -> tuple[Tensor, ...]:
+        """The results of a graph op that has more than one; never folded here."""
+        full = complete(op_named(op), attributes)
+        values = self.builder.node(op, tuple(self.value(t) for t in operands), full)
+        return tuple(Tensor(self.builder.type(value), value) for value in values)
+
     def _fold(
         self, op: str, operands: Sequence[Tensor], attributes: Mapping[str, Attribute], type_: Type
     ) -> Array | None:

@@ -19,8 +19,10 @@ from tessera_build.frontends.onnx.normalisation import NORMALISATION_OPERATORS
 from tessera_build.frontends.onnx.reductions import REDUCTION_OPERATORS
 from tessera_build.frontends.onnx.resize import RESIZE_OPERATORS
 from tessera_build.frontends.onnx.scatter import SCATTER_OPERATORS
+from tessera_build.frontends.onnx.selection import SELECTION_OPERATORS
 from tessera_build.frontends.onnx.sequences import SEQUENCE_OPERATORS
 from tessera_build.frontends.onnx.shapes import SHAPE_OPERATORS
+from tessera_build.frontends.onnx.transposed import TRANSPOSED_OPERATORS
 from tessera_build.frontends.onnx.windows import WINDOW_OPERATORS
 
 # Each family with the domain of its operators: "" is ONNX's own, com.microsoft holds onnxruntime's fused ones.
@@ -35,9 +37,11 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", SHAPE_OPERATORS),
     ("", MOVEMENT_OPERATORS),
     ("", RESIZE_OPERATORS),
+    ("", TRANSPOSED_OPERATORS),
     ("", INDEXING_OPERATORS),
     ("", SEQUENCE_OPERATORS),
     ("", SCATTER_OPERATORS),
+    ("", SELECTION_OPERATORS),
 )
 OPERATORS: Mapping[tuple[str, str], Translator] = {
     (domain, name): translate for domain, family in FAMILIES for name, translate in family.items()
@@ -62,5 +66,4 @@ HINTS: Mapping[str, str] = {
     "ZipMap": _SEQUENCE,
     **dict.fromkeys(("StringNormalizer", "TfIdfVectorizer", "StringConcat", "StringSplit", "LabelEncoder"), _TEXT),
     **dict.fromkeys(("GridSample",), _INTERPOLATION),
-    "ConvTranspose": "use DepthToSpace after a Conv",
 }

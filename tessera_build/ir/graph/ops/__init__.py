@@ -18,6 +18,8 @@ from tessera_build.ir.graph.ops.movement import MOVEMENTS
 from tessera_build.ir.graph.ops.op import Op
 from tessera_build.ir.graph.ops.reduction import REDUCTIONS
 from tessera_build.ir.graph.ops.scatter import SCATTERS
+from tessera_build.ir.graph.ops.selection import SELECTIONS
+from tessera_build.ir.graph.ops.sizes import SIZES
 from tessera_build.ir.graph.ops.sources import SOURCES
 
 OPS: Mapping[str, Op] = MappingProxyType(
@@ -31,9 +33,11 @@ OPS: Mapping[str, Op] = MappingProxyType(
             MOVEMENTS,
             INDEXING,
             SCATTERS,
+            SELECTIONS,
             IMAGES,
             ATTENTION,
             CONTROL,
+            SIZES,
         )
         for op in family
     }

@@ -1,0 +1,40 @@
+"""Operators that choose elements by their value: TopK.
+
+Takes tensors of any rank; gives graph ops over three axes: those before, the axis itself and those after. Invariant:
+what ONNX leaves open (the order of an unsorted result) is the sorted order here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tessera_build.frontends.onnx.call import Call, Translator
+from tessera_build.frontends.onnx.context import Context, Tensor
+from tessera_build.frontends.onnx.errors import ill_formed
+from tessera_build.frontends.onnx.scatter import product
+from tessera_build.ir.core.dims import Extent
+
+
+def _top_k(c: Context, n: Call) -> tuple[Tensor, ...]:
+    x = n.input(0)
+    axis = n.axis(x.rank, -1)
+    n.ignore("sorted")
+    largest = bool(n.integer("largest", 1))
+    count = _count(c, n)
+    c.require(x.shape[axis], ">=", count, "TopK chooses more elements than there are")
+    lines = c.reshape(x, (product(x.shape[:axis]), x.shape[axis], product(x.shape[axis + 1 :])))
+    shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
+    values, places = c.several("top_k", lines, k=count, largest=largest)
+    return c.reshape(values, shape), c.reshape(places, shape)
+
+
+def _count(c: Context, n: Call) -> Extent:
+    if n.opset < 10:
+        return n.integer("k")
+    extents = c.known_extents(n.input(1), "the number of elements to choose")
+    if len(extents) != 1:
+        raise ill_formed("TopK's second operand is not one number", found=str(n.input(1).type))
+    return extents[0]
+
+
+SELECTION_OPERATORS: Mapping[str, Translator] = {"TopK": _top_k}

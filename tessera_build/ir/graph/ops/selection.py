@@ -1,0 +1,56 @@
+"""Ops that choose elements by their value: `top_k`.
+
+Takes a tensor of three axes; gives chosen elements and their places along the middle one. Invariant: the order is
+total: NaN counts as larger than every number, and of equal elements the one that comes first is better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tessera_build.ir.core.types import I64, Type, tensor
+from tessera_build.ir.graph.nodes import Array
+from tessera_build.ir.graph.ops.op import Attributes, DimValues, Op, expect_count, extent_of, flag_of, mismatch, static
+
+
+def _infer_top_k(types: Sequence[Type], attributes: Attributes) -> tuple[Type, ...]:
+    expect_count("top_k", types, 1)
+    flag_of(attributes, "largest")
+    (x,), k = types, extent_of(attributes["k"])
+    if x.rank != 3 or x.dtype.kind == "bool":
+        raise mismatch("top_k's operand does not fit", "numbers [A, N, B]", x)
+    if isinstance(k, int) and isinstance(x.shape[1], int) and not 0 <= k <= x.shape[1]:
+        raise mismatch("top_k cannot choose that many", f"0 <= k <= {x.shape[1]}", k)
+    shape = (x.shape[0], k, x.shape[2])
+    return tensor(x.dtype, *shape), tensor(I64, *shape)
+
+
+def best_first(x: Array, axis: int, *, largest: bool) -> Array:
+    """The places of the elements along an axis, best first."""
+    if not largest:
+        return np.argsort(x, axis, kind="stable")
+    # A stable sort of the reversed line, read backwards, keeps the first of equal elements first.
+    turned = np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
+    return x.shape[axis] - 1 - turned
+
+
+def _evaluate_top_k(arrays: Sequence[Array], attributes: Attributes, dims: DimValues) -> tuple[Array, ...]:
+    (x,) = arrays
+    (k,) = static((extent_of(attributes["k"]),), dims)
+    key = x if x.dtype.kind in "iuf" else x.astype(np.float32)
+    places = best_first(key, 1, largest=flag_of(attributes, "largest"))[:, :k].astype(np.int64)
+    return np.take_along_axis(x, places, 1), places
+
+
+SELECTIONS: tuple[Op, ...] = (
+    Op(
+        "top_k",
+        "(x[A, N, B]) <{k, largest}> -> values, places [A, k, B], best first",
+        _infer_top_k,
+        _evaluate_top_k,
+        ("k", "largest"),
+        ordered=True,
+    ),
+)
