@@ -13,6 +13,7 @@ from tessera_build.ir.core.dims import Extent, Range, bounds, minimum
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.types import Type, int_extent
 from tessera_build.ir.graph.nodes import Array
+from tessera_build.ir.graph.ops.attention import heads_per_key
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.nodes import KernelCall
 from tessera_build.ir.schedule.trace import Schedule, Split
@@ -129,6 +130,7 @@ def _attention(call: KernelCall, types: Sequence[Type], machine: CpuMachine) -> 
         value_depth=value_depth,
         heads=q.shape[1],
         mask=None if mask is None else (mask[0], mask[1], mask[2], mask[3]),
+        sharing=heads_per_key(q.shape[1], k.shape[1]),
     )
     scale = dict(call.parameters).get("scale", 1.0)
     number = float(scale) if isinstance(scale, (int, float)) else 1.0

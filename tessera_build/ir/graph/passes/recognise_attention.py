@@ -1,8 +1,9 @@
 """Recognise scaled dot-product attention and make it one op.
 
 Takes a module in canonical form; gives it with matmul, scale, mask, softmax and matmul over rank-4 operands
-(or rank 3: one head) as `attention`. Invariant: the values are the same sums, with the scale applied to the scores;
-nothing is recognised whose scores or weights are read elsewhere, because they would have to be computed twice.
+(or rank 3: one head) as `attention`, where keys that were repeated for several heads of queries are read once each.
+Invariant: the values are the same sums, with the scale applied to the scores; nothing is recognised whose scores or
+weights are read elsewhere, because they would have to be computed twice.
 
     before:  %1 = "tgraph.matmul"(%q, %k) <{transpose_b = true}>
              %2 = "tgraph.mul"(%1, 0.125)
@@ -155,6 +156,7 @@ def _attention(site: Site, scores: _Scores) -> int | None:
     batches = [to.type(x).shape[:-2] for x in (q, k, v)]
     if batches[0] != batches[1] or batches[0] != batches[2]:
         return None
+    k, v = _once_each(to, k, v)
     if not all(isinstance(to.type(x).shape[-1], int) for x in (q, v)):
         return None  # the tiles of an attention kernel have the heads' depth as a static extent
     operands = [_with_head(to, x) for x in (q, k, v)]
@@ -166,6 +168,34 @@ def _attention(site: Site, scores: _Scores) -> int | None:
     result = to.op("attention", *operands, scale=scores.scale * q_scale * k_scale)
     shape = site.old.types[site.node.output].shape
     return result if len(shape) == len(to.type(result).shape) else to.op("reshape", result, shape=shape)
+
+
+def _once_each(to: GraphBuilder, k: int, v: int) -> tuple[int, int]:
+    """Keys and values without the repetition of heads that several heads of queries share."""
+    single = _unrepeated(to, k), _unrepeated(to, v)
+    if single[0] is None or single[1] is None or to.type(single[0]).shape[1] != to.type(single[1]).shape[1]:
+        return k, v
+    return single[0], single[1]
+
+
+def _unrepeated(to: GraphBuilder, value: int) -> int | None:
+    """x[B, K, N, D] of [B, K, 1, N, D] repeated to [B, K, n, N, D] and read as [B, K * n, N, D].
+
+    A transpose may stand in between, which moves N and D alone.
+    """
+    node = to.producer(value)
+    if node is not None and node.op == "transpose" and ints_of(node.attributes, "perm") == (0, 1, 3, 2):
+        inner = _unrepeated(to, node.inputs[0])
+        return None if inner is None else to.op("transpose", inner, perm=(0, 1, 3, 2))
+    wide = None if node is None or node.op != "reshape" else to.producer(node.inputs[0])
+    if wide is None or wide.op != "broadcast_to":
+        return None
+    apart, shape = to.type(wide.inputs[0]).shape, to.type(value).shape
+    if len(shape) != 4 or len(apart) != 5 or apart[2] != 1 or not all(isinstance(e, int) for e in (shape[1], apart[1])):
+        return None
+    if (*apart[:2], *apart[3:]) != (shape[0], apart[1], *shape[2:]) or to.type(wide.output).shape[:2] != apart[:2]:
+        return None
+    return to.op("reshape", wide.inputs[0], shape=(*apart[:2], *apart[3:]))
 
 
 def _swapped(to: GraphBuilder, value: int) -> int:
