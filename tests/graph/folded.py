@@ -14,7 +14,7 @@ from tessera_build.ir.core.types import BOOL, F32, I32
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.graph.ops import OPS
-from tessera_build.ir.graph.ops.elementwise import LOGICAL
+from tessera_build.ir.graph.ops.elementwise import BITWISE, SHIFTS
 from tessera_build.ir.graph.passes.fold_constants import FoldConstants
 from tests.graph.graphs import normal
 
@@ -23,10 +23,10 @@ def folded_module() -> Module:
     """Every ordered elementwise op and every reduction over constants, folded."""
     b = GraphBuilder()
     x, y = b.constant(normal(0, 37, 53, 11)), b.constant(np.abs(normal(1, 37, 53, 11)))
-    flags = b.op("lt", x, y)
+    flags, bits = b.op("lt", x, y), b.op("cast", y, dtype=I32)
     for op in OPS.values():
-        if op.elementwise and op.ordered and op.name not in ("cast", "select"):
-            operands = (flags, flags) if op.name in LOGICAL else (y, x)
+        if op.elementwise and op.ordered and op.name not in ("cast", "bitcast", "select"):
+            operands = (flags, flags) if op.name in BITWISE else (bits, bits) if op.name in SHIFTS else (y, x)
             b.output(op.name, b.op(op.name, *operands[: SCALAR_OPS[op.name]]))
     b.output("select", b.op("select", flags, x, y))
     for dtype in (I32, BOOL, F32):

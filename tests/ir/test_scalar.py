@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tessera_build.ir.core.rounding import fma, narrow
-from tessera_build.ir.core.scalar import SCALAR_OPS, ScalarBuilder, ScalarProgram, evaluate, parse_program
+from tessera_build.ir.core.scalar import CONVERSIONS, SCALAR_OPS, ScalarBuilder, ScalarProgram, evaluate, parse_program
 from tessera_build.ir.core.types import BF16, BOOL, DTYPES, F16, F32, F64, I8, I32, U8
 from tests.ir.functions import scalar_programs
 
@@ -53,7 +53,7 @@ def test_builder_when_operations_repeat_then_merges_them() -> None:
 
 @pytest.mark.parametrize("dtype", [F64, F32, F16, BF16], ids=str)
 @pytest.mark.parametrize(
-    "name", sorted(n for n, arity in SCALAR_OPS.items() if arity == 1 and n not in {"cast", "not"})
+    "name", sorted(n for n, arity in SCALAR_OPS.items() if arity == 1 and n not in {*CONVERSIONS, "not"})
 )
 def test_unary_operation_when_run_then_keeps_the_declared_type(name: str, dtype: object) -> None:
     declared = DTYPES[str(dtype)]

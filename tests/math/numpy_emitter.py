@@ -1,7 +1,7 @@
 """An `Emitter` that computes at once with numpy, for sweeps over millions of points.
 
 Takes and gives ids of arrays. Invariant: every operation rounds as Target IR says: once, in its own precision, with
-an exactly emulated fma in f32 (f64's fma goes through long double and may round twice, which sweeps allow for).
+an exactly emulated fma.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_build.ir.core.types import BOOL, F32, DType, dtype_of
+from tessera_build.ir.core.rounding import fma
+from tessera_build.ir.core.types import BOOL, F32, F64, DType, dtype_of
 from tessera_build.ir.target.kernel import OPS
 
 Array = NDArray[np.generic]
@@ -31,6 +32,7 @@ _BINARY = {
     "xor": np.bitwise_xor,
     "shl": np.left_shift,
     "ashr": np.right_shift,
+    "lshr": lambda a, b: np.right_shift(a.view(f"u{a.itemsize}"), b.view(f"u{b.itemsize}")).view(a.dtype),
 }
 _UNARY = {"neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil, "round": np.rint}
 
@@ -88,7 +90,7 @@ def _compute(name: str, arrays: list[Array]) -> Array:
 
 def _fma(a: Array, b: Array, c: Array) -> Array:
     if dtype_of(a.dtype) != F32:
-        return (a.astype(np.longdouble) * b.astype(np.longdouble) + c.astype(np.longdouble)).astype(np.float64)
+        return fma(a, b, c, F64)
     product = np.multiply(a, b, dtype=np.float64)  # exact
     total = product + c
     # Round to odd where the sum was inexact: rounding that to f32 cannot round twice.

@@ -24,6 +24,15 @@ REFERENCES: dict[str, Callable[[Double], Double]] = {
     "erf": lambda x: _erf(x).astype(np.float64),
     "sin": np.sin,
     "cos": np.cos,
+    "tan": np.tan,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "asinh": np.arcsinh,
+    "acosh": np.arccosh,
+    "atanh": np.arctanh,
     "rsqrt": lambda x: 1 / np.sqrt(x),
 }
 SPECIALS = [0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0, 1e-45, -1e-45, 1e-39, -1e-39, 1.17549435e-38]
@@ -43,7 +52,7 @@ def points(stride: int) -> Single:
 
 def in_domain(name: str, x: Single) -> Single:
     """The points for which the function's bound is stated."""
-    limited = name in ("sin", "cos")
+    limited = name in ("sin", "cos", "tan")
     return x[~(np.abs(x) > PERIODIC_LIMIT) | np.isinf(x)] if limited else x
 
 

@@ -27,7 +27,7 @@ from tessera_build.lower.math.coefficients import (
     LOG,
     SIN,
 )
-from tessera_build.lower.math.expand import EXPANSIONS, can_expand, expand
+from tessera_build.lower.math.expand import DOUBLE_ULP, EXPANSIONS, can_expand, expand
 from tests.backend_llvm_emit.tools import KernelBuilder, run_kernel
 from tests.math.numpy_emitter import NumpyEmitter
 from tests.math.reference import REFERENCES, Single, errors, in_domain, points
@@ -53,7 +53,8 @@ def worst(name: str, x: Single) -> float:
 def test_expansion_when_swept_then_stays_within_its_bound(name: str) -> None:
     bound = EXPANSIONS[name].ulp
     assert bound is not None
-    error = worst(name, points(stride=40_009))
+    # An exact f64 fma is thirty numpy operations.
+    error = worst(name, points(stride=40_009)[:: 8 if name in DOUBLE_ULP and name != "erf" else 1])
     assert error <= bound
     assert error > bound / 4, "the stated bound is far from what the expansion does"
 
@@ -63,7 +64,7 @@ def test_expansion_when_swept_then_stays_within_its_bound(name: str) -> None:
 def test_expansion_when_swept_densely_then_stays_within_its_bound(name: str) -> None:
     bound = EXPANSIONS[name].ulp
     assert bound is not None
-    stride = 61
+    stride = 61 * (50 if name in DOUBLE_ULP and name != "erf" else 1)
     for chunk in range(16):
         start, stop = chunk << 28, (chunk + 1) << 28
         patterns = np.arange(start + chunk, stop, stride, dtype=np.uint64).astype(np.uint32).view(np.float32)
@@ -71,7 +72,7 @@ def test_expansion_when_swept_densely_then_stays_within_its_bound(name: str) -> 
             assert worst(name, patterns) <= bound
 
 
-@pytest.mark.parametrize("name", ["tanh", "erf", "sin"])
+@pytest.mark.parametrize("name", ["tanh", "erf", "sin", "tan", "asin", "atan", "sinh", "asinh", "atanh"])
 def test_odd_function_when_zero_is_negative_then_keeps_its_sign(name: str) -> None:
     result = run_numpy(name, np.array([-0.0, 0.0], np.float32))
     assert np.signbit(result).tolist() == [True, False]

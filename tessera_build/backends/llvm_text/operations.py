@@ -10,7 +10,7 @@ from __future__ import annotations
 from tessera_build.backends.llvm_text.errors import CompileError
 from tessera_build.backends.llvm_text.function_text import FunctionText
 from tessera_build.backends.llvm_text.types import Value, constant, lanes_of, register_type, with_dtype
-from tessera_build.ir.core.types import BF16, BOOL, F16, F32, I32, DType, Type
+from tessera_build.ir.core.types import BF16, BOOL, F16, F32, I32, I64, STORAGE_FLOATS, U32, U64, DType, Type
 
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INTEGER = {"add": "add", "sub": "sub", "mul": "mul", "shl": "shl", "lshr": "lshr", "ashr": "ashr"}
@@ -32,10 +32,14 @@ def emit_operation(out: FunctionText, name: str, operands: tuple[Value, ...], re
         return out.instruction(f"select {condition}, {left}, {right}", result)
     if name == "cast":
         return emit_cast(out, operands[0], result.dtype)
+    if name == "bitcast" and register_type(operands[0].type) == register_type(result):
+        return Value(operands[0].text, result)
     if name == "bitcast":
         return out.instruction(f"bitcast {operands[0].typed} to {register_type(result)}", result)
     if name in ("dot4", "dot2"):
         return _bundled(out, name, operands, result)
+    if operands[0].dtype in STORAGE_FLOATS:
+        raise CompileError(f"`{name}` is no operation on a storage type", found=str(operands[0].type))
     if operands[0].dtype in _NARROW:
         wide = tuple(emit_cast(out, operand, F32) for operand in operands)
         computed = emit_operation(out, name, wide, with_dtype(result, F32 if result.dtype in _NARROW else result.dtype))
@@ -145,6 +149,8 @@ def emit_cast(out: FunctionText, value: Value, dtype: DType) -> Value:
     source = value.dtype
     if source == dtype:
         return value
+    if source in STORAGE_FLOATS or dtype in STORAGE_FLOATS:
+        raise CompileError("storage types are converted in lower/math", found=f"{source} to {dtype}")
     if source == BF16:
         return emit_cast(out, _widen_bf16(out, value), dtype)
     if dtype == BF16:
@@ -153,15 +159,38 @@ def emit_cast(out: FunctionText, value: Value, dtype: DType) -> Value:
         return emit_cast(out, emit_cast(out, value, F32), dtype)
     if dtype == BOOL:
         return _compare(out, "ne", value, constant(value.type, 0))
+    if source.is_float and not dtype.is_float:
+        return _truncate(out, value, dtype)
+    return _convert(out, _cast_opcode(source, dtype), value, dtype)
+
+
+def _convert(out: FunctionText, opcode: str, value: Value, dtype: DType) -> Value:
     result = with_dtype(value.type, dtype)
-    return out.instruction(f"{_cast_opcode(source, dtype)} {value.typed} to {register_type(result)}", result)
+    return out.instruction(f"{opcode} {value.typed} to {register_type(result)}", result)
+
+
+def _truncate(out: FunctionText, value: Value, dtype: DType) -> Value:
+    """A float to an integer; what lies out of range is the lowest i32 or i64, cut to the integer's bits.
+
+    LLVM leaves it undefined, so that the guard is a select over a lane that may be poison.
+    """
+    wide = I64 if dtype.bits == 64 or dtype == U32 else I32
+    edge = constant(value.type, 2.0 ** (wide.bits - 1))
+    magnitude = out.instruction(out.lane_intrinsic("fabs", value), value.type)
+    inside = _compare(out, "lt", magnitude, edge)
+    lowest = constant(with_dtype(value.type, wide), -(1 << (wide.bits - 1)))
+    whole = _select(out, inside, _convert(out, "fptosi", value, wide), lowest)
+    if dtype == U64:
+        high = _compare(out, "ge", value, edge)
+        high = _binary(out, "and", high, _compare(out, "lt", value, constant(value.type, 2.0**64)))
+        upper, whole = _convert(out, "fptoui", value, U64), Value(whole.text, with_dtype(whole.type, U64))
+        return _select(out, high, upper, whole)
+    return emit_cast(out, whole, dtype)
 
 
 def _cast_opcode(source: DType, dtype: DType) -> str:
     if source.is_float and dtype.is_float:
         return "fpext" if dtype.bits > source.bits else "fptrunc"
-    if source.is_float:
-        return "fptosi" if dtype.kind == "signed" else "fptoui"
     if dtype.is_float:
         return "sitofp" if source.kind == "signed" else "uitofp"
     if dtype.bits == source.bits:

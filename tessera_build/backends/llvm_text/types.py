@@ -3,6 +3,7 @@
 Takes `Type` and `DType`; gives LLVM type names, intrinsic suffixes and constants as text. Invariant: a value has one
 spelling in registers and one in memory. They differ for bool and the 4-bit integers, which memory keeps one to a byte.
 bf16 travels as i16 bits: LLVM's own `bfloat` needs a library call to round on processors without the instruction.
+The storage floats travel as the bits of their byte.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tessera_build.backends.llvm_text.errors import CompileError
-from tessera_build.ir.core.types import BF16, F16, F32, F64, DType, Type
+from tessera_build.ir.core.types import BF16, F16, F32, F64, STORAGE_FLOATS, DType, Type
 
-_FLOATS = {F64.name: "double", F32.name: "float", F16.name: "half", BF16.name: "i16"}
+_FLOATS = {F64: "double", F32: "float", F16: "half", BF16: "i16"} | dict.fromkeys(STORAGE_FLOATS, "i8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,7 @@ def lanes_of(type_: Type) -> int:
 
 def element_type(dtype: DType) -> str:
     """The LLVM type of one element in a register."""
-    if not dtype.is_float:
-        return f"i{dtype.bits}"
-    if dtype.name not in _FLOATS:
-        raise CompileError("this element type has no registers on a CPU; convert it on load", found=str(dtype))
-    return _FLOATS[dtype.name]
+    return _FLOATS[dtype] if dtype.is_float else f"i{dtype.bits}"
 
 
 def memory_element(dtype: DType) -> str:
@@ -102,6 +99,8 @@ def scalar_constant(dtype: DType, value: float | int) -> str:
         return str(_wrapped(dtype, int(value)))
     with np.errstate(over="ignore"):
         rounded = np.asarray(value, np.float64).astype(dtype.numpy)
+    if dtype in STORAGE_FLOATS:
+        return str(int(rounded.view(np.uint8)))
     if dtype in (BF16, F16):
         bits = int(rounded.view(np.uint16))
         return str(bits) if dtype == BF16 else f"0xH{bits:04X}"

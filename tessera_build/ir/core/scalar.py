@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tessera_build.ir.core.conversion import convert, reinterpret
 from tessera_build.ir.core.rounding import fma
 from tessera_build.ir.core.types import BOOL, DTYPES, DType, dtype_of, number_in
 
@@ -106,6 +107,16 @@ def _divide(a: Array, b: Array) -> Array:
     return np.asarray(quotient + np.logical_and(remainder != 0, np.less(a, 0) != np.less(b, 0)), dtype=a.dtype)
 
 
+def _shift(move: Callable[[Array, Array], Array], values: Array, count: Array) -> Array:
+    """A shift; by the width or more (negative counts are large ones) it moves every bit out."""
+    bits = values.dtype.itemsize * 8
+    inside = np.less(count.view(f"u{count.dtype.itemsize}"), bits)
+    empty = np.zeros((), values.dtype)
+    if move is np.right_shift:
+        empty = np.right_shift(values, values.dtype.type(bits - 1)) if values.dtype.kind == "i" else empty
+    return np.where(inside, move(values, np.where(inside, count, np.zeros((), count.dtype))), empty)
+
+
 _UNARY: dict[str, Callable[[Array], Array]] = {
     "neg": np.negative,
     "abs": np.abs,
@@ -118,11 +129,20 @@ _UNARY: dict[str, Callable[[Array], Array]] = {
     "sigmoid": _sigmoid,
     "sin": np.sin,
     "cos": np.cos,
+    "tan": np.tan,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "asinh": np.arcsinh,
+    "acosh": np.arccosh,
+    "atanh": np.arctanh,
     "floor": np.floor,
     "ceil": np.ceil,
     "round": np.rint,
     "sign": np.sign,
-    "not": np.logical_not,
+    "not": np.bitwise_not,
     "isnan": np.isnan,
 }
 _BINARY: dict[str, Callable[[Array, Array], Array]] = {
@@ -140,20 +160,29 @@ _BINARY: dict[str, Callable[[Array, Array], Array]] = {
     "le": np.less_equal,
     "gt": np.greater,
     "ge": np.greater_equal,
-    "and": np.logical_and,
-    "or": np.logical_or,
-    "xor": np.logical_xor,
+    "rem": np.fmod,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+    "shl": lambda values, count: _shift(np.left_shift, values, count),
+    "shr": lambda values, count: _shift(np.right_shift, values, count),
 }
 COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
-# name -> number of arguments; `select(c, a, b)` is a where c holds, else b; `fma(a, b, c)` is a*b + c rounded once.
+# Their result's type is stated, not derived: `cast` keeps the value, `bitcast` the bits.
+CONVERSIONS: dict[str, Callable[[Array, DType], Array]] = {"cast": convert, "bitcast": reinterpret}
+# name -> number of arguments; `select(c, a, b)` is a where c holds, else b; `fma(a, b, c)` is a*b + c rounded once;
+# and, or, xor, not work on every bit of an integer; `rem` has the sign of its first argument, `mod` of its second.
 SCALAR_OPS: dict[str, int] = (
-    dict.fromkeys(_UNARY, 1) | dict.fromkeys(_BINARY, 2) | {"const": 0, "cast": 1, "select": 3, "fma": 3}
+    dict.fromkeys(_UNARY, 1)
+    | dict.fromkeys(_BINARY, 2)
+    | {"const": 0, "select": 3, "fma": 3}
+    | dict.fromkeys(CONVERSIONS, 1)
 )
 
 
 def result_dtype(name: str, args: Sequence[DType]) -> DType:
-    """Element type of an operation's result (not for `const` and `cast`, which state theirs)."""
-    if name in COMPARISONS or name in {"not", "and", "or", "xor", "isnan"}:
+    """Element type of an operation's result (not for `const` and conversions, which state theirs)."""
+    if name in COMPARISONS or name == "isnan":
         return BOOL
     return args[1] if name == "select" else args[0]
 
@@ -170,8 +199,8 @@ def evaluate(program: ScalarProgram, inputs: Sequence[Array]) -> tuple[Array, ..
 def _evaluate_op(op: ScalarOp, args: list[Array]) -> Array:
     if op.name == "const":
         return np.asarray(op.value, dtype=op.dtype.numpy)
-    if op.name == "cast":
-        return args[0].astype(op.dtype.numpy)
+    if op.name in CONVERSIONS:
+        return CONVERSIONS[op.name](args[0], op.dtype)
     if op.name == "select":
         return np.where(args[0], args[1], args[2]).astype(op.dtype.numpy)
     if op.name == "fma":
@@ -202,6 +231,10 @@ class ScalarBuilder:
     def cast(self, value: int, dtype: DType) -> int:
         """`value` converted to `dtype`."""
         return value if self.dtype(value) == dtype else self._append(ScalarOp("cast", (value,), dtype))
+
+    def bitcast(self, value: int, dtype: DType) -> int:
+        """The bits of `value` read as another type of the same width."""
+        return value if self.dtype(value) == dtype else self._append(ScalarOp("bitcast", (value,), dtype))
 
     def op(self, name: str, *args: int) -> int:
         """Apply operation `name`; raises `ValueError` for an unknown name or a wrong number of arguments."""

@@ -10,11 +10,18 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 
 from bundle_format.errors import TesseraError
-from tessera_build.ir.core.attributes import Attr
-from tessera_build.ir.core.dims import Dim, Extent, Range, bounds, symbols_of
+from tessera_build.ir.core.dims import Extent, Range, bounds, symbols_of
 from tessera_build.ir.core.node import Function, Node, Region
-from tessera_build.ir.core.scalar import SCALAR_OPS, ScalarProgram, result_dtype
-from tessera_build.ir.core.structure import defs_of, regions_of, symbols_bound_by, to_generic, uses_of
+from tessera_build.ir.core.scalar import CONVERSIONS, SCALAR_OPS, ScalarProgram, result_dtype
+from tessera_build.ir.core.structure import (
+    defs_of,
+    regions_of,
+    symbols_bound_by,
+    symbols_defined_by,
+    symbols_in,
+    to_generic,
+    uses_of,
+)
 from tessera_build.ir.core.text.printer import print_node
 from tessera_build.ir.core.types import DType, Type
 
@@ -102,7 +109,7 @@ class _Checker:
 
     def block(self, region: Region, owner: Node | None) -> None:
         """Check a region's nodes in order; what it defines is out of sight afterwards."""
-        outer = len(self.scope.defined)
+        outer, symbols = len(self.scope.defined), dict(self.scope.symbols)
         for value in region.args:
             self._define(value, None, owner)
         for node in region.nodes:
@@ -112,6 +119,7 @@ class _Checker:
                 self._report("ssa_dominance", f"result %{value} is not defined here", owner)
         while len(self.scope.defined) > outer:
             self.scope.defined.popitem()
+        self.scope.symbols = symbols
 
     def _node(self, node: Node) -> None:
         if type(node) not in self.level.rules:
@@ -125,6 +133,7 @@ class _Checker:
         for rule in self.level.rules[type(node)] if sound else ():
             for message in rule(self.scope, node):
                 self._report(_name(rule), message, node)
+        self.scope.symbols |= dict.fromkeys(symbols_defined_by(node), (0, None))
 
     def _operands(self, node: Node) -> bool:
         missing = [value for value in uses_of(node) if value not in self.scope.defined]
@@ -134,7 +143,7 @@ class _Checker:
         return all(v in self.scope.function.types for v in (*uses_of(node), *yielded)) and not missing
 
     def _symbols(self, node: Node) -> None:
-        for name in symbols_bound_by(node).values():
+        for name in (*symbols_bound_by(node).values(), *symbols_defined_by(node)):
             if name in self.scope.symbols:
                 self._report("fresh_index", f"index {name!r} is already in use here", node)
             if not name.isidentifier():
@@ -176,19 +185,10 @@ def _name(rule: Callable[..., object]) -> str:
 
 def dims_in_scope(scope: Scope, node: Node) -> Iterator[str]:
     """Every symbol in the node's attributes and types is a dim of the function or the index of a loop around it."""
-    used = set[str]().union(*(_symbols_in(value) for value in to_generic(node).attributes.values()))
+    used = set[str]().union(*(symbols_in(value) for value in to_generic(node).attributes.values()))
     used |= {name for value in defs_of(node) for extent in scope.type(value).shape for name in symbols_of(extent)}
     for name in sorted(used - scope.symbols.keys()):
         yield f"{name!r} is neither a dim nor the index of a loop around"
-
-
-def _symbols_in(value: Attr) -> frozenset[str]:
-    if isinstance(value, Dim):
-        return value.symbols
-    if isinstance(value, tuple | Mapping):
-        parts = value.values() if isinstance(value, Mapping) else value
-        return frozenset[str]().union(*(_symbols_in(item) for item in parts))
-    return frozenset()
 
 
 def argument_symbols(scope: Scope) -> Iterator[str]:
@@ -222,7 +222,9 @@ def _op_problems(name: str, args: Sequence[DType], dtype: DType) -> Iterator[str
     if SCALAR_OPS.get(name) != len(args):
         yield f"{name} with {len(args)} arguments is not a scalar operation"
         return
-    if name in {"const", "cast"}:
+    if name == "bitcast" and args[0].bits != dtype.bits:
+        yield f"bitcast of {args[0]} to {dtype}, which are not equally wide"
+    if name == "const" or name in CONVERSIONS:
         return
     same = args[1:] if name == "select" else args
     if len(set(same)) != 1 or (name == "select" and args[0].kind != "bool"):

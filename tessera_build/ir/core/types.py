@@ -52,21 +52,30 @@ BF16 = DType("bf16", "bf16", "float", 16)
 F16 = DType("f16", "f16", "float", 16)
 F8E4M3 = DType("f8e4m3", "f8E4M3FN", "float", 8)
 F8E5M2 = DType("f8e5m2", "f8E5M2", "float", 8)
+F8E4M3FNUZ = DType("f8e4m3fnuz", "f8E4M3FNUZ", "float", 8)
+F8E5M2FNUZ = DType("f8e5m2fnuz", "f8E5M2FNUZ", "float", 8)
+F8E8M0 = DType("f8e8m0", "f8E8M0FNU", "float", 8)
+F6E2M3 = DType("f6e2m3", "f6E2M3FN", "float", 6)
+F6E3M2 = DType("f6e3m2", "f6E3M2FN", "float", 6)
+F4E2M1 = DType("f4e2m1", "f4E2M1FN", "float", 4)
 I64 = DType("i64", "i64", "signed", 64)
 I32 = DType("i32", "i32", "signed", 32)
 I16 = DType("i16", "i16", "signed", 16)
 I8 = DType("i8", "i8", "signed", 8)
 I4 = DType("i4", "i4", "signed", 4)
+I2 = DType("i2", "i2", "signed", 2)
 U64 = DType("u64", "ui64", "unsigned", 64)
 U32 = DType("u32", "ui32", "unsigned", 32)
 U16 = DType("u16", "ui16", "unsigned", 16)
 U8 = DType("u8", "ui8", "unsigned", 8)
 U4 = DType("u4", "ui4", "unsigned", 4)
+U2 = DType("u2", "ui2", "unsigned", 2)
 BOOL = DType("bool", "i1", "bool", 1)
 
-DTYPES: dict[str, DType] = {
-    d.name: d for d in (F64, F32, BF16, F16, F8E4M3, F8E5M2, I64, I32, I16, I8, I4, U64, U32, U16, U8, U4, BOOL)
-}
+# The narrowest floats are for storage: arithmetic on them happens in f32.
+STORAGE_FLOATS = (F8E4M3, F8E5M2, F8E4M3FNUZ, F8E5M2FNUZ, F8E8M0, F6E2M3, F6E3M2, F4E2M1)
+_INTEGERS = (I64, I32, I16, I8, I4, I2, U64, U32, U16, U8, U4, U2)
+DTYPES: dict[str, DType] = {d.name: d for d in (F64, F32, BF16, F16, *STORAGE_FLOATS, *_INTEGERS, BOOL)}
 _BY_MLIR: dict[str, DType] = {d.mlir: d for d in DTYPES.values()}
 _NUMPY: dict[str, np.dtype[np.generic]] = {
     "f64": np.dtype(np.float64),
@@ -75,16 +84,24 @@ _NUMPY: dict[str, np.dtype[np.generic]] = {
     "f16": np.dtype(np.float16),
     "f8e4m3": np.dtype(ml_dtypes.float8_e4m3fn),
     "f8e5m2": np.dtype(ml_dtypes.float8_e5m2),
+    "f8e4m3fnuz": np.dtype(ml_dtypes.float8_e4m3fnuz),
+    "f8e5m2fnuz": np.dtype(ml_dtypes.float8_e5m2fnuz),
+    "f8e8m0": np.dtype(ml_dtypes.float8_e8m0fnu),
+    "f6e2m3": np.dtype(ml_dtypes.float6_e2m3fn),
+    "f6e3m2": np.dtype(ml_dtypes.float6_e3m2fn),
+    "f4e2m1": np.dtype(ml_dtypes.float4_e2m1fn),
     "i64": np.dtype(np.int64),
     "i32": np.dtype(np.int32),
     "i16": np.dtype(np.int16),
     "i8": np.dtype(np.int8),
     "i4": np.dtype(ml_dtypes.int4),
+    "i2": np.dtype(ml_dtypes.int2),
     "u64": np.dtype(np.uint64),
     "u32": np.dtype(np.uint32),
     "u16": np.dtype(np.uint16),
     "u8": np.dtype(np.uint8),
     "u4": np.dtype(ml_dtypes.uint4),
+    "u2": np.dtype(ml_dtypes.uint2),
     "bool": np.dtype(np.bool_),
 }
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from tessera_build.ir.core.node import Region
 from tessera_build.ir.core.spec import Scope
-from tessera_build.ir.core.types import BOOL, I8, I16, I32, I64, U8, Type, scalar
+from tessera_build.ir.core.types import BOOL, I8, I16, I32, I64, U8, DType, Type, scalar
 from tessera_build.ir.target.kernel import (
     OPS,
     Branch,
@@ -77,7 +77,7 @@ def _types_join(name: str, operands: list[Type], result: Type) -> bool:
     if name == "cast":
         return lanes(first) == lanes(result)
     if name == "bitcast":
-        return max(1, lanes(first)) * first.dtype.bits == max(1, lanes(result)) * result.dtype.bits
+        return max(1, lanes(first)) * _width(first.dtype) == max(1, lanes(result)) * _width(result.dtype)
     if name in BUNDLED:
         parts, wanted = BUNDLED[name], operands if name == "dot2" else operands[1:]
         whole = result.dtype == I32 and operands[0] == (result if name == "dot4" else operands[0])
@@ -89,6 +89,11 @@ def _types_join(name: str, operands: list[Type], result: Type) -> bool:
         return condition and operands[1] == operands[2] == result
     kinds = not (name in FLOAT_ONLY and not first.dtype.is_float) and not (name in BITWISE and first.dtype.is_float)
     return kinds and all(t == result for t in operands)
+
+
+def _width(dtype: DType) -> int:
+    """Bits of an element in a register: floats narrower than a byte fill one."""
+    return max(8, dtype.bits) if dtype.is_float else dtype.bits
 
 
 def _booleans(type_: Type) -> Type:

@@ -10,17 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tessera_build.ir.core.types import BF16, F16, F32
-from tessera_build.lower.math import exponential, logarithm, power, simple, trigonometric
+from tessera_build.lower.math import exponential, inverse, logarithm, power, remainder, simple, trigonometric
 from tessera_build.lower.math.emitter import Emitter
 
 _BOTH = ("f32", "f64")
-_SINGLE = ("f32",)
 _ANY: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """`ulp` is the largest error in units in the last place, None where the result is exact."""
+    """`ulp` is the largest error in units in the last place of f32, None where the result is exact."""
 
     expand: Callable[..., int]
     operands: int
@@ -28,17 +27,45 @@ class Expansion:
     ulp: float | None
 
 
+# Rounded once from f64, where their own bounds are those of `DOUBLE_ULP`.
+_IN_DOUBLE = {
+    "tan": inverse.tan,  # |x| <= 1e5
+    "asin": inverse.asin,
+    "acos": inverse.acos,
+    "atan": inverse.atan,
+    "sinh": inverse.sinh,
+    "cosh": inverse.cosh,
+    "asinh": inverse.asinh,
+    "acosh": inverse.acosh,
+    "atanh": inverse.atanh,
+}
+DOUBLE_ULP = {
+    "tan": 4.0,
+    "asin": 2.5,
+    "acos": 2.0,
+    "atan": 2.0,
+    "sinh": 4.0,
+    "cosh": 3.5,
+    "asinh": 2.5,
+    "acosh": 3.0,
+    "atanh": 2.5,
+    "erf": 2.5,
+}
 EXPANSIONS: dict[str, Expansion] = {
     "exp": Expansion(exponential.exp, 1, _BOTH, 1.0),
     "tanh": Expansion(exponential.tanh, 1, _BOTH, 2.5),
     "sigmoid": Expansion(exponential.sigmoid, 1, _BOTH, 2.5),
-    "erf": Expansion(exponential.erf, 1, _SINGLE, 2.0),
+    "erf": Expansion(exponential.erf, 1, _BOTH, 2.0),
     "log": Expansion(logarithm.log, 1, _BOTH, 1.0),
     "sin": Expansion(trigonometric.sin, 1, _BOTH, 2.0),  # |x| <= 1e5
     "cos": Expansion(trigonometric.cos, 1, _BOTH, 2.0),  # |x| <= 1e5
     "pow": Expansion(power.power, 2, _BOTH, 1.5),
     "rsqrt": Expansion(simple.rsqrt, 1, _BOTH, 1.5),
-    "mod": Expansion(simple.mod, 2, _ANY, None),
+    **{name: Expansion(inverse.in_double(function), 1, _BOTH, 0.51) for name, function in _IN_DOUBLE.items()},
+    "mod": Expansion(remainder.mod, 2, _ANY, None),
+    "rem": Expansion(remainder.rem, 2, _ANY, None),
+    "shl": Expansion(simple.shift_left, 2, _ANY, None),
+    "shr": Expansion(simple.shift_right, 2, _ANY, None),
     "sign": Expansion(simple.sign, 1, _ANY, None),
     "isnan": Expansion(simple.isnan, 1, _ANY, None),
     "minimum": Expansion(simple.minimum, 2, _ANY, None),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tessera_build.lower.math.coefficients import ERF, ERF_SLOPE_LOW, EXP, EXPM1, LN2_HIGH, LN2_LOW, LOG2_E
+from tessera_build.lower.math.coefficients_double import ERF_FAR, ERF_HALF, ERF_MIDDLE, ERF_NEAR, ERF_SLOPE
 from tessera_build.lower.math.emitter import Emitter, Format, copy_sign, format_of, polynomial, power_of_two
 
 # Beyond these, results are zero and infinity; between them, both halves of 2**n are normal numbers.
@@ -101,8 +102,9 @@ def erf(emitter: Emitter, x: int) -> int:
     """The error function within 2 ULP, as 1 - e**-q with q = -log(1 - erf|x|), |x| times a polynomial in |x|."""
     layout = format_of(emitter, x)
     name = layout.dtype.name
-    limit = 3.95 if layout.mantissa_bits == 23 else 5.95
-    bounded = emitter.op("min", emitter.op("abs", x), emitter.const(limit, x))
+    if name == "f64":
+        return _erf_double(emitter, x)
+    bounded = emitter.op("min", emitter.op("abs", x), emitter.const(3.95, x))
     first, *rest = ERF[name]
     # 2/sqrt(pi) in two parts: its rounding alone would be 0.4 ULP of every small result.
     slope = emitter.op("fma", bounded, polynomial(emitter, bounded, tuple(rest)), emitter.const(ERF_SLOPE_LOW[name], x))
@@ -110,3 +112,20 @@ def erf(emitter: Emitter, x: int) -> int:
     exponent = emitter.op("fma", minus, emitter.const(first, x), emitter.op("mul", minus, slope))
     # abs, not neg: at zero the difference is +0 already.
     return copy_sign(emitter, emitter.op("abs", _expm1_bounded(emitter, exponent, layout)), x)
+
+
+def _erf_double(emitter: Emitter, x: int) -> int:
+    """An odd polynomial up to 1; beyond, 1 - e**-x**2 * g, where the factor after 1 makes errors of both small."""
+    one = emitter.const(1.0, x)
+    size = emitter.op("abs", x)
+    near, far = emitter.op("min", size, one), emitter.op("min", size, emitter.const(5.95, x))
+    high, low = (emitter.const(part, x) for part in ERF_SLOPE)
+    square = emitter.op("mul", near, near)
+    bent = emitter.op("mul", emitter.op("mul", near, square), polynomial(emitter, square, ERF_NEAR))
+    # 2/sqrt(pi) in two parts, as for f32.
+    rest = emitter.op("fma", near, low, emitter.op("mul", bent, high))
+    small = emitter.op("fma", near, high, rest)
+    t = emitter.op("mul", emitter.op("sub", far, emitter.const(ERF_MIDDLE, x)), emitter.const(1 / ERF_HALF, x))
+    falling = _exp_bounded(emitter, emitter.op("neg", emitter.op("mul", far, far)), format_of(emitter, x))
+    large = emitter.op("fma", emitter.op("neg", falling), polynomial(emitter, t, ERF_FAR), one)
+    return copy_sign(emitter, emitter.op("select", emitter.op("gt", size, one), large, small), x)

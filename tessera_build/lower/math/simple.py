@@ -6,7 +6,6 @@ Takes values of any numeric type; gives values of that type (`isnan`: bool). Inv
 
 from __future__ import annotations
 
-from tessera_build.ir.core.types import F32, F64
 from tessera_build.lower.math.emitter import Emitter
 
 
@@ -48,38 +47,24 @@ def _with_nan(emitter: Emitter, name: str, left: int, right: int) -> int:
     return emitter.op("select", emitter.op("ne", right, right), right, chosen)
 
 
-def mod(emitter: Emitter, left: int, right: int) -> int:
-    """left - floor(left / right) * right, with the sign of `right`; floats: exact for |left / right| < 2**52."""
-    dtype = emitter.dtype(left)
-    if dtype == F32:
-        wide = _float_mod(emitter, emitter.cast(left, F64), emitter.cast(right, F64))
-        return emitter.cast(wide, F32)
-    if dtype.is_float:
-        return _float_mod(emitter, left, right)
-    remainder = emitter.op("rem", left, right)
-    if dtype.kind == "unsigned":
-        return remainder
-    zero = emitter.const(0, left)
-    differ = emitter.op("lt", emitter.op("xor", remainder, right), zero)
-    wrong = emitter.op("and", differ, emitter.op("ne", remainder, zero))
-    return emitter.op("select", wrong, emitter.op("add", remainder, right), remainder)
+def shift_left(emitter: Emitter, x: int, count: int) -> int:
+    """Bits moved up; none are left when the count reaches the width."""
+    return _shifted(emitter, "shl", (x, count), emitter.const(0, x))
 
 
-def _float_mod(emitter: Emitter, left: int, right: int) -> int:
-    quotient = emitter.op("floor", emitter.op("div", left, right))
-    remainder = emitter.op("fma", emitter.op("neg", quotient), right, left)
-    # The rounded quotient may have reached the next integer: the remainder is then one divisor off.
-    zero = emitter.const(0.0, left)
-    below = emitter.op("lt", emitter.op("mul", remainder, right), zero)
-    remainder = emitter.op("select", below, emitter.op("add", remainder, right), remainder)
-    return _of_infinite(emitter, left, right, remainder)
+def shift_right(emitter: Emitter, x: int, count: int) -> int:
+    """Bits moved down, the sign of a signed type following."""
+    if emitter.dtype(x).kind == "unsigned":
+        return _shifted(emitter, "lshr", (x, count), emitter.const(0, x))
+    last = emitter.const(emitter.dtype(x).bits - 1, x)
+    return _shifted(emitter, "ashr", (x, count), emitter.op("ashr", x, last))
 
 
-def _of_infinite(emitter: Emitter, left: int, right: int, otherwise: int) -> int:
-    """An infinite divisor leaves a finite number of its own sign as it is, and is itself the result for the others."""
-    infinity, zero = emitter.const(float("inf"), left), emitter.const(0.0, left)
-    opposite = emitter.op("lt", emitter.op("mul", left, right), zero)
-    chosen = emitter.op("select", opposite, right, left)
-    infinite = emitter.op("eq", emitter.op("abs", right), infinity)
-    applies = emitter.op("and", infinite, emitter.op("lt", emitter.op("abs", left), infinity))
-    return emitter.op("select", applies, chosen, otherwise)
+def _shifted(emitter: Emitter, name: str, operands: tuple[int, int], empty: int) -> int:
+    """Target IR's shift, which is defined below the width only; a negative count is beyond it."""
+    x, count = operands
+    zero = emitter.const(0, x)
+    inside = emitter.op("lt", count, emitter.const(emitter.dtype(x).bits, x))
+    if emitter.dtype(x).kind == "signed":
+        inside = emitter.op("and", inside, emitter.op("ge", count, zero))
+    return emitter.op("select", inside, emitter.op(name, x, emitter.op("select", inside, count, zero)), empty)

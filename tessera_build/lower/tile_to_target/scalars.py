@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tessera_build.ir.core.scalar import ScalarOp, ScalarProgram
-from tessera_build.ir.core.types import BOOL, DType
+from tessera_build.ir.core.types import BOOL, F32, STORAGE_FLOATS, DType
 from tessera_build.ir.target.kernel import OPS
 from tessera_build.lower.math.expand import EXPANSIONS, expand
+from tessera_build.lower.math.storage import from_storage, to_storage
 from tessera_build.lower.tile_to_target.builder import TargetBuilder
 
 _MATH = frozenset(EXPANSIONS)
@@ -37,15 +38,24 @@ class ScalarEmitter:
             return b.const(_number(op), op.dtype)
         lanes = max(b.lanes(a) for a in args)
         args = [b.splat(a, lanes) for a in args]
+        if op.name == "cast":
+            return self.convert(args[0], op.dtype)
+        if op.name == "bitcast":
+            return self._reinterpret(args[0], op.dtype)
+        if op.name != "select" and b.type(args[0]).dtype in STORAGE_FLOATS:
+            result = self._operation(op, [self.convert(a, F32) for a in args])
+            return self.convert(result, op.dtype)
+        return self._operation(op, args)
+
+    def _operation(self, op: ScalarOp, args: list[int]) -> int:
+        b = self._b
         match op.name:
-            case "cast":
-                return self._cast(args[0], op.dtype)
             case "fma":
                 return self.fma(*args)
             case "max" | "min":
                 return self._extremum(op.name, args[0], args[1])
-            case "not":
-                return b.op("xor", args[0], b.const(1, BOOL, lanes))
+            case "not" if op.dtype == BOOL:
+                return b.op("xor", args[0], b.const(1, BOOL, b.lanes(args[0])))
             case "pow" if not b.type(args[0]).dtype.is_float:
                 return self._integer_power(args[0], args[1])
             case name if name in _MATH:
@@ -73,7 +83,7 @@ class ScalarEmitter:
 
     def cast(self, value: int, dtype: DType) -> int:
         """Numeric conversion."""
-        return self._b.op("cast", value, dtype=dtype)
+        return self.convert(value, dtype)
 
     def bitcast(self, value: int, dtype: DType) -> int:
         """The same bits under another type of equal width."""
@@ -96,15 +106,23 @@ class ScalarEmitter:
             base = b.op("mul", base, base)
         return result
 
-    def _cast(self, value: int, dtype: DType) -> int:
+    def convert(self, value: int, dtype: DType) -> int:
+        """`value` as another element type; the storage types by way of f32."""
         b = self._b
         source = b.type(value).dtype
         if source == dtype:
             return value
+        if source in STORAGE_FLOATS:
+            return self.convert(from_storage(self, value), dtype)
+        if dtype in STORAGE_FLOATS:
+            return to_storage(self, self.convert(value, F32), dtype)
         if dtype == BOOL:
             zero = b.const(0.0 if source.is_float else 0, source, b.lanes(value))
             return b.op("ne", value, zero)
         return b.op("cast", value, dtype=dtype)
+
+    def _reinterpret(self, value: int, dtype: DType) -> int:
+        return value if self.dtype(value) == dtype else self.bitcast(value, dtype)
 
     def _extremum(self, name: str, left: int, right: int) -> int:
         """max or min that keeps a NaN of either side; a constant side needs no test."""

@@ -114,7 +114,7 @@ class GroupArithmetic:
         return seen[key]
 
     def _cast(self, value: int, dtype: DType) -> int:
-        return value if self.b.type(value).dtype == dtype else self.b.op("cast", value, dtype=dtype)
+        return self.scalars.convert(value, dtype)
 
     def _source(self, operand: GroupTile | ViewValue) -> tuple[Fetch, Callable[[], None]]:
         """How to read any element of an operand, and what to do afterwards."""

@@ -25,9 +25,10 @@ NEUTRAL: Mapping[str, float] = {
     "mul": 1,
     "div": 1,
     "pow": 1,
-    "and": True,
     "or": False,
     "xor": False,
+    "shl": 0,
+    "shr": 0,
 }
 SELF_INVERSE = frozenset({"neg", "not"})
 IDEMPOTENT = frozenset({"abs", "floor", "ceil", "round", "sign"})
@@ -45,11 +46,12 @@ def constant_to_the_right(site: Site) -> Sequence[int] | None:
 
 def drop_neutral(site: Site) -> Sequence[int] | None:
     """x + 0, x - 0, x * 1, x / 1, pow(x, 1), x and True, ... → x, broadcast where the constant was the larger one."""
-    neutral = NEUTRAL.get(site.node.op)
-    if neutral is None:
+    constant = site.to.array(site.inputs[1]) if len(site.inputs) == 2 else None
+    if constant is None:
         return None
-    constant = site.to.array(site.inputs[1])
-    if constant is None or not _all(constant, neutral):
+    every_bit = np.bitwise_not(np.zeros((), constant.dtype)) if site.node.op == "and" else None
+    neutral = NEUTRAL.get(site.node.op, every_bit)
+    if neutral is None or not _all(constant, neutral):
         return None
     if _keeps_type(site):
         return [site.inputs[0]]
