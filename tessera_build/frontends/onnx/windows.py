@@ -120,20 +120,24 @@ def _pool(c: Context, kind: str, x: Tensor, axes: list[Axis]) -> Tensor:
     )
 
 
-def _conv(c: Context, n: Call) -> Tensor:
-    x, w, bias = n.input(0), n.input(1), n.optional(2)
+def conv_windows(c: Context, n: Call, x: Tensor, w: Tensor) -> list[Axis]:
+    """The windows of a convolution's node, padding resolved."""
     if n.has("kernel_shape"):
         for stated, extent in zip(n.integers("kernel_shape"), w.shape[2:], strict=False):
             c.unify(stated, extent, "kernel_shape differs from the weights")
     kernel = tuple(e for e in w.shape if isinstance(e, int))[2:]
     if len(kernel) != w.rank - 2:
         raise unsupported("Conv's weights have dynamic dims", found=str(w.type), hint="make the weights constants")
-    axes = _padded(c, n, _axes(n, x, kernel))
+    return _padded(c, n, _axes(n, x, kernel))
+
+
+def convolution(c: Context, n: Call, x: Tensor, w: Tensor, axes: list[Axis]) -> Tensor:
+    """The sums of products under windows that are padded with zeros."""
     x, axes = _static_padding(c, x, axes, 0.0)
     groups = n.integer("group", 1)
     per_group = w.shape[1]
     c.unify(x.shape[1], per_group * groups, "Conv's channels do not fit its weights")
-    result = c.op(
+    return c.op(
         "conv",
         x,
         w,
@@ -143,7 +147,18 @@ def _conv(c: Context, n: Call) -> Tensor:
         dilations=tuple(a.dilation for a in axes),
         groups=groups,
     )
-    return result if bias is None else c.op("add", result, c.reshape(bias, (*bias.shape, *(1,) * len(axes))))
+
+
+def channel_shape(bias: Tensor, axes: Sequence[Axis]) -> tuple[Extent, ...]:
+    """The shape in which one number a channel meets a convolution's result."""
+    return (*bias.shape, *(1,) * len(axes))
+
+
+def _conv(c: Context, n: Call) -> Tensor:
+    x, w, bias = n.input(0), n.input(1), n.optional(2)
+    axes = conv_windows(c, n, x, w)
+    result = convolution(c, n, x, w, axes)
+    return result if bias is None else c.op("add", result, c.reshape(bias, channel_shape(bias, axes)))
 
 
 def _windows(c: Context, n: Call, x: Tensor) -> list[Axis]:
