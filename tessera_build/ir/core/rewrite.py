@@ -6,12 +6,20 @@ that replaces another takes over its span.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from tessera_build.ir.core.node import Function, Node, Region, Span, walk
-from tessera_build.ir.core.structure import defs_of, regions_of, rename, uses_of, with_regions
+from tessera_build.ir.core.structure import (
+    defs_of,
+    regions_of,
+    rename,
+    symbols_defined_by,
+    symbols_used_by,
+    uses_of,
+    with_regions,
+)
 from tessera_build.ir.core.types import Type
 
 
@@ -181,24 +189,47 @@ def has_effects(node: Node) -> bool:
 
 def eliminate_dead(function: Function, keep: Callable[[Node], bool] = has_effects) -> Function:
     """Remove nodes whose results nobody reads, except those that `keep` names; one backward sweep."""
-    live = set(function.results)
+    live = Live(function, function.results)
     locations = dict(function.locations)
     nodes = _sweep(function.nodes, live, keep, locations)
     return tidy(replace(function, nodes=nodes, locations=locations))
 
 
+class Live:
+    """What a backward walk over nodes has found to be needed so far: values, and the symbols that extents mention."""
+
+    def __init__(self, function: Function, values: Iterable[int], symbols: Iterable[str] = ()) -> None:
+        self._types = function.types
+        self._values = set(values)
+        self._symbols = set(symbols)
+        # Most functions define no symbols; looking for them in every node would be most of the walk's time.
+        self._follows = any(symbols_defined_by(node) for node in function.walk())
+
+    def needs(self, node: Node) -> bool:
+        """Whether a node makes a needed value or defines a needed symbol."""
+        return not self._values.isdisjoint(defs_of(node)) or (
+            self._follows and not self._symbols.isdisjoint(symbols_defined_by(node))
+        )
+
+    def add(self, node: Node, values: Iterable[int] = ()) -> None:
+        """A node is kept: what it reads and mentions is needed, and so are these values."""
+        self._values.update(uses_of(node))
+        self._values.update(values)
+        if self._follows:
+            self._symbols |= symbols_used_by(node, self._types)
+
+
 def _sweep(
-    nodes: tuple[Node, ...], live: set[int], keep: Callable[[Node], bool], locations: dict[Node, Span]
+    nodes: tuple[Node, ...], live: Live, keep: Callable[[Node], bool], locations: dict[Node, Span]
 ) -> tuple[Node, ...]:
     kept: list[Node] = []
     for node in reversed(nodes):
-        if not keep(node) and live.isdisjoint(defs_of(node)):
+        if not keep(node) and not live.needs(node):
             continue
+        live.add(node, (r for region in regions_of(node) for r in region.results))
         inner: list[Region] = []
         for region in regions_of(node):
-            live.update(region.results)
             inner.append(_with_nodes(region, _sweep(region.nodes, live, keep, locations)))
-        live.update(uses_of(node))
         new = with_regions(node, tuple(inner))
         if new is not node and node in locations:
             locations[new] = locations[node]

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bundle_format.errors import TesseraError
-from tessera_build.ir.core.dims import Extent, Range
+from tessera_build.ir.core.dims import Extent, Range, symbols_of
 from tessera_build.ir.core.node import Function, Node, Region, Span
 from tessera_build.ir.core.rewrite import RegionBuilder
 from tessera_build.ir.core.structure import defs_of
@@ -34,6 +34,12 @@ from tessera_build.ir.graph.nodes import Array, Attribute, GraphNode, Module
 from tessera_build.ir.graph.ops.op import RegionType
 
 Guard = tuple[Extent, str, Extent, str]
+
+
+def guard_symbols(guard: Guard) -> frozenset[str]:
+    """The symbols that a guard relates."""
+    left, _, right, _ = guard
+    return symbols_of(left) | symbols_of(right)
 
 
 def digest_of(array: Array) -> str:

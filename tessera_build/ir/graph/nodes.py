@@ -31,6 +31,7 @@ class GraphNode(Node):
 
     dialect: ClassVar[str] = "tgraph"
     binds: ClassVar[tuple[str, ...]] = ("index",)
+    defines: ClassVar[tuple[str, ...]] = ("names",)
 
     op: OpName
     inputs: tuple[Use, ...]

@@ -6,7 +6,7 @@ value has the element type and the shape that its static type states for the bou
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,13 @@ import numpy as np
 from bundle_format.errors import TesseraError
 from tessera_build.ir.core.dims import Dim, evaluate, symbol
 from tessera_build.ir.core.node import Function, Node, Region
+from tessera_build.ir.core.rewrite import Live
 from tessera_build.ir.core.types import Type
+from tessera_build.ir.graph.builder import Guard, guard_symbols
 from tessera_build.ir.graph.infer import op_named
 from tessera_build.ir.graph.nodes import Array, GraphNode, Module
 from tessera_build.ir.graph.ops.op import Body, DimValues
+from tessera_build.ir.graph.ops.sizes import read_sizes
 from tessera_build.ir.graph.regions import captured
 
 
@@ -30,13 +33,20 @@ def run(module: Module, entry: str, inputs: Mapping[str, Array]) -> dict[str, Ar
 
 def run_all(module: Module, entry: str, inputs: Mapping[str, Array], wanted: Collection[int]) -> dict[int, Array]:
     """The `wanted` values of `entry` by value id; every other value is freed after its last use."""
+    return run_with_sizes(module, entry, inputs, wanted)[0]
+
+
+def run_with_sizes(
+    module: Module, entry: str, inputs: Mapping[str, Array], wanted: Collection[int]
+) -> tuple[dict[int, Array], dict[str, int]]:
+    """Like `run_all`, with the values of all dims, and of the sizes that the outermost block read from data."""
     function = module.entries[entry]
     arrays = _in_order(module.input_names[entry], inputs)
     dims = bind_dims([function.types[a] for a in function.args], arrays, module)
     values = dict(zip(function.args, arrays, strict=True))
-    keep = frozenset(wanted)
-    _Interpreter(module, function).block(_needed(function.nodes, keep), keep, values, dims)
-    return {value: values[value] for value in keep}
+    keep, interpreter = frozenset(wanted), _Interpreter(module, function)
+    interpreter.block(interpreter.needed(function.nodes, keep), keep, values, dims)
+    return {value: values[value] for value in keep}, dims
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +57,16 @@ class _Interpreter:
     function: Function
 
     def block(
-        self, nodes: Sequence[GraphNode], keep: Collection[int], values: dict[int, Array], dims: DimValues
+        self, nodes: Sequence[GraphNode], keep: Collection[int], values: dict[int, Array], dims: dict[str, int]
     ) -> None:
-        """Add to `values` what the nodes make; free what no later node of the block reads, unless kept."""
+        """Add to `values` and `dims` what the nodes make; free what no later node of the block reads, unless kept."""
         made = {value for node in nodes for value in node.outputs}
         reads = [{*node.inputs, *captured(node.regions)} for node in nodes]
         last_use = {value: index for index, operands in enumerate(reads) for value in operands}
         for index, node in enumerate(nodes):
             values.update(zip(node.outputs, self._node(node, values, dims), strict=True))
+            if node.op == "sizes":
+                self._define(node, values[node.inputs[0]], dims)
             for value in reads[index] & made:
                 if last_use[value] == index and value not in keep:
                     del values[value]
@@ -75,12 +87,29 @@ class _Interpreter:
             self._check(node, output, result, dims)
         return results
 
+    def _define(self, node: GraphNode, array: Array, dims: dict[str, int]) -> None:
+        """Bind the symbols of a `sizes` node and check the guards that were waiting for them."""
+        found = read_sizes(array, node.attributes, dims)
+        dims.update(found)
+        check_guards((g for g in self.module.guards if guard_symbols(g) & found.keys()), dims)
+
+    def needed(self, nodes: Sequence[Node], wanted: Collection[int]) -> list[GraphNode]:
+        """The nodes of a block that the wanted values depend on, in order; what guards mention is wanted too."""
+        guarded = (name for guard in self.module.guards for name in guard_symbols(guard))
+        live = Live(self.function, wanted, guarded)
+        kept: list[GraphNode] = []
+        for node in reversed(nodes):
+            if isinstance(node, GraphNode) and live.needs(node):
+                live.add(node, captured(node.regions))
+                kept.append(node)
+        return kept[::-1]
+
     def _body(self, region: Region, values: Mapping[int, Array]) -> Body:
-        nodes = _needed(region.nodes, frozenset(region.results))
+        nodes = self.needed(region.nodes, frozenset(region.results))
 
         def run_body(arguments: Sequence[Array], dims: DimValues) -> tuple[Array, ...]:
             inner = {**values, **dict(zip(region.args, arguments, strict=True))}
-            self.block(nodes, region.results, inner, dims)
+            self.block(nodes, region.results, inner, dict(dims))
             return tuple(inner[r] for r in region.results)
 
         return run_body
@@ -113,10 +142,7 @@ def bind_dims(types: list[Type], arrays: list[Array], module: Module) -> dict[st
     for position, (type_, array) in enumerate(zip(types, arrays, strict=True)):
         if array.shape != shape_at(type_, dims):
             raise _bad_input(position, f"{type_} with {dims}", str(list(array.shape)))
-    for left, relation, right, message in module.guards:
-        sides = evaluate(left, dims), evaluate(right, dims)
-        if not (sides[0] == sides[1] if relation == "==" else sides[0] >= sides[1]):
-            raise TesseraError("GUARD_FAILED", message, expected=f"{left} {relation} {right}", found=str(dims))
+    check_guards(module.guards, dims)
     for name, size in dims.items():
         low, high = module.dims.get(name, (None, None))
         if (low is not None and size < low) or (high is not None and size > high):
@@ -124,6 +150,16 @@ def bind_dims(types: list[Type], arrays: list[Array], module: Module) -> dict[st
                 "BAD_INPUT", f"dim {name} is out of its range", expected=f"{low}..{high}", found=str(size)
             )
     return dims
+
+
+def check_guards(guards: Iterable[Guard], dims: DimValues) -> None:
+    """Raise `TesseraError` for a guard that does not hold; those over symbols without a value are left for later."""
+    for left, relation, right, message in guards:
+        if not guard_symbols((left, relation, right, message)) <= dims.keys():
+            continue
+        sides = evaluate(left, dims), evaluate(right, dims)
+        if not (sides[0] == sides[1] if relation == "==" else sides[0] >= sides[1]):
+            raise TesseraError("GUARD_FAILED", message, expected=f"{left} {relation} {right}", found=str(dict(dims)))
 
 
 def shape_at(type_: Type, dims: DimValues) -> tuple[int, ...]:
@@ -149,15 +185,3 @@ def _in_order(names: tuple[str, ...], inputs: Mapping[str, Array]) -> list[Array
 
 def _bad_input(position: int, expected: str, found: str) -> TesseraError:
     return TesseraError("BAD_INPUT", f"input {position} does not fit the signature", expected=expected, found=found)
-
-
-def _needed(nodes: Sequence[Node], wanted: Collection[int]) -> list[GraphNode]:
-    """The nodes of a block that the wanted values depend on, in order."""
-    live = set(wanted)
-    kept: list[GraphNode] = []
-    for node in reversed(nodes):
-        if isinstance(node, GraphNode) and live.intersection(node.outputs):
-            live.update(node.inputs)
-            live.update(captured(node.regions))
-            kept.append(node)
-    return kept[::-1]

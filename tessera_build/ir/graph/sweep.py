@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 from tessera_build.ir.core.node import Function, Node, Region
 from tessera_build.ir.core.rewrite import eliminate_dead
-from tessera_build.ir.graph.builder import ConstantPool, GraphBuilder, graph_nodes, module_of
+from tessera_build.ir.core.structure import symbols_defined_by
+from tessera_build.ir.graph.builder import ConstantPool, GraphBuilder, graph_nodes, guard_symbols, module_of
 from tessera_build.ir.graph.nodes import GraphNode, Module, StatePair
 from tessera_build.ir.graph.regions import index_range
 
@@ -96,7 +97,8 @@ class _Sweep:
                 regions = tuple(self._region(node, region) for region in node.regions)
                 inputs = tuple(self.values[i] for i in node.inputs)
                 site = Site(node, inputs, self.to, self.old, self.uses, regions)
-                results = self.rule(site)
+                # What gives no value cannot be replaced by values.
+                results = self.rule(site) if node.outputs else None
                 self.values.update(zip(node.outputs, keep(site) if results is None else results, strict=True))
 
     def _region(self, node: GraphNode, region: Region) -> Region:
@@ -139,5 +141,9 @@ def drop_dead(module: Module) -> Module:
 
 def _drop_dead(function: Function, module: Module) -> Function:
     states = tuple(pair.outgoing for pair in module.states.get(function.name, ()))
-    kept = eliminate_dead(replace(function, results=(*function.results, *states)))
+    guarded = {name for guard in module.guards for name in guard_symbols(guard)}
+    kept = eliminate_dead(
+        replace(function, results=(*function.results, *states)),
+        lambda node: not guarded.isdisjoint(symbols_defined_by(node)),
+    )
     return replace(kept, results=function.results)
