@@ -38,6 +38,11 @@ class Model:
         self.inputs: Final[tuple[TensorSpec, ...]] = self._main.inputs
         self.outputs: Final[tuple[TensorSpec, ...]] = self._main.outputs
 
+    @property
+    def main(self) -> EntryPoint:
+        """The entry that `run` runs."""
+        return self._main
+
     def run(
         self,
         feeds: Mapping[str, object] | None = None,

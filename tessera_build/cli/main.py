@@ -20,6 +20,7 @@ from tessera_build.cli.doctor import doctor_command
 from tessera_build.cli.inspect import inspect_command
 from tessera_build.cli.quickstart import quickstart_command
 from tessera_build.cli.run import run_command
+from tessera_build.cli.serve import serve_command
 from tessera_build.cli.targets import targets_command
 from tessera_build.cli.verify import verify_command
 
@@ -63,6 +64,7 @@ for _command in (
     build_command,
     doctor_command,
     run_command,
+    serve_command,
     bench_command,
     verify_command,
     inspect_command,

@@ -82,8 +82,10 @@ def _bytes_only(spec: TensorSpec, message: str) -> RequestError:
     return RequestError(400, "JSON_CANNOT_HOLD", message, where=spec.name, expected=expected)
 
 
-def _numbers(values: object, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
-    """One axis of numbers. numpy is given nothing but numbers: a list of strings could make it ask for any memory."""
+def _numbers(values: object, spec: TensorSpec, shape: tuple[int, ...]) -> list[object]:
+    """The numbers without their nesting, all of a kind that the datatype takes. Nothing else may reach numpy: a list of
+    strings could make it ask for any memory.
+    """
     if not isinstance(values, list):
         raise malformed("the data of an input is not a list", where=spec.name)
     flat, kinds, depth = cast("list[object]", values), _kinds(cast("list[object]", values)), 0
@@ -96,42 +98,52 @@ def _numbers(values: object, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
     if len(flat) != element_count(shape) or (depth and depth + 1 != len(shape)):
         found = f"{len(flat)} elements"
         raise malformed("the data does not fill its shape", where=spec.name, expected=str(shape), found=found)
-    if not (kinds <= {int, float} or kinds == {bool}) or (kinds == {bool} and spec.dtype != "bool"):
+    if not any(kinds <= taken for taken in _taken(spec)):
         raise malformed("the data has values of another kind", where=spec.name, expected=NAMES[spec.dtype])
-    return cast(Array, np.array(flat))
+    return flat
+
+
+def _taken(spec: TensorSpec) -> tuple[set[type], ...]:
+    """The kinds of JSON values that a datatype takes."""
+    if spec.dtype == "bool":
+        return {bool}, {int}
+    return ({int},) if spec.dtype[0] in "iu" else ({int, float},)
 
 
 def _kinds(values: list[object]) -> set[type]:
     return set(map(type, values))
 
 
-def _converted(found: Array, spec: TensorSpec) -> Array:
-    dtype, kind = spec.numpy, found.dtype.kind
-    if found.size == 0:
-        return np.empty(found.shape, dtype)
-    if spec.dtype == "bool":
-        return _integers(found, spec, 0, 1).astype(np.bool_)
-    if spec.dtype[0] in "iu":
-        limits = np.iinfo(cast("np.dtype[np.int64]", dtype))
-        return _integers(found, spec, limits.min, limits.max).astype(dtype)
-    if kind not in "iuf":
-        raise malformed("the data has a number too large for its datatype", where=spec.name, expected=NAMES[spec.dtype])
-    with np.errstate(over="ignore"):
-        if spec.dtype == "bf16":
-            return _to_bfloat(found.astype(np.float32), spec).view(dtype)
-        return _finite(found.astype(dtype), spec)
+def _converted(values: list[object], spec: TensorSpec) -> Array:
+    dtype = spec.numpy
+    numbers = cast("list[float]", values)
+    try:
+        if spec.dtype == "bool":
+            return _flags(np.array(numbers, np.uint8), spec)
+        if spec.dtype[0] in "iu":
+            return np.array(numbers, dtype)  # numpy refuses integers out of range
+        with np.errstate(over="ignore"):
+            exact = np.array(numbers, np.float64)
+            if spec.dtype == "bf16":
+                return _to_bfloat(exact.astype(np.float32), spec).view(dtype)
+            return _finite(exact.astype(dtype), spec)
+    except OverflowError:
+        raise _too_large(spec) from None
 
 
-def _integers(found: Array, spec: TensorSpec, low: int, high: int) -> Array:
-    if found.dtype.kind not in "biu" or int(found.min()) < low or int(found.max()) > high:
-        wanted = f"integers from {low} to {high}"
-        raise malformed("the data has values that its datatype cannot hold", where=spec.name, expected=wanted)
-    return found
+def _flags(array: Array, spec: TensorSpec) -> Array:
+    if array.size and int(array.max()) > 1:
+        raise malformed("the data has values other than true and false", where=spec.name)
+    return array.astype(np.bool_)
+
+
+def _too_large(spec: TensorSpec) -> RequestError:
+    return malformed("the data has a number too large for its datatype", where=spec.name, expected=NAMES[spec.dtype])
 
 
 def _finite(array: Array, spec: TensorSpec) -> Array:
     if not bool(np.isfinite(array).all()):
-        raise malformed("the data has a number too large for its datatype", where=spec.name, expected=NAMES[spec.dtype])
+        raise _too_large(spec)
     return array
 
 

@@ -6,11 +6,12 @@ Invariant: a value that cannot work is refused here, before a socket is opened.
 
 import math
 import os
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tessera_runtime.errors import RunError
 
-MAX_WORKERS = 256
+MAX_WORKERS: Final = 256
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 class Settings(NamedTuple):
@@ -60,6 +61,42 @@ class Settings(NamedTuple):
         if not self.model_name or "/" in self.model_name:
             raise _refused("name", "a name without slashes", repr(self.model_name))
         return self
+
+
+class Option(NamedTuple):
+    """An option of the command line and the setting that it fills."""
+
+    name: str
+    kind: type[str] | type[int] | type[float]
+    help: str
+
+    @property
+    def flag(self) -> str:
+        """How it is written."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def default(self) -> str | int | float | None:
+        """What it is when it is not given."""
+        return Settings._field_defaults[self.name]
+
+
+OPTIONS: Final = (
+    Option("host", str, "The address to listen on; 0.0.0.0 for all."),
+    Option("port", int, "The port to listen on; 0 takes a free one."),
+    Option("name", str, "The model's name in paths; by default that of the file."),
+    Option("version", str, "The model's version in paths."),
+    Option("threads", int, "Threads of one worker; by default the CPUs of the process, divided among the workers."),
+    Option("workers", int, "Processes that accept connections."),
+    Option("max_batch", int, "The most rows (leading dimension) of a request, and of requests that are combined."),
+    Option("batch_delay", float, "Seconds for which a request may wait for others, to be run together; 0: never."),
+    Option("max_request_bytes", int, "The largest body of a request."),
+    Option("max_concurrent", int, "Inference requests at once in one worker; further ones get 503."),
+    Option("max_connections", int, "Open connections of one worker; further ones get 503."),
+    Option("deadline", float, "Seconds after which a request is given up with 504."),
+    Option("grace", float, "Seconds for requests under way to finish after SIGTERM."),
+    Option("log_level", str, "The least severe messages to log: " + ", ".join(LOG_LEVELS) + "."),
+)
 
 
 def _refused(option: str, expected: str, found: str) -> RunError:
