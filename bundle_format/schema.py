@@ -19,9 +19,11 @@ from bundle_format.dims import DimExpression
 FORMAT_MAJOR: Final = 1
 FORMAT_MINOR: Final = 1
 ABI_VERSION: Final = 1
-_FLOATS: Final = ("f64", "f32", "bf16", "f16", "f8e4m3", "f8e5m2")
-_INTEGERS: Final = ("i64", "i32", "i16", "i8", "i4", "u64", "u32", "u16", "u8", "u4")
-DTYPES: Final = frozenset((*_FLOATS, *_INTEGERS, "bool"))
+_FLOATS: Final = ("f64", "f32", "bf16", "f16")
+# Kept one to a byte, the narrower ones in its low bits.
+_BYTE_FLOATS: Final = ("f8e4m3", "f8e5m2", "f8e4m3fnuz", "f8e5m2fnuz", "f8e8m0", "f6e2m3", "f6e3m2", "f4e2m1")
+_INTEGERS: Final = ("i64", "i32", "i16", "i8", "i4", "i2", "u64", "u32", "u16", "u8", "u4", "u2")
+DTYPES: Final = frozenset((*_FLOATS, *_BYTE_FLOATS, *_INTEGERS, "bool"))
 RELATIONS: Final = frozenset(("==", "!=", "<", "<=", ">", ">=", "multiple_of"))
 WEIGHT_ALIGNMENT: Final = 64
 

@@ -30,11 +30,21 @@ _NUMPY: Final = {
     "u8": np.dtype(np.uint8),
     "bool": np.dtype(np.bool_),
 }
-# numpy has no such types; their bits travel as unsigned integers, or as ml_dtypes' types once those are imported.
+# numpy has no such types; their bits travel as integers of whole bytes, or as ml_dtypes' types once those are imported.
 _AS_BITS: Final = {
     "bf16": (np.dtype(np.uint16), "bfloat16"),
     "f8e4m3": (np.dtype(np.uint8), "float8_e4m3fn"),
     "f8e5m2": (np.dtype(np.uint8), "float8_e5m2"),
+    "f8e4m3fnuz": (np.dtype(np.uint8), "float8_e4m3fnuz"),
+    "f8e5m2fnuz": (np.dtype(np.uint8), "float8_e5m2fnuz"),
+    "f8e8m0": (np.dtype(np.uint8), "float8_e8m0fnu"),
+    "f6e2m3": (np.dtype(np.uint8), "float6_e2m3fn"),
+    "f6e3m2": (np.dtype(np.uint8), "float6_e3m2fn"),
+    "f4e2m1": (np.dtype(np.uint8), "float4_e2m1fn"),
+    "i4": (np.dtype(np.int8), "int4"),
+    "u4": (np.dtype(np.uint8), "uint4"),
+    "i2": (np.dtype(np.int8), "int2"),
+    "u2": (np.dtype(np.uint8), "uint2"),
 }
 
 
@@ -58,7 +68,7 @@ def spec_of(value: Value) -> TensorSpec:
 
 
 def numpy_dtype(name: str) -> np.dtype[np.generic]:
-    """The numpy dtype of a dtype name; packed 4-bit types have none."""
+    """The numpy dtype of a dtype name."""
     known = _NUMPY.get(name)
     if known is not None:
         return known

@@ -16,6 +16,7 @@ import llvmlite
 import llvmlite.binding as llvm
 
 from tessera_build.backends.llvm.errors import CompileError
+from tessera_build.backends.llvm.half import HALF_FUNCTIONS
 from tessera_build.backends.llvm.linker import elf
 from tessera_build.backends.llvm.linker.reader import read_object
 from tessera_build.backends.llvm.memory import MEMORY_FUNCTIONS
@@ -151,7 +152,7 @@ def _check_attributes(ir_text: str, machine: CodegenOptions) -> None:
 def _refuse_library_calls(code: bytes, declared: set[str]) -> None:
     symbols = read_object(code, 0).symbols
     undefined = {symbol.name for symbol in symbols if symbol.name and symbol.section == elf.SHN_UNDEF}
-    calls = sorted(undefined - declared - MEMORY_FUNCTIONS)
+    calls = sorted(undefined - declared - MEMORY_FUNCTIONS - HALF_FUNCTIONS)
     if calls:
         raise CompileError(
             "code generation needs library functions that a self-contained object does not have",

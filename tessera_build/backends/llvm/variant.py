@@ -14,6 +14,7 @@ from tessera_build.backends.llvm.cache import ObjectCache
 from tessera_build.backends.llvm.compile_pool import CompiledUnits, Progress, Unit, compile_all
 from tessera_build.backends.llvm.emit_host import HOST_EXPORTS, check_variant, host_ir
 from tessera_build.backends.llvm.emit_kernel import kernel_ir
+from tessera_build.backends.llvm.half import HALF_IR
 from tessera_build.backends.llvm.linker.link import link
 from tessera_build.backends.llvm.memory import MEMORY_IR
 from tessera_build.backends.llvm.objects import CodegenOptions, assembly, llvm_version
@@ -45,6 +46,7 @@ def build_cpu_variant(
         Unit("host program", host_ir(variant, symbols, options)),
         Unit("thread pool", pool_ir(options.architecture)),
         Unit("memory functions", MEMORY_IR),
+        *((Unit("f16 functions", HALF_IR),) if any(" half" in unit.ir_text for unit in units.values()) else ()),
     )
     # By symbol: the order in which the lowering lists its kernels is not a reason for other bytes.
     ordered = [units[symbol] for symbol in sorted(units)]

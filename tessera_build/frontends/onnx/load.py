@@ -6,10 +6,13 @@ the model's folder is ever opened, and every failure is a `ModelError` or an `Un
 
 from __future__ import annotations
 
+import math
+import mmap
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
@@ -17,6 +20,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from tessera_build.frontends.onnx.errors import ModelError, UnsupportedError, ill_formed, unsupported
+from tessera_build.ir.core.conversion import reinterpret
 from tessera_build.ir.core.types import DTYPES, DType, dtype_of
 from tessera_build.ir.graph.nodes import Array
 
@@ -29,17 +33,32 @@ _DTYPES: Mapping[int, str] = {
     onnx.TensorProto.FLOAT16: "f16",
     onnx.TensorProto.FLOAT8E4M3FN: "f8e4m3",
     onnx.TensorProto.FLOAT8E5M2: "f8e5m2",
+    onnx.TensorProto.FLOAT8E4M3FNUZ: "f8e4m3fnuz",
+    onnx.TensorProto.FLOAT8E5M2FNUZ: "f8e5m2fnuz",
+    onnx.TensorProto.FLOAT8E8M0: "f8e8m0",
+    onnx.TensorProto.FLOAT6E2M3: "f6e2m3",
+    onnx.TensorProto.FLOAT6E3M2: "f6e3m2",
+    onnx.TensorProto.FLOAT4E2M1: "f4e2m1",
     onnx.TensorProto.INT64: "i64",
     onnx.TensorProto.INT32: "i32",
     onnx.TensorProto.INT16: "i16",
     onnx.TensorProto.INT8: "i8",
     onnx.TensorProto.INT4: "i4",
+    onnx.TensorProto.INT2: "i2",
     onnx.TensorProto.UINT64: "u64",
     onnx.TensorProto.UINT32: "u32",
     onnx.TensorProto.UINT16: "u16",
     onnx.TensorProto.UINT8: "u8",
     onnx.TensorProto.UINT4: "u4",
+    onnx.TensorProto.UINT2: "u2",
     onnx.TensorProto.BOOL: "bool",
+}
+
+_COMPLEX = "keep the real and the imaginary part in two tensors, or in one with an axis of two"
+_OTHER_TYPES: Mapping[str, str] = {
+    "STRING": "strings are refused: do the text processing outside the model",
+    "COMPLEX64": _COMPLEX,
+    "COMPLEX128": _COMPLEX,
 }
 
 
@@ -104,7 +123,7 @@ def element_type(code: int, what: str) -> DType:
     found = {number: name for name, number in onnx.TensorProto.DataType.items()}.get(code, str(code))
     if found == "UNDEFINED":
         raise ill_formed(f"{what} has no element type")
-    hint = "strings are refused: do the text processing outside the model" if found == "STRING" else None
+    hint = _OTHER_TYPES.get(found)
     raise unsupported(f"{what} has an element type that Tessera does not have", found=found, hint=hint)
 
 
@@ -131,34 +150,41 @@ def _external(proto: onnx.TensorProto, dtype: DType, folder: Path | None) -> Arr
     entries = {e.key: e.value for e in proto.external_data}
     location = entries.get("location", "")
     path = _inside(folder, location, proto.name)
-    count = int(np.prod([int(d) for d in proto.dims], dtype=np.int64))
+    if any(d < 0 for d in proto.dims):
+        raise ValueError(f"extents {list(proto.dims)}")
+    count = math.prod(int(d) for d in proto.dims)
     packed = dtype.bits < 8 and dtype.kind != "bool"
     size = (count * dtype.bits + 7) // 8 if packed else count * dtype.numpy.itemsize
     offset = int(entries.get("offset", "0"))
     if offset < 0 or int(entries.get("length", size)) != size:
         raise ValueError(f"{entries.get('length')} bytes at {offset}, its type needs {size}")
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            data = file.read(size)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ModelError("NO_MODEL", f"weights of {proto.name!r} cannot be read: {reason}", where=str(path)) from error
-    if len(data) < size:
-        raise ValueError(f"{len(data)} bytes at {offset} of {location}, its type needs {size}")
+    data = _mapped(path, offset, size, proto.name)
     shape = tuple(int(d) for d in proto.dims)
     if packed:
-        return _unpacked(np.frombuffer(data, np.uint8), count, dtype).reshape(shape)
+        return _unpacked(data, count, dtype).reshape(shape)
     return np.frombuffer(data, dtype.numpy.newbyteorder("<")).reshape(shape)
 
 
+def _mapped(path: Path, offset: int, size: int, name: str) -> NDArray[np.uint8]:
+    """Bytes of a regular file, mapped: what no one reads costs no memory, and what is read can be read again."""
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ModelError("NO_MODEL", f"weights of {name!r} do not lie in a regular file", where=str(path))
+            if offset + size > status.st_size:
+                raise ValueError(f"{max(0, status.st_size - offset)} bytes at {offset}, its type needs {size}")
+            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if status.st_size else b""
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ModelError("NO_MODEL", f"weights of {name!r} cannot be read: {reason}", where=str(path)) from error
+    return np.frombuffer(whole, np.uint8, size, offset)
+
+
 def _unpacked(data: NDArray[np.uint8], count: int, dtype: DType) -> Array:
-    """Two 4-bit elements a byte, the low half first."""
-    halves = np.stack([np.bitwise_and(data, 15), np.right_shift(data, 4)], axis=-1).reshape(-1)[:count]
-    if dtype.kind == "unsigned":
-        return halves.astype(ml_dtypes.uint4)
-    numbers = halves.astype(np.int8)
-    return np.where(numbers > 7, numbers - 16, numbers).astype(ml_dtypes.int4)
+    """Elements narrower than a byte, packed from the lowest bit upwards."""
+    bits = np.unpackbits(data, count=count * dtype.bits, bitorder="little").reshape(count, dtype.bits)
+    return reinterpret(np.packbits(bits, axis=1, bitorder="little").reshape(count), dtype)
 
 
 def _inside(folder: Path | None, location: str, name: str) -> Path:
