@@ -16,6 +16,7 @@ from tessera_build.frontends.onnx.elementwise import ELEMENTWISE_OPERATORS
 from tessera_build.frontends.onnx.indexing import INDEXING_OPERATORS
 from tessera_build.frontends.onnx.movement import MOVEMENT_OPERATORS
 from tessera_build.frontends.onnx.normalisation import NORMALISATION_OPERATORS
+from tessera_build.frontends.onnx.quantised import QUANTISED_OPERATORS
 from tessera_build.frontends.onnx.reductions import REDUCTION_OPERATORS
 from tessera_build.frontends.onnx.resize import RESIZE_OPERATORS
 from tessera_build.frontends.onnx.scatter import SCATTER_OPERATORS
@@ -42,6 +43,7 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", SEQUENCE_OPERATORS),
     ("", SCATTER_OPERATORS),
     ("", SELECTION_OPERATORS),
+    ("", QUANTISED_OPERATORS),
 )
 OPERATORS: Mapping[tuple[str, str], Translator] = {
     (domain, name): translate for domain, family in FAMILIES for name, translate in family.items()
@@ -57,10 +59,7 @@ _TEXT = "strings are refused: do the text processing outside the model"
 _INTERPOLATION = "use Conv, Reshape and Expand for fixed factors"
 HINTS: Mapping[str, str] = {
     **dict.fromkeys(("If", "Loop", "Scan"), _CONTROL),
-    **dict.fromkeys(
-        ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"), _QUANTISED
-    ),
-    **dict.fromkeys(("MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM"), _QUANTISED),
+    **dict.fromkeys(("DynamicQuantizeLSTM", "QEmbedLayerNormalization"), _QUANTISED),
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _RECURRENT),
     **dict.fromkeys(("NonZero", "NonMaxSuppression", "Unique", "Compress"), _DATA_SIZED),
     "ZipMap": _SEQUENCE,
