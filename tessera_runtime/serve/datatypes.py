@@ -15,8 +15,7 @@ import numpy as np
 from tessera_runtime.arrays import Array, TensorSpec
 from tessera_runtime.serve.errors import RequestError, malformed
 
-# The protocol has no name for eight-bit floats; these are numpy's, and such tensors travel only as bytes.
-NAMES: Final = {
+_NAMES: Final = {
     "bool": "BOOL",
     "i8": "INT8",
     "i16": "INT16",
@@ -30,10 +29,25 @@ NAMES: Final = {
     "f32": "FP32",
     "f64": "FP64",
     "bf16": "BF16",
-    "f8e4m3": "FLOAT8_E4M3FN",
-    "f8e5m2": "FLOAT8_E5M2",
 }
-_BYTES_ONLY: Final = frozenset(("f8e4m3", "f8e5m2"))
+# Elements narrower than a byte lie one to a byte; what the byte may hold.
+_RANGES: Final = {
+    "i4": (-8, 7),
+    "u4": (0, 15),
+    "i2": (-2, 1),
+    "u2": (0, 3),
+    "f6e2m3": (0, 63),
+    "f6e3m2": (0, 63),
+    "f4e2m1": (0, 15),
+    "bool": (0, 1),
+}
+
+
+def datatype_name(dtype: str) -> str:
+    """The protocol's name. It has none for elements below 16 bits other than integers of 8: those keep the format's,
+    in capitals, and travel only as bytes.
+    """
+    return _NAMES.get(dtype, dtype.upper())
 
 
 def element_count(shape: Sequence[int]) -> int:
@@ -53,22 +67,21 @@ def from_bytes(data: memoryview, spec: TensorSpec, shape: tuple[int, ...]) -> Ar
             expected=f"{expected} bytes",
             found=found,
         )
-    if spec.dtype == "bool" and data.nbytes and int(np.frombuffer(data, np.uint8).max()) > 1:
-        raise malformed("a byte of BOOL data is neither 0 nor 1", where=spec.name)
+    _check_range(data, spec)
     array = np.frombuffer(data, dtype).reshape(shape)
     return array if array.flags.aligned else array.copy()
 
 
 def from_json(values: object, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
     """An array of the numbers of a request, nested by rows or flat."""
-    if spec.dtype in _BYTES_ONLY:
+    if spec.dtype not in _NAMES:
         raise malformed("tensors of this datatype travel only as binary data", where=spec.name)
     return _converted(_numbers(values, spec, shape), spec).reshape(shape)
 
 
 def to_json(array: Array, spec: TensorSpec) -> list[object]:
     """The numbers of an answer, flat, row by row."""
-    if spec.dtype in _BYTES_ONLY:
+    if spec.dtype not in _NAMES:
         raise _bytes_only(spec, "tensors of this datatype travel only as binary data")
     if spec.dtype == "bf16":
         array = (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
@@ -80,6 +93,17 @@ def to_json(array: Array, spec: TensorSpec) -> list[object]:
 def _bytes_only(spec: TensorSpec, message: str) -> RequestError:
     expected = 'an output with "parameters": {"binary_data": true}'
     return RequestError(400, "JSON_CANNOT_HOLD", message, where=spec.name, expected=expected)
+
+
+def _check_range(data: memoryview, spec: TensorSpec) -> None:
+    """A byte may not hold what its datatype cannot, for the code would believe it."""
+    limits = _RANGES.get(spec.dtype)
+    if limits is None or not data.nbytes:
+        return
+    values = np.frombuffer(data, np.int8 if limits[0] < 0 else np.uint8)
+    if int(values.min()) < limits[0] or int(values.max()) > limits[1]:
+        expected = f"{limits[0]} to {limits[1]}"
+        raise malformed("a byte holds what its datatype cannot", where=spec.name, expected=expected)
 
 
 def _numbers(values: object, spec: TensorSpec, shape: tuple[int, ...]) -> list[object]:
@@ -99,7 +123,7 @@ def _numbers(values: object, spec: TensorSpec, shape: tuple[int, ...]) -> list[o
         found = f"{len(flat)} elements"
         raise malformed("the data does not fill its shape", where=spec.name, expected=str(shape), found=found)
     if not any(kinds <= taken for taken in _taken(spec)):
-        raise malformed("the data has values of another kind", where=spec.name, expected=NAMES[spec.dtype])
+        raise malformed("the data has values of another kind", where=spec.name, expected=datatype_name(spec.dtype))
     return flat
 
 
@@ -138,7 +162,9 @@ def _flags(array: Array, spec: TensorSpec) -> Array:
 
 
 def _too_large(spec: TensorSpec) -> RequestError:
-    return malformed("the data has a number too large for its datatype", where=spec.name, expected=NAMES[spec.dtype])
+    return malformed(
+        "the data has a number too large for its datatype", where=spec.name, expected=datatype_name(spec.dtype)
+    )
 
 
 def _finite(array: Array, spec: TensorSpec) -> Array:

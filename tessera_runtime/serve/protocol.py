@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, NoReturn, cast
 
 from tessera_runtime.arrays import Array, TensorSpec
-from tessera_runtime.serve.datatypes import NAMES, from_bytes, from_json, to_json
+from tessera_runtime.serve.datatypes import datatype_name, from_bytes, from_json, to_json
 from tessera_runtime.serve.errors import malformed
 
 MAX_RANK: Final = 64
@@ -94,9 +94,9 @@ class _Inputs:
         if spec is None:
             raise malformed("the model has no such input", expected=", ".join(self._specs), found=repr(name))
         datatype = found.get("datatype")
-        if datatype != NAMES[spec.dtype]:
+        if datatype != datatype_name(spec.dtype):
             raise malformed(
-                "the input has another datatype", where=spec.name, expected=NAMES[spec.dtype], found=datatype
+                "the input has another datatype", where=spec.name, expected=datatype_name(spec.dtype), found=datatype
             )
         return spec
 
@@ -182,7 +182,11 @@ def render_answer(request: InferRequest, results: Mapping[str, Array], name: str
     raw: list[bytes] = []
     for spec, binary in request.outputs:
         array = results[spec.name]
-        tensor: dict[str, object] = {"name": spec.name, "datatype": NAMES[spec.dtype], "shape": list(array.shape)}
+        tensor: dict[str, object] = {
+            "name": spec.name,
+            "datatype": datatype_name(spec.dtype),
+            "shape": list(array.shape),
+        }
         if binary:
             tensor["parameters"] = {"binary_data_size": array.nbytes}
             raw.append(array.tobytes())
@@ -201,7 +205,7 @@ def tensor_metadata(specs: tuple[TensorSpec, ...]) -> list[dict[str, object]]:
     return [
         {
             "name": spec.name,
-            "datatype": NAMES[spec.dtype],
+            "datatype": datatype_name(spec.dtype),
             "shape": [extent if isinstance(extent, int) else -1 for extent in spec.shape],
         }
         for spec in specs

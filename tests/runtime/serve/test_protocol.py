@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tessera_runtime import TensorSpec
-from tessera_runtime.serve.datatypes import NAMES
+from tessera_runtime.serve.datatypes import datatype_name
 from tessera_runtime.serve.errors import RequestError
 from tessera_runtime.serve.protocol import Signature, parse_infer, render_answer, tensor_metadata
 
@@ -42,7 +42,7 @@ def view(root: object, raw: bytes = b"") -> tuple[memoryview, int | None]:
 @pytest.mark.parametrize("dtype", NUMBERS)
 def test_numbers_when_sent_as_json_and_as_bytes_then_are_the_same_both_ways(dtype: str) -> None:
     values, known = NUMBERS[dtype], signature(dtype)
-    plain = {"name": "x", "shape": [2], "datatype": NAMES[dtype], "data": values}
+    plain = {"name": "x", "shape": [2], "datatype": datatype_name(dtype), "data": values}
     request = parse_infer(*view({"id": "7", "inputs": [plain]}), known)
     array = request.feeds["x"]
     assert array.dtype == known.inputs[0].numpy
@@ -57,7 +57,7 @@ def test_numbers_when_sent_as_json_and_as_bytes_then_are_the_same_both_ways(dtyp
     answer = render_answer(request, {"y": array}, "m", "1")
     (output,) = json.loads(answer.body)["outputs"]
     assert (json.loads(answer.body)["id"], answer.json_bytes) == ("7", None)
-    assert (output["datatype"], output["shape"]) == (NAMES[dtype], [2])
+    assert (output["datatype"], output["shape"]) == (datatype_name(dtype), [2])
     assert output["data"] == [pytest.approx(value, rel=0.01) if dtype[0] in "fb" else value for value in values]
 
     packed = render_answer(again, {"y": array}, "m", "1")
@@ -82,6 +82,27 @@ def test_bytes_when_they_lie_at_an_odd_place_then_the_array_is_aligned() -> None
     for padding in range(8):
         root["id"] = "i" * padding
         assert parse_infer(*view(root, np.array([1.0, 2.0]).tobytes()), signature("f64")).feeds["x"].flags.aligned
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("dtype", ["f8e4m3", "f8e5m2", "i4", "u4", "f4e2m1"])
+def test_datatype_when_the_protocol_has_no_name_for_it_then_travels_only_as_bytes(dtype: str) -> None:
+    known, raw = signature(dtype), bytes([1, 7])
+    name = {"name": "x", "shape": [2], "datatype": dtype.upper()}
+    request = parse_infer(*view({"inputs": [{**name, "parameters": {"binary_data_size": 2}}]}, raw), known)
+    assert request.feeds["x"].tobytes() == raw
+    with pytest.raises(RequestError, match="only as binary data"):
+        parse_infer(*view({"inputs": [{**name, "data": [1, 7]}]}), known)
+    with pytest.raises(RequestError, match="only as binary data"):
+        render_answer(request, {"y": request.feeds["x"]}, "m", "1")
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(("dtype", "byte"), [("i4", 8), ("i4", 0xF7), ("u4", 16), ("u2", 4), ("f6e2m3", 64)])
+def test_byte_when_its_datatype_cannot_hold_it_then_is_refused(dtype: str, byte: int) -> None:
+    one = {"name": "x", "shape": [1], "datatype": dtype.upper(), "parameters": {"binary_data_size": 1}}
+    with pytest.raises(RequestError, match="its datatype cannot"):
+        parse_infer(*view({"inputs": [one]}, bytes([byte])), signature(dtype))
 
 
 @pytest.mark.unit
@@ -158,7 +179,7 @@ def test_request_when_it_has_a_mistake_then_is_refused_by_name(words: str, root:
     [("i8", [128, 0]), ("i8", [1.5, 0]), ("u64", [-1, 0]), ("u64", [2**64, 0]), ("bool", [2, 0]), ("f16", [7e4, 0])],
 )
 def test_number_when_its_datatype_cannot_hold_it_then_is_refused(dtype: str, values: list[Any]) -> None:
-    root = {"inputs": [{"name": "x", "shape": [2], "datatype": NAMES[dtype], "data": values}]}
+    root = {"inputs": [{"name": "x", "shape": [2], "datatype": datatype_name(dtype), "data": values}]}
     with pytest.raises(RequestError):
         parse_infer(*view(root), signature(dtype))
 
@@ -180,7 +201,7 @@ def test_binary_data_when_more_than_claimed_or_not_boolean_then_is_refused() -> 
     with pytest.raises(RequestError, match="larger than the body"):
         parse_infer(memoryview(b"{}"), 3, signature("f32"))
     flags = with_input(data=..., datatype="BOOL", parameters={"binary_data_size": 2})
-    with pytest.raises(RequestError, match="neither 0 nor 1"):
+    with pytest.raises(RequestError, match="its datatype cannot"):
         parse_infer(*view(flags, b"\x00\x02"), signature("bool"))
 
 
