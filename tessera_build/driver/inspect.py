@@ -23,7 +23,7 @@ from tessera_build.driver.machine import machine_of, options_of
 from tessera_build.driver.opened import LEVELS, level_text, proofs_of, variant_named
 from tessera_build.ir.core.dims import Range
 from tessera_build.ir.core.node import Function
-from tessera_build.ir.target.host import Launch, Variant
+from tessera_build.ir.target.host import Variant
 from tessera_build.ir.target.text import parse_variant, print_function
 from tessera_build.ir.tile.text import parse_function
 from tessera_build.lower.tile_to_target.cpu import lower_cpu
@@ -169,7 +169,7 @@ def _kernels(bundle: Bundle, variant: VariantRecord, operator: str | None) -> li
 
 
 def _stored_kernels(found: Variant, variant: VariantRecord, operator: str | None) -> list[Function]:
-    launches = [node for entry in found.entries for node in entry.nodes if isinstance(node, Launch)]
+    launches = [launch for entry in found.entries for launch in entry.launches]
     names = {node.kernel for node in launches if operator in (None, variant.config.nodes[node.node])}
     return [kernel for kernel in found.kernels if kernel.name in names]
 

@@ -3,7 +3,7 @@
 Takes: the compiled program, the lowered variant, the graph module that it was lowered from, one case.
 Gives: one `GroupResult` per launch that was compared.
 Invariant: before a launch, what it reads is overwritten with the reference's values, so that a wrong kernel is found
-at its own launch and never blamed on, or hidden by, another.
+at its own launch and never blamed on, or hidden by, another. Launches inside loops and choices are not compared alone.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -65,8 +65,7 @@ class Groups:
     def of(cls, module: Module, lowered: LoweredVariant, symbols: Mapping[str, str], entry: str) -> "Groups":
         """The launches of `entry`; `symbols` maps a kernel's name to the function that it became."""
         position = next(i for i, known in enumerate(lowered.variant.entries) if known.name == entry)
-        nodes = lowered.variant.entries[position].nodes
-        launches = tuple(node for node in nodes if isinstance(node, Launch))
+        launches = lowered.variant.entries[position].launches
         return cls(module, entry, lowered.launches[position], launches, lowered.nodes, symbols)
 
     def name(self, launch: int) -> str:
@@ -78,14 +77,23 @@ class Groups:
         types = self.module.entries[self.entry].types
         found: dict[int, int] = {}
         for record in self.records:
-            if len(record.reads) == 1 and len(record.writes) == 1 and record.writes[0].value not in types:
+            if (
+                not record.depth
+                and len(record.reads) == 1
+                and len(record.writes) == 1
+                and record.writes[0].value not in types
+            ):
                 source = record.reads[0].value
                 found[record.writes[0].value] = found.get(source, source)
         return found
 
     def running(self, sizes: Sizes) -> list[int]:
-        """Launches that do anything for these sizes: a task may have a second kernel for small ones."""
-        return [i for i, launch in enumerate(self.launches) if evaluate(launch.count, sizes) > 0]
+        """Launches that do anything for these sizes: a task may have a second kernel for small ones.
+
+        Those inside regions are left out: they run any number of times, and whole runs prove them.
+        """
+        outside = [i for i, record in enumerate(self.records) if not record.depth]
+        return [i for i in outside if evaluate(self.launches[i].count, sizes) > 0]
 
     def representatives(self, sizes: Sizes) -> list[int]:
         """The first running launch of each distinct kernel."""
@@ -105,6 +113,8 @@ def compare_groups(program: CompiledProgram, groups: Groups, case: Case, policy:
     def look(launch: int, phase: int, memory: Memory) -> None:
         try:
             record = groups.records[launch]
+            if record.depth:
+                return
             if phase == 0:
                 for place in dynamic(record.reads):
                     if place.value in expected:

@@ -49,6 +49,7 @@ class Proof:
     """What was proved of one variant. `method` is "native" where its code ran on this machine.
 
     With "tile", the graph after the passes gave the outputs, and sampled tile programs ran in the interpreter.
+    `in_regions` of the launches stand inside loops and choices: only the whole runs prove those.
     """
 
     target: str
@@ -59,6 +60,7 @@ class Proof:
     cases: tuple[CaseProof, ...]
     groups: tuple[GroupProof, ...]
     launches: int
+    in_regions: int = 0
     format: int = FORMAT
 
     @property

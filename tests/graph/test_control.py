@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,12 +13,13 @@ from bundle_format.errors import TesseraError
 from tessera_build.ir.core.dims import Extent, symbol
 from tessera_build.ir.core.hashing import hash_function
 from tessera_build.ir.core.node import Region
+from tessera_build.ir.core.spec import SpecError
 from tessera_build.ir.core.types import BOOL, F32, I64, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import GraphNode, Module
 from tessera_build.ir.graph.passes.pipeline import run_passes
 from tessera_build.ir.graph.reference import run
-from tessera_build.ir.graph.spec import verify_module
+from tessera_build.ir.graph.spec import verify, verify_module
 from tessera_build.ir.graph.text import parse_module, print_module
 
 pytestmark = pytest.mark.unit
@@ -159,3 +161,15 @@ def test_if_when_its_regions_give_other_types_then_is_refused() -> None:
         otherwise.yields(builder.op("cast", x, dtype=I64))
     with pytest.raises(TesseraError, match="regions of if"):
         builder.node("if", (sign,), {}, (then.region, otherwise.region))
+
+
+def test_region_when_it_holds_a_constant_then_is_refused() -> None:
+    function = halving().entries["main"]
+    constant, *rest = (node for node in function.nodes if isinstance(node, GraphNode))
+    assert constant.op == "constant"
+    loop = next(node for node in rest if node.op == "loop")
+    body = loop.regions[0]
+    moved = replace(loop, regions=(replace(body, nodes=(constant, *body.nodes)),))
+    nodes = tuple(moved if node is loop else node for node in function.nodes if node is not constant)
+    with pytest.raises(SpecError, match="a region holds a constant"):
+        verify(replace(function, nodes=nodes))

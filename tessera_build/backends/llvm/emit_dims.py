@@ -30,6 +30,12 @@ class DimWriter:
         """A writer over the same symbols whose sums and products end at the largest integer, for sizes of memory."""
         return DimWriter(self._out, self._symbols, saturate=True)
 
+    def nested(self) -> DimWriter:
+        """A writer for blocks that do not dominate what follows them: it knows what is known, and is then forgotten."""
+        inner = DimWriter(self._out, self._symbols, saturate=self._saturate)
+        inner._known = dict(self._known)
+        return inner
+
     def write(self, extent: Extent) -> str:
         """The operand (an i64) that holds the extent's value."""
         if isinstance(extent, int):

@@ -19,7 +19,7 @@ from tessera_build.backends.llvm.pool import FLOATING_POINT_ENTER, FLOATING_POIN
 from tessera_build.backends.llvm_text.function_text import FunctionText
 from tessera_build.ir.core.dims import symbols_of
 from tessera_build.ir.core.node import walk
-from tessera_build.ir.target.host import Entry, Guard, Read, Variant, extents_of
+from tessera_build.ir.target.host import Entry, Guard, Read, Repeat, Variant, extents_of
 
 HOST_EXPORTS = ("tessera_describe", "tessera_prepare", "tessera_run")
 ABI_VERSION = 1
@@ -166,6 +166,7 @@ def check_variant(variant: Variant) -> None:
     faults: list[str] = []
     for entry in variant.entries:
         known = {*entry.dims, *(node.symbol for node in walk(entry.nodes) if isinstance(node, Read))}
+        known |= {node.index for node in walk(entry.nodes) if isinstance(node, Repeat)}
         for node in entry.launches:
             if node.kernel not in defined:
                 faults.append(f"kernel `{node.kernel}` is launched by `{entry.name}` and not defined")

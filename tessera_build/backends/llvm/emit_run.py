@@ -9,11 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bundle_format.abi import Status
+from tessera_build.backends.llvm.emit_control import carried_slot, write_choice, write_repeat
 from tessera_build.backends.llvm.emit_dims import DimWriter
 from tessera_build.backends.llvm.host_support import CALL, DYNAMIC_CALL_BYTES, LARGEST, fail
 from tessera_build.backends.llvm_text.function_text import FunctionText
 from tessera_build.ir.core.node import Node, walk
-from tessera_build.ir.target.host import Allocate, Buffer, Entry, Guard, Launch, Read, Release, buffers_of
+from tessera_build.ir.target.host import (
+    Allocate,
+    Buffer,
+    Choose,
+    Entry,
+    Guard,
+    Launch,
+    Read,
+    Release,
+    Repeat,
+    buffers_of,
+)
 
 _TABLES = {"input": "inputs", "output": "outputs", "weight": "weights"}
 BAD = f"i32 {int(Status.BAD_ARGUMENT)}"
@@ -123,6 +135,10 @@ class _Run:
                 case Release():
                     slot = self.out.temporary(f"getelementptr ptr, ptr {self._tables['dynamic']}, i64 {node.index}")
                     self.out.line(f"call void @drop(ptr %call, ptr {slot})")
+                case Repeat():
+                    write_repeat(self, node, dims)
+                case Choose():
+                    write_choice(self, node, dims)
                 case Guard() if not is_early(self._entry, node):
                     guard(self.out, dims, node, self._undo, self._error)
                 case _:
@@ -130,7 +146,7 @@ class _Run:
 
     def _launch(self, node: Launch, dims: DimWriter) -> None:
         out = self.out
-        arguments = [self._address(buffer, dims) for buffer in node.buffers]
+        arguments = [self.address(buffer, dims) for buffer in node.buffers]
         arguments += [f"i64 {dims.write(extent)}" for extent in node.dims]
         for slot, argument in enumerate(arguments):
             address = out.temporary(f"getelementptr i64, ptr %slots, i64 {slot}")
@@ -143,7 +159,7 @@ class _Run:
 
     def _read(self, node: Read, dims: DimWriter) -> None:
         out = self.out
-        base = self._address(node.buffer, dims)
+        base = self.address(node.buffer, dims)
         address = out.temporary(f"getelementptr i64, {base}, i64 {node.element}")
         # An input of the caller may lie anywhere.
         value = out.temporary(f"load i64, ptr {address}, align 1")
@@ -173,7 +189,7 @@ class _Run:
 
     def _load_tables(self) -> None:
         """The tables of pointers that the nodes use, loaded once and refused when NULL."""
-        spaces = {buffer.space for node in walk(self._entry.nodes) for buffer in buffers_of(node)}
+        spaces = {buffer.space for node in walk(self._entry.nodes) for buffer in buffers_of(node)} - {"carried"}
         spaces |= {"output"} if self._entry.dynamic_outputs else set()
         spaces |= {"dynamic"} if self._entry.slots else set()
         found: dict[str, str] = {}
@@ -216,10 +232,12 @@ class _Run:
             address = self.out.temporary(f"getelementptr i64, ptr {shapes}, i64 {position}")
             self.out.line(f"store i64 {dims.write(extent)}, ptr {address}, align 8")
 
-    def _address(self, buffer: Buffer, dims: DimWriter) -> str:
+    def address(self, buffer: Buffer, dims: DimWriter) -> str:
         """The buffer's address as a typed operand."""
-        out, table = self.out, self._tables[buffer.space]
-        if buffer.space != "arena":
+        out, table = self.out, self._tables.get(buffer.space, "")
+        if buffer.space == "carried":
+            table = out.temporary(f"load ptr, ptr {carried_slot(buffer.index)}, align 8")
+        elif buffer.space != "arena":
             entry = out.temporary(f"getelementptr ptr, ptr {table}, i64 {buffer.index}")
             table = out.temporary(f"load ptr, ptr {entry}, align 8")
         offset = dims.write(buffer.offset)

@@ -58,6 +58,36 @@ done:
   ret i32 %status
 }}
 
+define internal void @copy(ptr %to, ptr %from, i64 %bytes) noinline #0 {{
+entry:
+  %same = icmp eq ptr %to, %from
+  br i1 %same, label %done, label %wide
+wide:
+  %at = phi i64 [ 0, %entry ], [ %further, %move ]
+  %further = add i64 %at, 16
+  %fits = icmp sle i64 %further, %bytes
+  br i1 %fits, label %move, label %narrow
+move:
+  %source = getelementptr i8, ptr %from, i64 %at
+  %target = getelementptr i8, ptr %to, i64 %at
+  %vector = load <16 x i8>, ptr %source, align 1
+  store <16 x i8> %vector, ptr %target, align 1
+  br label %wide
+narrow:
+  %byte = phi i64 [ %at, %wide ], [ %after, %one ]
+  %left = icmp slt i64 %byte, %bytes
+  br i1 %left, label %one, label %done
+one:
+  %one.source = getelementptr i8, ptr %from, i64 %byte
+  %one.target = getelementptr i8, ptr %to, i64 %byte
+  %value = load i8, ptr %one.source, align 1
+  store i8 %value, ptr %one.target, align 1
+  %after = add i64 %byte, 1
+  br label %narrow
+done:
+  ret void
+}}
+
 define internal i32 @launch(ptr %call, ptr %kernel, ptr %arguments, i64 %count, i32 %number, i32 %node) noinline #0 {{
   %services.at = getelementptr i8, ptr %call, i64 {CALL["services"]}
   %services = load ptr, ptr %services.at, align 8

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from tessera_build.ir.core.dims import Extent, symbols_of
-from tessera_build.ir.core.node import Function, Node, walk
+from tessera_build.ir.core.node import Function, Node, Region, Symbol, walk
 
-Space = Literal["input", "output", "weight", "arena", "dynamic"]
+Space = Literal["input", "output", "weight", "arena", "dynamic", "carried"]
+POINTER_BYTES = 8
 Relation = Literal["lt", "le", "eq", "ne"]
 
 
@@ -22,7 +23,7 @@ Relation = Literal["lt", "le", "eq", "ne"]
 class Buffer:
     """A place in memory: the `index`-th input, output, weight or dynamic slot, or the arena; `offset` in bytes.
 
-    A dynamic slot is memory that an `Allocate` of the same run obtained.
+    A dynamic slot is memory that an `Allocate` of the same run obtained. Carried slots are those of a `Repeat` around.
     """
 
     space: Space
@@ -96,6 +97,43 @@ class Release(HostNode):
     index: int
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A value that goes from one iteration to the next: where the first finds it and where the last leaves it.
+
+    `spare` is a second place of as many `bytes`: iterations read one and write the other.
+    """
+
+    initial: Buffer
+    home: Buffer
+    spare: Buffer
+    bytes: Extent
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Repeat(HostNode):
+    """Run `body` for `index` = 0, 1, ... below `trips`; if `conditional`, while the first carried byte is not 0.
+
+    In the body, carried slot `slot` + 2 i holds value i as the iteration finds it; the next slot takes what it leaves.
+    """
+
+    index: Symbol
+    trips: Extent
+    conditional: bool
+    slot: int
+    carried: tuple[Carried, ...]
+    body: Region
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choose(HostNode):
+    """Run `then` where the byte at `condition` is not 0, else `otherwise`."""
+
+    condition: Buffer
+    then: Region
+    otherwise: Region
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry:
     """The host program of one entry: nodes in order, arena size in bytes, and the extents of each output.
@@ -140,6 +178,10 @@ def buffers_of(node: Node) -> Iterator[Buffer]:
         yield from node.buffers
     elif isinstance(node, Read):
         yield node.buffer
+    elif isinstance(node, Repeat):
+        yield from (place for value in node.carried for place in (value.initial, value.home, value.spare))
+    elif isinstance(node, Choose):
+        yield node.condition
 
 
 def extents_of(node: Node) -> Iterator[Extent]:
@@ -153,6 +195,8 @@ def extents_of(node: Node) -> Iterator[Extent]:
             yield node.upper
         case Allocate():
             yield node.bytes
+        case Repeat():
+            yield from (node.trips, *(value.bytes for value in node.carried))
         case _:
             pass
     yield from (buffer.offset for buffer in buffers_of(node))

@@ -11,7 +11,7 @@ from typing import cast
 
 from tessera_build.ir.core import spec
 from tessera_build.ir.core.dims import Extent, symbols_of
-from tessera_build.ir.core.node import Function, Node, walk
+from tessera_build.ir.core.node import Function, Node, Region, walk
 from tessera_build.ir.core.spec import Scope, SpecError, Violation
 from tessera_build.ir.core.types import I64, scalar
 from tessera_build.ir.target import group, host, kernel, spec_group, spec_kernel, spec_memory
@@ -141,8 +141,25 @@ class _Host:
                     yield "slots", f"the caller gives the memory of output {node.index}"
             case host.Release():
                 yield from _slot(node.index, self._entry.slots, "dynamic")
+            case host.Repeat():
+                if node.index in self._known:
+                    yield "fresh_size", f"index {node.index!r} is known already"
+                if node.conditional and not node.carried:
+                    yield "repeat", "the loop carries no condition"
+                yield from self._region(node.body, node.index)
+            case host.Choose():
+                yield from self._region(node.then)
+                yield from self._region(node.otherwise)
             case _:
                 yield "level", f"{type(node).__name__} is not a node of a host program"
+
+    def _region(self, region: Region, *symbols: str) -> Iterator[tuple[str, str]]:
+        """A block inside a node; what it reads is unknown behind it."""
+        before = set(self._known)
+        self._known |= set(symbols)
+        for node in region.nodes:
+            yield from self._node(node)
+        self._known = before
 
 
 def _slot(index: int, count: int, space: str) -> Iterator[tuple[str, str]]:

@@ -40,7 +40,7 @@ CLASSES = class_table(
         *group.NODES,
     )
 )
-HOST_CLASSES = class_table((host.Guard, host.Launch, host.Read, host.Allocate, host.Release))
+HOST_CLASSES = class_table((host.Guard, host.Launch, host.Read, host.Allocate, host.Release, host.Repeat, host.Choose))
 
 
 def print_function(function: Function, *, locations: bool = False) -> str:

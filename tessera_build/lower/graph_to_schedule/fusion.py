@@ -15,10 +15,13 @@ from typing import Literal
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.scalar import SCALAR_OPS
+from tessera_build.ir.core.structure import symbols_defined_by, symbols_used_by
 from tessera_build.ir.graph.nodes import Array, GraphNode
 from tessera_build.kernels.table import KERNELS
 
-Kind = Literal["contraction", "row", "pointwise", "kernel", "concat", "view"]
+Kind = Literal["contraction", "row", "pointwise", "kernel", "concat", "view", "control", "read"]
+# Groups of one node each.
+ALONE: frozenset[Kind] = frozenset({"kernel", "concat", "view", "control", "read"})
 Shape = tuple[Extent, ...]
 
 
@@ -43,6 +46,8 @@ class _Fuser:
         self._constants = constants
         self._groups: list[FusionGroup] = []
         self._group_of: dict[int, int] = {}
+        self._group_of_symbol: dict[str, int] = {}
+        self._has_sizes = any(symbols_defined_by(node) for node in function.nodes)
 
     def run(self) -> tuple[FusionGroup, ...]:
         for node in self._function.nodes:
@@ -68,15 +73,23 @@ class _Fuser:
     def _open(self, node: GraphNode, group: FusionGroup) -> None:
         group.nodes.append(node)
         self._group_of.update(dict.fromkeys(node.outputs, len(self._groups)))
+        self._group_of_symbol.update(dict.fromkeys(symbols_defined_by(node), len(self._groups)))
         self._groups.append(group)
 
     def _latest(self, node: GraphNode) -> int | None:
-        """The last group that the node reads from."""
+        """The last group that the node reads from, or that reads a size which it mentions."""
         found = [self._group_of[v] for v in node.inputs if v in self._group_of]
+        if self._has_sizes:
+            used = symbols_used_by(node, self._function.types)
+            found += [group for name, group in self._group_of_symbol.items() if name in used]
         return max(found, default=None)
 
     def _kind(self, node: GraphNode) -> FusionGroup:
         """The group a node would open on its own."""
+        if node.regions:
+            return FusionGroup("control", ())
+        if node.op == "sizes":
+            return FusionGroup("read", ())
         shape = self._shape(node.outputs[0])
         match node.op:
             case "matmul" | "conv" | "reduce_window":
@@ -102,7 +115,7 @@ class _Fuser:
                 return FusionGroup("pointwise", shape)
 
     def _joins(self, node: GraphNode, own: FusionGroup, group: FusionGroup) -> bool:
-        if own.kind in {"contraction", "kernel", "concat", "view"} or group.kind in {"kernel", "concat", "view"}:
+        if own.kind == "contraction" or own.kind in ALONE or group.kind in ALONE:
             return False
         if own.kind == "row":
             keeps = node.op == "softmax" or bool(node.attributes.get("keepdims"))

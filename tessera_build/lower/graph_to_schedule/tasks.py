@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.node import Function, Node
 from tessera_build.ir.graph.nodes import Array, GraphNode
+from tessera_build.ir.graph.regions import captured
 from tessera_build.ir.schedule.nodes import Compute, KernelCall
 from tessera_build.lower.graph_to_schedule.defining import Context
 from tessera_build.lower.graph_to_schedule.definitions import define
-from tessera_build.lower.graph_to_schedule.fusion import FusionGroup, Kind, fuse
+from tessera_build.lower.graph_to_schedule.fusion import ALONE, FusionGroup, Kind, fuse
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +53,7 @@ def _users(function: Function, groups: Sequence[FusionGroup]) -> dict[int, set[i
     users: dict[int, set[int]] = {}
     for index, group in enumerate(groups):
         for node in group.nodes:
-            for value in node.inputs:
+            for value in (*node.inputs, *captured(node.regions)):
                 users.setdefault(value, set()).add(index)
     for value in function.results:
         users.setdefault(value, set()).add(-1)
@@ -67,8 +68,8 @@ def _task(
     for node in group.nodes:
         nodes.extend(_lower(node, group, context))
     made = [value for node in group.nodes for value in node.outputs]
-    # A kernel writes every result that it has, whether or not somebody reads it.
-    results = tuple(v for v in made if group.kind == "kernel" or users.get(v, set()) - {index})
+    # A kernel or a loop writes every result that it has, whether or not somebody reads it.
+    results = tuple(v for v in made if group.kind in {"kernel", "control"} or users.get(v, set()) - {index})
     args = tuple(dict.fromkeys(v for n in nodes for v in _reads(n) if v not in set(_made(nodes))))
     types = {v: context.types[v] for v in (*args, *_made(nodes))}
     name = _name(function, group)
@@ -77,9 +78,9 @@ def _task(
 
 
 def _lower(node: GraphNode, group: FusionGroup, context: Context) -> Sequence[Node]:
-    if group.kind in {"kernel", "concat", "view"}:
+    if group.kind in ALONE:
         parameters = tuple(sorted(node.attributes.items())) if group.kind == "kernel" else ()
-        return (KernelCall(node.outputs, node.op, node.inputs, parameters),)
+        return (KernelCall(node.outputs, node.op, (*node.inputs, *captured(node.regions)), parameters),)
     return define(node, context)
 
 

@@ -1,51 +1,34 @@
 """A block of graph nodes as host nodes: every task lowered through all levels, every value placed, launches in order.
 
-Takes the nodes of an entry or of a region as a function, with its `Frame`: where the values live that it shares with
-its surroundings. Gives the bytes of arena it needs, host nodes, and a record of every launch. Invariant: a value of the
-block is written before it is read, and nothing but the frame tells a block where it stands.
+Takes the nodes of an entry or of a region as a function, and what its surroundings are. Gives the bytes of arena it
+needs, host nodes, and a record of every launch. Invariant: a value of the block is written before it is read, and
+nothing but its frame and its surroundings tell a block where it stands.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
-from tessera_build.ir.core.dims import Extent, Range, symbol
+from tessera_build.ir.core.dims import Extent, symbol, symbols_of
 from tessera_build.ir.core.node import Function, Node
 from tessera_build.ir.graph.nodes import Array
-from tessera_build.ir.target.host import Buffer, Launch, Space
+from tessera_build.ir.graph.ops.sizes import names_of
+from tessera_build.ir.graph.regions import index_range
+from tessera_build.ir.target.host import Allocate, Buffer, Launch
 from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
 from tessera_build.lower.program.arena import Lifetime, plan_arena
+from tessera_build.lower.program.control import ControlPlan, emit_control, plan_control
+from tessera_build.lower.program.frame import Frame, Home, Surroundings
 from tessera_build.lower.program.kernels import LoweredTask, lower_border, lower_task
 from tessera_build.lower.program.places import Border, Placer, Places
 from tessera_build.lower.program.prepare import prepare
+from tessera_build.lower.program.reads import Dynamic, late_guards, read_nodes
 from tessera_build.lower.program.records import LaunchRecord, ValuePlace
 from tessera_build.lower.program.rewrite_tasks import copy_task
 from tessera_build.lower.program.shared import Shared
 from tessera_build.lower.schedule_to_tile.layouts import Packing
 from tessera_build.lower.schedule_to_tile.nest import Operand
-
-
-@dataclass(frozen=True, slots=True)
-class Home:
-    """Dense memory outside a block that holds one of its values; `offset` in bytes."""
-
-    space: Space
-    index: int = 0
-    offset: Extent = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """What a block's surroundings fix: digests of the constants it reads, homes of its arguments and its results.
-
-    `ranges` bounds every symbol that the block's extents may mention.
-    """
-
-    digests: Mapping[int, str]
-    arguments: Mapping[int, Home]
-    results: tuple[Home, ...]
-    ranges: Mapping[str, Range]
 
 
 class Block:
@@ -60,11 +43,13 @@ class Block:
         self._function = prepared.function
         placer = Placer(prepared.function, prepared.tasks, external)
         self._places: Places = placer.run()
-        self._homes = dict(zip(self._function.results, frame.results, strict=True)) | dict(frame.arguments)
         self._tasks = self._ordered(prepared.tasks, placer.copies)
+        self._controls = {step: self._plan(task) for step, task in enumerate(self._tasks) if task.kind == "control"}
+        self._dynamic: dict[int, Dynamic] = {}
         arena = plan_arena(self._lifetimes())
         self._offsets = arena.offsets
         self._base: Extent = 0
+        self._homes: dict[int, Home] = {}
         self.arena_bytes = arena.size
         self.lower_bound = arena.lower_bound
         self.records: list[LaunchRecord] = []
@@ -99,19 +84,64 @@ class Block:
             start = start + types[value].shape[position]
         return made
 
+    def _plan(self, task: Task) -> ControlPlan:
+        """The regions of a node as blocks of their own."""
+        (node,) = task.nodes
+        inside = frozenset(task.inputs) - self._frame.digests.keys()
+        ranges = {**self._frame.ranges, **index_range(node, self._frame.ranges)}
+        blocks: list[Block] = []
+        for region in node.regions:
+            body = replace(self._function, args=region.args, nodes=region.nodes, results=region.results)
+            arguments = inside | set(region.args)
+            frame = replace(self._frame, arguments=arguments, ranges=ranges, depth=self._frame.depth + 1)
+            blocks.append(Block(self._shared, body, frame))
+        return plan_control(node, blocks, self._function.types)
+
     # -- the host program ---------------------------------------------------------------------------------------------
 
-    def emit(self, base: Extent) -> list[Node]:
-        """Lower all tasks; the block's part of the arena starts at byte `base`."""
-        self._base = base
+    def emit(self, surroundings: Surroundings) -> list[Node]:
+        """Lower all tasks."""
+        self._base = surroundings.base
+        results = zip(self._function.results, surroundings.results, strict=True)
+        self._homes = {**surroundings.arguments, **dict(results)}
         nodes: list[Node] = []
         started: set[int] = set()
-        for task in self._tasks:
-            nodes += self._border_launches(task, started)
-            layouts = {v: self._places.of[v].layout(self._shape(task, v)) for v in _values(task)}
-            for lowered in lower_task(task, layouts, self._constants, self._shared.machine, self._frame.ranges):
-                nodes.append(self._launch(task, lowered))
+        for step, task in enumerate(self._tasks):
+            nodes += (node for item in self._dynamic.values() for node in item.before(step))
+            if step in self._controls:
+                nodes.append(self._control(task, step))
+            elif task.kind == "read":
+                nodes += self._read(task)
+            else:
+                nodes += self._border_launches(task, started)
+                nodes += self._launches(task)
+            nodes += (node for item in self._dynamic.values() for node in item.after(step))
         return nodes
+
+    def _launches(self, task: Task) -> list[Node]:
+        layouts = {v: self._places.of[v].layout(self._shape(task, v)) for v in _values(task)}
+        lowered = lower_task(task, layouts, self._constants, self._shared.machine, self._frame.ranges)
+        return [self._launch(task, version) for version in lowered]
+
+    def _read(self, task: Task) -> list[Node]:
+        """Sizes from data, and the guards that waited for them."""
+        place = self._value(task, task.inputs[0])
+        fresh = names_of(task.nodes[0].attributes)
+        self._shared.known.update(fresh)
+        reads = read_nodes(task, Buffer(place.space, place.index, place.offset_bytes), self._shared.name_row(task.name))
+        return [*reads, *late_guards(self._shared.module, fresh, self._shared.known)]
+
+    def _control(self, task: Task, step: int) -> Node:
+        """A node with regions: its blocks find in the homes what they capture."""
+        plan = self._controls[step]
+        homes: dict[int, Home] = {}
+        for value in _values(task):
+            place = self._value(task, value)
+            homes[value] = Home(place.space, place.index, place.offset_bytes)
+        node = emit_control(plan, homes, self._base + self._offsets[_scratch(step)], self._shared.slots)
+        for block in plan.blocks:
+            self.records += block.records
+        return node
 
     def _shape(self, task: Task, value: int) -> tuple[Extent, ...]:
         known = self._function.types.get(value)
@@ -133,8 +163,7 @@ class Block:
         kind = self._function.types[root]
         place = self._places.of[root]
         lowered = lower_border(kind, border, place.strides, self._shared.machine, self._frame.ranges)
-        corner = Buffer("arena", 0, self._base + self._offsets[root])
-        return self._emit(task, lowered, (corner,), (), ())
+        return self._emit(task, lowered, (self._home(root).buffer,), (), ())
 
     def _launch(self, task: Task, lowered: LoweredTask) -> Launch:
         buffers = tuple(self._buffer(task, operand) for operand in lowered.program.operands)
@@ -154,7 +183,9 @@ class Block:
         row = self._shared.name_row(task.name)
         kernel = self._shared.add_kernel(lowered.kernel)
         function, schedule, program = task.function, lowered.schedule, lowered.program.function
-        self.records.append(LaunchRecord(task.name, task.kind, function, schedule, program, kernel, reads, writes))
+        depth = self._frame.depth
+        record = LaunchRecord(task.name, task.kind, function, schedule, program, kernel, reads, writes, depth)
+        self.records.append(record)
         dims = tuple(symbol(d) for d in lowered.program.dims)
         return Launch(kernel.name, lowered.count, buffers, dims, row)
 
@@ -169,12 +200,29 @@ class Block:
                 root = self._places.of[value].root
                 first.setdefault(root, step)
                 last[root] = step
-        outside = {*self._homes, *self._frame.digests}
-        return [
-            Lifetime(r, self._places.sizes[r] * self._function.types[r].dtype.bytes, first[r], last[r])
-            for r in first
-            if r not in outside
+        outside = {*self._frame.arguments, *self._function.results, *self._frame.digests}
+        scratch = [Lifetime(_scratch(step), p.scratch_bytes, step, step) for step, p in self._controls.items()]
+        inside = {r: self._places.sizes[r] * self._function.types[r].dtype.bytes for r in first if r not in outside}
+        self._set_aside(first, last, inside)
+        return scratch + [
+            Lifetime(root, largest, first[root], last[root])
+            for root, size in inside.items()
+            if (largest := self._frame.most(size)) is not None
         ]
+
+    def _set_aside(self, first: Mapping[int, int], last: Mapping[int, int], inside: Mapping[int, Extent]) -> None:
+        """Give roots that no plan can size a slot of their own, and outputs of unknown size their memory."""
+        unknown = {root: size for root, size in inside.items() if self._frame.most(size) is None}
+        for root, size in unknown.items():
+            row = self._shared.name_row(self._tasks[first[root]].name)
+            memory = Allocate("dynamic", self._shared.dynamic.take(1), size, row)
+            self._dynamic[root] = Dynamic(memory, first[root], last[root])
+        for index, root in enumerate(self._function.results if self._frame.depth == 0 else ()):
+            type_ = self._function.types[root]
+            if any(symbols_of(extent) & self._frame.sizes.keys() for extent in type_.shape):
+                row = self._shared.name_row(self._tasks[first[root]].name)
+                memory = Allocate("output", index, self._places.sizes[root] * type_.dtype.bytes, row)
+                self._dynamic[root] = Dynamic(memory, first[root], last[root])
 
     def _buffer(self, task: Task, operand: Operand) -> Buffer:
         place = self._value(task, operand.value, operand.packing)
@@ -188,11 +236,22 @@ class Block:
         if root in self._frame.digests:
             row = self._shared.weights.index(self._frame.digests[root], packing)
             home = Home("weight", row)
-        elif root in self._homes:
-            home = self._homes[root]
         else:
-            home = Home("arena", 0, self._base + self._offsets[root])
+            home = self._home(root)
         return ValuePlace(value, home.space, home.index, home.offset + offset, shape, place.strides, kind.dtype)
+
+    def _home(self, root: int) -> Home:
+        """Where a root's memory begins."""
+        if root in self._homes:
+            return self._homes[root]
+        if root in self._dynamic:
+            return Home("dynamic", self._dynamic[root].memory.index)
+        return Home("arena", 0, self._base + self._offsets[root])
+
+
+def _scratch(step: int) -> int:
+    """The arena's root for the memory of a node's regions; values have ids from 0."""
+    return -1 - step
 
 
 def _values(task: Task) -> tuple[int, ...]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tessera_build.ir.core.dims import Extent
+from tessera_build.ir.core.dims import Extent, symbols_of
 from tessera_build.ir.core.node import Function
+from tessera_build.ir.core.structure import symbols_defined_by
 from tessera_build.ir.core.types import Type
 from tessera_build.ir.graph.nodes import GraphNode
 from tessera_build.lower.graph_to_schedule.tasks import Task
@@ -97,6 +98,8 @@ class Placer:
         self._results = set(function.results)
         self._made = {v: task for task in tasks for v in task.outputs}
         self._dense = self._must_be_dense()
+        self._read_at = {s: i for i, t in enumerate(tasks) for n in t.nodes for s in symbols_defined_by(n)}
+        self._position = {v: i for i, task in enumerate(tasks) for v in task.outputs}
         self._rows = {n.inputs[0] for t in tasks for n in t.nodes if n.op in {"matmul", "conv"}}
         self.places = Places()
         self.copies: set[tuple[int, int]] = set()  # (concatenation's result, input) that must be copied
@@ -122,7 +125,7 @@ class Placer:
         """Values that others see through a reshape, that leave the entry, or that a written kernel reads."""
         dense = set(self._results)
         for task in self._tasks:
-            if task.kind in {"view", "kernel"}:
+            if task.kind in {"view", "kernel", "control", "read"}:
                 dense.update(task.inputs)
                 dense.update(task.outputs)
         return dense
@@ -158,6 +161,11 @@ class Placer:
             return last + PITCH_PADDING_BYTES // width
         return None
 
+    def _sized_before(self, root: int, value: int) -> bool:
+        """Whether the memory's size is known when a value is made: no size from data is read only afterwards."""
+        symbols = {name for extent in self._types[root].shape for name in symbols_of(extent)}
+        return all(self._read_at.get(name, -1) < self._position[value] for name in symbols)
+
     def _place_parts(self, task: Task) -> None:
         """Inputs of a concatenation that nobody placed yet are written straight into its result."""
         node = task.nodes[0]
@@ -168,7 +176,8 @@ class Placer:
         for value in node.inputs:
             free = value in self._made and self._made[value].kind not in {"view"} and value not in self._dense
             bordered = wanted_border(self._tasks, value) is not None
-            if free and not bordered and value not in self.places.of and node.inputs.count(value) == 1:
+            plain = not bordered and value not in self.places.of and node.inputs.count(value) == 1
+            if free and plain and self._sized_before(outer.root, value):
                 offset = outer.offset + start * outer.strides[position]
                 self.places.of[value] = Place(outer.root, offset, outer.strides)
             else:

@@ -43,7 +43,7 @@ def _with_borders(tasks: list[Task], function: Function, external: set[int], typ
     """Copy what padded windows read but what cannot have a border of its own into memory that can."""
     fixed = external | set(function.results)
     for task in tasks:
-        if task.kind in {"view", "kernel"}:
+        if task.kind in {"view", "kernel", "control", "read"}:
             fixed.update(task.inputs)
             fixed.update(task.outputs)
     moved: dict[int, int] = {}

@@ -37,7 +37,10 @@ class PackedWeight:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LaunchRecord:
-    """One launch: the task behind it at every level, and where the values are that it reads and writes."""
+    """One launch: the task behind it at every level, and where the values are that it reads and writes.
+
+    `depth` is the number of regions around it: a launch of depth 0 runs once a call.
+    """
 
     task_name: str
     kind: str
@@ -47,6 +50,7 @@ class LaunchRecord:
     kernel: Function
     reads: tuple[ValuePlace, ...]
     writes: tuple[ValuePlace, ...]
+    depth: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.machine.cpu import CpuMachine
+from tessera_build.lower.program.frame import Slots
 from tessera_build.lower.program.records import PackedWeight
 from tessera_build.lower.schedule_to_tile.layouts import Packing
 
@@ -45,6 +46,13 @@ class Shared:
     weights: Weights
     names: list[str] = field(default_factory=list[str])
     kernels: list[Function] = field(default_factory=list[Function])
+    slots: Slots = field(default_factory=Slots)
+    dynamic: Slots = field(default_factory=Slots)
+    known: set[str] = field(default_factory=set[str])
+
+    def begin_entry(self) -> None:
+        """Dynamic slots and the symbols that are known belong to one entry."""
+        self.dynamic, self.known = Slots(), set()
 
     def name_row(self, name: str) -> int:
         """The row of a graph node's name."""

@@ -163,7 +163,7 @@ GROUP_MISUSES = {
 @pytest.mark.parametrize(
     ("level", "cases"),
     [
-        (graph_spec.LEVEL, GRAPH_MISUSES.keys() | {"values_are_tensors", "argument_symbols"}),
+        (graph_spec.LEVEL, GRAPH_MISUSES.keys() | {"values_are_tensors", "argument_symbols", "constants_outside"}),
         (schedule_spec.LEVEL, SCHEDULE_MISUSES.keys() | {"dims_in_scope"}),
         (target_spec.KERNEL, TARGET_MISUSES.keys()),
         (target_spec.GROUP, TARGET_MISUSES.keys() | GROUP_MISUSES.keys()),

@@ -1,0 +1,129 @@
+"""Choices and loops as host nodes: where their regions' memory lies, and how values get in and out.
+
+Takes a graph node with regions and its planned blocks; gives one host node. Invariant: a region's values live in a
+scratch part of the arena that is alive while the node runs, and results are written where they belong by the region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bundle_format.errors import TesseraError
+from tessera_build.ir.core.dims import Atom, Extent, maximum, substitute, symbol, symbols_of, terms_of
+from tessera_build.ir.core.node import Node, Region
+from tessera_build.ir.core.types import Type
+from tessera_build.ir.graph.nodes import GraphNode
+from tessera_build.ir.graph.ops.control import index_of
+from tessera_build.ir.graph.ops.op import extent_of, flag_of, int_of
+from tessera_build.ir.target.host import Carried, Choose, Repeat
+from tessera_build.lower.program.arena import aligned
+from tessera_build.lower.program.frame import Home, PlannedBlock, Slots, Surroundings
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlan:
+    """A node with its blocks, the bytes of each value it takes or gives, and `scratch_bytes` of arena.
+
+    For a loop, `places` are the offsets in the scratch of the memory that carried values need beside their homes.
+    """
+
+    node: GraphNode
+    blocks: tuple[PlannedBlock, ...]
+    sizes: Mapping[int, Extent]
+    scratch_bytes: Extent
+    places: tuple[Extent, ...] = ()
+
+
+def plan_control(node: GraphNode, blocks: Sequence[PlannedBlock], types: Mapping[int, Type]) -> ControlPlan:
+    """Lay out the scratch: the blocks of a choice share it; a loop adds a second place for each carried value."""
+    values = (*node.inputs, *node.outputs, *(v for region in node.regions for v in region.results))
+    sizes = {value: _bytes(types[value]) for value in values}
+    if node.op == "if":
+        return ControlPlan(node, tuple(blocks), sizes, _largest([block.arena_bytes for block in blocks]))
+    end = aligned(_over_iterations(node, blocks[0].arena_bytes))
+    places: list[Extent] = []
+    # No result of the loop is a home for its condition, so that has two places here.
+    conditions = node.inputs[:1] if flag_of(node.attributes, "conditional") else ()
+    for value in (*conditions, *node.inputs):
+        places.append(end)
+        end = end + aligned(sizes[value])
+    return ControlPlan(node, tuple(blocks), sizes, end, tuple(places))
+
+
+def emit_control(plan: ControlPlan, homes: Mapping[int, Home], scratch: Extent, slots: Slots) -> Node:
+    """The host node; `homes` are those of operands, of captured values and of results."""
+    node = plan.node
+    if node.op == "loop":
+        return _emit_loop(plan, homes, scratch, slots)
+    around = Surroundings(scratch, homes, [homes[v] for v in node.outputs])
+    then, otherwise = (Region((), tuple(block.emit(around))) for block in plan.blocks)
+    return Choose(homes[node.inputs[0]].buffer, then, otherwise)
+
+
+def _emit_loop(plan: ControlPlan, homes: Mapping[int, Home], scratch: Extent, slots: Slots) -> Node:
+    node, (block,) = plan.node, plan.blocks
+    conditional, trips = flag_of(node.attributes, "conditional"), extent_of(node.attributes["trips"])
+    places = [Home("arena", 0, scratch + place) for place in plan.places]
+    ends = [places.pop(0)] if conditional else []
+    ends += [homes[v] for v in node.outputs[: len(node.outputs) - int_of(node.attributes, "scans")]]
+    carried = tuple(
+        Carried(homes[value].buffer, end.buffer, spare.buffer, plan.sizes[value])
+        for value, end, spare in zip(node.inputs, ends, places, strict=True)
+    )
+    first = slots.take(2 * len(carried))
+    current = [Home("carried", first + 2 * i) for i in range(len(carried))]
+    following = [Home("carried", first + 2 * i + 1) for i in range(len(carried))]
+    arguments = {**homes, **dict(zip(node.regions[0].args, current[conditional:], strict=True))}
+    nodes = block.emit(Surroundings(scratch, arguments, [*following, *_slices(plan, homes, len(carried))]))
+    return Repeat(index_of(node.attributes), trips, conditional, first, carried, Region((), tuple(nodes)))
+
+
+def _slices(plan: ControlPlan, homes: Mapping[int, Home], carried: int) -> list[Home]:
+    """Where an iteration leaves its part of each stacked result."""
+    index = symbol(index_of(plan.node.attributes))
+    parts = plan.node.regions[0].results[carried:]
+    wholes = [homes[v] for v in plan.node.outputs[len(plan.node.outputs) - len(parts) :]]
+    return [
+        Home(whole.space, whole.index, whole.offset + index * plan.sizes[part])
+        for whole, part in zip(wholes, parts, strict=True)
+    ]
+
+
+def _bytes(type_: Type) -> Extent:
+    size: Extent = type_.dtype.bytes
+    for extent in type_.shape:
+        size = size * extent
+    return size
+
+
+def _largest(sizes: Sequence[Extent]) -> Extent:
+    known = [size for size in sizes if isinstance(size, int)]
+    largest: Extent = max(known, default=0)
+    for size in sizes:
+        largest = largest if isinstance(size, int) else size if largest == 0 else maximum(largest, size)
+    return largest
+
+
+def _over_iterations(node: GraphNode, size: Extent) -> Extent:
+    """The most that any iteration needs: a size that mentions the index has to grow with it."""
+    index = index_of(node.attributes)
+    if index not in symbols_of(size):
+        return size
+    if all(_grows(factor, index) and count > 0 for term, count in terms_of(size) for factor, _ in term):
+        return substitute(size, {index: extent_of(node.attributes["trips"]) - 1})
+    raise TesseraError(
+        "UNSUPPORTED",
+        "the memory that a loop needs shrinks from one iteration to the next in a way that is not understood",
+        expected=f"a size that grows with the index {index}",
+        found=str(size),
+    )
+
+
+def _grows(factor: Atom, index: str) -> bool:
+    """Whether a factor never gets smaller when the index gets larger."""
+    if not factor.function or index not in symbols_of(factor.left) | symbols_of(factor.right):
+        return True
+    if factor.function == "mod" or index in symbols_of(factor.right):
+        return False
+    return all(_grows(inner, index) and count > 0 for term, count in terms_of(factor.left) for inner, _ in term)
