@@ -1,4 +1,4 @@
-"""Operators that move elements: Transpose, Concat, Slice, Split, Pad, Gather, Tile, DepthToSpace, SpaceToDepth.
+"""Operators that move elements: Transpose, Concat, Slice, Split, Gather, Tile, DepthToSpace, SpaceToDepth.
 
 Takes tensors and bounds in any of ONNX's spellings; gives core ops. Invariant: bounds reach the graph normalised
 (0 <= start <= stop <= extent), as extents.
@@ -146,45 +146,6 @@ def _split_sizes(c: Context, n: Call, extent: Extent) -> tuple[Extent, ...]:
     return (*(size,) * (parts - 1), last)
 
 
-def _pad(c: Context, n: Call) -> Tensor:
-    x = n.input(0)
-    mode = n.text("mode", "constant")
-    if mode != "constant":
-        raise unsupported(f"Pad with mode={mode} is not built", hint="only mode=constant is built")
-    low, high, value = _pad_operands(c, n, x.rank)
-    signs = [sign_of(e, c.ranges) for e in (*low, *high)]
-    if None in signs:
-        found = ", ".join(str(e) for e in (*low, *high))
-        raise unsupported("padding may be positive or negative, depending on a dim", found=found)
-    low_kept = [max(e, 0) if isinstance(e, int) else e for e in low]
-    high_kept = [max(e, 0) if isinstance(e, int) else e for e in high]
-    starts = [-e if isinstance(e, int) and e < 0 else 0 for e in low]
-    stops = [e + h if isinstance(h, int) and h < 0 else e for e, h in zip(x.shape, high, strict=True)]
-    cut = c.slice(x, starts, stops)
-    if all(e == 0 for e in (*low_kept, *high_kept)):
-        return cut
-    return c.op("pad", cut, low=tuple(low_kept), high=tuple(high_kept), value=value)
-
-
-def _pad_operands(c: Context, n: Call, rank: int) -> tuple[list[Extent], list[Extent], float]:
-    """Padding before and after every axis, and the padding's value."""
-    if n.opset < 11:
-        pads: tuple[Extent, ...] = n.integers("pads")
-        value, axes = n.number("value", 0.0), tuple(range(rank))
-    else:
-        pads = c.known_extents(n.input(1), "the padding")
-        fill, stated = n.optional(2), n.optional(3)
-        value = 0.0 if fill is None else c.known_number(fill, "the padding's value")
-        axes = tuple(range(rank)) if stated is None else normalise_axes(c.known_ints(stated, "the axes"), rank)
-    if len(pads) != 2 * len(axes):
-        raise ill_formed("Pad's padding does not fit its axes", expected=f"{2 * len(axes)}", found=str(len(pads)))
-    low: list[Extent] = [0] * rank
-    high: list[Extent] = [0] * rank
-    for position, axis in enumerate(axes):
-        low[axis], high[axis] = pads[position], pads[position + len(axes)]
-    return low, high, value
-
-
 def _gather(c: Context, n: Call) -> Tensor:
     x, indices = n.input(0), n.input(1)
     return c.op("gather", x, indices, axis=n.axis(x.rank, 0))
@@ -211,17 +172,20 @@ def _block(n: Call, x: Tensor) -> int:
 
 
 def _depth_to_space(c: Context, n: Call) -> Tensor:
-    x, mode = n.input(0), n.text("mode", "DCR")
+    x, order = n.input(0), n.text("mode", "DCR")
     block = _block(n, x)
+    if order not in ("DCR", "CRD"):
+        raise ill_formed("DepthToSpace's mode is unknown", expected="DCR or CRD", found=order)
     batch, channels, height, width = x.shape
-    left = floordiv(channels, block * block)
-    if mode == "DCR":
-        split = reshaped(c, x, (batch, block, block, left, height, width))
-        moved = c.transpose(split, (0, 3, 4, 1, 5, 2))
-    else:
-        split = reshaped(c, x, (batch, left, block, block, height, width))
-        moved = c.transpose(split, (0, 1, 4, 2, 5, 3))
-    return c.reshape(moved, (batch, left, height * block, width * block))
+    if not isinstance(channels, int):
+        left = floordiv(channels, block * block)
+        apart = (block, block, left) if order == "DCR" else (left, block, block)
+        split = reshaped(c, x, (batch, *apart, height, width))
+        moved = c.transpose(split, (0, 3, 4, 1, 5, 2) if order == "DCR" else (0, 1, 4, 2, 5, 3))
+        return c.reshape(moved, (batch, left, height * block, width * block))
+    if channels % (block * block):
+        raise ill_formed("DepthToSpace takes whole blocks of channels", expected=f"{block}²", found=str(x.type))
+    return c.op("depth_to_space", x, blocks=(block, block), extents=(height * block, width * block), order=order)
 
 
 def _space_to_depth(c: Context, n: Call) -> Tensor:
@@ -239,7 +203,6 @@ MOVEMENT_OPERATORS: Mapping[str, Translator] = {
     "Concat": _concat,
     "Slice": _slice,
     "Split": _split,
-    "Pad": _pad,
     "Gather": _gather,
     "Tile": _tile,
     "DepthToSpace": _depth_to_space,

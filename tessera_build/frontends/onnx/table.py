@@ -14,8 +14,10 @@ from tessera_build.frontends.onnx.contraction import CONTRACTION_OPERATORS
 from tessera_build.frontends.onnx.einsum import EINSUM_OPERATORS
 from tessera_build.frontends.onnx.elementwise import ELEMENTWISE_OPERATORS
 from tessera_build.frontends.onnx.indexing import INDEXING_OPERATORS
+from tessera_build.frontends.onnx.ml import ML_OPERATORS
 from tessera_build.frontends.onnx.movement import MOVEMENT_OPERATORS
 from tessera_build.frontends.onnx.normalisation import NORMALISATION_OPERATORS
+from tessera_build.frontends.onnx.padding import PADDING_OPERATORS
 from tessera_build.frontends.onnx.quantised import QUANTISED_OPERATORS
 from tessera_build.frontends.onnx.reductions import REDUCTION_OPERATORS
 from tessera_build.frontends.onnx.resize import RESIZE_OPERATORS
@@ -38,11 +40,13 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", SHAPE_OPERATORS),
     ("", MOVEMENT_OPERATORS),
     ("", RESIZE_OPERATORS),
+    ("", PADDING_OPERATORS),
     ("", TRANSPOSED_OPERATORS),
     ("", INDEXING_OPERATORS),
     ("", SEQUENCE_OPERATORS),
     ("", SCATTER_OPERATORS),
     ("", SELECTION_OPERATORS),
+    ("ai.onnx.ml", ML_OPERATORS),
     ("", QUANTISED_OPERATORS),
 )
 OPERATORS: Mapping[tuple[str, str], Translator] = {
@@ -63,6 +67,6 @@ HINTS: Mapping[str, str] = {
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _RECURRENT),
     **dict.fromkeys(("NonZero", "NonMaxSuppression", "Unique", "Compress"), _DATA_SIZED),
     "ZipMap": _SEQUENCE,
-    **dict.fromkeys(("StringNormalizer", "TfIdfVectorizer", "StringConcat", "StringSplit", "LabelEncoder"), _TEXT),
+    **dict.fromkeys(("StringNormalizer", "TfIdfVectorizer", "StringConcat", "StringSplit"), _TEXT),
     **dict.fromkeys(("GridSample",), _INTERPOLATION),
 }

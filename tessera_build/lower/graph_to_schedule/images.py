@@ -6,6 +6,8 @@ Invariant: taps are summed in their order, each product rounded before it is add
 
 from __future__ import annotations
 
+import math
+
 from tessera_build.ir.core.dims import Extent, floordiv, mod, symbol
 from tessera_build.ir.core.scalar import ScalarBuilder
 from tessera_build.ir.graph.nodes import GraphNode
@@ -39,7 +41,10 @@ def define_depth_to_space(node: GraphNode, context: Context) -> tuple[Compute, .
     for axis, block in zip(spatial, integers(node, "blocks"), strict=True):
         phase = phase * block + mod(symbols[axis], block)
         indices[axis] = floordiv(symbols[axis], block)
-    indices[channel] = phase * kind.shape[channel] + symbols[channel]
+    if node.attributes["order"] == "DCR":
+        indices[channel] = phase * kind.shape[channel] + symbols[channel]
+    else:
+        indices[channel] = symbols[channel] * math.prod(integers(node, "blocks")) + phase
     return (movement(node, context, indices),)
 
 

@@ -32,6 +32,9 @@ from tessera_build.ir.graph.ops.op import (
     word_of,
 )
 
+# Which is outer in the channels of depth_to_space: the place in the block (DCR), or the result's channel (CRD).
+ORDERS = ("DCR", "CRD")
+
 
 def _infer_repeat(types: Sequence[Type], attributes: Attributes) -> tuple[Type, ...]:
     expect_count("repeat", types, 1)
@@ -52,6 +55,7 @@ def _infer_depth_to_space(types: Sequence[Type], attributes: Attributes) -> tupl
     expect_count("depth_to_space", types, 1)
     x, layout = types[0], word_of(attributes, "layout", LAYOUTS)
     blocks, extents = ints_of(attributes, "blocks"), extents_of(attributes, "extents")
+    word_of(attributes, "order", ORDERS)
     axes = conv_spatial_axes(x.rank, layout)
     if not len(blocks) == len(extents) == len(axes) or any(b < 1 for b in blocks):
         raise mismatch("depth_to_space speaks of every spatial axis", f"{len(axes)} blocks >= 1", dict(attributes))
@@ -70,11 +74,15 @@ def _infer_depth_to_space(types: Sequence[Type], attributes: Attributes) -> tupl
 
 
 def _evaluate_depth_to_space(arrays: Sequence[Array], attributes: Attributes, dims: DimValues) -> tuple[Array, ...]:
-    """[N, *blocks, C, *S] → [N, C, S0, block0, S1, block1, ...] → cut to the extents."""
+    """[N, *blocks, C, *S] or [N, C, *blocks, *S] → [N, C, S0, block0, S1, block1, ...] → cut to the extents."""
     last = word_of(attributes, "layout", LAYOUTS) == "NHWC"
     x = np.moveaxis(arrays[0], -1, 1) if last else arrays[0]
     blocks, count = ints_of(attributes, "blocks"), x.ndim - 2
-    split = x.reshape(x.shape[0], *blocks, x.shape[1] // math.prod(blocks), *x.shape[2:])
+    left = x.shape[1] // math.prod(blocks)
+    if word_of(attributes, "order", ORDERS) == "DCR":
+        split = x.reshape(x.shape[0], *blocks, left, *x.shape[2:])
+    else:
+        split = np.moveaxis(x.reshape(x.shape[0], left, *blocks, *x.shape[2:]), 1, 1 + count)
     pairs = [axis for i in range(count) for axis in (2 + count + i, 1 + i)]
     moved = np.transpose(split, (0, 1 + count, *pairs))
     whole = moved.reshape(x.shape[0], -1, *(e * b for e, b in zip(x.shape[2:], blocks, strict=True)))
@@ -119,12 +127,12 @@ IMAGES: tuple[Op, ...] = (
     ),
     Op(
         "depth_to_space",
-        "(x) <{blocks, extents, layout}> -> result[n, c, y, x'] = x[n, ((y % b0) * b1 + x' % b1) * C + c, y // b0, "
-        "x' // b1], cut to extents",
+        "(x) <{blocks, extents, layout, order}> -> result[n, c, y, z] = x[n, p * C + c, y // b0, z // b1], where "
+        "p = (y % b0) * b1 + z % b1 (order CRD: channel c * b0 * b1 + p), cut to extents",
         _infer_depth_to_space,
         _evaluate_depth_to_space,
-        ("blocks", "extents", "layout"),
-        {"layout": "NCHW"},
+        ("blocks", "extents", "layout", "order"),
+        {"layout": "NCHW", "order": "DCR"},
         ordered=True,
     ),
     Op(

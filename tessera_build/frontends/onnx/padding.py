@@ -1,0 +1,86 @@
+"""Pad in every mode: constant elements, the edge repeated, the tensor reflected or repeated.
+
+Takes a tensor and padding that may cut; gives `pad` for constants and one gather by a computed vector of positions for
+each axis of the other modes. Invariant: what is cut is cut first, and positions are arithmetic over the extents, so
+dynamic dims need nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tessera_build.frontends.onnx.call import Call, Translator, normalise_axes
+from tessera_build.frontends.onnx.context import Context, Tensor
+from tessera_build.frontends.onnx.errors import ill_formed
+from tessera_build.frontends.onnx.order import larger
+from tessera_build.ir.core.dims import Extent
+from tessera_build.ir.core.types import I64
+
+MODES = ("constant", "edge", "reflect", "wrap")
+
+
+def _pad(c: Context, n: Call) -> Tensor:
+    x = n.input(0)
+    mode = n.text("mode", "constant")
+    if mode not in MODES:
+        raise ill_formed("Pad's mode is unknown", expected=" | ".join(MODES), found=mode)
+    low, high, value = _pad_operands(c, n, x.rank)
+    cut, low, high = _cut(c, x, low, high)
+    if all(e == 0 for e in (*low, *high)):
+        return cut
+    if mode == "constant":
+        return c.op("pad", cut, low=tuple(low), high=tuple(high), value=value)
+    for axis, (before, after) in enumerate(zip(low, high, strict=True)):
+        if (before, after) != (0, 0):
+            cut = c.op("gather", cut, _positions(c, mode, cut.shape[axis], (before, after)), axis=axis)
+    return cut
+
+
+def _cut(
+    c: Context, x: Tensor, low: Sequence[Extent], high: Sequence[Extent]
+) -> tuple[Tensor, list[Extent], list[Extent]]:
+    """The tensor without what negative padding cuts away, and the padding that is left."""
+    starts = [larger(e * -1, 0, c.ranges) for e in low]
+    stops = [extent - larger(e * -1, 0, c.ranges) for extent, e in zip(x.shape, high, strict=True)]
+    for start, stop in zip(starts, stops, strict=True):
+        c.require(stop, ">=", start, "padding cuts more than there is")
+    left = [[larger(e, 0, c.ranges) for e in side] for side in (low, high)]
+    return c.slice(x, starts, stops), left[0], left[1]
+
+
+def _positions(c: Context, mode: str, extent: Extent, widths: tuple[Extent, Extent]) -> Tensor:
+    """Which element stands at every place of the padded axis."""
+    before, after = widths
+    c.require(extent, ">=", 1, f"there is nothing to pad with by mode={mode}")
+    steps = c.op("iota", shape=(before + extent + after,), axis=0, dtype=I64)
+    places = c.op("sub", steps, c.number(before, I64))
+    last = c.number(extent - 1, I64)
+    if mode == "edge":
+        return c.op("max", c.op("min", places, last), c.scalar(0, I64))
+    if mode == "wrap":
+        return c.op("mod", places, c.number(extent, I64))
+    period = c.op("max", c.op("mul", last, c.scalar(2, I64)), c.scalar(1, I64))
+    there = c.op("mod", places, period)
+    return c.op("min", there, c.op("sub", period, there))
+
+
+def _pad_operands(c: Context, n: Call, rank: int) -> tuple[list[Extent], list[Extent], float]:
+    """Padding before and after every axis, and the padding's value."""
+    if n.opset < 11:
+        pads: tuple[Extent, ...] = n.integers("pads")
+        value, axes = n.number("value", 0.0), tuple(range(rank))
+    else:
+        pads = c.known_extents(n.input(1), "the padding")
+        fill, stated = n.optional(2), n.optional(3)
+        value = 0.0 if fill is None else c.known_number(fill, "the padding's value")
+        axes = tuple(range(rank)) if stated is None else normalise_axes(c.known_ints(stated, "the axes"), rank)
+    if len(pads) != 2 * len(axes):
+        raise ill_formed("Pad's padding does not fit its axes", expected=f"{2 * len(axes)}", found=str(len(pads)))
+    low: list[Extent] = [0] * rank
+    high: list[Extent] = [0] * rank
+    for position, axis in enumerate(axes):
+        low[axis], high[axis] = pads[position], pads[position + len(axes)]
+    return low, high, value
+
+
+PADDING_OPERATORS: Mapping[str, Translator] = {"Pad": _pad}

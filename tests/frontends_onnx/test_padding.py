@@ -1,0 +1,84 @@
+"""Pad and DepthToSpace agree with onnxruntime over re-drawn modes, padding and shapes, static and dynamic."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from tessera_build.frontends.onnx import UnsupportedError, read_onnx
+from tessera_build.ir.graph.nodes import Array, GraphNode
+from tessera_build.ir.graph.passes.pipeline import run_passes
+from tests.frontends_onnx.built import assert_built_agrees
+from tests.frontends_onnx.oracle import assert_agrees, floats, make_model, one_node
+
+pytestmark = pytest.mark.numerics
+
+
+def drawn_pad(seed: int) -> tuple[onnx.ModelProto, list[dict[str, Array]]]:
+    """A model of one Pad; negative padding never cuts all there is."""
+    draw = random.Random(seed)
+    rank, opset = draw.randint(1, 4), draw.choice([11, 13, 18, 19])
+    mode = draw.choice(["constant", "edge", "reflect", *(["wrap"] if opset >= 19 else [])])
+    extents = [draw.randint(4, 6) for _ in range(rank)]
+    least = draw.choice([0, 0, -1])
+    some = opset >= 18 and draw.random() < 0.5
+    axes = sorted(draw.sample(range(rank), draw.randint(1, rank))) if some else list(range(rank))
+    weights: dict[str, Array] = {"pads": np.asarray([draw.randint(least, 3) for _ in range(2 * len(axes))], np.int64)}
+    names = ["x", "pads", ""]
+    if mode == "constant":
+        names[2], weights["value"] = "value", np.asarray(3, np.float32)
+    if some:
+        names.append("axes")
+        weights["axes"] = np.asarray(axes, np.int64)
+    dynamic = draw.random() < 0.5
+    shape = [f"D{i}" for i in range(rank)] if dynamic else extents
+    node = helper.make_node("Pad", names if names[-1] else names[:-1], ["y"], mode=mode)
+    model = make_model([node], {"x": (np.float32, shape)}, ["y"], weights, opset)
+    sizes = [extents, [e + 2 for e in extents]] if dynamic else [extents]
+    return model, [{"x": floats(*size)} for size in sizes]
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_pad_when_redrawn_then_agrees(seed: int) -> None:
+    model, cases = drawn_pad(seed)
+    assert_agrees(model, *cases)
+
+
+@pytest.mark.parametrize("seed", range(100, 105))
+def test_pad_when_built_then_agrees(seed: int) -> None:
+    model, cases = drawn_pad(seed)
+    assert_built_agrees(model, *cases)
+
+
+@pytest.mark.parametrize("mode", ["edge", "reflect", "wrap", "constant"])
+def test_pad_when_padding_comes_at_run_time_then_is_refused(mode: str) -> None:
+    node = helper.make_node("Pad", ["x", "pads"], ["y"], mode=mode)
+    model = make_model([node], {"x": (np.float32, (4, 4)), "pads": (np.int64, (4,))}, ["y"], None, 19)
+    with pytest.raises(UnsupportedError, match="at run time"):
+        read_onnx(model)
+
+
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+@pytest.mark.parametrize("block", [1, 2, 3])
+def test_depth_to_space_when_built_then_agrees(mode: str, block: int) -> None:
+    x = floats(2, 4 * block * block, 3, 5)
+    model = one_node("DepthToSpace", {"x": ("N", x.shape[1], "H", "W")}, mode=mode, blocksize=block)
+    assert_built_agrees(model, {"x": x}, {"x": floats(1, x.shape[1], 1, 2)})
+
+
+def test_depth_to_space_when_between_convolutions_then_channels_stay_last() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "first"], ["a"]),
+        helper.make_node("DepthToSpace", ["a"], ["b"], mode="CRD", blocksize=2),
+        helper.make_node("Conv", ["b", "second"], ["y"]),
+    ]
+    weights = {"first": floats(8, 3, 3, 3), "second": floats(4, 2, 1, 1)}
+    model = make_model(nodes, {"x": (np.float32, (1, 3, "H", "W"))}, ["y"], weights)
+    nodes_left = run_passes(read_onnx(model)).entries["main"].nodes
+    ops = [n.op for n in nodes_left if isinstance(n, GraphNode) and n.op != "constant"]
+    assert ops == ["transpose", "conv", "depth_to_space", "conv", "transpose"]
+    assert_built_agrees(model, {"x": floats(1, 3, 6, 7)})
