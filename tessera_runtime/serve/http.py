@@ -25,6 +25,7 @@ _IDLE_SECONDS: Final = 60.0
 _BODY_SECONDS: Final = 60.0
 # A refused body up to this size is read and dropped, so that the connection can be used again.
 _DROPPED_BYTES: Final = 1 << 20
+_LINGER_SECONDS: Final = 1.0
 _QUIET: Final = frozenset(("live", "ready", "model-ready", "metrics"))
 
 
@@ -36,6 +37,7 @@ class Handler(BaseHTTPRequestHandler):
     sys_version = ""
     timeout: ClassVar[float | None] = _IDLE_SECONDS  # pyright: ignore[reportIncompatibleVariableOverride]
     disable_nagle_algorithm = True
+    _linger = False
 
     def do_GET(self) -> None:
         """Answer a question."""
@@ -51,12 +53,23 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What the base class refuses by itself, as JSON instead of HTML."""
-        self.close_connection = True
+        self.close_connection = self._linger = True
         error = RequestError(code, "HTTP", message or explain or "the request is not HTTP")
         # A request line that was not understood left no method.
         self.command = getattr(self, "command", None) or "GET"
         self._send(Reply(code, error_body(error)))
         self._account(UNKNOWN, code, time.monotonic(), error)
+
+    def finish(self) -> None:
+        """End the connection; what is still coming in is read for a moment, or the reset would overtake the reply."""
+        if self._linger:
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_WR)
+                ends = time.monotonic() + _LINGER_SECONDS
+                self.connection.settimeout(_LINGER_SECONDS)
+                while time.monotonic() < ends and self.connection.recv(_DROPPED_BYTES):
+                    pass
+        super().finish()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class's name
         """Lines of the base class; requests are logged by `_account`."""
@@ -111,7 +124,7 @@ class Handler(BaseHTTPRequestHandler):
                 return
         except (RequestError, OSError):
             pass
-        self.close_connection = True
+        self.close_connection = self._linger = True
 
     def _send(self, reply: Reply) -> None:
         """Headers and body in one piece, so that no packet waits for another."""

@@ -131,6 +131,13 @@ def test_request_when_wrong_then_has_a_status_and_says_why(
 
 
 @pytest.mark.errors
+def test_body_when_far_too_large_then_the_client_reads_why(client: Client) -> None:
+    for _ in range(10):
+        answer = client.ask("POST", "/v2/models/model/infer", bytes(8 << 20))
+        assert (answer.status, answer.json()["code"]) == (413, "BODY_TOO_LARGE")
+
+
+@pytest.mark.errors
 def test_length_when_missing_or_unclear_then_is_refused(client: Client) -> None:
     line = b"POST /v2/models/model/infer HTTP/1.1\r\nHost: x\r\n"
     assert client.send(line + b"\r\n{}").startswith(b"HTTP/1.1 411 ")
