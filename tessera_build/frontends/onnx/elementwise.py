@@ -11,11 +11,9 @@ from collections.abc import Callable, Mapping
 
 from tessera_build.frontends.onnx.call import Call, Translator
 from tessera_build.frontends.onnx.context import Context, Tensor
-from tessera_build.frontends.onnx.errors import unsupported
-from tessera_build.frontends.onnx.load import element_type
-from tessera_build.ir.core.types import BOOL, F8E4M3, F8E5M2, F32, DType
+from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.ir.core.types import BOOL
 
-LARGEST: Mapping[DType, float] = {F8E4M3: 448.0, F8E5M2: 57344.0}
 SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 
 
@@ -131,6 +129,10 @@ def _mish(c: Context, n: Call) -> Tensor:
     return c.op("mul", x, c.op("tanh", softplus(c, x)))
 
 
+def _swiglu(c: Context, n: Call) -> Tensor:
+    return c.op("mul", _swish(c, n), n.input(1))
+
+
 def _swish(c: Context, n: Call) -> Tensor:
     x = n.input(0)
     return c.op("mul", x, c.op("sigmoid", _times(c, x, n.number("alpha", 1.0))))
@@ -194,8 +196,15 @@ def _pow(c: Context, n: Call) -> Tensor:
 
 
 def _mod(c: Context, n: Call) -> Tensor:
-    n.only("fmod", 0, 0, "keeps the sign of the dividend")
-    return c.op("mod", n.input(0), n.input(1))
+    """The remainder, with the sign of the divisor, or of the dividend (fmod)."""
+    return c.op("rem" if n.integer("fmod", 0) else "mod", n.input(0), n.input(1))
+
+
+def _shift(c: Context, n: Call) -> Tensor:
+    direction = n.text("direction")
+    if direction not in ("LEFT", "RIGHT"):
+        raise ill_formed("BitShift knows no such direction", expected="LEFT or RIGHT", found=direction)
+    return c.op("shl" if direction == "LEFT" else "shr", n.input(0), n.input(1))
 
 
 def _rounding(name: str) -> Translator:
@@ -215,41 +224,21 @@ def _is_infinite(c: Context, n: Call) -> Tensor:
     return c.op("eq", magnitude, c.scalar(math.inf * signs[0], x.dtype))
 
 
-def _tangent(c: Context, n: Call) -> Tensor:
-    return c.op("div", c.op("sin", n.input(0)), c.op("cos", n.input(0)))
-
-
 def _where(c: Context, n: Call) -> Tensor:
     return c.op("select", n.input(0), n.input(1), n.input(2))
 
 
-def _converted(c: Context, x: Tensor, target: DType, saturate: bool) -> Tensor:
-    """A cast; one to an 8-bit float saturates, by default, where the type would give infinity or NaN."""
-    if target in LARGEST and saturate and x.dtype != target:
-        wide = x if x.dtype.is_float else c.cast(x, F32)
-        return c.cast(_clamp(c, wide, -LARGEST[target], LARGEST[target]), target)
-    return c.cast(x, target)
-
-
-def _cast(c: Context, n: Call) -> Tensor:
-    n.ignore("round_mode")
-    saturate = bool(n.integer("saturate", 1))
-    return _converted(c, n.input(0), element_type(n.integer("to"), "Cast's result"), saturate)
-
-
-def _cast_like(c: Context, n: Call) -> Tensor:
-    n.ignore("round_mode")
-    return _converted(c, n.input(0), n.input(1).dtype, bool(n.integer("saturate", 1)))
-
-
 def _dropout(c: Context, n: Call) -> Tensor | tuple[Tensor, ...]:
-    """Inference: the operand itself, and a mask of ones if somebody wants it."""
+    """Inference, or training that drops nothing: the operand itself, and a mask of ones if somebody wants it."""
     n.ignore("ratio", "seed", "is_test")
-    mode = n.optional(2)
-    if mode is not None and c.known_number(mode, "training_mode"):
-        raise unsupported("Dropout in training mode is not built", hint="export the model for inference")
+    ratio, mode = n.optional(1), n.optional(2)
+    keeps_all = ratio is not None and ratio.content is not None and not ratio.content.any()
+    if mode is not None and not keeps_all and c.known_number(mode, "training_mode"):
+        hint = "export the model for inference: random numbers agree with no other runtime's"
+        raise unsupported("Dropout in training mode draws random numbers", hint=hint)
     x = n.input(0)
-    return (x, c.broadcast_to(c.scalar(1, BOOL), x.shape)) if n.wants(1) else x
+    mask_type = BOOL if n.opset >= 10 else x.dtype
+    return (x, c.broadcast_to(c.scalar(1, mask_type), x.shape)) if n.wants(1) else x
 
 
 _DIRECT: Mapping[str, str] = {
@@ -263,6 +252,16 @@ _DIRECT: Mapping[str, str] = {
     "Sigmoid": "sigmoid",
     "Sin": "sin",
     "Cos": "cos",
+    "Tan": "tan",
+    "Asin": "asin",
+    "Acos": "acos",
+    "Atan": "atan",
+    "Sinh": "sinh",
+    "Cosh": "cosh",
+    "Asinh": "asinh",
+    "Acosh": "acosh",
+    "Atanh": "atanh",
+    "BitwiseNot": "not",
     "Sign": "sign",
     "Not": "not",
     "IsNaN": "isnan",
@@ -280,6 +279,9 @@ _BINARY: Mapping[str, str] = {
     "And": "and",
     "Or": "or",
     "Xor": "xor",
+    "BitwiseAnd": "and",
+    "BitwiseOr": "or",
+    "BitwiseXor": "xor",
 }
 _VARIADIC: Mapping[str, str] = {"Sum": "add", "Max": "max", "Min": "min"}
 
@@ -306,6 +308,7 @@ ELEMENTWISE_OPERATORS: Mapping[str, Translator] = {
     "Softsign": _softsign,
     "Mish": _mish,
     "Swish": _swish,
+    "SwiGLU": _swiglu,
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _hard_swish,
     "Gelu": _gelu,
@@ -313,10 +316,8 @@ ELEMENTWISE_OPERATORS: Mapping[str, Translator] = {
     "Reciprocal": _reciprocal,
     "Pow": _pow,
     "Mod": _mod,
+    "BitShift": _shift,
     "IsInf": _is_infinite,
-    "Tan": _tangent,
     "Where": _where,
-    "Cast": _cast,
-    "CastLike": _cast_like,
     "Dropout": _dropout,
 }

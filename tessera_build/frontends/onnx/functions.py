@@ -13,14 +13,10 @@ from dataclasses import dataclass
 import onnx
 from onnx import helper
 
-from tessera_build.frontends.onnx.load import DEFAULT_DOMAINS
-from tessera_build.ir.core.types import DTYPES, Type
+from tessera_build.frontends.onnx.load import DEFAULT_DOMAINS, ELEMENT_TYPES
+from tessera_build.ir.core.types import Type
 
-_CODES: Mapping[str, int] = {
-    "f8e4m3": onnx.TensorProto.FLOAT8E4M3FN,
-    "f8e5m2": onnx.TensorProto.FLOAT8E5M2,
-    **{name: helper.np_dtype_to_tensor_dtype(d.numpy) for name, d in DTYPES.items() if not name.startswith("f8")},
-}
+_CODES: Mapping[str, int] = {name: code for code, name in ELEMENT_TYPES.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ from tessera_build.ir.graph.nodes import Array
 
 OLDEST_OPSET = 7
 DEFAULT_DOMAINS = ("", "ai.onnx")
-_DTYPES: Mapping[int, str] = {
+# Our names of ONNX's element types.
+ELEMENT_TYPES: Mapping[int, str] = {
     onnx.TensorProto.DOUBLE: "f64",
     onnx.TensorProto.FLOAT: "f32",
     onnx.TensorProto.BFLOAT16: "bf16",
@@ -88,7 +89,9 @@ def _not_onnx(where: str) -> ModelError:
 
 def check_model(model: onnx.ModelProto, where: str) -> int:
     """The opset version of the default domain; raises for a model without graph or of another age."""
-    # Protobuf hands out bytes where a damaged file holds no text.
+    # Protobuf hands out bytes where a damaged file holds no text; versions are 32-bit numbers to onnx's own code.
+    if any(not 0 <= o.version < 1 << 31 for o in model.opset_import):
+        raise _not_onnx(where)
     if not model.opset_import or not model.graph.output or any(isinstance(t, bytes) for t in _texts(model)):
         raise _not_onnx(where)
     versions = {o.domain: o.version for o in model.opset_import}
@@ -118,8 +121,8 @@ def _texts(model: onnx.ModelProto) -> Iterator[object]:
 
 def element_type(code: int, what: str) -> DType:
     """Our element type for ONNX's code."""
-    if code in _DTYPES:
-        return DTYPES[_DTYPES[code]]
+    if code in ELEMENT_TYPES:
+        return DTYPES[ELEMENT_TYPES[code]]
     found = {number: name for name, number in onnx.TensorProto.DataType.items()}.get(code, str(code))
     if found == "UNDEFINED":
         raise ill_formed(f"{what} has no element type")

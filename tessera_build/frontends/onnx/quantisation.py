@@ -13,7 +13,7 @@ import numpy as np
 
 from tessera_build.frontends.onnx.call import Call
 from tessera_build.frontends.onnx.context import Context, Tensor
-from tessera_build.frontends.onnx.elementwise import LARGEST
+from tessera_build.frontends.onnx.casting import LARGEST
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.windows import Axis, channel_shape, conv_windows, convolution
 from tessera_build.ir.core.dims import Extent

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from tessera_build.frontends.onnx.attention import ATTENTION_OPERATORS
 from tessera_build.frontends.onnx.call import Translator
+from tessera_build.frontends.onnx.casting import CASTING_OPERATORS
 from tessera_build.frontends.onnx.contraction import CONTRACTION_OPERATORS
 from tessera_build.frontends.onnx.einsum import EINSUM_OPERATORS
 from tessera_build.frontends.onnx.elementwise import ELEMENTWISE_OPERATORS
@@ -31,6 +32,7 @@ from tessera_build.frontends.onnx.windows import WINDOW_OPERATORS
 # Each family with the domain of its operators: "" is ONNX's own, com.microsoft holds onnxruntime's fused ones.
 FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", ELEMENTWISE_OPERATORS),
+    ("", CASTING_OPERATORS),
     ("", REDUCTION_OPERATORS),
     ("", NORMALISATION_OPERATORS),
     ("", CONTRACTION_OPERATORS),
