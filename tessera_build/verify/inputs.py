@@ -15,10 +15,12 @@ import numpy as np
 
 from tessera_build.ir.core.dims import Extent, evaluate, symbols_of
 from tessera_build.ir.core.node import Function
+from tessera_build.ir.core.scalar import COMPARISONS
 from tessera_build.ir.core.types import Type
 from tessera_build.ir.graph.builder import graph_nodes
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.graph.ops.op import axis_of
+from tessera_build.ir.graph.ops.shapes import count
 from tessera_build.ir.graph.reference import shape_at
 
 Sizes = Mapping[str, int]
@@ -107,10 +109,12 @@ class _Shapes:
 def make_inputs(module: Module, entry: str, sizes: Sizes, seed: int) -> dict[str, Array]:
     """One array per input: standard normal floats, indices within the axis they select from, small other integers.
 
-    Integers that divide are at least 1.
+    Integers that divide are at least 1; those compared with many numbers at once, as a one-hot code is made, are of
+    as many kinds.
     """
     function = module.entries[entry]
-    limits, divisors = index_limits(function), set(_reaching(function, _divisors(function)))
+    divisors = set(_reaching(function, _divisors(function)))
+    limits = _kinds(function) | index_limits(function)
     generator = np.random.default_rng(seed)
     made: dict[str, Array] = {}
     for name, value in zip(module.input_names[entry], function.args, strict=True):
@@ -143,6 +147,20 @@ def index_limits(function: Function) -> dict[int, tuple[Extent, ...]]:
             extent = data.shape[axis_of(node.attributes, data.rank)]
             for value in _reaching(function, [node.inputs[1]]):
                 found[value] = (*found.get(value, ()), extent)
+    return found
+
+
+def _kinds(function: Function) -> dict[int, tuple[Extent, ...]]:
+    """For each argument that is compared with numbers that no argument decides: how many those are, if several."""
+    found: dict[int, tuple[Extent, ...]] = {}
+    for node in graph_nodes(function):
+        if node.op not in COMPARISONS:
+            continue
+        sides = [_reaching(function, [value]) for value in node.inputs]
+        for own, other, numbers in ((*sides, node.inputs[1]), (*reversed(sides), node.inputs[0])):
+            total = count(function.types[numbers].shape)
+            if own and not other and total != 1:
+                found |= {value: (total,) for value in own if value not in found}
     return found
 
 

@@ -1,0 +1,76 @@
+"""Models whose own formulas cancel: judged by what float32 can do, and still not excused for a wrong build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import tessera_build
+from tessera_build.frontends.onnx import read_onnx
+from tessera_build.ir.graph import reference
+from tessera_build.verify.errors import VerificationError
+from tessera_build.verify.exact import LARGEST, noise_of, widened_limit
+from tessera_build.verify.inputs import make_inputs
+from tests.driver.models import model_of
+
+pytestmark = pytest.mark.numerics
+
+
+def variance(spread: float) -> onnx.ModelProto:
+    """E[z²] - E[z]² of numbers around 1, the way a layer norm is exported from JAX."""
+    weights = {"spread": np.float32(spread), "one": np.float32(1), "axis": np.array([1])}
+    nodes = [
+        helper.make_node("Mul", ["x", "spread"], ["near"]),
+        helper.make_node("Add", ["near", "one"], ["z"]),
+        helper.make_node("Mul", ["z", "z"], ["square"]),
+        helper.make_node("ReduceSum", ["square", "axis"], ["squares"]),
+        helper.make_node("ReduceSum", ["z", "axis"], ["total"]),
+        helper.make_node("Mul", ["total", "total"], ["product"]),
+        helper.make_node("Mul", ["squares", "count"], ["scaled"]),
+        helper.make_node("Sub", ["scaled", "product"], ["y"], name="variance"),
+    ]
+    weights["count"] = np.float32(512)
+    return model_of(nodes, {n: np.asarray(a) for n, a in weights.items()}, ["n", 512], ["n", 1])
+
+
+def test_build_when_float32_cannot_do_better_then_is_accepted_and_says_what_it_was_held_to(
+    tmp_path: Path, kernel_cache: Path
+) -> None:
+    result = tessera_build.build(variance(0.02), ["x86-64-v3"], tmp_path / "m", cache=kernel_cache)
+    (proof,) = result.verification
+    assert proof.tolerance["end_to_end"] == pytest.approx(proof.max_error)
+    assert 1e-4 < proof.max_error < LARGEST
+
+
+def test_build_when_nothing_of_the_answer_is_left_then_is_refused(tmp_path: Path, kernel_cache: Path) -> None:
+    with pytest.raises(VerificationError):
+        tessera_build.build(variance(1e-4), ["x86-64-v3"], tmp_path / "m", cache=kernel_cache)
+
+
+def test_limit_when_the_reference_is_accurate_then_is_the_policy_s() -> None:
+    assert widened_limit(1e-4, 1e-7) == 1e-4
+    assert widened_limit(1e-4, 1e-5) == pytest.approx(6.4e-4)
+    assert widened_limit(1e-4, 1.0) == LARGEST
+
+
+def test_noise_when_nothing_cancels_then_is_rounding() -> None:
+    nodes = [helper.make_node("Exp", ["x"], ["e"]), helper.make_node("Sum", ["e", "e"], ["y"])]
+    module = read_onnx(model_of(nodes, {}, ["n", 9], ["n", 9]))
+    inputs = make_inputs(module, "main", {"n": 5}, 1)
+    assert 0 < noise_of(module, "main", inputs, reference.run(module, "main", inputs))["y"] < 1e-6
+
+
+def test_inputs_when_compared_with_many_numbers_then_are_of_as_many_kinds() -> None:
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "axis"], ["column"]),
+        helper.make_node("Equal", ["column", "codes"], ["same"]),
+        helper.make_node("Cast", ["same"], ["y"], to=TensorProto.FLOAT),
+    ]
+    codes = {"codes": np.arange(257).reshape(1, 257), "axis": np.array([1])}
+    module = read_onnx(model_of(nodes, codes, ["n"], ["n", 257], TensorProto.INT64))
+    x = make_inputs(module, "main", {"n": 5000}, 1)["x"]
+    assert (x.min(), x.max()) == (0, 256)
