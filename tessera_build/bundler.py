@@ -18,7 +18,7 @@ from bundle_format.canonical import Json, canonical_bytes
 from bundle_format.digest import Digest
 from bundle_format.dims import parse_dim
 from bundle_format.packed_text import pack_text
-from bundle_format.schema import Config, DimRange, Entry, Guard, StateAlias, Target, Tool, Value
+from bundle_format.schema import Config, DataSize, DimRange, Entry, Guard, StateAlias, Target, Tool, Value
 from bundle_format.schema import Extent as FormatExtent
 from bundle_format.weights import WeightData, pack_weights
 from bundle_format.writer import Layer, Variant
@@ -29,6 +29,8 @@ from tessera_build.ir.core.hashing import hash_function
 from tessera_build.ir.core.text.printer import print_container
 from tessera_build.ir.core.types import DTYPES, Type, dtype_of
 from tessera_build.ir.graph.nodes import Array, Module
+from tessera_build.ir.graph.ops.sizes import UNBOUNDED
+from tessera_build.ir.graph.sizes import data_sizes
 from tessera_build.ir.graph.text import print_module
 from tessera_build.ir.schedule import text as schedule_text
 from tessera_build.ir.schedule.trace import Schedule
@@ -102,7 +104,10 @@ def _entry(module: Module, name: str) -> Entry:
         )
         for pair in module.states.get(name, ())
     )
-    return Entry(name, inputs, outputs, dims, states)
+    sizes = tuple(
+        DataSize(size, None if upper == UNBOUNDED else _extent(upper)) for size, upper in data_sizes(function).items()
+    )
+    return Entry(name, inputs, outputs, dims, states, sizes)
 
 
 def _value(name: str, type_: Type) -> Value:

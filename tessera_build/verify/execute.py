@@ -7,6 +7,7 @@ Invariant: the code that is proved here is, byte for byte, the code that the bun
 
 import ctypes
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Final, cast, final
 
 import numpy as np
@@ -17,12 +18,14 @@ from bundle_format.schema import Config
 from bundle_format.writer import Variant
 from tessera_build.ir.core.dims import evaluate
 from tessera_build.ir.graph.nodes import Array
+from tessera_build.ir.target.host import POINTER_BYTES
 from tessera_build.lower.program.records import ValuePlace
 from tessera_build.verify.inputs import Sizes
 from tessera_runtime.arrays import numpy_dtype
 from tessera_runtime.cpu.abi import Call, ErrorRecord, Plan, Services
 from tessera_runtime.cpu.image import CodeImage
 from tessera_runtime.cpu.machine import Machine, normal_arch, normal_feature
+from tessera_runtime.cpu.memory import take_memory
 from tessera_runtime.cpu.pool import PROCESS_POOLS
 from tessera_runtime.errors import status_error
 
@@ -42,10 +45,10 @@ def can_run(config: Config, machine: Machine) -> bool:
 
 @final
 class Memory:
-    """The memory of one call in flight, seen as arrays."""
+    """The memory of one call in flight, seen as arrays; to `tables`, those of the call, a run adds what it allocates."""
 
-    def __init__(self, bases: Mapping[str, list[int]], sizes: Sizes) -> None:
-        self._bases = bases
+    def __init__(self, tables: "Mapping[str, ctypes.Array[ctypes.c_void_p]]", sizes: Sizes) -> None:
+        self._tables = tables
         self._sizes = sizes
 
     def at(self, place: ValuePlace) -> Array:
@@ -55,10 +58,17 @@ class Memory:
         dtype = place.dtype.numpy
         if 0 in shape:
             return np.empty(shape, dtype)
-        address = self._bases[place.space][place.index] + evaluate(place.offset_bytes, self._sizes)
+        address = self._base(place) + evaluate(place.offset_bytes, self._sizes)
         span = dtype.itemsize + sum((extent - 1) * step for extent, step in zip(shape, steps, strict=True))
         memory = memoryview((ctypes.c_char * span).from_address(address)).cast("B")
         return np.ndarray(shape, dtype, memory, 0, steps)
+
+    def _base(self, place: ValuePlace) -> int:
+        if place.space != "dynamic":
+            return cast(int, self._tables[place.space][place.index])
+        # The addresses of dynamic slots are the first words of the arena.
+        slot = cast(int, self._tables["arena"][0]) + POINTER_BYTES * place.index
+        return ctypes.c_uint64.from_address(slot).value
 
 
 @final
@@ -84,19 +94,22 @@ class CompiledProgram:
         dims = (ctypes.c_int64 * len(signature.dims))(*(sizes[dim.name] for dim in signature.dims))
         feeds = [np.array(inputs[value.name], order="C") for value in signature.inputs]
         workspace, shapes = self._plan(index, dims, error)
-        results = [
-            np.empty(shape, numpy_dtype(value.dtype)) for value, shape in zip(signature.outputs, shapes, strict=True)
-        ]
+        results = {
+            i: np.empty(shape, numpy_dtype(value.dtype))
+            for i, (value, shape) in enumerate(zip(signature.outputs, shapes, strict=True))
+            if i not in signature.dynamic_outputs
+        }
         bases = {
             "input": [_address(array) for array in feeds],
             "weight": self._weights,
-            "output": [_address(array) for array in results],
+            "output": [_address(results[i]) if i in results else 0 for i in range(len(shapes))],
             "arena": [_address(workspace)],
         }
         services = self._services()
-        hook = _hook(look, Memory(bases, sizes))
-        services.profile = ctypes.cast(hook, ctypes.c_void_p) if look else None
+        found_shapes = (ctypes.c_int64 * max(1, sum(map(len, shapes))))()
         tables = {space: (ctypes.c_void_p * max(1, len(found)))(*found) for space, found in bases.items()}
+        hook = _hook(look, Memory(tables, sizes))
+        services.profile = ctypes.cast(hook, ctypes.c_void_p) if look else None
         call = Call(
             size=ctypes.sizeof(Call),
             entry=index,
@@ -107,9 +120,15 @@ class CompiledProgram:
             workspace=_address(workspace),
             services=ctypes.addressof(services),
             error=ctypes.addressof(error),
+            output_shapes=ctypes.addressof(found_shapes),
         )
         self._check(cast(int, self._image.run(ctypes.addressof(call))), error)
-        return {value.name: array for value, array in zip(signature.outputs, results, strict=True)}
+        rest = iter(found_shapes)
+        for i, value in enumerate(signature.outputs if signature.dynamic_outputs else ()):
+            shape = tuple(islice(rest, len(value.shape)))
+            if i in signature.dynamic_outputs:
+                results[i] = take_memory(cast(int, tables["output"][i]), numpy_dtype(value.dtype), shape)
+        return {value.name: results[i] for i, value in enumerate(signature.outputs)}
 
     def _plan(self, entry: int, dims: object, error: ErrorRecord) -> tuple[Array, list[tuple[int, ...]]]:
         """The workspace and the outputs' shapes for these dims."""
