@@ -21,6 +21,7 @@ from bundle_format.errors import TesseraError
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.graph.passes.canonical.arithmetic import ARITHMETIC, divide_by_constant
 from tessera_build.ir.graph.passes.canonical.movement import MOVEMENT
+from tessera_build.ir.graph.passes.canonical.tables import TABLES
 from tessera_build.ir.graph.passes.canonical.windows import WINDOWS
 from tessera_build.ir.graph.sweep import Rule, Site, rewrite
 
@@ -37,7 +38,7 @@ class Canonicalise:
 
     def run(self, module: Module) -> Module:
         """The module in canonical form."""
-        rules = (*ARITHMETIC, *MOVEMENT, *WINDOWS, *((divide_by_constant,) if self.reciprocals else ()))
+        rules = (*ARITHMETIC, *MOVEMENT, *WINDOWS, *TABLES, *((divide_by_constant,) if self.reciprocals else ()))
         fired: list[str] = []
         for _ in range(self.sweeps_limit):
             fired = []

@@ -28,9 +28,13 @@ from tessera_build.ir.graph.sweep import Rule, Site, rewrite
 
 @dataclass(frozen=True, slots=True)
 class FoldConstants:
-    """Fold nodes over constants; a result may be larger than its operands by `growth_bytes` at most."""
+    """Fold nodes over constants; a result may be larger than its operands by `growth_bytes` at most.
+
+    Operands count as `widening` times as large: weights that are stored as bytes, or less, and computed with as floats.
+    """
 
     growth_bytes: int = 1 << 20
+    widening: int = 1
 
     def run(self, module: Module) -> Module:
         """The module with constants folded."""
@@ -48,7 +52,7 @@ class FoldConstants:
             ):
                 return None
             result_bytes = sum(_bytes(site.old.types[output]) for output in site.node.outputs)
-            if result_bytes > sum(a.nbytes for a in operands) + self.growth_bytes:
+            if result_bytes > self.widening * sum(a.nbytes for a in operands) + self.growth_bytes:
                 return None
             with np.errstate(all="ignore"):
                 results = op.evaluate(operands, site.node.attributes, {})

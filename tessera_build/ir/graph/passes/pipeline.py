@@ -35,9 +35,11 @@ GRAPH_PASSES: tuple[GraphPass, ...] = (
     FoldScale(),  # after canonicalise: it looks for constants on the right; before layout: fewer nodes to move
     RecogniseAttention(),  # after canonicalise: transposes are flags of matmul by then
     LayoutChannelsLast(),  # after fold_scale, which leaves biases that every layout rule can carry
-    FoldConstants(),  # scaled weights, shifted biases and permuted operands
+    # Scaled weights, shifted biases and permuted operands; and weights stored as bytes, now that rows taken from tables
+    # are computed as rows: a product reads every weight anyway.
+    FoldConstants(widening=8),
     Canonicalise(),  # composes the transposes that attention and layout made; they meet at the borders of regions
-    FoldConstants(),
+    FoldConstants(widening=8),
     EliminateCommon(),
     EliminateDead(),
 )
