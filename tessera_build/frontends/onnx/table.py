@@ -12,6 +12,8 @@ from tessera_build.frontends.onnx.attention import ATTENTION_OPERATORS
 from tessera_build.frontends.onnx.call import Translator
 from tessera_build.frontends.onnx.casting import CASTING_OPERATORS
 from tessera_build.frontends.onnx.contraction import CONTRACTION_OPERATORS
+from tessera_build.frontends.onnx.contrib import BORROWED_OPERATORS, CONTRIB_OPERATORS
+from tessera_build.frontends.onnx.control import CONTROL_OPERATORS
 from tessera_build.frontends.onnx.einsum import EINSUM_OPERATORS
 from tessera_build.frontends.onnx.elementwise import ELEMENTWISE_OPERATORS
 from tessera_build.frontends.onnx.indexing import INDEXING_OPERATORS
@@ -19,6 +21,7 @@ from tessera_build.frontends.onnx.ml import ML_OPERATORS
 from tessera_build.frontends.onnx.movement import MOVEMENT_OPERATORS
 from tessera_build.frontends.onnx.normalisation import NORMALISATION_OPERATORS
 from tessera_build.frontends.onnx.padding import PADDING_OPERATORS
+from tessera_build.frontends.onnx.pooling import POOLING_OPERATORS
 from tessera_build.frontends.onnx.quantised import QUANTISED_OPERATORS
 from tessera_build.frontends.onnx.reductions import REDUCTION_OPERATORS
 from tessera_build.frontends.onnx.resize import RESIZE_OPERATORS
@@ -26,6 +29,8 @@ from tessera_build.frontends.onnx.scatter import SCATTER_OPERATORS
 from tessera_build.frontends.onnx.selection import SELECTION_OPERATORS
 from tessera_build.frontends.onnx.sequences import SEQUENCE_OPERATORS
 from tessera_build.frontends.onnx.shapes import SHAPE_OPERATORS
+from tessera_build.frontends.onnx.signals import SIGNAL_OPERATORS
+from tessera_build.frontends.onnx.slicing import SLICE_OPERATORS
 from tessera_build.frontends.onnx.transposed import TRANSPOSED_OPERATORS
 from tessera_build.frontends.onnx.windows import WINDOW_OPERATORS
 
@@ -33,6 +38,7 @@ from tessera_build.frontends.onnx.windows import WINDOW_OPERATORS
 FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", ELEMENTWISE_OPERATORS),
     ("", CASTING_OPERATORS),
+    ("", SIGNAL_OPERATORS),
     ("", REDUCTION_OPERATORS),
     ("", NORMALISATION_OPERATORS),
     ("", CONTRACTION_OPERATORS),
@@ -41,8 +47,11 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", WINDOW_OPERATORS),
     ("", SHAPE_OPERATORS),
     ("", MOVEMENT_OPERATORS),
+    ("", SLICE_OPERATORS),
+    ("", CONTROL_OPERATORS),
     ("", RESIZE_OPERATORS),
     ("", PADDING_OPERATORS),
+    ("", POOLING_OPERATORS),
     ("", TRANSPOSED_OPERATORS),
     ("", INDEXING_OPERATORS),
     ("", SEQUENCE_OPERATORS),
@@ -50,13 +59,14 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", SELECTION_OPERATORS),
     ("ai.onnx.ml", ML_OPERATORS),
     ("", QUANTISED_OPERATORS),
+    ("", BORROWED_OPERATORS),
+    ("com.microsoft", CONTRIB_OPERATORS),
 )
 OPERATORS: Mapping[tuple[str, str], Translator] = {
     (domain, name): translate for domain, family in FAMILIES for name, translate in family.items()
 }
 DOMAINS = frozenset(domain for domain, _ in FAMILIES)
 
-_CONTROL = "export the model with its control flow unrolled, or fix the inputs that decide it"
 _QUANTISED = "export the model in float32"
 _RECURRENT = "unroll the recurrence at export for a fixed length"
 _DATA_SIZED = "the size of its result depends on data; keep it outside the model, or fix the size at export"
@@ -64,7 +74,6 @@ _SEQUENCE = "replace the sequence by tensors, or keep it outside the model"
 _TEXT = "strings are refused: do the text processing outside the model"
 _INTERPOLATION = "use Conv, Reshape and Expand for fixed factors"
 HINTS: Mapping[str, str] = {
-    **dict.fromkeys(("If", "Loop", "Scan"), _CONTROL),
     **dict.fromkeys(("DynamicQuantizeLSTM", "QEmbedLayerNormalization"), _QUANTISED),
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _RECURRENT),
     **dict.fromkeys(("NonZero", "NonMaxSuppression", "Unique", "Compress"), _DATA_SIZED),

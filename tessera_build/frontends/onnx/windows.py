@@ -1,4 +1,4 @@
-"""Convolution and pooling: padding in all its spellings, ceil mode, averages that do or don't count padding.
+"""Convolution, and the windows that it shares with pools: padding in all its spellings, ceil mode.
 
 Takes a tensor with its channels on axis 1; gives core ops. Invariant: the ops' own padding is static; padding that
 depends on a dynamic dim becomes a `pad` in front, so windows keep integer attributes.
@@ -6,18 +6,14 @@ depends on a dynamic dim becomes a `pad` in front, so windows keep integer attri
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from tessera_build.frontends.onnx.call import Call, Translator
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
-from tessera_build.frontends.onnx.order import Ranges, larger, smaller
+from tessera_build.frontends.onnx.order import larger, smaller
 from tessera_build.ir.core.dims import Extent, floordiv
-from tessera_build.ir.graph.ops.reduction import identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +86,7 @@ def _ceiled(c: Context, axis: Axis) -> Axis:
     return replace(axis, high=larger(last + axis.span - axis.extent - axis.low, 0, c.ranges))
 
 
-def _static_padding(c: Context, x: Tensor, axes: list[Axis], value: float) -> tuple[Tensor, list[Axis]]:
+def static_padding(c: Context, x: Tensor, axes: list[Axis], value: float) -> tuple[Tensor, list[Axis]]:
     """Move symbolic padding out of the windows into a `pad` of the operand."""
     for axis in axes:
         c.require(axis.positions, ">=", 1, "a window does not fit its padded operand")
@@ -101,23 +97,10 @@ def _static_padding(c: Context, x: Tensor, axes: list[Axis], value: float) -> tu
     return c.op("pad", x, low=low, high=high, value=value), moved
 
 
-def _number(extent: Extent) -> int:
+def static_extent(extent: Extent) -> int:
+    """An extent that is known to be a number."""
     assert isinstance(extent, int)
     return extent
-
-
-def _pool(c: Context, kind: str, x: Tensor, axes: list[Axis]) -> Tensor:
-    """`reduce_window` over the spatial axes."""
-    return c.op(
-        "reduce_window",
-        x,
-        kind=kind,
-        window=(1, 1, *(a.size for a in axes)),
-        strides=(1, 1, *(a.stride for a in axes)),
-        low=(0, 0, *(_number(a.low) for a in axes)),
-        high=(0, 0, *(_number(a.high) for a in axes)),
-        dilations=(1, 1, *(a.dilation for a in axes)),
-    )
 
 
 def conv_windows(c: Context, n: Call, x: Tensor, w: Tensor) -> list[Axis]:
@@ -133,7 +116,7 @@ def conv_windows(c: Context, n: Call, x: Tensor, w: Tensor) -> list[Axis]:
 
 def convolution(c: Context, n: Call, x: Tensor, w: Tensor, axes: list[Axis]) -> Tensor:
     """The sums of products under windows that are padded with zeros."""
-    x, axes = _static_padding(c, x, axes, 0.0)
+    x, axes = static_padding(c, x, axes, 0.0)
     groups = n.integer("group", 1)
     per_group = w.shape[1]
     c.unify(x.shape[1], per_group * groups, "Conv's channels do not fit its weights")
@@ -142,8 +125,8 @@ def convolution(c: Context, n: Call, x: Tensor, w: Tensor, axes: list[Axis]) -> 
         x,
         w,
         strides=tuple(a.stride for a in axes),
-        low=tuple(_number(a.low) for a in axes),
-        high=tuple(_number(a.high) for a in axes),
+        low=tuple(static_extent(a.low) for a in axes),
+        high=tuple(static_extent(a.high) for a in axes),
         dilations=tuple(a.dilation for a in axes),
         groups=groups,
     )
@@ -161,81 +144,15 @@ def _conv(c: Context, n: Call) -> Tensor:
     return result if bias is None else c.op("add", result, c.reshape(bias, channel_shape(bias, axes)))
 
 
-def _windows(c: Context, n: Call, x: Tensor) -> list[Axis]:
-    axes = _padded(c, n, _axes(n, x, n.integers("kernel_shape")))
+def pool_windows(c: Context, n: Call, x: Tensor) -> list[Axis]:
+    """The windows of a pool's node, padding and ceil mode resolved."""
+    stated = _axes(n, x, n.integers("kernel_shape"))
+    axes = _padded(c, n, stated)
+    if "SAME" in n.text("auto_pad", "NOTSET") and any(a.dilation > 1 and a.size > 1 for a in stated):
+        raise unsupported(
+            f"{n.op} with auto_pad=SAME and dilations", hint="ONNX and onnxruntime pad this differently; state the pads"
+        )
     return [_ceiled(c, a) for a in axes] if n.integer("ceil_mode", 0) else axes
 
 
-def _max_pool(c: Context, n: Call) -> Tensor:
-    x = n.input(0)
-    n.ignore("storage_order")
-    if n.wants(1):
-        raise unsupported("MaxPool with indices is not built")
-    axes = _windows(c, n, x)
-    x, axes = _static_padding(c, x, axes, float(identity("max", x.dtype)))
-    return _pool(c, "max", x, axes)
-
-
-def _average_pool(c: Context, n: Call) -> Tensor:
-    x = n.input(0)
-    include = bool(n.integer("count_include_pad", 0))
-    axes = _windows(c, n, x)
-    padded, static = _static_padding(c, x, axes, 0.0)
-    total = _pool(c, "sum", padded, static)
-    window = math.prod(a.size for a in axes)
-    if all(a.high == a.counted if include else a.low == 0 and a.high == 0 for a in axes):
-        return c.op("mul", total, c.scalar(1.0 / window, x.dtype)) if window > 1 else total
-    return c.op("div", total, _divisor(c, x, axes, include))
-
-
-def _divisor(c: Context, x: Tensor, axes: list[Axis], include: bool) -> Tensor:
-    """How many elements each window averages: those of the input, and of the stated padding if that counts."""
-    counted = [_with_padding(a, c.ranges) for a in axes] if include else axes
-    if all(isinstance(e, int) for a in counted for e in (a.extent, a.low, a.high)):
-        counts = [_counts(a) for a in counted]
-        shaped = [v.reshape([-1 if i == j else 1 for j in range(len(counts))]) for i, v in enumerate(counts)]
-        product = math.prod(shaped[1:], start=shaped[0])
-        return c.constant(product.reshape(1, 1, *product.shape).astype(x.dtype.numpy))
-    ones = c.broadcast_to(c.scalar(1, x.dtype), (1, 1, *(a.extent for a in counted)))
-    ones, static = _static_padding(c, ones, counted, 0.0)
-    return _pool(c, "sum", ones, static)
-
-
-def _with_padding(a: Axis, ranges: Ranges) -> Axis:
-    """The window over an input that the stated padding belongs to, as far as windows reach into it."""
-    reached = smaller(a.high, a.counted, ranges)
-    return replace(a, extent=a.extent + a.low + reached, low=0, high=larger(a.high - a.counted, 0, ranges))
-
-
-def _counts(axis: Axis) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    taps = np.arange(axis.size) * axis.dilation - _number(axis.low)
-    starts = np.arange(_number(axis.positions)) * axis.stride
-    where = starts[:, None] + taps[None, :]
-    return np.sum((where >= 0) & (where < _number(axis.extent)), axis=1).astype(np.float64)
-
-
-def _global(body: Callable[[Context, Tensor, range], Tensor]) -> Translator:
-    def translate(c: Context, n: Call) -> Tensor:
-        x = n.input(0)
-        if x.rank < 3:
-            raise ill_formed(f"{n.op} has no spatial axes to pool", expected="rank 3 or more", found=str(x.type))
-        return body(c, x, range(2, x.rank))
-
-    return translate
-
-
-def _global_mean(c: Context, x: Tensor, axes: range) -> Tensor:
-    return c.mean(x, axes, keepdims=True)
-
-
-def _global_max(c: Context, x: Tensor, axes: range) -> Tensor:
-    return c.reduce("max", x, axes, keepdims=True)
-
-
-WINDOW_OPERATORS: Mapping[str, Translator] = {
-    "Conv": _conv,
-    "MaxPool": _max_pool,
-    "AveragePool": _average_pool,
-    "GlobalAveragePool": _global(_global_mean),
-    "GlobalMaxPool": _global(_global_max),
-}
+WINDOW_OPERATORS: Mapping[str, Translator] = {"Conv": _conv}
