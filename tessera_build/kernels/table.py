@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from tessera_build.ir.core.node import Function
+from tessera_build.kernels.cumulate import cumulate
 from tessera_build.kernels.scatter import scatter_elements, scatter_nd, scatter_rows
 from tessera_build.kernels.subject import KernelSubject
 from tessera_build.kernels.top_k import top_k
@@ -17,6 +18,7 @@ from tessera_build.kernels.top_k import top_k
 KernelMaker = Callable[[KernelSubject], Function]
 KERNELS: Mapping[str, KernelMaker] = MappingProxyType(
     {
+        "cumulate": cumulate,
         "scatter_elements": scatter_elements,
         "scatter_nd": scatter_nd,
         "scatter_rows": scatter_rows,

@@ -15,6 +15,7 @@ from tessera_build.frontends.onnx.load import element_type
 from tessera_build.frontends.onnx.reductions import square
 from tessera_build.frontends.onnx.shapes import reshaped
 from tessera_build.ir.core.dims import floordiv
+from tessera_build.ir.core.types import F32
 
 
 def _per_channel(c: Context, values: Tensor, rank: int) -> Tensor:
@@ -39,19 +40,45 @@ def _scaled(c: Context, x: Tensor, scale: Tensor | None, bias: Tensor | None) ->
     return x if bias is None else c.op("add", x, bias)
 
 
-def _batch(c: Context, n: Call) -> Tensor:
+def _batch(c: Context, n: Call) -> Tensor | tuple[Tensor, ...]:
     """x * s + t with s = scale / sqrt(variance + epsilon) and t = bias - mean * s: constants that fold into weights."""
-    n.ignore("momentum")
-    n.only("training_mode", 0, 0, "computes statistics of the batch")
     n.only("spatial", 1, 1, "has statistics for every element")
+    if n.integer("training_mode", 0):
+        return _batch_in_training(c, n)
+    n.ignore("momentum", "is_test")
     if any(n.wants(i) for i in range(1, 5)):
         raise unsupported("BatchNormalization in training mode is not built", hint="export the model for inference")
-    x, scale, bias, mean, variance = (n.input(i) for i in range(5))
+    return _with_statistics(c, n, n.input(3), n.input(4))
+
+
+def _with_statistics(c: Context, n: Call, mean: Tensor, variance: Tensor) -> Tensor:
+    x, scale, bias = n.input(0), n.input(1), n.input(2)
     factor = c.op("div", c.cast(scale, variance.dtype), _deviation(c, variance, n.number("epsilon", 1e-5)))
     shift = c.op("sub", c.cast(bias, factor.dtype), c.op("mul", mean, factor))
     wide = c.cast(x, factor.dtype)
     result = c.op("mul", wide, _per_channel(c, factor, x.rank))
     return c.cast(c.op("add", result, _per_channel(c, shift, x.rank)), x.dtype)
+
+
+def _batch_in_training(c: Context, n: Call) -> tuple[Tensor, ...]:
+    """With the batch's own statistics, which also move the running ones: running * momentum + own * (1 - momentum)."""
+    x, running = n.input(0), (n.input(3), n.input(4))
+    axes = [axis for axis in range(x.rank) if axis != 1]
+    wide = c.cast(x, F32 if x.dtype.bits < F32.bits else x.dtype)
+    mean = c.mean(wide, axes, keepdims=True)
+    variance = c.mean(square(c, c.op("sub", wide, mean)), axes, keepdims=True)
+    momentum = n.number("momentum", 0.9)
+    own = [c.reshape(value, (x.shape[1],)) for value in (mean, variance)]
+    moved = [
+        c.op("add", c.op("mul", c.cast(old, new.dtype), c.scalar(momentum, new.dtype)), _times(c, new, 1 - momentum))
+        for old, new in zip(running, own, strict=True)
+    ]
+    result = _with_statistics(c, n, own[0], own[1])
+    return (result, *(c.cast(new, old.dtype) for new, old in zip(moved, running, strict=True)))
+
+
+def _times(c: Context, x: Tensor, factor: float) -> Tensor:
+    return c.op("mul", x, c.scalar(factor, x.dtype))
 
 
 def _layer(c: Context, n: Call) -> tuple[Tensor, ...]:

@@ -31,6 +31,7 @@ from tessera_build.frontends.onnx.sequences import SEQUENCE_OPERATORS
 from tessera_build.frontends.onnx.shapes import SHAPE_OPERATORS
 from tessera_build.frontends.onnx.signals import SIGNAL_OPERATORS
 from tessera_build.frontends.onnx.slicing import SLICE_OPERATORS
+from tessera_build.frontends.onnx.signals import SIGNAL_OPERATORS
 from tessera_build.frontends.onnx.transposed import TRANSPOSED_OPERATORS
 from tessera_build.frontends.onnx.windows import WINDOW_OPERATORS
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from tessera_build.ir.graph.ops.attention import ATTENTION
 from tessera_build.ir.graph.ops.contraction import CONTRACTIONS
 from tessera_build.ir.graph.ops.control import CONTROL
+from tessera_build.ir.graph.ops.cumulation import CUMULATIONS
 from tessera_build.ir.graph.ops.elementwise import ELEMENTWISE
 from tessera_build.ir.graph.ops.images import IMAGES
 from tessera_build.ir.graph.ops.indexing import INDEXING
@@ -34,6 +35,7 @@ OPS: Mapping[str, Op] = MappingProxyType(
             INDEXING,
             SCATTERS,
             SELECTIONS,
+            CUMULATIONS,
             IMAGES,
             ATTENTION,
             CONTROL,
