@@ -165,7 +165,7 @@ class EntryPoint:
             elif state is not None and name in self._state_outputs:
                 array = state.next_array(self._input_of(name), shape)
             else:
-                array = np.empty(shape, dtype)
+                array = _new_array(name, shape, dtype)
             results[name] = array
             addresses[index] = array.__array_interface__["data"][0]
         if not out.keys() <= results.keys():
@@ -212,6 +212,15 @@ class EntryPoint:
 
 def _public(values: tuple[Value, ...], hidden: Collection[str]) -> tuple[TensorSpec, ...]:
     return tuple(spec_of(value) for value in values if value.name not in hidden)
+
+
+def _new_array(name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
+    try:
+        return np.empty(shape, dtype)
+    except (MemoryError, ValueError) as error:  # ValueError: more than an address can say
+        raise RunError(
+            "OUT_OF_MEMORY", "there is not enough memory for an output", where=name, found=str(list(shape))
+        ) from error
 
 
 def _checked_output(

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from tessera_build.cli.console import human_bytes, json_option, print_json, watching
-from tessera_build.cli.options import FILE, read_dims, split_targets
+from tessera_build.cli.options import FILE, read_bytes, read_dims, split_targets
 from tessera_build.config import BuildConfig, load_build
 from tessera_build.driver.build import build
 from tessera_build.driver.result import BuildResult
@@ -21,6 +21,9 @@ from tessera_build.driver.result import BuildResult
 @click.option("--dims", "--dim", "dims", multiple=True, help="Fix (N=4) or bound (N=1:64) dynamic dims: N=1:64,S=128.")
 @click.option("--workers", type=click.IntRange(min=1), help="Compile processes. The bytes do not depend on it.")
 @click.option("--no-verify", is_flag=True, help="Leave out the proof against the references.")
+@click.option(
+    "--proof-memory", callback=read_bytes, help="What the proof's values may take: 16GiB. Default: by the weights' size."
+)
 @click.option("--no-cache", is_flag=True, help="Compile every kernel anew.")
 @json_option
 def build_command(
@@ -31,6 +34,7 @@ def build_command(
     dims: tuple[str, ...],
     workers: int | None,
     no_verify: bool,
+    proof_memory: int | None,
     no_cache: bool,
     as_json: bool,
 ) -> None:
@@ -53,6 +57,7 @@ def build_command(
             verify=not no_verify,
             cache=not no_cache,
             progress=watch,
+            proof_bytes=proof_memory,
         )
     if as_json:
         print_json(result)

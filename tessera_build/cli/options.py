@@ -16,6 +16,7 @@ threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="Threads to run on. Default: what this process may use."
 )
 
+_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)B?")
 _SIZE = re.compile(r"(\d+)(?:(?:\.\.|:)(\d+))?")
 
 
@@ -44,3 +45,15 @@ def read_sizes(values: Sequence[str]) -> dict[str, int]:
     if ranges:
         raise click.BadParameter(f"{ranges[0]} needs one size here: NAME=SIZE", param_hint="--dims")
     return {name: size for name, size in found.items() if isinstance(size, int)}
+
+
+def read_bytes(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    """`16GiB`, `500 MB` or a plain number of bytes."""
+    if value is None:
+        return None
+    found = _BYTES.fullmatch(value.strip())
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no size: write it as 16GiB or 500MB")
+    number, prefix, binary = found.groups()
+    power = "KMGT".index(prefix.upper()) + 1 if prefix else 0
+    return int(float(number) * (1024 if binary else 1000) ** power)

@@ -28,6 +28,7 @@ from tessera_build.bundler import Parts, make_variant
 from tessera_build.config import (
     BuildConfig,
     ConfigError,
+    HostError,
     PrecisionConfig,
     TargetConfig,
     load_precision,
@@ -36,11 +37,12 @@ from tessera_build.config import (
 from tessera_build.driver.machine import machine_of, options_of
 from tessera_build.driver.result import BuildResult, Event, KernelCount, Progress, StageTime
 from tessera_build.driver.source import Model, Source, source_of
-from tessera_build.frontends.onnx import read_onnx
+from tessera_build.frontends.onnx import UnsupportedError, read_onnx
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.graph.passes.pipeline import GRAPH_PASSES
 from tessera_build.lower.program.assemble import lower_module
 from tessera_build.lower.program.records import LoweredVariant
+from tessera_build.verify.budget import check_affordable
 from tessera_build.verify.check import Subject, expected_answers, verify_variant
 from tessera_build.verify.proof import Proof, proof_bytes
 from tessera_runtime.cpu.machine import default_threads
@@ -63,6 +65,7 @@ class Request:
     verify: bool
     cache: Path | None
     progress: Progress
+    proof_bytes: int | None = None
 
 
 @dataclass(slots=True)
@@ -105,17 +108,20 @@ def build(  # noqa: PLR0913  the public door: every option is a keyword
     verify: bool = True,
     cache: str | Path | bool | None = True,
     progress: Progress | None = None,
+    proof_bytes: int | None = None,
 ) -> BuildResult:
     """Build `model` (a path or an ONNX protobuf) for `targets` (by default `config.targets`) and write it to `out`.
 
     `dims` fixes (`{"N": 4}`) or bounds (`{"N": (1, 64)}`) dynamic dims, beyond `config.dims`; `workers` are compile
     processes; `cache` is a folder of compiled kernels, True the user's own, False or None none.
+    `proof_bytes` is what the values of the model may take together while it is proved; by default 1.5 GiB, or 64 times
+    the weights where that is more.
     """
     chosen = config or BuildConfig()
     chosen = replace(chosen, targets=tuple(targets or chosen.targets), threads=workers or chosen.threads)
     bounds: dict[str, DimRequest] = {d.name: (d.minimum, d.maximum or _UNBOUNDED) for d in chosen.dims}
     folder = default_cache(os.environ).directory if cache is True else Path(cache) if cache else None
-    request = Request(model, Path(out), chosen, bounds | dict(dims or {}), verify, folder, progress or _quiet)
+    request = Request(model, Path(out), chosen, bounds | dict(dims or {}), verify, folder, progress or _quiet, proof_bytes)
     return run_request(request)
 
 
@@ -143,6 +149,21 @@ def _run_stage(name: str, stage: Callable[[_Draft], None], draft: _Draft) -> Non
         stage(draft)
     except TesseraError:
         raise
+    except MemoryError as error:
+        raise HostError(
+            "OUT_OF_MEMORY",
+            f"the stage {name!r} of the build needs more memory than this machine has",
+            where=draft.source.name,
+            found=str(error) or None,
+            hint="`tessera doctor` shows the sizes; bound dims with --dims, or leave the proof out with --no-verify",
+        ) from error
+    except RecursionError as error:
+        raise UnsupportedError(
+            "NESTED_TOO_DEEP",
+            "expressions over the model's dims nest deeper than Tessera follows",
+            where=draft.source.name,
+            hint="fix dims with --dims, so that fewer of them are symbolic",
+        ) from error
     except Exception as error:
         raise TesseraError(
             "INTERNAL",
@@ -193,6 +214,7 @@ def _verify(draft: _Draft) -> None:
     if not draft.request.verify:
         return
     original, module = _present(draft.original), _present(draft.module)
+    check_affordable(original, draft.request.proof_bytes)
     expected = expected_answers(original, draft.source.reference)
     for index, target in enumerate(draft.targets):
         symbols = dict(_present(target.built).symbols)

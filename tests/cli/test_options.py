@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from tessera_build.cli.options import read_dims, read_sizes
+from tessera_build.cli.options import read_bytes, read_dims, read_sizes
 
 
 @pytest.mark.unit
@@ -33,3 +33,11 @@ def test_dims_when_ill_formed_then_are_a_usage_error_that_shows_the_form(word: s
 def test_sizes_when_a_range_is_given_then_are_a_usage_error() -> None:
     with pytest.raises(click.BadParameter, match="one size"):
         read_sizes(["N=1:2"])
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("word", "wanted"), [("16GiB", 16 << 30), ("500MB", 500_000_000), ("1.5 GiB", 3 << 29), ("4096", 4096)]
+)
+def test_bytes_when_written_with_a_unit_then_are_read(word: str, wanted: int) -> None:
+    assert read_bytes(click.Context(click.Command("x")), click.Option(["--x"]), word) == wanted

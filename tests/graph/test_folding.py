@@ -150,3 +150,13 @@ def test_sweep_when_rule_replaces_a_node_then_span_states_guards_and_names_stay(
     assert after.states["main"] == (StatePair(function.args[0], function.results[0]),)
     assert (after.guards, dict(after.dims)) == (module.guards, {"N": (2, 9)})
     assert (after.input_names["main"], after.output_names["main"]) == (("x",), ("y",))
+
+
+def test_constants_when_each_doubles_the_last_then_folding_stops_early() -> None:
+    builder = GraphBuilder()
+    value = builder.constant(np.ones(1 << 16, np.float32))
+    for _ in range(20):
+        value = builder.op("concat", value, value, axis=0)
+    builder.output("y", value)
+    folded = FoldConstants().run(builder.finish())
+    assert sum(array.nbytes for array in folded.constants.values()) < 8 << 20

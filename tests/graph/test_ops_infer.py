@@ -138,3 +138,10 @@ def test_infer_when_span_is_known_then_error_says_where() -> None:
 def test_infer_when_window_is_strided_then_extent_is_the_number_of_positions() -> None:
     x = inferred("conv", [tensor(F32, N, 3, H, W), tensor(F32, 8, 3, 7, 7)], **{**CONV, "low": (3, 3), "high": (3, 3)})
     assert x.shape[2] == parse_extent("floordiv(H+1, 2)")
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize("shape", [(2**41,), (2**21, 2**21), (1,) * 33])
+def test_value_when_no_machine_can_hold_it_then_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(TesseraError, match="larger than any machine"):
+        infer("broadcast_to", [tensor(F32, 1)], {"shape": shape})

@@ -19,6 +19,7 @@ from tessera_build.frontends.onnx.errors import ModelError, ill_formed, unsuppor
 from tessera_build.frontends.onnx.load import element_type
 from tessera_build.ir.core.dims import Dim, Extent, Range, substitute, symbol
 from tessera_build.ir.core.types import Type, tensor
+from tessera_build.ir.graph.infer import check_size
 
 DimRequest = int | tuple[int, int]
 
@@ -42,7 +43,9 @@ class Symbols:
             raise unsupported(
                 f"input {info.name!r} has no shape", hint="its rank must be known: state a shape, dynamic dims by name"
             )
-        return tensor(dtype, *(self._extent(info.name, axis, d) for axis, d in enumerate(proto.shape.dim)))
+        type_ = tensor(dtype, *(self._extent(info.name, axis, d) for axis, d in enumerate(proto.shape.dim)))
+        check_size(type_)
+        return type_
 
     def _extent(self, tensor_name: str, axis: int, dim: onnx.TensorShapeProto.Dimension) -> Extent:
         if dim.HasField("dim_value") and dim.dim_value >= 0:

@@ -6,6 +6,7 @@ passes here has exactly the attributes of its record, in the record's order, and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from difflib import get_close_matches
 
@@ -14,6 +15,23 @@ from tessera_build.ir.core.node import Span
 from tessera_build.ir.core.types import Type
 from tessera_build.ir.graph.ops import OPS
 from tessera_build.ir.graph.ops.op import Attributes, Op, RegionType, mismatch
+
+
+# No machine holds a value of this size, and arithmetic on offsets stays far from 64 bits.
+LARGEST_VALUE_BYTES = 1 << 40
+LARGEST_RANK = 32
+
+
+def check_size(type_: Type) -> None:
+    """Refuse a value that no machine can hold, before anything is computed with its extents."""
+    static = [extent for extent in type_.shape if isinstance(extent, int)]
+    if math.prod(static) * type_.dtype.bytes > LARGEST_VALUE_BYTES or type_.rank > LARGEST_RANK:
+        raise TesseraError(
+            "VALUE_TOO_LARGE",
+            "a value is larger than any machine can hold",
+            expected=f"at most {LARGEST_VALUE_BYTES >> 40} TiB and {LARGEST_RANK} axes",
+            found=str(type_) if type_.rank <= LARGEST_RANK else f"{type_.rank} axes",
+        )
 
 
 def op_named(name: str) -> Op:
@@ -52,7 +70,10 @@ def infer(
         expected = op.control.regions if op.control else ()
         if len(regions) != len(expected):
             raise mismatch(f"{name} has other regions", ", ".join(expected) or "none", len(regions))
-        return op.control.infer(types, attributes, regions) if op.control else op.infer(types, attributes)
+        found = op.control.infer(types, attributes, regions) if op.control else op.infer(types, attributes)
+        for type_ in found:
+            check_size(type_)
+        return found
     except TesseraError as error:
         error.where = error.where or (str(span) if span else None)
         raise

@@ -1,8 +1,9 @@
 """Evaluate at build time what depends on constants alone.
 
 Takes a module; gives it with such nodes replaced by constants. Invariant: the bytes of a folded constant are the same
-on every machine, so only ops whose reference is `ordered` are folded (no BLAS, no vectorised libm), and no fold makes
-the module larger by more than `growth_bytes`.
+on every machine, so only ops whose reference is `ordered` are folded (no BLAS, no vectorised libm), no fold makes the
+module larger by more than `growth_bytes`, and all folds of a pass together make at most `allowance_bytes` beyond twice
+the constants that the module came with: a small file cannot ask for any amount of memory.
 
     before:  %1 = "tgraph.add"(1, 1)
              %2 = "tgraph.sqrt"(%1)
@@ -35,12 +36,14 @@ class FoldConstants:
 
     growth_bytes: int = 1 << 20
     widening: int = 1
+    allowance_bytes: int = 64 << 20
 
     def run(self, module: Module) -> Module:
         """The module with constants folded."""
-        return rewrite(module, self._rule)
+        left = [self.allowance_bytes + 2 * self.widening * sum(array.nbytes for array in module.constants.values())]
+        return rewrite(module, lambda: self._rule(left))
 
-    def _rule(self) -> Rule:
+    def _rule(self, left: list[int]) -> Rule:
         def fold(site: Site) -> Sequence[int] | None:
             op = op_named(site.node.op)
             arrays = [site.to.array(value) for value in site.inputs]
@@ -52,8 +55,10 @@ class FoldConstants:
             ):
                 return None
             result_bytes = sum(_bytes(site.old.types[output]) for output in site.node.outputs)
-            if result_bytes > self.widening * sum(a.nbytes for a in operands) + self.growth_bytes:
+            distinct = {id(array): array.nbytes for array in operands}
+            if result_bytes > min(self.widening * sum(distinct.values()) + self.growth_bytes, left[0]):
                 return None
+            left[0] -= result_bytes
             with np.errstate(all="ignore"):
                 results = op.evaluate(operands, site.node.attributes, {})
             return [site.to.constant(result, _name(site, operands)) for result in results]
