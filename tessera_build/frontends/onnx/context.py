@@ -7,20 +7,25 @@ ONNX needs to be equal are equal in every type (by renaming a dim, or by a guard
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 
 from tessera_build.frontends.onnx.content import FOLD_LIMIT, Ratio, fold, is_symbolic, pack
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.order import sign_of
-from tessera_build.ir.core.dims import Dim, Extent, Range, symbols_of, terms_of
+from tessera_build.frontends.onnx.tracing import Piece, Place, pieces_of
+from tessera_build.ir.core.dims import Dim, Extent, Range, bounds, symbol, symbols_of, terms_of
+from tessera_build.ir.core.rewrite import RegionBuilder
 from tessera_build.ir.core.types import I64, DType, Type, dtype_of, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.infer import complete, infer, op_named
 from tessera_build.ir.graph.nodes import Array, Attribute
 from tessera_build.ir.graph.ops.elementwise import ELEMENTWISE
+from tessera_build.ir.graph.ops.sizes import UNBOUNDED
 
 _BROADCASTING = frozenset(op.name for op in ELEMENTWISE)
 Guard = tuple[Extent, str, Extent, str]
@@ -51,6 +56,9 @@ class Tensor:
         return len(self.type.shape)
 
 
+Number = Extent | Tensor  # an element of a shape-like operand: known, or an i64 scalar that only a run knows
+
+
 class Unified(Exception):  # noqa: N818 - a signal to the importer, not an error
     """The model needs dim `symbol` to be `extent`: the import starts again with that known."""
 
@@ -65,9 +73,12 @@ class Context:
     """What operators need to translate themselves: constants, ops with folding, extents, guards."""
 
     builder: GraphBuilder
-    ranges: Mapping[str, Range]
+    ranges: dict[str, Range]
     guards: dict[Guard, None] = field(default_factory=dict[Guard, None])
+    sizes: dict[str, Extent] = field(default_factory=dict[str, Extent])  # symbols that are read from data, and bounds
+    indices: set[str] = field(default_factory=set[str])  # of loops; a dim of the model never equals one
     _values: dict[Tensor, int] = field(default_factory=dict[Tensor, int])
+    _read: dict[tuple[int, Extent], Extent] = field(default_factory=dict[tuple[int, Extent], Extent])
 
     def constant(self, array: Array, name: str = "") -> Tensor:
         """A tensor with these elements."""
@@ -200,6 +211,63 @@ class Context:
         elements = [e if isinstance(e, Dim) else int(e) for e in self.known(source, what).reshape(-1)]
         return tuple(elements)
 
+    def numbers(self, source: Tensor) -> tuple[Number, ...]:
+        """The elements of a shape-like operand: extents where they are known, else scalars of the graph."""
+        if source.content is not None:
+            return tuple(e if isinstance(e, Dim) else int(e) for e in source.content.reshape(-1))
+        return tuple(self._number(piece) for piece in pieces_of(self.builder, self.value(source)))
+
+    def _number(self, piece: Piece) -> Number:
+        if not isinstance(piece, Place):
+            return piece
+        whole = Tensor(self.builder.type(piece.value), piece.value)
+        flat = self.reshape(whole, (int(np.prod(whole.type.static_shape)),))
+        return self.cast(self.reshape(self.slice(flat, (piece.index,), (piece.index + 1,)), ()), I64)
+
+    def size(self, number: Number, upper: Extent | None = None) -> Extent:
+        """A number as an extent: one that only data tells is read at run time.
+
+        A run that finds it negative or above `upper` ends with SIZE_BEYOND_BOUND, so make it what it means by ops
+        before: count negative ones from the end, cut it off at the extent. A bound keeps memory in the arena.
+        """
+        if isinstance(number, Tensor) and number.content is not None:
+            (number,) = self.numbers(number)
+        if not isinstance(number, Tensor):
+            return number
+        bound = UNBOUNDED if upper is None else upper
+        key = (self.value(number), bound)
+        if key not in self._read:
+            name = next(name for i in count() if (name := f"size{i}") not in self.ranges)
+            vector = self.value(self.reshape(number, (1,)))
+            self.builder.node("sizes", (vector,), {"names": (name,), "uppers": (bound,)})
+            self.ranges[name] = (0, None if upper is None else bounds(upper, self.ranges)[1])
+            self.sizes[name] = bound
+            self._read[key] = symbol(name)
+        return self._read[key]
+
+    def extents_of(self, source: Tensor, uppers: Sequence[Extent | None] | Extent | None = None) -> tuple[Extent, ...]:
+        """The elements of a shape-like operand, whether constant, arithmetic over dims or computed from data.
+
+        `uppers` bounds each element that is read from data, or all of them alike. Those that are known may be negative.
+        """
+        numbers = self.numbers(source)
+        bound = uppers if isinstance(uppers, Sequence) else [uppers] * len(numbers)
+        return tuple(self.size(number, upper) for number, upper in zip(numbers, bound, strict=True))
+
+    def counted(self, buffer: Tensor, found: Tensor, axis: int = 0) -> Tensor:
+        """The part of a buffer that a kernel filled: the first `found` (an integer scalar) along an axis.
+
+        The recipe for NonZero and its like: a kernel gives a buffer of the largest size and a count; count -> size ->
+        slice, and from there on the extent is a symbol like any other.
+        """
+        length = self.size(self.cast(self.reshape(found, ()), I64), buffer.shape[axis])
+        stops = [length if i == axis else e for i, e in enumerate(buffer.shape)]
+        return self.slice(buffer, (0,) * buffer.rank, stops)
+
+    def as_tensor(self, number: Number) -> Tensor:
+        """A number as a scalar of i64."""
+        return number if isinstance(number, Tensor) else self.number(number, I64)
+
     def known_ints(self, source: Tensor, what: str) -> tuple[int, ...]:
         """The elements of an operand that must be plain integers."""
         extents = self.known_extents(source, what)
@@ -215,6 +283,23 @@ class Context:
             raise unsupported(f"{what} is not one constant", found=str(source.type))
         return float(content.reshape(()))
 
+    @contextmanager
+    def region(
+        self, types: Sequence[Type] = (), index: Mapping[str, Range] | None = None
+    ) -> Generator[RegionBuilder, None, None]:
+        """A region under construction; what is made of known tensors inside is made again outside."""
+        outer, read = dict(self._values), dict(self._read)
+        self.ranges.update(index or {})
+        self.indices.update(index or {})
+        try:
+            with self.builder.region(types, index) as block:
+                yield block
+        finally:
+            self._values.clear()
+            self._values.update(outer)
+            self._read.clear()
+            self._read.update(read)
+
     def require(self, left: Extent, relation: str, right: Extent, message: str) -> None:
         """Demand a relation (==, >=) between extents: checked now where it can be, else by a guard at run time."""
         difference = left - right
@@ -223,6 +308,8 @@ class Context:
             return
         if isinstance(difference, int) or (relation == ">=" and low_sign == -1):
             raise ill_formed(message, expected=f"{left} {relation} {right}")
+        if not self.indices.isdisjoint(symbols_of(difference)):
+            raise unsupported(f"{message}, in some iterations of a loop", found=f"{left} and {right}")
         self.guards[(left, relation, right, message)] = None
 
     def unify(self, left: Extent, right: Extent, message: str) -> Extent:
@@ -231,11 +318,18 @@ class Context:
             return left
         if isinstance(left, int) and isinstance(right, int):
             raise ill_formed(message, expected=f"equal extents, or {left}", found=str(right))
-        for name in sorted(symbols_of(left - right), reverse=True):
+        # What data say, or a loop counts, can be compared, not renamed.
+        fixed = {*self.sizes, *self.indices}
+        for name in sorted(symbols_of(left - right) - fixed, reverse=True):
             solution = solve(left - right, name)
+            if solution is not None and not symbols_of(solution).isdisjoint(fixed):
+                continue
             if solution is not None and sign_of(solution - 1, self.ranges) != -1:
                 raise Unified(name, solution)
         self.require(left, "==", right, message)
+        found = [not symbols_of(extent).isdisjoint(self.sizes) for extent in (left, right)]
+        if found[0] != found[1]:
+            return right if found[0] else left
         return left if isinstance(left, int) or len(str(left)) <= len(str(right)) else right
 
     def retyped(self, source: Tensor, shape: Sequence[Extent]) -> Tensor:

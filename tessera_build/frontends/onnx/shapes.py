@@ -12,12 +12,13 @@ import numpy as np
 
 from tessera_build.frontends.onnx.call import Call, Translator, normalise_axes
 from tessera_build.frontends.onnx.content import is_symbolic
-from tessera_build.frontends.onnx.context import Context, Tensor
+from tessera_build.frontends.onnx.context import Context, Number, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.order import sign_of
 from tessera_build.frontends.onnx.reductions import flattened
+from tessera_build.frontends.onnx.targets import resolved_at_run_time
 from tessera_build.ir.core.dims import Extent, floordiv
-from tessera_build.ir.core.types import F32, I64
+from tessera_build.ir.core.types import F32, F64, I64
 from tessera_build.ir.graph.ops.shapes import count, shape_text
 
 
@@ -44,7 +45,7 @@ def _constant(c: Context, n: Call) -> Tensor:
 
 
 def _constant_of_shape(c: Context, n: Call) -> Tensor:
-    shape = c.known_extents(n.input(0), "the shape")
+    shape = c.extents_of(n.input(0))
     value = n.value("value") if n.has("value") else np.zeros(1, np.float32)
     if not isinstance(value, np.ndarray) or value.size != 1:
         raise ill_formed("ConstantOfShape's value is not one element")
@@ -52,8 +53,10 @@ def _constant_of_shape(c: Context, n: Call) -> Tensor:
 
 
 def _range(c: Context, n: Call) -> Tensor:
-    """start + iota * step; the count must be known for every value of the dims."""
+    """start + iota * step; the count is an extent: known, over dims, or read from data."""
     start, limit, step = (n.input(i) for i in range(3))
+    if any(t.content is None for t in (start, limit, step)):
+        return _counted_range(c, start, limit, step)
     if all(t.content is not None and not is_symbolic(t.content) for t in (start, limit, step)):
         low, high, by = (c.known(t, "Range's bound").item() for t in (start, limit, step))
         return c.constant(np.arange(low, high, by).astype(start.dtype.numpy))
@@ -68,10 +71,24 @@ def _range(c: Context, n: Call) -> Tensor:
     return scaled if low == 0 else c.op("add", scaled, start)
 
 
+def _counted_range(c: Context, start: Tensor, limit: Tensor, step: Tensor) -> Tensor:
+    """Range over data: the count is computed as the standard says, in double; a step of 0 makes it a refused size."""
+    room = c.cast(c.op("sub", limit, start), F64)
+    whole = c.op("ceil", c.op("div", room, c.cast(step, F64)))
+    # Beyond any memory, and what a conversion of infinity would give is not defined.
+    largest = c.op("min", c.op("max", whole, c.scalar(0.0, F64)), c.scalar(2.0**62, F64))
+    stands = c.op("eq", step, c.scalar(0, step.dtype))
+    number = c.op("select", stands, c.scalar(-1, I64), c.cast(largest, I64))
+    count_read = c.size(c.reshape(number, ()))
+    steps = c.op("iota", shape=(count_read,), axis=0, dtype=start.dtype)
+    return c.op("add", c.op("mul", steps, c.reshape(step, ())), c.reshape(start, ()))
+
+
 def _target_shape(c: Context, n: Call, x: Tensor) -> list[Extent]:
     """The target of a Reshape with its 0 and -1 resolved."""
-    stated = c.known_extents(n.input(1), "the target shape")
+    numbers = c.numbers(n.input(1))
     keep_zero = bool(n.integer("allowzero", 0))
+    stated = resolved_at_run_time(c, x, numbers, keep_zero)
     target: list[Extent] = []
     for axis, extent in enumerate(stated):
         if extent == 0 and not keep_zero:
@@ -117,8 +134,19 @@ def _flatten(c: Context, n: Call) -> Tensor:
 
 def _expand(c: Context, n: Call) -> Tensor:
     x = n.input(0)
-    shape = c.broadcast_shape([x.shape, c.known_extents(n.input(1), "the target shape")])
+    numbers = c.numbers(n.input(1))
+    # Aligned at the last axis; a number from data may be 1 where the operand has an extent, which then stays.
+    own = (*(1,) * max(len(numbers) - x.rank, 0), *x.shape)[-len(numbers) :] if numbers else ()
+    target = [_expanded(c, number, extent) for number, extent in zip(numbers, own, strict=True)]
+    shape = c.broadcast_shape([x.shape, target])
     return c.broadcast_to(c.fitted(x, shape), shape)
+
+
+def _expanded(c: Context, number: Number, extent: Extent) -> Extent:
+    if not isinstance(number, Tensor) or extent == 1:
+        return c.size(number)
+    one = c.op("eq", number, c.scalar(1, I64))
+    return c.size(c.op("select", one, c.number(extent, I64), number))
 
 
 def _axes_operand(c: Context, n: Call) -> tuple[int, ...] | None:
