@@ -23,14 +23,13 @@ from tessera_build.frontends.onnx.normalisation import NORMALISATION_OPERATORS
 from tessera_build.frontends.onnx.padding import PADDING_OPERATORS
 from tessera_build.frontends.onnx.pooling import POOLING_OPERATORS
 from tessera_build.frontends.onnx.quantised import QUANTISED_OPERATORS
+from tessera_build.frontends.onnx.recurrent import RECURRENT_OPERATORS
 from tessera_build.frontends.onnx.reductions import REDUCTION_OPERATORS
 from tessera_build.frontends.onnx.resize import RESIZE_OPERATORS
 from tessera_build.frontends.onnx.scatter import SCATTER_OPERATORS
 from tessera_build.frontends.onnx.selection import SELECTION_OPERATORS
 from tessera_build.frontends.onnx.sequences import SEQUENCE_OPERATORS
 from tessera_build.frontends.onnx.shapes import SHAPE_OPERATORS
-from tessera_build.frontends.onnx.signals import SIGNAL_OPERATORS
-from tessera_build.frontends.onnx.slicing import SLICE_OPERATORS
 from tessera_build.frontends.onnx.signals import SIGNAL_OPERATORS
 from tessera_build.frontends.onnx.transposed import TRANSPOSED_OPERATORS
 from tessera_build.frontends.onnx.windows import WINDOW_OPERATORS
@@ -48,8 +47,8 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", WINDOW_OPERATORS),
     ("", SHAPE_OPERATORS),
     ("", MOVEMENT_OPERATORS),
-    ("", SLICE_OPERATORS),
     ("", CONTROL_OPERATORS),
+    ("", RECURRENT_OPERATORS),
     ("", RESIZE_OPERATORS),
     ("", PADDING_OPERATORS),
     ("", POOLING_OPERATORS),
@@ -69,14 +68,12 @@ OPERATORS: Mapping[tuple[str, str], Translator] = {
 DOMAINS = frozenset(domain for domain, _ in FAMILIES)
 
 _QUANTISED = "export the model in float32"
-_RECURRENT = "unroll the recurrence at export for a fixed length"
 _DATA_SIZED = "the size of its result depends on data; keep it outside the model, or fix the size at export"
 _SEQUENCE = "replace the sequence by tensors, or keep it outside the model"
 _TEXT = "strings are refused: do the text processing outside the model"
 _INTERPOLATION = "use Conv, Reshape and Expand for fixed factors"
 HINTS: Mapping[str, str] = {
     **dict.fromkeys(("DynamicQuantizeLSTM", "QEmbedLayerNormalization"), _QUANTISED),
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), _RECURRENT),
     **dict.fromkeys(("NonZero", "NonMaxSuppression", "Unique", "Compress"), _DATA_SIZED),
     "ZipMap": _SEQUENCE,
     **dict.fromkeys(("StringNormalizer", "TfIdfVectorizer", "StringConcat", "StringSplit"), _TEXT),
