@@ -11,17 +11,21 @@ from types import MappingProxyType
 
 from tessera_build.ir.core.node import Function
 from tessera_build.kernels.cumulate import cumulate
+from tessera_build.kernels.look_up import look_up
 from tessera_build.kernels.scatter import scatter_elements, scatter_nd, scatter_rows
 from tessera_build.kernels.subject import KernelSubject
 from tessera_build.kernels.top_k import top_k
+from tessera_build.kernels.trees import tree_ensemble
 
 KernelMaker = Callable[[KernelSubject], Function]
 KERNELS: Mapping[str, KernelMaker] = MappingProxyType(
     {
         "cumulate": cumulate,
+        "look_up": look_up,
         "scatter_elements": scatter_elements,
         "scatter_nd": scatter_nd,
         "scatter_rows": scatter_rows,
         "top_k": top_k,
+        "tree_ensemble": tree_ensemble,
     }
 )

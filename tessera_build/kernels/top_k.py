@@ -19,7 +19,7 @@ from tessera_build.kernels.subject import KernelSubject
 
 def top_k(subject: KernelSubject) -> Function:
     """values, places = the best `K` of each line; `largest` says which are good."""
-    outer, length, inner = subject.operands[0].shape
+    outer, _, inner = subject.operands[0].shape
     count = subject.results[0].shape[1]
 
     @kernel(x=subject.buffer(0), values=subject.target(0), places=subject.target(1))

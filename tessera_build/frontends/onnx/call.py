@@ -8,13 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from tessera_build.frontends.onnx.containers import TensorSequence, Value
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.ir.graph.nodes import Array
 
-AttributeValue = int | float | str | tuple[int, ...] | tuple[float, ...] | Array
+AttributeValue = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | Array
+
+
+class Subgraph(Protocol):
+    """A graph that a node holds; it sees the values around the node."""
+
+    @property
+    def inputs(self) -> int:
+        """How many values it takes."""
+        ...
+
+    @property
+    def outputs(self) -> int:
+        """How many values it gives."""
+        ...
+
+    def translate(self, arguments: Sequence[Value]) -> tuple[Value, ...]:
+        """Its results, made where the graph under construction stands; raises `ReportedError` if one cannot be made."""
+        ...
 
 
 @dataclass(slots=True)
@@ -27,6 +46,7 @@ class Call:
     outputs: tuple[str, ...]
     attributes: Mapping[str, AttributeValue]
     domain: str = ""
+    graphs: Mapping[str, Subgraph] = field(default_factory=dict[str, Subgraph])
     _read: set[str] = field(default_factory=set[str])
 
     def input(self, index: int) -> Tensor:
@@ -63,6 +83,12 @@ class Call:
         """Whether somebody named this result."""
         return index < len(self.outputs) and self.outputs[index] != ""
 
+    def graph(self, name: str) -> Subgraph:
+        """A subgraph."""
+        if name not in self.graphs:
+            raise ill_formed(f"{self.op} has no subgraph {name}")
+        return self.graphs[name]
+
     def has(self, name: str) -> bool:
         """Whether the node states this attribute."""
         self._read.add(name)
@@ -95,6 +121,22 @@ class Call:
         found = tuple(v for v in value if isinstance(v, int)) if isinstance(value, tuple) else None
         if found is None:
             raise self._wrong(name, "a list of integers", value)
+        return found
+
+    def numbers(self, name: str, default: Sequence[float] | None = None) -> tuple[float, ...]:
+        """A list of floats."""
+        value = self._get(name, None if default is None else tuple(default))
+        found = tuple(float(v) for v in value if not isinstance(v, str)) if isinstance(value, tuple) else None
+        if found is None or (isinstance(value, tuple) and len(found) < len(value)):
+            raise self._wrong(name, "a list of floats", value)
+        return found
+
+    def words(self, name: str, default: Sequence[str] | None = None) -> tuple[str, ...]:
+        """A list of words."""
+        value = self._get(name, None if default is None else tuple(default))
+        found = tuple(v for v in value if isinstance(v, str)) if isinstance(value, tuple) else None
+        if found is None or (isinstance(value, tuple) and len(found) < len(value)):
+            raise self._wrong(name, "a list of strings", value)
         return found
 
     def value(self, name: str) -> AttributeValue:

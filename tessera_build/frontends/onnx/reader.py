@@ -6,7 +6,7 @@ Takes a model (path or protobuf) and, optionally, fixed or bounded dims; gives a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,16 +19,17 @@ from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx.call import AttributeValue, Call
 from tessera_build.frontends.onnx.containers import Value, flattened
 from tessera_build.frontends.onnx.context import Context, Tensor, Unified
-from tessera_build.frontends.onnx.errors import ModelError, UnsupportedError, ill_formed, unsupported
+from tessera_build.frontends.onnx.errors import ModelError, ReportedError, UnsupportedError, ill_formed, unsupported
 from tessera_build.frontends.onnx.functions import body_of, domain_of, has_body
 from tessera_build.frontends.onnx.inferred import inferred_types
 from tessera_build.frontends.onnx.load import array_of, check_model, load_model
+from tessera_build.frontends.onnx.subgraphs import graphs_of, named_nodes, names_read, needed
 from tessera_build.frontends.onnx.symbols import DimRequest, Symbols, apply_requests
 from tessera_build.frontends.onnx.table import DOMAINS, HINTS, OPERATORS
 from tessera_build.ir.core.node import Span
-from tessera_build.ir.core.rewrite import eliminate_dead
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Module
+from tessera_build.ir.graph.sweep import drop_dead
 
 ENTRY = "main"
 _UNKNOWN_DOMAIN = "operators of other domains need a function body in the model; export without custom operators"
@@ -131,9 +132,8 @@ class _Reader:
     def prepare(self) -> None:
         """Read the weights that are used, keep the nodes that matter, and refuse all unknown operators at once."""
         graph = self.model.graph
-        named = [(n, n.name or f"{n.op_type}_{i}") for i, n in enumerate(graph.node)]
-        self.nodes = list(_needed(named, {o.name for o in graph.output}))
-        used = {name for node, _ in self.nodes for name in node.input} | {o.name for o in graph.output}
+        self.nodes = list(needed(named_nodes(graph), {o.name for o in graph.output}))
+        used = {name for node, _ in self.nodes for name in names_read(node)} | {o.name for o in graph.output}
         if graph.sparse_initializer:
             self.problems.append(unsupported("the model has sparse weights", hint="store them dense"))
         for proto in graph.initializer:
@@ -167,7 +167,7 @@ class _Reader:
         values: dict[str, Value | None] = dict(self.constants)
         for name, placeholder in types.items():
             values[name] = replace(placeholder, value=builder.input(name, placeholder.type), name=name)
-        self._translate_nodes(context, self.nodes, _Scope(values, self.opsets))
+        self.translate_nodes(context, self.nodes, _Scope(values, self.opsets))
         self._raise_problems()
         for info in self.model.graph.output:
             if info.name not in values:
@@ -179,7 +179,7 @@ class _Reader:
                 builder.output(name, context.value(tensor))
         return _finished(builder, context)
 
-    def _translate_nodes(self, context: Context, nodes: Sequence[tuple[onnx.NodeProto, str]], scope: _Scope) -> None:
+    def translate_nodes(self, context: Context, nodes: Sequence[tuple[onnx.NodeProto, str]], scope: _Scope) -> None:
         """Nodes in order; what one of them cannot make is None for those that read it."""
         for node, name in nodes:
             with context.builder.at(Span(name)):
@@ -216,7 +216,8 @@ class _Reader:
             self._translate_body(context, node, name, scope)
             return
         opset = scope.opsets.get(domain, 1)
-        call = Call(node.op_type, opset, inputs, tuple(node.output), _attributes(node), domain)
+        graphs = {key: _Subgraph(self, context, graph, scope, name) for key, graph in graphs_of(node).items()}
+        call = Call(node.op_type, opset, inputs, tuple(node.output), _attributes(node), domain, graphs)
         results = _translated(context, call)
         unread = call.unread()
         if unread:
@@ -237,12 +238,14 @@ class _Reader:
         body = body_of(node, name, scope.opsets, tensors) if plain else None
         if body is None:
             raise unsupported(f"{node.op_type} is not built for these operands", found=_kinds(inputs))
-        nodes = list(_needed(list(body.nodes), set(node.output)))
-        self._translate_nodes(context, nodes, _Scope(scope.values, {**scope.opsets, **body.opsets}))
+        nodes = list(needed(list(body.nodes), set(node.output)))
+        self.translate_nodes(context, nodes, _Scope(scope.values, {**scope.opsets, **body.opsets}))
 
     def _collect(self, name: str, action: _Action) -> None:
         try:
             action()
+        except ReportedError:
+            pass
         except TesseraError as error:
             error.where = error.where or name
             self.problems.append(error)
@@ -251,6 +254,47 @@ class _Reader:
         if self.problems and self.stand_ins is None:
             kind = UnsupportedError if any(isinstance(p, UnsupportedError) for p in self.problems) else ModelError
             raise kind.of(self.problems, self.where)
+
+
+@dataclass(frozen=True, slots=True)
+class _Subgraph:
+    """A graph inside a node called `name`, which sees the values of `scope`."""
+
+    reader: _Reader
+    context: Context
+    graph: onnx.GraphProto
+    scope: _Scope
+    name: str
+
+    @property
+    def inputs(self) -> int:
+        """How many values it takes."""
+        return len(self.graph.input)
+
+    @property
+    def outputs(self) -> int:
+        """How many values it gives."""
+        return len(self.graph.output)
+
+    def translate(self, arguments: Sequence[Value]) -> tuple[Value, ...]:
+        """Its results; names of its own hide those around it."""
+        values = dict(self.scope.values)
+        for node in self.graph.node:
+            for output in node.output:
+                values.pop(output, None)
+        for proto in self.graph.initializer:
+            values[proto.name] = self.context.constant(array_of(proto, self.reader.folder), proto.name)
+        values |= {info.name: value for info, value in zip(self.graph.input, arguments, strict=True)}
+        nodes = needed(named_nodes(self.graph, f"{self.name}/"), {o.name for o in self.graph.output})
+        self.reader.translate_nodes(self.context, list(nodes), _Scope(values, self.scope.opsets))
+        missing = [o.name for o in self.graph.output if o.name not in values]
+        if missing:
+            raise ill_formed(f"no node of a subgraph makes its output {missing[0]!r}")
+        results = tuple(values[o.name] for o in self.graph.output)
+        found = tuple(r for r in results if r is not None)
+        if len(found) < len(results):
+            raise ReportedError
+        return found
 
 
 def _check_operator(node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
@@ -283,25 +327,11 @@ def _put(found: dict[str, Tensor], info: onnx.ValueInfoProto, symbols: Symbols) 
     found[info.name] = Tensor(symbols.input_type(info))
 
 
-def _needed(nodes: list[tuple[onnx.NodeProto, str]], wanted: set[str]) -> Iterator[tuple[onnx.NodeProto, str]]:
-    """The nodes that the outputs depend on, in order."""
-    live = set(wanted)
-    kept: list[tuple[onnx.NodeProto, str]] = []
-    for node, name in reversed(nodes):
-        if live.intersection(node.output):
-            live.update(node.input)
-            for attribute in node.attribute:
-                for graph in (attribute.g, *attribute.graphs):
-                    live.update(name for inner in graph.node for name in inner.input)
-            kept.append((node, name))
-    return reversed(kept)
-
-
 def _attributes(node: onnx.NodeProto) -> dict[str, AttributeValue]:
     found: dict[str, AttributeValue] = {}
     for proto in node.attribute:
-        if proto.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
-            raise unsupported(f"{node.op_type} holds a subgraph", hint=HINTS.get("If"))
+        if proto.type == onnx.AttributeProto.GRAPH:
+            continue
         value = helper.get_attribute_value(proto)
         if isinstance(value, onnx.TensorProto):
             found[proto.name] = array_of(value, None)
@@ -313,6 +343,8 @@ def _attributes(node: onnx.NodeProto) -> dict[str, AttributeValue]:
             found[proto.name] = str(value)
         elif proto.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS):
             found[proto.name] = tuple(value)
+        elif proto.type == onnx.AttributeProto.STRINGS:
+            found[proto.name] = tuple(v.decode("utf-8", "replace") for v in value)
         else:
             raise unsupported(f"{node.op_type}'s attribute {proto.name} is of a kind that is not built")
     return found
@@ -320,13 +352,4 @@ def _attributes(node: onnx.NodeProto) -> dict[str, AttributeValue]:
 
 def _finished(builder: GraphBuilder, context: Context) -> Module:
     """The module without nodes that nobody reads, with its guards."""
-    module = builder.finish()
-    function = eliminate_dead(module.entries[ENTRY])
-    used = {str(n.attributes["digest"]) for n in function.nodes if getattr(n, "op", "") == "constant"}
-    return replace(
-        module,
-        entries={ENTRY: function},
-        constants={d: a for d, a in module.constants.items() if d in used},
-        constant_names={d: n for d, n in module.constant_names.items() if d in used},
-        guards=tuple(context.guards),
-    )
+    return drop_dead(replace(builder.finish(), guards=tuple(context.guards)))

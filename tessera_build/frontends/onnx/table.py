@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from tessera_build.frontends.onnx.attention import ATTENTION_OPERATORS
 from tessera_build.frontends.onnx.call import Translator
 from tessera_build.frontends.onnx.casting import CASTING_OPERATORS
+from tessera_build.frontends.onnx.contrib_attention import CONTRIB_ATTENTION_OPERATORS
 from tessera_build.frontends.onnx.contraction import CONTRACTION_OPERATORS
 from tessera_build.frontends.onnx.contrib import BORROWED_OPERATORS, CONTRIB_OPERATORS
 from tessera_build.frontends.onnx.control import CONTROL_OPERATORS
 from tessera_build.frontends.onnx.einsum import EINSUM_OPERATORS
 from tessera_build.frontends.onnx.elementwise import ELEMENTWISE_OPERATORS
+from tessera_build.frontends.onnx.grids import GRID_OPERATORS
 from tessera_build.frontends.onnx.indexing import INDEXING_OPERATORS
 from tessera_build.frontends.onnx.ml import ML_OPERATORS
 from tessera_build.frontends.onnx.movement import MOVEMENT_OPERATORS
@@ -51,6 +53,7 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", RECURRENT_OPERATORS),
     ("", RESIZE_OPERATORS),
     ("", PADDING_OPERATORS),
+    ("", GRID_OPERATORS),
     ("", POOLING_OPERATORS),
     ("", TRANSPOSED_OPERATORS),
     ("", INDEXING_OPERATORS),
@@ -61,6 +64,7 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", QUANTISED_OPERATORS),
     ("", BORROWED_OPERATORS),
     ("com.microsoft", CONTRIB_OPERATORS),
+    ("com.microsoft", CONTRIB_ATTENTION_OPERATORS),
 )
 OPERATORS: Mapping[tuple[str, str], Translator] = {
     (domain, name): translate for domain, family in FAMILIES for name, translate in family.items()

@@ -22,6 +22,7 @@ from tessera_build.ir.graph.ops.scatter import SCATTERS
 from tessera_build.ir.graph.ops.selection import SELECTIONS
 from tessera_build.ir.graph.ops.sizes import SIZES
 from tessera_build.ir.graph.ops.sources import SOURCES
+from tessera_build.ir.graph.ops.trees import TREES
 
 OPS: Mapping[str, Op] = MappingProxyType(
     {
@@ -36,6 +37,7 @@ OPS: Mapping[str, Op] = MappingProxyType(
             SCATTERS,
             SELECTIONS,
             CUMULATIONS,
+            TREES,
             IMAGES,
             ATTENTION,
             CONTROL,

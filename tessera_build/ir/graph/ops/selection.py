@@ -1,7 +1,7 @@
-"""Ops that choose elements by their value: `top_k`.
+"""Ops that choose elements by their value: `top_k` and `look_up`.
 
-Takes a tensor of three axes; gives chosen elements and their places along the middle one. Invariant: the order is
-total: NaN counts as larger than every number, and of equal elements the one that comes first is better.
+Takes tensors and tables; gives chosen elements. Invariant: the order in which elements are sorted is total: NaN counts
+as larger than every number, and of equal elements the one that comes first is better.
 """
 
 from __future__ import annotations
@@ -12,7 +12,17 @@ import numpy as np
 
 from tessera_build.ir.core.types import I64, Type, tensor
 from tessera_build.ir.graph.nodes import Array
-from tessera_build.ir.graph.ops.op import Attributes, DimValues, Op, expect_count, extent_of, flag_of, mismatch, static
+from tessera_build.ir.graph.ops.op import (
+    Attributes,
+    DimValues,
+    Op,
+    expect_count,
+    extent_of,
+    flag_of,
+    mismatch,
+    static,
+    texts,
+)
 
 
 def _infer_top_k(types: Sequence[Type], attributes: Attributes) -> tuple[Type, ...]:
@@ -44,7 +54,30 @@ def _evaluate_top_k(arrays: Sequence[Array], attributes: Attributes, dims: DimVa
     return np.take_along_axis(x, places, 1), places
 
 
+def _infer_look_up(types: Sequence[Type], _: Attributes) -> tuple[Type, ...]:
+    expect_count("look_up", types, 4)
+    x, keys, values, default = types
+    same = keys.dtype == x.dtype and default.dtype == values.dtype
+    sized = isinstance(keys.shape[0], int) and keys.shape[0] > 0 if keys.rank == 1 else False
+    if not same or not sized or x.rank != 1 or values.shape != keys.shape or default.rank != 0:
+        raise mismatch("look_up's operands do not fit", "x[N], keys[K], values[K], default[]", texts(types))
+    return (tensor(values.dtype, *x.shape),)
+
+
+def _evaluate_look_up(arrays: Sequence[Array], _: Attributes, __: DimValues) -> tuple[Array, ...]:
+    x, keys, values, default = arrays
+    places = np.minimum(np.searchsorted(keys, x), len(keys) - 1)
+    return (np.where(keys[places] == x, values[places], default),)
+
+
 SELECTIONS: tuple[Op, ...] = (
+    Op(
+        "look_up",
+        "(x[N], keys[K], values[K], default[]) -> values[k] where keys[k] == x[n], else default; keys ascend",
+        _infer_look_up,
+        _evaluate_look_up,
+        ordered=True,
+    ),
     Op(
         "top_k",
         "(x[A, N, B]) <{k, largest}> -> values, places [A, k, B], best first",

@@ -1,0 +1,178 @@
+"""Decision trees as tables: what the three tree operators of ai.onnx.ml state, laid out for `tree_ensemble`.
+
+Takes nodes with their children and leaves with their weights; gives arrays. Every condition becomes `x <= split` or
+`x == split`, where need be with the children exchanged, so that a walk takes the same steps at every node. Invariant:
+a value of NaN goes where the specification sends it, whatever a condition became.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.ir.graph.nodes import Array
+
+MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ", "BRANCH_MEMBER")
+LEAF = "LEAF"
+# Conditions whose children change places: not (x <= split) is x > split, but for NaN.
+_EXCHANGED = {"BRANCH_GTE": "BRANCH_LT", "BRANCH_GT": "BRANCH_LEQ", "BRANCH_NEQ": "BRANCH_EQ"}
+_VECTOR = 16
+_DEEPEST = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A condition on one feature; `missing`: NaN goes to the true child. Children are places in the list of nodes."""
+
+    feature: int
+    mode: str
+    split: float
+    true: int
+    false: int
+    missing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """The weights of a leaf: pairs of target and weight."""
+
+    weights: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forest:
+    """The tables of `tree_ensemble` in the order of its operands after x, and its attributes."""
+
+    tables: tuple[Array, ...]
+    attributes: Mapping[str, int | str | bool]
+
+
+@dataclass(slots=True)
+class _Tables:
+    """Rows of nodes and of leaf entries while trees are laid out."""
+
+    dtype: np.dtype[np.generic]
+    feature: list[int] = field(default_factory=list[int])
+    split: list[float] = field(default_factory=list[float])
+    left: list[int] = field(default_factory=list[int])
+    equal: list[int] = field(default_factory=list[int])
+    missing: list[int] = field(default_factory=list[int])
+    leaf: list[Leaf | None] = field(default_factory=list["Leaf | None"])
+    depth: int = 0
+
+    def reserve(self, count: int) -> int:
+        """Rows for nodes that are filled later; a row that stays as it is is a leaf without weights."""
+        start = len(self.feature)
+        self.feature += [0] * count
+        self.split += [np.nan] * count
+        self.left += range(start, start + count)
+        self.equal += [0] * count
+        self.missing += [0] * count
+        self.leaf += [None] * count
+        return start
+
+    def branch(self, row: int, node: Branch) -> tuple[int, int]:
+        """Fill a row; gives the children's nodes, the one for a condition that fails first."""
+        mode, split, missing = node.mode, node.split, node.missing
+        false, true = node.false, node.true
+        if mode in _EXCHANGED:
+            false, true = true, false
+            mode = _EXCHANGED[mode]
+            # NaN fails every condition but x != split, which it meets: where it went, it must still go.
+            missing = not missing if node.mode != "BRANCH_NEQ" else False
+        if mode == "BRANCH_LT":
+            mode, split = "BRANCH_LEQ", _next_below(split, self.dtype)
+        self.feature[row], self.split[row] = node.feature, split
+        self.equal[row], self.missing[row] = int(mode == "BRANCH_EQ"), int(missing)
+        return false, true
+
+
+def _next_below(split: float, dtype: np.dtype[np.generic]) -> float:
+    """The largest number below: x < split is x <= that, and no number is below the lowest."""
+    number = np.asarray(split, np.float64).astype(dtype)
+    return float(np.nextafter(number, np.asarray(-np.inf).astype(dtype))) if number > -np.inf else np.nan
+
+
+def forest(
+    nodes: Sequence[Branch | Leaf], roots: Sequence[int], targets: int, aggregate: str, dtype: np.dtype[np.generic]
+) -> Forest:
+    """Lay the trees out, level by level, the children of a node side by side."""
+    tables = _Tables(dtype)
+    rows = [_lay(tables, nodes, root) for root in roots]
+    nothing = tables.reserve(1)
+    rows += [nothing] * (-len(rows) % _VECTOR)
+    single = targets == 1 and all(leaf is None or len(leaf.weights) <= 1 for leaf in tables.leaf)
+    identity = {"sum": 0.0, "min": np.inf, "max": -np.inf}[aggregate]
+    first, count, target, weight = _entries(tables.leaf, identity, single=single)
+    if any(not 0 <= t < targets for t in target):
+        raise ill_formed("a leaf speaks of a target that there is not", expected=f"0 to {targets - 1}")
+    integers = (tables.feature, tables.left, rows, first, count, target)
+    feature, left, root_rows, firsts, counts, target_ids = (np.asarray(v, np.int32) for v in integers)
+    arrays = [feature, np.asarray(tables.split).astype(dtype), left, root_rows, firsts, counts, target_ids]
+    arrays.append(np.asarray(weight, np.float64).astype(dtype))
+    extra = {"equal": tables.equal, "missing": tables.missing}
+    arrays += [np.asarray(flags, np.int32) for flags in extra.values() if any(flags)]
+    used: dict[str, int | str | bool] = {name: any(flags) for name, flags in extra.items()}
+    used |= {"targets": targets, "depth": tables.depth, "aggregate": aggregate, "single": single}
+    return Forest(tuple(arrays), used)
+
+
+def _lay(tables: _Tables, nodes: Sequence[Branch | Leaf], root: int) -> int:
+    """Rows for one tree; gives the row of its root."""
+    start = tables.reserve(1)
+    level, depth = [(root, start)], 0
+    while level:
+        following: list[tuple[int, int]] = []
+        for position, row in level:
+            if not 0 <= position < len(nodes):
+                raise ill_formed("a tree's node names a child that there is not", found=str(position))
+            node = nodes[position]
+            if isinstance(node, Leaf):
+                tables.leaf[row] = node
+                continue
+            tables.left[row] = tables.reserve(2)
+            following += zip(tables.branch(row, node), (tables.left[row], tables.left[row] + 1), strict=True)
+        tables.depth = max(tables.depth, depth)
+        level, depth = following, depth + 1
+        if depth > _DEEPEST or len(tables.feature) > 2 * _DEEPEST + 4 * len(nodes) * _DEEPEST:
+            raise unsupported("a tree is deeper than Tessera builds, or its nodes form a circle", found=str(depth))
+    return start
+
+
+def _entries(
+    leaves: Sequence[Leaf | None], identity: float, *, single: bool
+) -> tuple[list[int], list[int], list[int], list[float]]:
+    """First entry, number of entries, targets and weights: one entry a node where there is a single target."""
+    first: list[int] = []
+    count: list[int] = []
+    target: list[int] = []
+    weight: list[float] = []
+    for leaf in leaves:
+        pairs = leaf.weights if leaf is not None else ()
+        first.append(len(target))
+        count.append(len(pairs))
+        target += [t for t, _ in pairs]
+        weight += [w for _, w in pairs]
+        if single and not pairs:
+            target.append(0)
+            weight.append(identity)
+    return first, count, target, weight
+
+
+def members(mode: Sequence[str], values: NDArray[np.float64]) -> list[tuple[float, ...]]:
+    """The sets of a v5 ensemble, one for each node of mode MEMBER: runs of values that NaN separates."""
+    sets: list[tuple[float, ...]] = []
+    run: list[float] = []
+    for value in [*values.tolist(), np.nan]:
+        if value == value:
+            run.append(value)
+        elif run or len(sets) < mode.count("BRANCH_MEMBER"):
+            sets.append(tuple(run))
+            run = []
+    if len(sets) != mode.count("BRANCH_MEMBER"):
+        raise ill_formed("the sets of membership_values are not one for each node of mode MEMBER", found=str(len(sets)))
+    return sets

@@ -1,0 +1,69 @@
+"""LabelEncoder: numbers for numbers, by a table.
+
+Takes a tensor and lists of keys and values; gives one graph op, `look_up`, over sorted keys. Invariant: of equal keys
+the last one holds, a key of NaN is found by any NaN, and strings are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tessera_build.frontends.onnx.call import Call, Translator
+from tessera_build.frontends.onnx.context import Context, Tensor
+from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.frontends.onnx.ml.scores import STRINGS
+from tessera_build.ir.core.types import dtype_of
+from tessera_build.ir.graph.nodes import Array
+from tessera_build.ir.graph.ops.shapes import count
+
+_KINDS = ("int64s", "floats", "tensor")
+_TYPES = {"int64s": np.dtype(np.int64), "floats": np.dtype(np.float32)}
+
+
+def _label_encoder(c: Context, n: Call) -> Tensor:
+    strings = [name for name in ("keys_strings", "values_strings", "classes_strings") if n.has(name)]
+    if strings:
+        raise unsupported("LabelEncoder maps strings", found=", ".join(strings), hint=STRINGS)
+    x, keys, values = n.input(0), _listed(n, "keys"), _listed(n, "values")
+    if len(keys) != len(values) or not len(keys):
+        raise ill_formed("LabelEncoder has another number of keys than values", found=f"{len(keys)}, {len(values)}")
+    if keys.dtype != x.dtype.numpy:
+        raise ill_formed("LabelEncoder's keys have another element type", expected=str(x.dtype), found=str(keys.dtype))
+    default = c.constant(_default(n, values.dtype))
+    rows = {key: row for row, key in enumerate(keys.tolist()) if key == key}
+    ordered = sorted(rows)
+    result = default
+    if ordered:
+        table, named = np.asarray(ordered).astype(keys.dtype), values[[rows[key] for key in ordered]]
+        flat = c.reshape(x, (count(x.shape),))
+        found = c.op("look_up", flat, c.constant(table), c.constant(named), default)
+        result = c.reshape(found, x.shape)
+    unknown = [row for row, key in enumerate(keys.tolist()) if key != key]
+    if unknown:
+        result = c.op("select", c.op("isnan", x), c.constant(values[unknown[-1]].reshape(())), result)
+    return c.broadcast_to(result, x.shape)
+
+
+def _listed(n: Call, what: str) -> Array:
+    """The keys or the values as a vector."""
+    present = [kind for kind in _KINDS if n.has(f"{what}_{kind}")]
+    if len(present) != 1:
+        raise ill_formed(f"LabelEncoder needs one list of {what}", found=", ".join(present) or "none")
+    value = n.value(f"{what}_{present[0]}")
+    return value.reshape(-1) if isinstance(value, np.ndarray) else np.asarray(value).astype(_TYPES[present[0]])
+
+
+def _default(n: Call, dtype: np.dtype[np.generic]) -> Array:
+    """The value of a number that is no key."""
+    n.ignore("default_string", "default_int64", "default_float")
+    stated = n.value("default_tensor") if n.has("default_tensor") else None
+    if isinstance(stated, np.ndarray):
+        return stated.reshape(()).astype(dtype)
+    kind = dtype_of(dtype)
+    number = n.number("default_float", -0.0) if kind.is_float else n.integer("default_int64", -1)
+    return np.asarray(number).astype(dtype)
+
+
+LABEL_OPERATORS: Mapping[str, Translator] = {"LabelEncoder": _label_encoder}

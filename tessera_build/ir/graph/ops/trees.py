@@ -1,0 +1,91 @@
+"""`tree_ensemble`: rows of features walk decision trees; the weights of the leaves are aggregated for each target.
+
+Takes x[N, F] and tables of nodes, roots and leaves; gives [N, T]. Invariant: node i sends a row to left[i] + 1 where
+its condition holds and to left[i] where not; a leaf is its own left child and its condition never holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera_build.ir.core.types import I32, Type, tensor
+from tessera_build.ir.graph.nodes import Array
+from tessera_build.ir.graph.ops.op import (
+    Attributes,
+    DimValues,
+    Op,
+    expect_count,
+    expect_float,
+    flag_of,
+    int_of,
+    mismatch,
+    texts,
+    word_of,
+)
+
+AGGREGATES = ("sum", "min", "max")
+_TABLES = 9  # x, feature, split, left, roots, first, count, target, weight
+_START = {"sum": 0.0, "min": np.inf, "max": -np.inf}
+_WHOLE_VECTORS = 16
+
+
+def _infer(types: Sequence[Type], attributes: Attributes) -> tuple[Type, ...]:
+    extra = flag_of(attributes, "equal") + flag_of(attributes, "missing")
+    expect_count("tree_ensemble", types, _TABLES + extra)
+    x, feature, split, left, roots, first, count, target, weight = types[:_TABLES]
+    expect_float("tree_ensemble", x)
+    word_of(attributes, "aggregate", AGGREGATES)
+    tables = (feature, left, first, count, *types[_TABLES:])
+    integers = all(t.dtype == I32 for t in (*tables, roots, target))
+    shaped = all(t.shape == split.shape for t in tables) and target.shape == weight.shape
+    numbers = split.dtype == weight.dtype == x.dtype
+    if x.rank != 2 or split.rank != 1 or roots.rank != 1 or not (integers and shaped and numbers):
+        raise mismatch("tree_ensemble's operands do not fit", "x[N, F], tables of nodes and of entries", texts(types))
+    if not isinstance(roots.shape[0], int) or roots.shape[0] % _WHOLE_VECTORS:
+        raise mismatch("tree_ensemble's roots do not fill vectors", f"a multiple of {_WHOLE_VECTORS}", roots)
+    return (tensor(x.dtype, x.shape[0], int_of(attributes, "targets")),)
+
+
+def _walk(x: Array, arrays: Sequence[Array], attributes: Attributes) -> NDArray[np.int64]:
+    """The leaf of every row in every tree [N, R]."""
+    feature, split, left, roots = (a for a in arrays[1:5])
+    rest = list(arrays[_TABLES:])
+    equal = rest.pop(0) if flag_of(attributes, "equal") else np.zeros_like(feature)
+    missing = rest.pop(0) if flag_of(attributes, "missing") else np.zeros_like(feature)
+    at = np.broadcast_to(roots.astype(np.int64), (x.shape[0], roots.shape[0])).copy()
+    features = feature.astype(np.int64)
+    for _ in range(int_of(attributes, "depth")):
+        value, bound = np.take_along_axis(x, features[at], 1), split[at]
+        holds = np.where(np.greater(equal[at], 0), value == bound, np.less_equal(value, bound))
+        holds = holds | (np.isnan(value) & np.greater(missing[at], 0))
+        at = left[at].astype(np.int64) + holds
+    return at
+
+
+def _evaluate(arrays: Sequence[Array], attributes: Attributes, _: DimValues) -> tuple[Array, ...]:
+    x, (first, count, target, weight) = arrays[0], arrays[5:_TABLES]
+    aggregate, targets = str(attributes["aggregate"]), int_of(attributes, "targets")
+    combine = {"sum": np.add, "min": np.minimum, "max": np.maximum}[aggregate]
+    total = np.full((x.shape[0], targets), _START[aggregate], np.float64)
+    for row, leaves in enumerate(_walk(x, arrays, attributes)):
+        for leaf in leaves:
+            start, stop = int(first[leaf]), int(first[leaf]) + int(count[leaf])
+            for entry in range(start, stop):
+                place = (row, int(target[entry]))
+                total[place] = combine(total[place], float(weight[entry]))
+    unseen = total == _START[aggregate]
+    return (np.where(unseen, 0.0, total).astype(x.dtype),)
+
+
+TREES: tuple[Op, ...] = (
+    Op(
+        "tree_ensemble",
+        "(x[N, F], feature, split, left, roots, first, count, target, weight, equal?, missing?) -> [N, targets]",
+        _infer,
+        _evaluate,
+        ("targets", "depth", "aggregate", "single", "equal", "missing"),
+    ),
+)
