@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tessera_build.ir.core.dims import symbol
-from tessera_build.ir.core.types import F32, tensor
+from tessera_build.ir.core.types import F32, U8, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.graph.passes.canonicalise import Canonicalise
@@ -18,6 +18,7 @@ from tessera_build.ir.graph.passes.eliminate_dead import EliminateDead
 from tessera_build.ir.graph.passes.fold_constants import FoldConstants
 from tessera_build.ir.graph.passes.fold_scale import FoldScale
 from tessera_build.ir.graph.passes.layout_channels_last import LayoutChannelsLast
+from tessera_build.ir.graph.passes.multiply_bytes import MultiplyBytes
 from tessera_build.ir.graph.passes.pipeline import GraphPass
 from tessera_build.ir.graph.passes.recognise_attention import RecogniseAttention
 from tests.graph.brief import blocks_of, brief
@@ -86,8 +87,17 @@ def attention() -> Module:
     return b.finish()
 
 
+def dequantised() -> Module:
+    b = GraphBuilder()
+    w = b.constant(np.arange(-6, 6, dtype=np.int8).reshape(4, 3), "w")
+    x, w = (b.op("cast", v, dtype=F32) for v in (b.input("x", tensor(U8, 2, 4)), w))
+    b.output("y", b.op("matmul", b.op("mul", x, b.scalar(0.5, F32)), b.op("mul", w, b.scalar(0.25, F32))))
+    return b.finish()
+
+
 CASES: tuple[tuple[GraphPass, Callable[[], Module], tuple[str, ...]], ...] = (
     (EliminateDead(), dead, ()),
+    (MultiplyBytes(), dequantised, ("dtype",)),
     (EliminateCommon(), common, ()),
     (FoldConstants(), folding, ()),
     (Canonicalise(), canonical, ("perm",)),

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tessera_build.frontends.onnx.call import Call
+from tessera_build.frontends.onnx.casting import converted
 from tessera_build.frontends.onnx.context import Context, Tensor
-from tessera_build.frontends.onnx.casting import LARGEST
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.windows import Axis, channel_shape, conv_windows, convolution
 from tessera_build.ir.core.dims import Extent
@@ -89,10 +89,7 @@ def quantised_float(c: Context, x: Tensor, numbers: Numbers, dtype: DType, satur
     ratio = c.op("div", c.cast(x, F32), c.cast(numbers.scale, F32))
     if numbers.zero is not None and not is_zero(numbers.zero):
         ratio = c.op("add", ratio, c.cast(numbers.zero, F32))
-    if saturate and dtype in LARGEST:
-        most = c.scalar(LARGEST[dtype], F32)
-        ratio = c.op("min", c.op("max", ratio, c.op("neg", most)), most)
-    return c.cast(ratio, dtype)
+    return converted(c, ratio, dtype, saturate)
 
 
 def limits(dtype: DType) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from tessera_build.frontends.onnx.quantisation import (
     saturated,
     spread,
 )
-from tessera_build.ir.core.types import F32, U8, DType
+from tessera_build.ir.core.types import F32, I8, U8, DType
 
 BYTE_STEPS = 255.0
 
@@ -55,7 +55,10 @@ def _quantize(c: Context, n: Call) -> Tensor:
 
 
 def _dequantize(c: Context, n: Call) -> Tensor:
+    """Weights of bytes stay visible in the graph, for products of bytes; they are converted when those are made."""
     x = n.input(0)
+    if x.content is not None and x.rank > 1 and x.dtype in (U8, I8):
+        x = Tensor(x.type, c.value(x), None, x.name)
     dtype = _stated_dtype(n, "output_dtype") or n.input(1).dtype
     return dequantised(c, x, _numbers(c, n, x), dtype)
 

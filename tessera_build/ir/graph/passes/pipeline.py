@@ -15,6 +15,7 @@ from tessera_build.ir.graph.passes.eliminate_dead import EliminateDead
 from tessera_build.ir.graph.passes.fold_constants import FoldConstants
 from tessera_build.ir.graph.passes.fold_scale import FoldScale
 from tessera_build.ir.graph.passes.layout_channels_last import LayoutChannelsLast
+from tessera_build.ir.graph.passes.multiply_bytes import MultiplyBytes
 from tessera_build.ir.graph.passes.recognise_attention import RecogniseAttention
 from tessera_build.ir.graph.spec import verify_module
 
@@ -29,6 +30,7 @@ class GraphPass(Protocol):
 
 GRAPH_PASSES: tuple[GraphPass, ...] = (
     EliminateDead(),
+    MultiplyBytes(),  # before constants are folded: weights are still bytes with a scale
     FoldConstants(),  # before canonicalise: rules look for constants, and frontends write sqrt(var + eps) as nodes
     EliminateCommon(),  # before patterns: two readers of equal values would look like two values with one reader each
     Canonicalise(),
