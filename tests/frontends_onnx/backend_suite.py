@@ -24,7 +24,7 @@ from tessera_build.ir.graph.reference import run
 Execute = Callable[[onnx.ModelProto, Mapping[str, Array]], list[Array]]
 
 # These compute from shapes alone; every other operator has its data first.
-SHAPES_FIRST = frozenset({"Range", "ConstantOfShape"})
+SHAPES_FIRST = frozenset({"Range", "ConstantOfShape", "Loop"})
 
 
 @dataclass(frozen=True, slots=True)

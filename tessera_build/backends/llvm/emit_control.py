@@ -59,19 +59,22 @@ def write_repeat(run: RunWriter, node: Repeat, dims: DimWriter) -> None:
     again, body, done = out.label("again"), out.label("body"), out.label("done")
     out.line(f"br label %{again}")
     out.begin(again)
-    index = out.temporary(f"load i64, ptr {position}, align 8")
-    more = out.temporary(f"icmp slt i64 {index}, {trips}")
+    count = out.temporary(f"load i64, ptr {position}, align 8")
+    more = out.temporary(f"icmp slt i64 {count}, {trips}")
     if node.conditional:
         byte = out.temporary(f"load ptr, ptr {carried_slot(node.slot)}, align 8")
         more = out.temporary(f"and i1 {more}, {_truth(run, f'ptr {byte}')}")
     out.line(f"br i1 {more}, label %{body}, label %{done}")
     out.begin(body)
     inner = dims.nested()
-    inner.define(node.index, index)
+    if node.downward:
+        inner.define(node.index, out.temporary(f"sub i64 {out.temporary(f'sub i64 {trips}, 1')}, {count}"))
+    else:
+        inner.define(node.index, count)
     run.block(node.body.nodes, inner)
     for number in range(len(node.carried)):
         _rotate(out, node.slot + 2 * number)
-    out.line(f"store i64 {out.temporary(f'add i64 {index}, 1')}, ptr {position}, align 8")
+    out.line(f"store i64 {out.temporary(f'add i64 {count}, 1')}, ptr {position}, align 8")
     out.line(f"br label %{again}")
     out.begin(done)
     _end_carried(run, node, homes, dims)

@@ -32,6 +32,10 @@ class OnnxError(TesseraError):
         return "\n".join([self.message, *(problem.diagnostics() for problem in self.problems)])
 
 
+class ReportedError(Exception):
+    """A value cannot be made, because of a problem that has been kept already."""
+
+
 class ModelError(OnnxError):
     """The file is missing, no ONNX model, or an ill-formed one."""
 

@@ -114,12 +114,14 @@ class Carried:
 class Repeat(HostNode):
     """Run `body` for `index` = 0, 1, ... below `trips`; if `conditional`, while the first carried byte is not 0.
 
+    If `downward`, the index runs from the last to 0.
     In the body, carried slot `slot` + 2 i holds value i as the iteration finds it; the next slot takes what it leaves.
     """
 
     index: Symbol
     trips: Extent
     conditional: bool
+    downward: bool
     slot: int
     carried: tuple[Carried, ...]
     body: Region

@@ -76,7 +76,9 @@ def _emit_loop(plan: ControlPlan, homes: Mapping[int, Home], scratch: Extent, sl
     following = [Home("carried", first + 2 * i + 1) for i in range(len(carried))]
     arguments = {**homes, **dict(zip(node.regions[0].args, current[conditional:], strict=True))}
     nodes = block.emit(Surroundings(scratch, arguments, [*following, *_slices(plan, homes, len(carried))]))
-    return Repeat(index_of(node.attributes), trips, conditional, first, carried, Region((), tuple(nodes)))
+    downward = flag_of(node.attributes, "downward")
+    body = Region((), tuple(nodes))
+    return Repeat(index_of(node.attributes), trips, conditional, downward, first, carried, body)
 
 
 def _slices(plan: ControlPlan, homes: Mapping[int, Home], carried: int) -> list[Home]:

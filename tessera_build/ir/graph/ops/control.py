@@ -88,15 +88,16 @@ def _run_loop(
     going = bool(arrays[0]) if conditional else True
     carried = tuple(arrays[1:] if conditional else arrays)
     stacked = blanks[len(carried) :]
-    position = 0
-    while going and position < trips:
+    count = 0
+    while going and count < trips:
+        position = trips - 1 - count if flag_of(attributes, "downward") else count
         results = bodies[0](carried, {**dims, index: position})
         going = bool(results[0]) if conditional else True
         results = results[1:] if conditional else results
         carried = results[: len(carried)]
         for whole, part in zip(stacked, results[len(carried) :], strict=True):
             whole[position] = part
-        position += 1
+        count += 1
     return (*carried, *stacked)
 
 
@@ -114,14 +115,14 @@ CONTROL: tuple[Op, ...] = (
     ),
     Op(
         "loop",
-        "([condition: bool[] if conditional,] carried...) <{index, trips, scans, conditional}> ({body}) -> carried "
-        "after the last iteration, then `scans` results stacked. The body runs for index = 0, 1, ... below `trips`, "
-        "while the condition holds; it takes carried and gives ([condition,] carried, slices). What iterations that "
+        "([condition: bool[] if conditional,] carried...) <{index, trips, scans, conditional, downward}> ({body}) -> carried "
+        "after the last iteration, then `scans` results stacked by index. The body runs for index = 0, 1, ... below "
+        "`trips`, or from the last to 0 if `downward`, while the condition holds; it takes carried and gives ([condition,] carried, slices). What iterations that "
         "do not run would have stacked is unspecified",
         _by_regions,
         _by_regions,
-        ("index", "trips", "scans", "conditional"),
-        {"scans": 0, "conditional": False},
+        ("index", "trips", "scans", "conditional", "downward"),
+        {"scans": 0, "conditional": False, "downward": False},
         control=Control(("body",), _infer_loop, _run_loop),
     ),
 )

@@ -1,0 +1,283 @@
+"""If, Loop and Scan as choices and loops of the graph, or as the branch that is known to be taken.
+
+Takes calls with subgraphs; gives their results. Invariant: a condition or a trip count that is known at build time
+leaves no choice behind, the iteration number is a dim inside the body, and a value whose shape would differ between
+branches or iterations is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from tessera_build.frontends.onnx.call import Call, Subgraph, Translator, normalise_axis
+from tessera_build.frontends.onnx.containers import Value
+from tessera_build.frontends.onnx.content import is_symbolic
+from tessera_build.frontends.onnx.context import Context, Tensor
+from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.frontends.onnx.order import larger
+from tessera_build.ir.core.dims import Extent, symbol
+from tessera_build.ir.core.node import Region
+from tessera_build.ir.core.types import BOOL, I64, Type, tensor
+
+# Iterations of a loop without a trip count; a run that long does not end.
+ENDLESS = (1 << 62) - 1
+
+
+def known_truth(value: Tensor) -> bool | None:
+    """A condition that is known at build time."""
+    if value.content is None or is_symbolic(value.content):
+        return None
+    return bool(np.asarray(value.content).reshape(()).item())
+
+
+def tensors(what: str, values: Sequence[Value]) -> tuple[Tensor, ...]:
+    """Values that must be tensors."""
+    found = tuple(v for v in values if isinstance(v, Tensor))
+    if len(found) < len(values):
+        raise unsupported(f"{what} gives a sequence or an optional that only a run knows")
+    return found
+
+
+# -- If ---------------------------------------------------------------------------------------------------------------
+
+
+def _if(c: Context, n: Call) -> tuple[Value, ...]:
+    condition = n.input(0)
+    if any(extent != 1 for extent in condition.shape):
+        raise ill_formed("the condition of If is not one truth value", found=str(condition.type))
+    chosen = known_truth(condition)
+    if chosen is not None:
+        return n.graph("then_branch" if chosen else "else_branch").translate(())
+    (then, first), (otherwise, second) = (_branch(c, n.graph(f"{name}_branch")) for name in ("then", "else"))
+    for left, right in zip(first, second, strict=True):
+        if left.type != right.type:
+            raise unsupported(
+                "the branches of If give tensors of different types, and which one is taken is known only at run time",
+                found=f"{left.type} and {right.type}",
+                hint="fix the dims or inputs that decide it, by `--dims` or when the model is exported",
+            )
+    results = c.builder.node("if", (c.value(c.reshape(condition, ())),), {}, (then, otherwise))
+    return tuple(Tensor(c.builder.type(value), value) for value in results)
+
+
+def _branch(c: Context, graph: Subgraph) -> tuple[Region, tuple[Tensor, ...]]:
+    with c.region() as block:
+        results = tensors("a branch of If", graph.translate(()))
+        block.yields(*(c.value(t) for t in results))
+    return block.region, results
+
+
+# -- loops ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class LoopBody:
+    """A loop under construction: the iteration number, and the carried values as an iteration finds them."""
+
+    index: Extent
+    carried: tuple[Tensor, ...]
+    condition: Tensor | None = None
+    results: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+
+
+@contextmanager
+def loop(
+    c: Context, trips: Extent, initial: Sequence[Tensor], condition: Tensor | None = None, *, downward: bool = False
+) -> Generator[LoopBody]:
+    """A loop of the graph. Inside the `with`, set `results` (carried values, then slices) and, where the body is to be
+    asked before the next iteration, `condition`; behind it, `outputs` are the final values and the stacked slices.
+    """
+    name = c.builder.fresh_index()
+    types = [t.type for t in initial]
+    starts = [c.value(t) for t in initial]  # before the region opens: they belong outside
+    begin = c.value(condition if condition is not None else c.scalar(True, BOOL))
+    high = max(0, trips - 1) if isinstance(trips, int) else None
+    with c.region(types, {name: (0, high)}) as block:
+        body = LoopBody(symbol(name), tuple(Tensor(t, v) for t, v in zip(types, block.args, strict=True)))
+        yield body
+        _check_carried(types, body.results)
+        values = [c.value(t) for t in body.results]
+        conditional = body.condition is not None or condition is not None
+        again = body.condition if body.condition is not None else c.scalar(True, BOOL)
+        block.yields(*([c.value(again)] if conditional else []), *values)
+    scans = len(body.results) - len(initial)
+    attributes = {"index": name, "trips": trips, "scans": scans, "conditional": conditional, "downward": downward}
+    operands = (*((begin,) if conditional else ()), *starts)
+    results = c.builder.node("loop", operands, attributes, (block.region,))
+    body.outputs = tuple(Tensor(c.builder.type(v), v) for v in results)
+
+
+Step = Callable[[Extent, tuple[Tensor, ...]], tuple[Tensor, ...]]
+
+
+def recurrence(
+    c: Context, trips: Extent, initial: Sequence[Tensor], step: Step, *, downward: bool
+) -> tuple[Tensor, ...]:
+    """Final values and stacked slices of `step`, from the number of an iteration and carried values to new ones and
+    slices; a single step needs no loop.
+    """
+    if trips == 1:
+        results = step(0, tuple(initial))
+        slices = (c.reshape(part, (1, *part.shape)) for part in results[len(initial) :])
+        return (*results[: len(initial)], *slices)
+    with loop(c, trips, initial, downward=downward) as body:
+        body.results = step(body.index, body.carried)
+    return body.outputs
+
+
+def _check_carried(types: Sequence[Type], results: Sequence[Tensor]) -> None:
+    for before, after in zip(types, results, strict=False):
+        if before != after.type:
+            raise unsupported(
+                "the type of a carried value changes at run time, from one iteration to the next",
+                found=f"{before}, {after.type}",
+            )
+
+
+def _loop(c: Context, n: Call) -> tuple[Tensor, ...]:
+    graph = n.graph("body")
+    trips, first = _trips(c, n.inputs[0] if n.inputs else None), n.optional(1)
+    start = True if first is None else known_truth(first)
+    initial = tensors("Loop", [n.operand(i) for i in range(2, len(n.inputs))])
+    scans = graph.outputs - 1 - len(initial)
+    if graph.inputs != 2 + len(initial) or scans < 0:
+        raise ill_formed("the body of Loop does not fit its operands", found=f"{graph.inputs} inputs")
+    if start is False:
+        trips = 0
+    # A count beside the carried values tells how many slices a loop with a condition has stacked.
+    counted = scans > 0 and not (start is not None and _always(c, graph, initial))
+    if counted and trips == ENDLESS:
+        raise unsupported("a Loop without a trip count stacks values, so that nothing bounds the size of its result")
+    carried = (*initial, c.scalar(0, I64)) if counted else initial
+    with loop(c, trips, carried, first if start is None else None) as body:
+        number = c.number(body.index, I64)
+        again, *given = tensors("Loop", graph.translate((number, c.scalar(True, BOOL), *body.carried[: len(initial)])))
+        body.condition = None if known_truth(again) else c.reshape(again, ())
+        if counted:
+            count = c.op("add", body.carried[-1], c.scalar(1, I64))
+            given.insert(len(initial), count)
+        body.results = tuple(given)
+    if not counted:
+        return body.outputs
+    finals, stacked = body.outputs[: len(initial)], body.outputs[len(carried) :]
+    return (*finals, *(c.counted(whole, body.outputs[len(initial)]) for whole in stacked))
+
+
+def _always(c: Context, graph: Subgraph, initial: Sequence[Tensor]) -> bool:
+    """Whether the body asks for another iteration whatever happens; found by translating it once for nothing."""
+    with c.region([t.type for t in initial], {c.builder.fresh_index("probe"): (0, None)}) as block:
+        carried = [Tensor(t.type, value) for t, value in zip(initial, block.args, strict=True)]
+        index = Tensor(tensor(I64), c.value(c.scalar(0, I64)))
+        again, *_ = tensors("Loop", graph.translate((index, c.scalar(True, BOOL), *carried)))
+    return known_truth(again) is True
+
+
+def _trips(c: Context, stated: Value | None) -> Extent:
+    """The trip count: absent, known, over dims, or read from data; a negative one is none."""
+    if stated is None:
+        return ENDLESS
+    (value,) = tensors("Loop", (stated,))
+    if value.content is None:
+        return c.size(c.op("max", c.reshape(c.cast(value, I64), ()), c.scalar(0, I64)))
+    (trips,) = c.known_extents(value, "the trip count of Loop")
+    return min(max(trips, 0), ENDLESS) if isinstance(trips, int) else larger(trips, 0, c.ranges)
+
+
+# -- Scan -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """How a Scan walks: the axis and the direction of each scanned operand and result."""
+
+    graph: Subgraph
+    states: int
+    input_axes: tuple[int, ...]
+    input_directions: tuple[int, ...]
+    output_axes: tuple[int, ...]
+    output_directions: tuple[int, ...]
+
+    def run(self, c: Context, initial: Sequence[Tensor], scanned: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Final states, then stacked results."""
+        axes = [normalise_axis(axis, x.rank) for axis, x in zip(self.input_axes, scanned, strict=True)]
+        trips = scanned[0].shape[axes[0]]
+        for axis, x in zip(axes, scanned, strict=True):
+            trips = c.unify(trips, x.shape[axis], "Scan's operands have different lengths")
+        with loop(c, trips, initial) as body:
+            slices = [
+                element(c, x, axis, trips - 1 - body.index if reverse else body.index)
+                for x, axis, reverse in zip(scanned, axes, self.input_directions, strict=True)
+            ]
+            body.results = tensors("Scan", self.graph.translate((*body.carried, *slices)))
+        stacked = body.outputs[self.states :]
+        ways = zip(stacked, self.output_axes, self.output_directions, strict=True)
+        return (*body.outputs[: self.states], *(_arranged(c, x, axis, reverse) for x, axis, reverse in ways))
+
+
+def element(c: Context, x: Tensor, axis: int, position: Extent) -> Tensor:
+    """The part of a tensor at one position of an axis, without that axis."""
+    starts = [position if i == axis else 0 for i in range(x.rank)]
+    stops = [position + 1 if i == axis else e for i, e in enumerate(x.shape)]
+    return c.reshape(c.slice(x, starts, stops), x.shape[:axis] + x.shape[axis + 1 :])
+
+
+def reversed_along(c: Context, x: Tensor, axis: int) -> Tensor:
+    """The tensor with one axis in the opposite order."""
+    numbers = c.op("iota", shape=(x.shape[axis],), axis=0, dtype=I64)
+    return c.op("gather", x, c.op("sub", c.number(x.shape[axis] - 1, I64), numbers), axis=axis)
+
+
+def _arranged(c: Context, x: Tensor, axis: int, reverse: int) -> Tensor:
+    """A stacked result in the direction and with the axis that were asked for."""
+    x = reversed_along(c, x, 0) if reverse else x
+    place = normalise_axis(axis, x.rank)
+    perm = list(range(1, x.rank))
+    perm.insert(place, 0)
+    return c.transpose(x, perm)
+
+
+def _scan(c: Context, n: Call) -> tuple[Tensor, ...]:
+    graph, count = n.graph("body"), n.integer("num_scan_inputs")
+    offset = 1 if n.opset < 9 else 0
+    states = len(n.inputs) - offset - count
+    outputs = graph.outputs - states
+    if states < 0 or outputs < 0 or graph.inputs != states + count:
+        raise ill_formed("the body of Scan does not fit its operands", found=f"{graph.inputs} inputs")
+    operands = tensors("Scan", [n.operand(offset + i) for i in range(states + count)])
+    zeros = (0,) * count
+    if n.opset < 9:
+        scan = _Scan(graph, states, zeros, n.integers("directions", zeros), (0,) * outputs, (0,) * outputs)
+        return _scan_batches(c, n, scan, operands)
+    scan = _Scan(
+        graph,
+        states,
+        n.integers("scan_input_axes", zeros),
+        n.integers("scan_input_directions", zeros),
+        n.integers("scan_output_axes", (0,) * outputs),
+        n.integers("scan_output_directions", (0,) * outputs),
+    )
+    return scan.run(c, operands[:states], operands[states:])
+
+
+def _scan_batches(c: Context, n: Call, scan: _Scan, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Scan of opset 8: every operand and result has the batch as its first axis, and examples are independent."""
+    lengths = n.optional(0)
+    if lengths is not None:
+        known = set(c.known_extents(lengths, "the lengths of Scan"))
+        if known != {operands[scan.states].shape[1]}:
+            raise unsupported("Scan over sequences of different lengths", hint="use Scan of opset 9")
+    batch = operands[0].shape[0]
+    for x in operands:
+        batch = c.unify(batch, x.shape[0], "Scan's operands have different batches")
+    with loop(c, batch, ()) as body:
+        parts = [element(c, x, 0, body.index) for x in operands]
+        body.results = scan.run(c, parts[: scan.states], parts[scan.states :])
+    return body.outputs
+
+
+CONTROL_OPERATORS: Mapping[str, Translator] = {"If": _if, "Loop": _loop, "Scan": _scan}

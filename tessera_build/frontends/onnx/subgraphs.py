@@ -1,0 +1,49 @@
+"""Which names nodes read, subgraphs included, and which nodes are needed.
+
+Takes protobuf nodes; gives names and nodes. Invariant: a name that a subgraph defines itself is none that it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import onnx
+
+NamedNode = tuple[onnx.NodeProto, str]
+
+
+def graphs_of(node: onnx.NodeProto) -> dict[str, onnx.GraphProto]:
+    """The subgraphs of a node by attribute."""
+    return {a.name: a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH}
+
+
+def names_read(node: onnx.NodeProto) -> set[str]:
+    """The names of values that a node reads from the graph it stands in, itself or in its subgraphs."""
+    names = {name for name in node.input if name}
+    for graph in graphs_of(node).values():
+        names |= captured_by(graph)
+    return names
+
+
+def captured_by(graph: onnx.GraphProto) -> set[str]:
+    """The names that a subgraph reads from outside."""
+    own = {i.name for i in graph.input} | {i.name for i in graph.initializer}
+    own |= {name for node in graph.node for name in node.output}
+    read = {name for node in graph.node for name in names_read(node)}
+    return (read | {o.name for o in graph.output}) - own
+
+
+def named_nodes(graph: onnx.GraphProto, prefix: str = "") -> list[NamedNode]:
+    """The nodes of a graph with names for reports."""
+    return [(n, n.name or f"{prefix}{n.op_type}_{i}") for i, n in enumerate(graph.node)]
+
+
+def needed(nodes: Sequence[NamedNode], wanted: set[str]) -> Iterator[NamedNode]:
+    """The nodes that the wanted values depend on, in order."""
+    live = set(wanted)
+    kept: list[NamedNode] = []
+    for node, name in reversed(nodes):
+        if live.intersection(node.output):
+            live |= names_read(node)
+            kept.append((node, name))
+    return reversed(kept)
