@@ -1,0 +1,114 @@
+"""GroupQueryAttention of com.microsoft: causal attention over a cache whose rows may be filled to different lengths.
+
+Takes new queries, keys and values, the cache and how long each row of the batch is; gives the result and the next
+cache. Invariant: the new keys of a row stand right after its own earlier ones, whatever lies behind them in the cache.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+from tessera_build.frontends.onnx.attend import Heads, Weighing, attend, bias_of, join_heads, split_heads, window
+from tessera_build.frontends.onnx.call import Call
+from tessera_build.frontends.onnx.context import Context, Tensor
+from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.frontends.onnx.indexing import counting
+from tessera_build.frontends.onnx.order import larger
+from tessera_build.frontends.onnx.rotary import Turn, rotated
+from tessera_build.ir.core.dims import Extent
+from tessera_build.ir.core.types import I32, I64
+
+# What these operands and attributes ask for is not built: sinks, quantised caches, norms of queries.
+_OPERANDS = (11, 12, 13, 14, 15)
+_FLAGS = ("sliding_window_cache", "kv_cache_bit_width", "qk_output")
+
+
+def grouped_attention(c: Context, n: Call) -> tuple[Tensor, ...]:
+    """The operator."""
+    _refuse(n)
+    q, k, v = _projections(c, n)
+    total = c.known_extents(n.input(6), "the total length of GroupQueryAttention")[0]
+    # How many keys of each row came before: seqlens_k counts all of them but one.
+    lengths = c.op("add", c.cast(n.input(5), I32), c.op("sub", c.scalar(1, I32), c.number(q.shape[2], I32)))
+    earlier = c.reshape(c.op("max", lengths, c.scalar(0, I32)), (q.shape[0], 1, 1, 1))
+    if n.integer("do_rotary", 0):
+        turn = _turn(c, n, earlier, q.shape[2])
+        q, k = rotated(c, q, turn), rotated(c, k, turn)
+    else:
+        n.ignore("rotary_interleaved")
+    past = (n.optional(3), n.optional(4))
+    keys = _cached(c, past[0], k, (earlier, total))
+    values = _cached(c, past[1], v, (earlier, total))
+    done = attend(c, Heads(q, keys, values), _weighing(c, n, q, (keys.shape[2], earlier)))
+    return join_heads(c, done.result), keys, values
+
+
+def _refuse(n: Call) -> None:
+    given = [f"operand {i}" for i in _OPERANDS if n.optional(i) is not None]
+    given += [name for name in _FLAGS if n.has(name) and n.integer(name)]
+    given += ["smooth_softmax"] if n.integer("smooth_softmax", -1) > 0 else []
+    given += [name for name in ("k_quant_type", "v_quant_type") if n.text(name, "NONE") != "NONE"]
+    n.ignore("qk_norm_epsilon")
+    if given or n.wants(3):
+        raise unsupported(f"GroupQueryAttention with {' and '.join(given) or 'its scores as a result'} is not built")
+
+
+def _projections(c: Context, n: Call) -> tuple[Tensor, Tensor, Tensor]:
+    query, key, value = n.input(0), n.optional(1), n.optional(2)
+    own, shared = n.integer("num_heads"), n.integer("kv_num_heads")
+    if key is not None and value is not None:
+        return split_heads(c, query, own), split_heads(c, key, shared), split_heads(c, value, shared)
+    extent = query.shape[2]
+    if not isinstance(extent, int) or extent % (own + 2 * shared):
+        raise ill_formed("GroupQueryAttention's packed queries do not fit its heads", found=str(query.type))
+    heads = split_heads(c, query, own + 2 * shared)
+    edges = (0, own, own + shared, own + 2 * shared)
+    batch, _, length, depth = heads.shape
+    q, k, v = (c.slice(heads, (0, low, 0, 0), (batch, high, length, depth)) for low, high in itertools.pairwise(edges))
+    return q, k, v
+
+
+def _turn(c: Context, n: Call, earlier: Tensor, length: Extent) -> Turn:
+    """The rotation at the place of each new token."""
+    stated = n.optional(9)
+    if stated is None:
+        steps = counting(c, 2, 1, length)
+        places = c.op("add", c.reshape(earlier, (earlier.shape[0], 1)), steps)
+    else:
+        places = stated
+    return Turn.at(c, (n.input(7), n.input(8)), c.cast(places, I64), bool(n.integer("rotary_interleaved", 0)))
+
+
+def _cached(c: Context, past: Tensor | None, new: Tensor, lengths: tuple[Tensor, Extent]) -> Tensor:
+    """The next cache: each row's earlier keys, then the new ones, then whatever lay there."""
+    earlier, total = lengths
+    if past is None:
+        return new
+    batch, heads, depth = (
+        c.unify(past.shape[i], new.shape[i], "the cache differs from the new keys") for i in (0, 1, 3)
+    )
+    held, count = past.shape[2], new.shape[2]
+    room = larger(total, held, c.ranges)
+    both = c.op("concat", *(c.retyped(t, (batch, heads, t.shape[2], depth)) for t in (past, new)), axis=2)
+    places = counting(c, 4, 2, room)
+    step = c.op("sub", places, earlier)
+    fresh = c.op("and", c.op("ge", step, c.scalar(0, I32)), c.op("lt", step, c.number(count, I32)))
+    old = c.op("min", places, c.number(held + count - 1, I32))
+    source = c.op("select", fresh, c.op("add", step, c.number(held, I32)), old)
+    # One gather of whole rows: row (b, h, j) of the two tensors in one is row (b * heads + h) * extent + j.
+    first = c.op("add", c.op("mul", counting(c, 4, 0, batch), c.number(heads, I32)), counting(c, 4, 1, heads))
+    rows = c.op("add", c.op("mul", first, c.number(held + count, I32)), source)
+    flat = c.reshape(both, (batch * heads * (held + count), depth))
+    return c.op("gather", flat, c.reshape(rows, (batch, heads, room)), axis=0)
+
+
+def _weighing(c: Context, n: Call, q: Tensor, keys: tuple[Extent, Tensor]) -> Weighing:
+    """Each new token sees the keys before it, or the last few of them."""
+    length, earlier = keys
+    local = n.integer("local_window_size", -1)
+    if not n.integer("causal", 1):
+        raise unsupported("GroupQueryAttention without a causal mask is not built")
+    seen = window(c, (q.shape[2], length), earlier, (-1 if local <= 0 else local - 1, 0))
+    added = n.optional(10)
+    scale = n.number("scale", 0.0)
+    return Weighing(scale or None, n.number("softcap", 0.0), bias_of(c, seen, added, q.dtype))
