@@ -42,13 +42,15 @@ def normal(seed: int, *shape: int) -> NDArray[np.float32]:
 
 
 def inputs_of(module: Module, seed: int = 0, dims: Mapping[str, int] = DIMS) -> dict[str, Array]:
-    """Normal numbers for every input of `main`, with the symbols bound to `dims`."""
+    """Normal numbers for every input of `main` (bytes for bytes), with the symbols bound to `dims`."""
     function = module.entries["main"]
     used = {s: dims[s] for a in function.args for e in function.types[a].shape if isinstance(e, Dim) for s in e.symbols}
-    return {
-        name: normal(seed + position, *shape_at(function.types[arg], used))
-        for position, (arg, name) in enumerate(zip(function.args, module.input_names["main"], strict=True))
-    }
+    found: dict[str, Array] = {}
+    for position, (arg, name) in enumerate(zip(function.args, module.input_names["main"], strict=True)):
+        numbers = normal(seed + position, *shape_at(function.types[arg], used))
+        whole = np.abs(numbers * 50).clip(0, 127)
+        found[name] = numbers if function.types[arg].dtype.is_float else whole.astype(function.types[arg].dtype.numpy)
+    return found
 
 
 def assert_close(found: ArrayLike, expected: ArrayLike, rtol: float = 0.0, atol: float = 0.0, what: str = "") -> None:
