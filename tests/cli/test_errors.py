@@ -145,3 +145,8 @@ def test_command_when_something_unexpected_happens_then_prints_the_traceback(
     assert done.exit_code == 1
     assert "KeyError: 'surprise'" in done.stderr
     assert "error[INTERNAL]" in done.stderr
+
+
+def test_bisect_when_there_is_no_input_then_is_a_usage_error(tessera: Tessera, bundle_file: Path) -> None:
+    done = tessera("verify", bundle_file, "--bisect")
+    assert (done.exit_code, "--input" in done.stderr) == (2, True)
