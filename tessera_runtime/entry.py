@@ -113,6 +113,8 @@ class EntryPoint:
                 frame.run(watch.stop)
             if self._dynamic:
                 results = self._with_allocated(frame, out, results)
+                if watch is not None:
+                    watch.sizes(arrays, results.values(), frame.workspace_bytes)
         finally:
             if self._program is not None:
                 self._frames.append(frame)

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tessera_build
 from tessera_runtime import CancelHandle, CancelledError, DeadlineError, Model, RunError, load
+from tests.models.bundles import DIGITS, digits_images
 from tests.runtime.sample import SCALE, SHIFT
 
 X = np.ones(1, np.float32)
@@ -135,3 +137,26 @@ def test_handle_when_runs_have_ended_then_holds_none_of_them(model: Model) -> No
         model.run({"x": ROWS}, cancel=handle)
     assert handle.runs == 0
     assert not handle.cancelled
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("threads", [1, 2])
+def test_compiled_code_when_its_deadline_passes_then_ends_at_a_node_and_runs_again(
+    tmp_path: Path, threads: int
+) -> None:
+    path = tmp_path / "digits.tessera"
+    tessera_build.build(DIGITS / "digits.onnx", ["native"], path, verify=False, workers=1)
+    images = digits_images(8)
+    many = np.tile(images, (1000, 1, 1, 1))
+    with load(path, threads=threads) as model:
+        expected = model.run(image=images)["probabilities"]
+        begin = time.perf_counter()
+        model.run(image=many)
+        whole = time.perf_counter() - begin
+        for _ in range(5):
+            with pytest.raises(DeadlineError) as caught:
+                model.run({"image": many}, timeout=whole / 50)
+            # Either a launch was refused, and names its node, or the time was up before the first one.
+            assert caught.value.code == "DEADLINE_EXCEEDED"
+            answer = model.run({"image": images}, timeout=60)["probabilities"]
+            np.testing.assert_array_equal(answer, expected)
