@@ -15,6 +15,7 @@ from tessera.values import Buffer, Tile, View
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.types import I64
 
+Line = Callable[[Extent], View]
 LEVELS = 48  # of a heap: more than any tensor has elements
 
 
@@ -42,38 +43,35 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Heap:
-    """`size` elements with their places, of which the first is the worst, and so on below it.
+    """`size` elements with their places, of which the first is the worst (or the best), and so on below it.
 
-    `values(i)` and `places(i)` show element i of each.
+    `element(i)` gives value and place of element i; `put(i, value, place)` stores them.
     """
 
     order: Order
     size: Extent
-    values: Callable[[Extent], View]
-    places: Callable[[Extent], View]
+    element: Callable[[Extent], tuple[Tile, Tile]]
+    put: Callable[[Extent, Tile, Tile], None]
     levels: Extent
+    best_first: bool = False
 
-    def element(self, i: Extent) -> tuple[Tile, Tile]:
-        """Value and place of element i."""
-        return self.order.tile.load(self.values(i)), self.order.tile.load(self.places(i))
-
-    def put(self, i: Extent, value: Tile, place: Tile) -> None:
-        """Store value and place of element i."""
-        self.order.tile.store(self.values(i), value)
-        self.order.tile.store(self.places(i), place)
+    def _sinks(self, a: tuple[Tile, Tile], b: tuple[Tile, Tile]) -> Tile:
+        """Whether element `a` belongs below `b`."""
+        return self.order.before(*b, *a) if self.best_first else self.order.before(*a, *b)
 
     def sink(self, start: Tile, count: Tile, value: Tile, place: Tile) -> None:
         """Put an element at `start` of the first `count` ones, or below, where worse ones move up to make room."""
-        tile, last = self.order.tile, count - 1
+        tile = self.order.tile
+        last = tile.map("max", count - 1, tile.constant(0, I64))  # nothing but this element: it stays
         state = Carry(at=start)
         for _ in tile.range(self.levels, carry=state):
             left = state.at * 2 + 1
             here = tile.index(state.at, self.size)
             near = self.element(tile.index(tile.map("min", left, last), self.size))
             far = self.element(tile.index(tile.map("min", left + 1, last), self.size))
-            other = self.order.before(*near, *far)
-            child = tuple(tile.where(other, b, a) for a, b in zip(near, far, strict=True))
-            below = tile.map("and", left < count, self.order.before(value, place, child[0], child[1]))
+            other = self._sinks(near, far)
+            child = (tile.where(other, far[0], near[0]), tile.where(other, far[1], near[1]))
+            below = tile.map("and", left < count, self._sinks((value, place), child))
             self.put(here, tile.where(below, child[0], value), tile.where(below, child[1], place))
             chosen = tile.map("min", tile.where(other, left + 1, left), last)
             state.at = tile.where(below, chosen, state.at)
@@ -108,6 +106,20 @@ def heap_levels(tile: TileBuilder, size: Extent) -> Extent:
     return tile.index(state.levels, LEVELS + 1)
 
 
-def line(buffer: Buffer, outer: Extent, inner: Extent) -> Callable[[Extent], View]:
+def stored_heap(order: Order, size: Extent, values: Line, places: Line) -> Heap:
+    """A heap whose values and places are both kept in memory, `values(i)` and `places(i)` being element i of each."""
+    tile = order.tile
+
+    def element(i: Extent) -> tuple[Tile, Tile]:
+        return tile.load(values(i)), tile.load(places(i))
+
+    def put(i: Extent, value: Tile, place: Tile) -> None:
+        tile.store(values(i), value)
+        tile.store(places(i), place)
+
+    return Heap(order, size, element, put, heap_levels(tile, size))
+
+
+def line(buffer: Buffer, outer: Extent, inner: Extent) -> Line:
     """Single elements of one line along the middle axis of a buffer with three."""
     return lambda i: buffer[outer, i : i + 1, inner]

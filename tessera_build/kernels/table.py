@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from tessera_build.ir.core.node import Function
+from tessera_build.kernels.compaction import groups, non_zero
 from tessera_build.kernels.cumulate import cumulate
 from tessera_build.kernels.look_up import look_up
 from tessera_build.kernels.scatter import scatter_elements, scatter_nd, scatter_rows
 from tessera_build.kernels.subject import KernelSubject
+from tessera_build.kernels.suppression import listed, suppress
 from tessera_build.kernels.top_k import top_k
 from tessera_build.kernels.trees import tree_ensemble
 
@@ -21,10 +23,14 @@ KernelMaker = Callable[[KernelSubject], Function]
 KERNELS: Mapping[str, KernelMaker] = MappingProxyType(
     {
         "cumulate": cumulate,
+        "groups": groups,
+        "listed": listed,
         "look_up": look_up,
+        "non_zero": non_zero,
         "scatter_elements": scatter_elements,
         "scatter_nd": scatter_nd,
         "scatter_rows": scatter_rows,
+        "suppress": suppress,
         "top_k": top_k,
         "tree_ensemble": tree_ensemble,
     }

@@ -13,7 +13,7 @@ from tessera_build.ir.core.dims import Extent, floordiv, minimum, mod
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.scalar import ScalarBuilder
 from tessera_build.ir.core.types import I64
-from tessera_build.kernels.ordering import Heap, Order, heap_levels, line
+from tessera_build.kernels.ordering import Heap, Order, line, stored_heap
 from tessera_build.kernels.subject import KernelSubject
 
 
@@ -28,7 +28,7 @@ def top_k(subject: KernelSubject) -> Function:
         for row in tile.range(outer * inner):
             o, i = floordiv(row, inner), mod(row, inner)
             with tile.when(0, "lt", count):
-                heap = Heap(order, count, line(values, o, i), line(places, o, i), heap_levels(tile, count))
+                heap = stored_heap(order, count, line(values, o, i), line(places, o, i))
                 for n in tile.range(count):
                     heap.put(n, tile.load(x[o, n : n + 1, i]), tile.number(n))
                 heap.arrange()
@@ -46,7 +46,7 @@ def _consider_rest(heap: Heap, x: Buffer, at: tuple[Extent, Extent], lanes: int)
     for first in tile.range(rest, width):
         start = heap.size + first
         block = tile.load(x[o, start : start + width, i], pad=float("-inf" if heap.order.largest else "inf"))
-        good = tile.index(_any(tile, heap.order.better(block, heap.element(0)[0])), 2)
+        good = tile.index(any_of(tile, heap.order.better(block, heap.element(0)[0])), 2)
         with tile.when(0, "lt", good):
             for n in tile.range(minimum(width, length - start)):
                 value = tile.load(x[o, start + n : start + n + 1, i])
@@ -55,7 +55,7 @@ def _consider_rest(heap: Heap, x: Buffer, at: tuple[Extent, Extent], lanes: int)
                     heap.sink(tile.constant(0, I64), tile.number(heap.size), value, tile.number(start + n))
 
 
-def _any(tile: TileBuilder, flags: Tile) -> Tile:
+def any_of(tile: TileBuilder, flags: Tile) -> Tile:
     """1 where a flag of the tile is set, else 0."""
     numbers = tile.cast(flags, I64)
     combine = ScalarBuilder((I64, I64))

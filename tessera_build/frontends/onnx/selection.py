@@ -20,7 +20,7 @@ def _top_k(c: Context, n: Call) -> tuple[Tensor, ...]:
     axis = n.axis(x.rank, -1)
     n.ignore("sorted")
     largest = bool(n.integer("largest", 1))
-    count = _count(c, n)
+    count = _count(c, n, x.shape[axis])
     c.require(x.shape[axis], ">=", count, "TopK chooses more elements than there are")
     lines = c.reshape(x, (product(x.shape[:axis]), x.shape[axis], product(x.shape[axis + 1 :])))
     shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
@@ -28,10 +28,10 @@ def _top_k(c: Context, n: Call) -> tuple[Tensor, ...]:
     return c.reshape(values, shape), c.reshape(places, shape)
 
 
-def _count(c: Context, n: Call) -> Extent:
+def _count(c: Context, n: Call, longest: Extent) -> Extent:
     if n.opset < 10:
         return n.integer("k")
-    extents = c.known_extents(n.input(1), "the number of elements to choose")
+    extents = c.extents_of(n.input(1), longest)
     if len(extents) != 1:
         raise ill_formed("TopK's second operand is not one number", found=str(n.input(1).type))
     return extents[0]

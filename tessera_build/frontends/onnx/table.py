@@ -15,6 +15,9 @@ from tessera_build.frontends.onnx.contrib_attention import CONTRIB_ATTENTION_OPE
 from tessera_build.frontends.onnx.contraction import CONTRACTION_OPERATORS
 from tessera_build.frontends.onnx.contrib import BORROWED_OPERATORS, CONTRIB_OPERATORS
 from tessera_build.frontends.onnx.control import CONTROL_OPERATORS
+from tessera_build.frontends.onnx.counted import COUNTED_OPERATORS
+from tessera_build.frontends.onnx.contrib_integers import CONTRIB_INTEGER_OPERATORS
+from tessera_build.frontends.onnx.contrib_quantised import CONTRIB_QUANTISED_OPERATORS
 from tessera_build.frontends.onnx.einsum import EINSUM_OPERATORS
 from tessera_build.frontends.onnx.elementwise import ELEMENTWISE_OPERATORS
 from tessera_build.frontends.onnx.grids import GRID_OPERATORS
@@ -60,11 +63,14 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", SEQUENCE_OPERATORS),
     ("", SCATTER_OPERATORS),
     ("", SELECTION_OPERATORS),
+    ("", COUNTED_OPERATORS),
     ("ai.onnx.ml", ML_OPERATORS),
     ("", QUANTISED_OPERATORS),
     ("", BORROWED_OPERATORS),
     ("com.microsoft", CONTRIB_OPERATORS),
     ("com.microsoft", CONTRIB_ATTENTION_OPERATORS),
+    ("com.microsoft", CONTRIB_QUANTISED_OPERATORS),
+    ("com.microsoft", CONTRIB_INTEGER_OPERATORS),
 )
 OPERATORS: Mapping[tuple[str, str], Translator] = {
     (domain, name): translate for domain, family in FAMILIES for name, translate in family.items()
@@ -72,13 +78,11 @@ OPERATORS: Mapping[tuple[str, str], Translator] = {
 DOMAINS = frozenset(domain for domain, _ in FAMILIES)
 
 _QUANTISED = "export the model in float32"
-_DATA_SIZED = "the size of its result depends on data; keep it outside the model, or fix the size at export"
 _SEQUENCE = "replace the sequence by tensors, or keep it outside the model"
 _TEXT = "strings are refused: do the text processing outside the model"
 _INTERPOLATION = "use Conv, Reshape and Expand for fixed factors"
 HINTS: Mapping[str, str] = {
     **dict.fromkeys(("DynamicQuantizeLSTM", "QEmbedLayerNormalization"), _QUANTISED),
-    **dict.fromkeys(("NonZero", "NonMaxSuppression", "Unique", "Compress"), _DATA_SIZED),
     "ZipMap": _SEQUENCE,
     **dict.fromkeys(("StringNormalizer", "TfIdfVectorizer", "StringConcat", "StringSplit"), _TEXT),
     **dict.fromkeys(("GridSample",), _INTERPOLATION),

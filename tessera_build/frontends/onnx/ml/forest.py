@@ -94,7 +94,7 @@ class _Tables:
 def _next_below(split: float, dtype: np.dtype[np.generic]) -> float:
     """The largest number below: x < split is x <= that, and no number is below the lowest."""
     number = np.asarray(split, np.float64).astype(dtype)
-    return float(np.nextafter(number, np.asarray(-np.inf).astype(dtype))) if number > -np.inf else np.nan
+    return float(np.nextafter(number, np.asarray(-np.inf).astype(dtype))) if float(number) > -np.inf else np.nan
 
 
 def forest(

@@ -1,0 +1,154 @@
+"""Non-maximum suppression: the best boxes of every class, without those that overlap a better one too much.
+
+Takes boxes[B, N, 4], scores[B, C, N] and limits; gives, for each class of each batch, the boxes chosen, best first,
+and how many. Invariant: the candidates' heap lies at the end of the memory that takes the result, and never meets
+what has been chosen, because each turn takes one candidate and chooses at most one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tessera.kernel import kernel
+from tessera.tile import Carry, TileBuilder
+from tessera.values import Buffer, Tile
+from tessera_build.ir.core.dims import Extent, floordiv, mod
+from tessera_build.ir.core.node import Function
+from tessera_build.ir.core.types import F32, I64
+from tessera_build.kernels.ordering import Heap, Order, heap_levels
+from tessera_build.kernels.subject import KernelSubject
+from tessera_build.kernels.top_k import any_of
+
+
+def suppress(subject: KernelSubject) -> Function:
+    """chosen[b, c, 0 .. counts[b, c] - 1] = boxes by score, none with an overlap above `iou` with one before it."""
+    batches, classes, boxes = subject.operands[1].shape
+    names = ("boxes", "scores", "most", "iou", "least")
+    operands = {name: subject.buffer(position) for position, name in enumerate(names)}
+
+    @kernel(**operands, chosen=subject.target(0), counts=subject.target(1))
+    def suppress(tile: TileBuilder, chosen: Buffer, counts: Buffer, **given: Buffer) -> None:
+        for line in tile.range(batches * classes):
+            b, c = floordiv(line, classes), mod(line, classes)
+            one = _Class(tile, given, chosen, (b, c), centred=subject.flag("centred"), lanes=subject.lanes)
+            number = one.choose(one.candidates(boxes), boxes)
+            tile.put(number, counts, b, c)
+            first = tile.index(number, boxes + 1)
+            for i in tile.range(boxes - first):
+                tile.put(tile.constant(0, I64), chosen, b, c, first + i)
+
+    return suppress
+
+
+def listed(subject: KernelSubject) -> Function:
+    """rows[0 .. total - 1] = (b, c, chosen[b, c, i]) for every i below counts[b, c], in order."""
+    batches, classes, boxes = subject.operands[0].shape
+
+    @kernel(chosen=subject.buffer(0), counts=subject.buffer(1), rows=subject.target(0), total=subject.target(1))
+    def listed(tile: TileBuilder, chosen: Buffer, counts: Buffer, rows: Buffer, total: Buffer) -> None:
+        for i in tile.range(rows.shape[0]):
+            for column in range(3):
+                tile.put(tile.constant(0, I64), rows, i, column)
+        state = Carry(row=tile.constant(0, I64))
+        for line in tile.range(batches * classes, carry=state):
+            b, c = floordiv(line, classes), mod(line, classes)
+            count = tile.element(counts, b, c)
+            start = tile.index(state.row, rows.shape[0] + 1)
+            for i in tile.range(tile.index(count, boxes + 1)):
+                for column, value in enumerate((tile.number(b), tile.number(c), tile.element(chosen, b, c, i))):
+                    tile.put(value, rows, start + i, column)
+            state.row = state.row + count
+        tile.put(state.row, total)
+
+    return listed
+
+
+@dataclass(frozen=True, slots=True)
+class _Class:
+    tile: TileBuilder
+    given: dict[str, Buffer]
+    chosen: Buffer
+    at: tuple[Extent, Extent]
+    centred: bool
+    lanes: int
+
+    def candidates(self, boxes: Extent) -> Extent:
+        """Write the boxes whose score is above the least one from the end of the memory backwards; how many."""
+        tile, (b, c) = self.tile, self.at
+        least = tile.load(self.given["least"][None])
+        state = Carry(count=tile.constant(0, I64))
+        for i in tile.range(boxes, carry=state):
+            good = tile.cast(tile.element(self.given["scores"], b, c, i) > least, I64)
+            with tile.when(0, "lt", tile.index(good, 2), carry=state):
+                slot = tile.index(state.count, boxes)
+                tile.put(tile.number(i), self.chosen, b, c, boxes - 1 - slot)
+                state.count = state.count + 1
+        return tile.index(state.count, boxes + 1)
+
+    def choose(self, count: Extent, boxes: Extent) -> Tile:
+        """Take the candidates best first, and keep those that overlap none that was kept."""
+        tile = self.tile
+        heap = self._heap(count, boxes)
+        heap.arrange()
+        most = tile.map("max", tile.load(self.given["most"][None]), tile.constant(0, I64))
+        limit = tile.index(tile.map("min", most, tile.number(boxes)), boxes + 1)
+        state = Carry(kept=tile.constant(0, I64))
+        for turn in tile.range(count, carry=state):
+            kept = tile.index(state.kept, boxes + 1)
+            with tile.when(kept, "lt", limit, carry=state):
+                _, best = heap.element(0)
+                last = count - 1 - turn
+                value, place = heap.element(last)
+                heap.sink(tile.constant(0, I64), tile.number(last), value, place)
+                box = tile.index(best, boxes)
+                free = tile.constant(1, I64) - self._overlaps(box, kept)
+                with tile.when(0, "lt", tile.index(free, 2)):
+                    tile.put(best, self.chosen, *self.at, kept)
+                state.kept = state.kept + free
+        return state.kept
+
+    def _heap(self, count: Extent, boxes: Extent) -> Heap:
+        """The candidates with the best one first; element i lies i places before the end."""
+        tile, (b, c) = self.tile, self.at
+
+        def element(i: Extent) -> tuple[Tile, Tile]:
+            place = tile.element(self.chosen, b, c, boxes - 1 - i)
+            return tile.element(self.given["scores"], b, c, tile.index(place, boxes)), place
+
+        def put(i: Extent, _: Tile, place: Tile) -> None:
+            tile.put(place, self.chosen, b, c, boxes - 1 - i)
+
+        return Heap(Order(tile, largest=True), count, element, put, heap_levels(tile, count), best_first=True)
+
+    def _overlaps(self, box: Extent, kept: Extent) -> Tile:
+        """1 where a box overlaps one of the first `kept` chosen ones by more than `iou`, else 0."""
+        tile, (b, c) = self.tile, self.at
+        iou = tile.load(self.given["iou"][None])
+        own = self._corners([tile.element(self.given["boxes"], b, box, k) for k in range(4)])
+        state = Carry(hit=tile.constant(0, I64))
+        for first in tile.range(kept, self.lanes, carry=state):
+            places = tile.load(self.chosen[b, c, first : first + self.lanes])
+            behind = tile.iota((self.lanes,), 0, first - kept, I64) < 0
+            places = tile.where(behind, places, tile.full((self.lanes,), -1, I64))
+            other = self._corners([tile.load(self.given["boxes"][b, places, k]) for k in range(4)])
+            state.hit = tile.map("max", state.hit, any_of(tile, self._over(own, other, iou)))
+        return state.hit
+
+    def _corners(self, box: list[Tile]) -> tuple[Tile, Tile, Tile, Tile]:
+        """Least and largest coordinates of boxes stated by two corners, or by centre and size."""
+        tile = self.tile
+        if self.centred:
+            x, y, width, height = box
+            return x - width / 2.0, y - height / 2.0, x + width / 2.0, y + height / 2.0
+        a, b, c, d = box
+        return tile.map("min", a, c), tile.map("min", b, d), tile.map("max", a, c), tile.map("max", b, d)
+
+    def _over(self, a: tuple[Tile, ...], b: tuple[Tile, ...], iou: Tile) -> Tile:
+        """Whether boxes overlap by more than a part of their union; those without an area never do."""
+        tile, zero = self.tile, self.tile.constant(0.0, F32)
+        sides = [tile.map("min", a[k + 2], b[k + 2]) - tile.map("max", a[k], b[k]) for k in range(2)]
+        common = tile.map("max", sides[0], zero) * tile.map("max", sides[1], zero)
+        areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+        union = areas[0] + areas[1] - common
+        solid = tile.map("and", tile.map("and", areas[0] > zero, areas[1] > zero), union > zero)
+        return tile.map("and", solid, common / union > iou)
