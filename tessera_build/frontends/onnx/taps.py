@@ -191,7 +191,7 @@ def _cubic(c: Context, row: Scaled, sampling: Sampling, place: Tensor) -> tuple[
     distances = [
         c.op("add", over, _f32(c, 1.0)), over, c.op("sub", _f32(c, 1.0), over), c.op("sub", _f32(c, 2.0), over)
     ]  # fmt: skip
-    weights = [_keys(c, d, sampling.coefficient, near=i in (1, 2)) for i, d in enumerate(distances)]
+    weights = [keys(c, d, sampling.coefficient, near=i in (1, 2)) for i, d in enumerate(distances)]
     first = c.cast(low, I64)
     indices = [c.op("add", first, c.scalar(step, I64)) for step in (-1, 0, 1, 2)]
     if sampling.exclude_outside:
@@ -199,7 +199,7 @@ def _cubic(c: Context, row: Scaled, sampling: Sampling, place: Tensor) -> tuple[
     return _rows(c, [_clamped(c, row, i) for i in indices]), _rows(c, weights)
 
 
-def _keys(c: Context, distance: Tensor, a: float, near: bool) -> Tensor:
+def keys(c: Context, distance: Tensor, a: float, near: bool) -> Tensor:
     """Keys' cubic, nested as onnxruntime nests it: within one element of the place, or from one to two away."""
 
     def step(value: Tensor, op: str, number: float) -> Tensor:
@@ -258,6 +258,6 @@ def _filtered(c: Context, row: Scaled, sampling: Sampling, place: Tensor) -> tup
 def _filter(c: Context, distance: Tensor, sampling: Sampling) -> Tensor:
     if sampling.mode == "linear":
         return c.op("max", c.op("sub", _f32(c, 1.0), distance), _f32(c, 0.0))
-    near, far = (_keys(c, distance, sampling.coefficient, near=n) for n in (True, False))
+    near, far = (keys(c, distance, sampling.coefficient, near=n) for n in (True, False))
     beyond = c.op("select", c.op("lt", distance, _f32(c, 2.0)), far, _f32(c, 0.0))
     return c.op("select", c.op("lt", distance, _f32(c, 1.0)), near, beyond)
