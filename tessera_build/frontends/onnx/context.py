@@ -14,6 +14,7 @@ from itertools import count
 
 import numpy as np
 
+from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx.content import FOLD_LIMIT, Ratio, fold, is_symbolic, pack
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.order import sign_of
@@ -59,6 +60,15 @@ class Tensor:
 Number = Extent | Tensor  # an element of a shape-like operand: known, or an i64 scalar that only a run knows
 
 
+class Undecided(Exception):  # noqa: N818 - a signal to the importer, not an error
+    """Which branch the If with result `name` takes depends on dims, and the two do not fit into one graph."""
+
+    def __init__(self, name: str, problem: TesseraError) -> None:
+        super().__init__(name)
+        self.name = name
+        self.problem = problem
+
+
 class Unified(Exception):  # noqa: N818 - a signal to the importer, not an error
     """The model needs dim `symbol` to be `extent`: the import starts again with that known."""
 
@@ -77,6 +87,8 @@ class Context:
     guards: dict[Guard, None] = field(default_factory=dict[Guard, None])
     sizes: dict[str, Extent] = field(default_factory=dict[str, Extent])  # symbols that are read from data, and bounds
     indices: set[str] = field(default_factory=set[str])  # of loops; a dim of the model never equals one
+    decisions: Mapping[str, bool] = field(default_factory=dict[str, bool])  # which way an If goes, by its first result
+    choosing: int = 0  # branches around, of which only a run knows whether they are taken
     _values: dict[Tensor, int] = field(default_factory=dict[Tensor, int])
     _read: dict[tuple[int, Extent], Extent] = field(default_factory=dict[tuple[int, Extent], Extent])
 
@@ -284,6 +296,16 @@ class Context:
         return float(content.reshape(()))
 
     @contextmanager
+    def branch(self) -> Generator[RegionBuilder, None, None]:
+        """A region that may not run: nothing in it may demand anything of the dims."""
+        self.choosing += 1
+        try:
+            with self.region() as block:
+                yield block
+        finally:
+            self.choosing -= 1
+
+    @contextmanager
     def region(
         self, types: Sequence[Type] = (), index: Mapping[str, Range] | None = None
     ) -> Generator[RegionBuilder, None, None]:
@@ -308,6 +330,8 @@ class Context:
             return
         if isinstance(difference, int) or (relation == ">=" and low_sign == -1):
             raise ill_formed(message, expected=f"{left} {relation} {right}")
+        if self.choosing:
+            raise unsupported(f"{message}, in a branch that may not be taken", found=f"{left} {relation} {right}")
         if not self.indices.isdisjoint(symbols_of(difference)):
             raise unsupported(f"{message}, in some iterations of a loop", found=f"{left} and {right}")
         self.guards[(left, relation, right, message)] = None
@@ -324,7 +348,7 @@ class Context:
             solution = solve(left - right, name)
             if solution is not None and not symbols_of(solution).isdisjoint(fixed):
                 continue
-            if solution is not None and sign_of(solution - 1, self.ranges) != -1:
+            if not self.choosing and solution is not None and sign_of(solution - 1, self.ranges) != -1:
                 raise Unified(name, solution)
         self.require(left, "==", right, message)
         found = [not symbols_of(extent).isdisjoint(self.sizes) for extent in (left, right)]

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx.call import Call, Subgraph, Translator, normalise_axis
 from tessera_build.frontends.onnx.containers import Value
 from tessera_build.frontends.onnx.content import is_symbolic
-from tessera_build.frontends.onnx.context import Context, Tensor
-from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.frontends.onnx.context import Context, Tensor, Undecided
+from tessera_build.frontends.onnx.errors import ReportedError, UnsupportedError, ill_formed, unsupported
 from tessera_build.frontends.onnx.order import larger
+from tessera_build.frontends.onnx.tracing import Place, pieces_of
 from tessera_build.ir.core.dims import Extent, symbol
 from tessera_build.ir.core.node import Region
 from tessera_build.ir.core.types import BOOL, I64, Type, tensor
@@ -49,9 +51,22 @@ def _if(c: Context, n: Call) -> tuple[Value, ...]:
     condition = n.input(0)
     if any(extent != 1 for extent in condition.shape):
         raise ill_formed("the condition of If is not one truth value", found=str(condition.type))
-    chosen = known_truth(condition)
+    chosen, relation = known_truth(condition), relation_over_dims(c, condition)
+    if chosen is None and relation is not None and n.outputs[0] in c.decisions:
+        chosen = c.decisions[n.outputs[0]]
+        _demand(c, relation, chosen)
     if chosen is not None:
         return n.graph("then_branch" if chosen else "else_branch").translate(())
+    try:
+        return _choice(c, n, condition)
+    except (ReportedError, UnsupportedError) as error:
+        if relation is None:
+            raise
+        raise Undecided(n.outputs[0], _undecided(relation)) from error
+
+
+def _choice(c: Context, n: Call, condition: Tensor) -> tuple[Tensor, ...]:
+    """Both branches, of which a run takes one."""
     (then, first), (otherwise, second) = (_branch(c, n.graph(f"{name}_branch")) for name in ("then", "else"))
     for left, right in zip(first, second, strict=True):
         if left.type != right.type:
@@ -65,10 +80,44 @@ def _if(c: Context, n: Call) -> tuple[Value, ...]:
 
 
 def _branch(c: Context, graph: Subgraph) -> tuple[Region, tuple[Tensor, ...]]:
-    with c.region() as block:
+    with c.branch() as block:
         results = tensors("a branch of If", graph.translate(()))
         block.yields(*(c.value(t) for t in results))
     return block.region, results
+
+
+def relation_over_dims(c: Context, condition: Tensor) -> tuple[Extent, Extent] | None:
+    """The two extents whose equality is the condition, where it is one."""
+    value = condition.value
+    node = None if value is None else c.builder.producer(value)
+    while node is not None and node.op in {"reshape", "cast"}:
+        node = c.builder.producer(node.inputs[0])
+    if node is None or node.op != "eq":
+        return None
+    found = [pieces_of(c.builder, v) for v in node.inputs]
+    sides = [pieces[0] for pieces in found if len(pieces) == 1]
+    left, right = sides if len(sides) == 2 else (None, None)
+    if left is None or right is None or isinstance(left, Place) or isinstance(right, Place):
+        return None
+    return left, right
+
+
+def _demand(c: Context, relation: tuple[Extent, Extent], chosen: bool) -> None:
+    """Hold a decision to every call: its dims must make the condition what it was taken to be."""
+    left, right = relation
+    if chosen:
+        c.unify(left, right, f"the model is built for {left} = {right}, which decides an If")
+    else:
+        c.require(left, ">=", right + 1, f"the model is built for {left} > {right}, which decides an If")
+
+
+def _undecided(relation: tuple[Extent, Extent]) -> TesseraError:
+    left, right = relation
+    return unsupported(
+        "which branch of If is taken depends on dims, and the branches differ in more than values",
+        found=f"the condition {left} = {right}",
+        hint="fix the dims that decide it: tessera build --dims NAME=SIZE",
+    )
 
 
 # -- loops ------------------------------------------------------------------------------------------------------------

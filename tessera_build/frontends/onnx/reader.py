@@ -7,6 +7,7 @@ Takes a model (path or protobuf) and, optionally, fixed or bounded dims; gives a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,7 +19,7 @@ from onnx.inliner import inline_local_functions
 from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx.call import AttributeValue, Call
 from tessera_build.frontends.onnx.containers import Value, flattened
-from tessera_build.frontends.onnx.context import Context, Tensor, Unified
+from tessera_build.frontends.onnx.context import Context, Tensor, Undecided, Unified
 from tessera_build.frontends.onnx.errors import ModelError, ReportedError, UnsupportedError, ill_formed, unsupported
 from tessera_build.frontends.onnx.functions import body_of, domain_of, has_body
 from tessera_build.frontends.onnx.inferred import inferred_types
@@ -32,6 +33,8 @@ from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.graph.sweep import drop_dead
 
 ENTRY = "main"
+# Ifs over dims that are decided by trying; each doubles the work.
+DECISIONS = 6
 _UNKNOWN_DOMAIN = "operators of other domains need a function body in the model; export without custom operators"
 _Action = Callable[[], None]
 
@@ -120,12 +123,29 @@ class _Reader:
         symbols = Symbols()
         self.input_types(symbols)
         apply_requests(symbols, dims)
-        known = list(self.problems)
+        return self._decide(symbols, list(self.problems), {})
+
+    def _decide(self, symbols: Symbols, known: list[TesseraError], decisions: Mapping[str, bool]) -> Imported:
+        """The module, where an If over dims allows one: if only one of its branches fits, dims are held to that."""
+        try:
+            return self._attempt(symbols, known, decisions)
+        except Undecided as found:
+            if self.stand_ins is not None:  # a survey looks further
+                return self._decide(symbols, [*known, found.problem], {**decisions, found.name: True})
+            built: list[Imported] = []
+            for choice in (True, False) if len(decisions) < DECISIONS else ():
+                with suppress(TesseraError):
+                    built.append(self._decide(symbols, known, {**decisions, found.name: choice}))
+            if len(built) != 1:
+                raise UnsupportedError.of([found.problem], self.where) from found
+            return built[0]
+
+    def _attempt(self, symbols: Symbols, known: list[TesseraError], decisions: Mapping[str, bool]) -> Imported:
         while True:
             symbols = symbols.restart()
             self.problems[:] = known
             try:
-                return Imported(self.translate(symbols), dict(symbols.names))
+                return Imported(self.translate(symbols, decisions), dict(symbols.names))
             except Unified as found:
                 symbols.learn(found.symbol, found.extent)
 
@@ -159,11 +179,11 @@ class _Reader:
         self._raise_problems()
         return found
 
-    def translate(self, symbols: Symbols) -> Module:
+    def translate(self, symbols: Symbols, decisions: Mapping[str, bool]) -> Module:
         """One pass over all nodes; raises `Unified` when two dims turn out to be one."""
         types = self.input_types(symbols)
         builder = GraphBuilder(ENTRY, symbols.free())
-        context = Context(builder, symbols.free())
+        context = Context(builder, symbols.free(), decisions=decisions)
         values: dict[str, Value | None] = dict(self.constants)
         for name, placeholder in types.items():
             values[name] = replace(placeholder, value=builder.input(name, placeholder.type), name=name)

@@ -162,6 +162,7 @@ def _squeeze(c: Context, n: Call) -> Tensor:
     axes = [i for i, e in enumerate(x.shape) if e == 1] if stated is None else normalise_axes(stated, x.rank)
     for axis in axes:
         c.unify(1, x.shape[axis], f"Squeeze removes axis {axis}, whose extent is {x.shape[axis]}")
+    x = x if x.content is not None else c.retyped(x, [1 if i in axes else e for i, e in enumerate(x.shape)])
     return c.reshape(x, [e for i, e in enumerate(x.shape) if i not in axes])
 
 
