@@ -97,10 +97,9 @@ class DeadlineWatch:
     def add(self, stop: Stop, due: float) -> None:
         """Raise this flag at `due`, a time of `time.monotonic`."""
         with self._condition:
-            self._due[stop] = due
             if self._thread is None:
-                self._thread = threading.Thread(target=self._watch, name="tessera-deadlines", daemon=True)
-                self._thread.start()
+                self._thread = self._started()
+            self._due[stop] = due
             if due < self._wakes_at:
                 self._condition.notify()
 
@@ -108,6 +107,14 @@ class DeadlineWatch:
         """The call has ended."""
         with self._condition:
             self._due.pop(stop, None)
+
+    def _started(self) -> threading.Thread:
+        thread = threading.Thread(target=self._watch, name="tessera-deadlines", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise RunError("POOL_FAILED", "the system refuses the thread that watches deadlines") from error
+        return thread
 
     def _watch(self) -> None:
         with self._condition:

@@ -1,14 +1,14 @@
 """`tessera serve`: a bundle behind HTTP, by the Open Inference protocol."""
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
 
 from tessera_build.cli.options import FILE
-from tessera_runtime.serve.settings import LOG_LEVELS, OPTIONS, Settings
-from tessera_runtime.serve.workers import serve
+from tessera_runtime.serve.settings import LOG_LEVELS, OPTIONS
 
 
 def _with_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -33,4 +33,12 @@ def serve_command(bundle: Path, **values: str | int | float) -> None:
     Example:
       tessera serve model.tessera --port 8000 --max-batch 32 --batch-delay 0.002
     """
-    sys.exit(serve(Settings(str(bundle))._replace(**values)))
+    # A process of the runtime alone takes the place of this one, which has the compiler in its memory.
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "tessera_runtime.serve", *_words(values), "--", str(bundle)])
+
+
+def _words(values: Mapping[str, object]) -> list[str]:
+    """The options as the runtime's own command takes them."""
+    given = ((option.flag, values[option.name]) for option in OPTIONS)
+    return [f"{flag}={value}" for flag, value in given if value is not None]

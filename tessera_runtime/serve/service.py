@@ -186,14 +186,14 @@ def check_servable(model: Model, settings: Settings) -> None:
     entry = model.main
     if entry.states:
         raise RunError("STATE_UNSUPPORTED", "the model keeps a state from run to run, which this protocol cannot carry")
-    if settings.batch_delay > 0:
-        leading = leading_dim(entry)
-        if leading is None:
-            raise RunError(
-                "BATCHING_UNSOUND",
-                "requests to this model cannot be combined: its inputs and outputs do not share one leading dimension",
-                hint="serve it without --batch-delay, or build it with a dynamic batch",
-            )
+    leading = leading_dim(entry)
+    if settings.max_batch is not None and leading is None:
+        raise RunError(
+            "BATCHING_UNSOUND",
+            "--max-batch means nothing here: the model's inputs and outputs do not share one dynamic leading dimension",
+            hint="serve it without --max-batch and --batch-delay, or build it with a dynamic batch",
+        )
+    if settings.batch_delay > 0 and leading is not None:
         check_rows(entry, leading)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from tessera_runtime import load
 from tessera_runtime.metrics import Metrics
 from tessera_runtime.serve.http import Server
-from tessera_runtime.serve.service import FAMILIES, Service
+from tessera_runtime.serve.service import FAMILIES, Service, check_servable
 from tessera_runtime.serve.settings import Settings
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
@@ -98,8 +98,9 @@ def serving(bundle: Path, threads: int = 1, **settings: object) -> Generator[Run
     """Serve a bundle from this process."""
     metrics = Metrics(families=FAMILIES)
     checked = Settings(str(bundle))._replace(**settings).checked()
-    listener = socket.create_server(("127.0.0.1", 0))
     with load(bundle, threads=threads, observers=(metrics,)) as model:
+        check_servable(model, checked)
+        listener = socket.create_server(("127.0.0.1", 0))
         service = Service(model, checked, metrics)
         server = Server(listener, service)
         acceptor = threading.Thread(target=server.serve_forever, args=(0.01,))

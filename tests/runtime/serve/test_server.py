@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tessera_runtime import RunError
 from tests.runtime.sample import SCALE, SHIFT
 from tests.runtime.serve.client import Client, Running, binary, serving, tensor
 
@@ -170,11 +171,10 @@ def test_values_when_the_model_refuses_them_then_the_answer_is_400_with_its_word
     assert (answer.status, answer.json()["code"]) == (400, code)
 
 
-@pytest.mark.unit
-def test_batch_when_over_the_limit_then_is_refused(bundle: Path) -> None:
-    with serving(bundle, max_batch=3) as running:
-        # One output has no leading dimension of the batch, so the limit cannot mean anything for this model.
-        assert running.client.infer({"inputs": [tensor("x", X, "FP32")]}).status == 200
+@pytest.mark.errors
+def test_batch_limit_when_the_model_has_no_leading_dimension_then_is_refused(bundle: Path) -> None:
+    with pytest.raises(RunError, match="BATCHING_UNSOUND"), serving(bundle, max_batch=3):
+        pass
 
 
 @pytest.mark.unit
