@@ -97,7 +97,7 @@ def _prepared(bundle: Bundle, variant: VariantRecord, request: BisectRequest) ->
     lowered = lower_module(module, machine_of(load_target(variant.config.target.name)))
     symbols = {kernel.name: kernel.name for kernel in lowered.variant.kernels}
     (entry,) = module.entries
-    _, sizes = reference.run_with_sizes(module, entry, request.inputs, ())
+    _, sizes = reference.run_with_sizes(module, entry, request.inputs, module.entries[entry].results)
     return Groups.of(module, lowered, symbols, entry), Case(entry, sizes, _USER_SEED, request.inputs)
 
 

@@ -14,17 +14,19 @@ from typing import Final
 import numpy as np
 
 from bundle_format.digest import Digest
+from bundle_format.errors import TesseraError
 from bundle_format.writer import Variant
 from tessera_build.config import PrecisionConfig
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.nodes import Array, Module
+from tessera_build.ir.graph.sizes import data_sizes
 from tessera_build.lower.program.records import LoweredVariant
 from tessera_build.verify.compare import error_of, is_float, limit_of
 from tessera_build.verify.errors import VerificationError
 from tessera_build.verify.exact import noise_of, widened_limit
 from tessera_build.verify.execute import CompiledProgram, can_run
 from tessera_build.verify.groups import Case, GroupResult, Groups, compare_groups
-from tessera_build.verify.inputs import choose_sizes, make_inputs
+from tessera_build.verify.inputs import SEED_STEP, Sizes, choose_sizes, make_inputs
 from tessera_build.verify.isolate import CrashError, Mark, in_child
 from tessera_build.verify.onnx_reference import OnnxReference
 from tessera_build.verify.proof import CaseProof, GroupProof, OutputProof, Proof
@@ -32,6 +34,7 @@ from tessera_build.verify.tile_samples import sample_tiles
 from tessera_runtime.cpu.machine import this_machine
 
 FIRST_SEED: Final = 20260101
+_ATTEMPTS: Final = 60
 GRAPH: Final = "graph"
 ONNXRUNTIME: Final = "onnxruntime"
 _CPUINFO: Final = Path("/proc/cpuinfo")
@@ -75,17 +78,60 @@ def expected_answers(source: Module, model: Path | bytes | None) -> tuple[Expect
         )
     session = None if model is None else OnnxReference(model)
     found: list[Expected] = []
+    refusal: VerificationError | None = None
     for index, chosen in enumerate(sizes):
         for entry in source.entries:
-            seed = FIRST_SEED + index
-            case = Case(entry, chosen, seed, make_inputs(source, entry, chosen, seed))
-            answers: dict[str, Mapping[str, Array]] = {GRAPH: reference.run(source, entry, case.inputs)}
+            try:
+                case, outputs = first_case(source, entry, chosen, FIRST_SEED + index)
+            except VerificationError as error:
+                refusal = error  # one set of sizes is enough
+                continue
+            answers: dict[str, Mapping[str, Array]] = {GRAPH: outputs}
             versions = {"numpy": np.__version__}
             if session is not None:
                 answers[ONNXRUNTIME] = session.run(case.inputs)
                 versions[ONNXRUNTIME] = session.version
             found.append(Expected(case, answers, versions))
+    proved = {item.case.entry for item in found}
+    if refusal is not None and proved != set(source.entries):
+        raise refusal
     return tuple(found)
+
+
+def first_case(source: Module, entry: str, sizes: Sizes, seed: int) -> tuple[Case, dict[str, Array]]:
+    """A case that the model accepts, with the reference's outputs; its sizes are those of dims and those from data.
+
+    Where data make shapes, few inputs fit each other: other seeds are tried. None that fits is a `VerificationError`.
+    """
+    function = source.entries[entry]
+    refusal: TesseraError | None = None
+    for attempt in range(_ATTEMPTS if data_sizes(function) else 1):
+        own = seed + SEED_STEP * attempt
+        inputs = make_inputs(source, entry, sizes, own)
+        try:
+            values, found = reference.run_with_sizes(source, entry, inputs, function.results)
+        except TesseraError as error:
+            if error.code not in ("SIZE_BEYOND_BOUND", "GUARD_FAILED"):
+                raise
+            refusal = error
+            continue
+        names = source.output_names[entry]
+        outputs = {name: values[v] for name, v in zip(names, function.results, strict=True)}
+        return Case(entry, found, own, inputs), outputs
+    raise VerificationError(
+        "INPUTS_NOT_FOUND",
+        "no random inputs were found that the model accepts",
+        expected=refusal.expected if refusal else None,
+        found=refusal.message if refusal else None,
+        hint="the shapes inside depend on the inputs' numbers; build with --no-verify to get a bundle without a proof",
+    )
+
+
+def accepted_case(module: Module, entry: str, sizes: Sizes, seed: int) -> Case:
+    """A case that the model accepts; the reference runs only where data make shapes."""
+    if data_sizes(module.entries[entry]):
+        return first_case(module, entry, sizes, seed)[0]
+    return Case(entry, sizes, seed, make_inputs(module, entry, sizes, seed))
 
 
 def verify_variant(subject: Subject, expected: Sequence[Expected], threads: int) -> Proof:

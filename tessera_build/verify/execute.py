@@ -45,7 +45,7 @@ def can_run(config: Config, machine: Machine) -> bool:
 
 @final
 class Memory:
-    """The memory of one call in flight, seen as arrays; to `tables`, those of the call, a run adds what it allocates."""
+    """The memory of one call in flight, seen as arrays; a run adds what it allocates to `tables`, those of the call."""
 
     def __init__(self, tables: "Mapping[str, ctypes.Array[ctypes.c_void_p]]", sizes: Sizes) -> None:
         self._tables = tables

@@ -187,4 +187,4 @@ def reference_values(groups: Groups, case: Case, chosen: frozenset[int]) -> dict
 
 def dynamic(places: Sequence[ValuePlace]) -> list[ValuePlace]:
     """Places whose content the call computes: weights are the build's own, inputs the caller's."""
-    return [place for place in places if place.space in ("arena", "output")]
+    return [place for place in places if place.space in ("arena", "output", "dynamic")]

@@ -17,10 +17,11 @@ from tessera_build.ir.core.dims import Extent, evaluate, symbols_of
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.scalar import COMPARISONS
 from tessera_build.ir.core.types import Type
-from tessera_build.ir.graph.builder import graph_nodes
+from tessera_build.ir.graph.builder import graph_nodes, guard_symbols
 from tessera_build.ir.graph.nodes import Array, Module
-from tessera_build.ir.graph.ops.op import axis_of
+from tessera_build.ir.graph.ops.op import axis_of, extents_of
 from tessera_build.ir.graph.ops.shapes import count
+from tessera_build.ir.graph.ops.sizes import UNBOUNDED
 from tessera_build.ir.graph.reference import shape_at
 
 Sizes = Mapping[str, int]
@@ -32,6 +33,9 @@ _SMALL = (3, 5, 7, 2, 12, 17, 16, 33, 32, 48, 65, 64, 96, 100, 128, 224, 256, 32
 _LARGE = (33, 49, 65, 17, 48, 64, 96, 12, 128, 7, 224, 320, 5, 640)
 _CHEAP_BYTES = 256 << 20  # of all values of the model together, so that the reference stays within a second or two
 _ATTEMPTS = 300
+SEED_STEP = 1000  # seeds that are further apart make other kinds of numbers for sizes: these spans, one after another
+_SPANS = (None, (-1, 1), None, (0, 3), (-1, 2))
+_USUAL_SIZE = 6  # of sizes that are computed from integers without a bound
 
 
 def choose_sizes(module: Module) -> tuple[Sizes, ...]:
@@ -62,11 +66,13 @@ class _Shapes:
     def of(cls, module: Module) -> "_Shapes":
         types = [type_ for function in module.entries.values() for type_ in function.types.values()]
         inputs = [f.types[a] for f in module.entries.values() for a in f.args]
-        bytes_of: Counter[tuple[Extent, ...]] = Counter()
-        for type_ in types:
-            bytes_of[type_.shape] += type_.dtype.bytes
-        extents = frozenset(extent for type_ in types for extent in type_.shape if not isinstance(extent, int))
         names = sorted({name for type_ in inputs for extent in type_.shape for name in symbols_of(extent)})
+        bytes_of: Counter[tuple[Extent, ...]] = Counter()
+        # Extents over sizes that a run reads from data, or over a loop's index, have no value yet.
+        for type_ in types:
+            if all(symbols_of(extent) <= set(names) for extent in type_.shape):
+                bytes_of[type_.shape] += type_.dtype.bytes
+        extents = frozenset(e for shape in bytes_of for e in shape if not isinstance(e, int))
         return cls(module, tuple(names), extents, bytes_of)
 
     def choose(self, candidates: tuple[int, ...], other: Sizes | None, cheap: bool = True) -> Sizes | None:
@@ -92,7 +98,10 @@ class _Shapes:
 
     def _allowed(self, sizes: Sizes) -> bool:
         """Whether the guards hold and every value of the model has elements."""
-        for left, relation, right, _ in self.module.guards:
+        for guard in self.module.guards:
+            left, relation, right, _ = guard
+            if not guard_symbols(guard) <= sizes.keys():
+                continue
             sides = evaluate(left, sizes), evaluate(right, sizes)
             if not (sides[0] == sides[1] if relation == "==" else sides[0] >= sides[1]):
                 return False
@@ -110,17 +119,23 @@ def make_inputs(module: Module, entry: str, sizes: Sizes, seed: int) -> dict[str
     """One array per input: standard normal floats, indices within the axis they select from, small other integers.
 
     Integers that divide are at least 1; those compared with many numbers at once, as a one-hot code is made, are of
-    as many kinds.
+    as many kinds. Those that sizes are computed from are within the sizes' bounds, or few and small, as the seed says.
     """
+    sizes = {name: size for name, size in sizes.items() if name in module.dims}
+    span = _SPANS[seed // SEED_STEP % len(_SPANS)]
     function = module.entries[entry]
     divisors = set(_reaching(function, _divisors(function)))
-    limits = _kinds(function) | index_limits(function)
+    lengths = size_limits(function)
+    limits = lengths | _kinds(function) | index_limits(function)
     generator = np.random.default_rng(seed)
     made: dict[str, Array] = {}
     for name, value in zip(module.input_names[entry], function.args, strict=True):
-        bounds = [evaluate(extent, sizes) for extent in limits.get(value, ())]
+        bounds = [evaluate(extent, sizes) for extent in limits.get(value, ()) if symbols_of(extent) <= sizes.keys()]
         type_ = function.types[value]
         array = random_array(generator, type_, shape_at(type_, sizes), min(bounds, default=None))
+        if span is not None and value in lengths and type_.dtype.kind == "signed":
+            made[name] = np.asarray(generator.integers(*span, array.shape)).astype(array.dtype)
+            continue
         made[name] = np.maximum(array, array.dtype.type(1)) if value in divisors else array
     return made
 
@@ -147,6 +162,17 @@ def index_limits(function: Function) -> dict[int, tuple[Extent, ...]]:
             extent = data.shape[axis_of(node.attributes, data.rank)]
             for value in _reaching(function, [node.inputs[1]]):
                 found[value] = (*found.get(value, ()), extent)
+    return found
+
+
+def size_limits(function: Function) -> dict[int, tuple[Extent, ...]]:
+    """For each argument that sizes are computed from, through integers alone: what it should stay below."""
+    found: dict[int, tuple[Extent, ...]] = {}
+    for node in graph_nodes(function):
+        if node.op == "sizes":
+            uppers = [e + 1 for e in extents_of(node.attributes, "uppers") if e != UNBOUNDED]
+            reached = _reaching(function, [node.inputs[0]])
+            found |= {value: (*found.get(value, ()), *(uppers or [_USUAL_SIZE])) for value in reached}
     return found
 
 
