@@ -7,19 +7,19 @@ Invariant: a definition is exact — schedules may reorder it, but nothing about
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from tessera_build.ir.core.dims import Extent, floordiv, mod, symbol
 from tessera_build.ir.core.scalar import SCALAR_OPS, ScalarBuilder, ScalarProgram
-from tessera_build.ir.core.types import I64, DType, Type, dtype_of
+from tessera_build.ir.core.types import F32, I64, DType, Type, dtype_of
 from tessera_build.ir.graph.nodes import Array, GraphNode
 from tessera_build.ir.schedule.nodes import Access, Axis, Combine, Compute
 from tessera_build.lower.graph_to_schedule.defining import (
     Context,
     aligned,
     axes_of,
-    copy_program,
     extents,
     integer_of,
     integers,
@@ -152,14 +152,38 @@ def _index_value(node: GraphNode, context: Context) -> tuple[Compute, ...]:
 # -- reductions -------------------------------------------------------------------------------------------------------
 
 
+_Row = Callable[[GraphNode, Context], tuple[Compute, ...]]
+_Sum = Callable[[GraphNode, Context, int], Compute]
+
+
+def _rounded_once(define_sum: _Sum) -> _Row:
+    """Sums and products of the narrow floats are made in f32 and rounded at the end, not at every step."""
+
+    def row(node: GraphNode, context: Context) -> tuple[Compute, ...]:
+        kind = context.types[node.output]
+        if not kind.dtype.is_float or kind.dtype.bits >= F32.bits:
+            return (define_sum(node, context, node.output),)
+        total = define_sum(node, context, context.fresh(replace(kind, dtype=F32)))
+        access = Access(tuple(symbols_of_axes(total.axes)))
+        program = _cast_program(F32, kind.dtype)
+        return total, Compute(node.output, (total.result,), (access,), total.axes, (), "none", program)
+
+    return row
+
+
+def _cast_program(source: DType, target: DType) -> ScalarProgram:
+    builder = ScalarBuilder((source,))
+    return builder.finish(builder.cast(0, target))
+
+
 def _product(a: DType, b: DType, out: DType) -> ScalarProgram:
     builder = ScalarBuilder((a, b))
     return builder.finish(builder.op("mul", builder.cast(0, out), builder.cast(1, out)))
 
 
-def _matmul(node: GraphNode, context: Context) -> tuple[Compute, ...]:
+def _matmul(node: GraphNode, context: Context, result: int) -> Compute:
     a, b = node.inputs
-    kind = context.types[node.output]
+    kind = context.types[result]
     axes = axes_of(kind.shape)
     symbols = symbols_of_axes(axes)
     batch, (m, n) = symbols[:-2], symbols[-2:]
@@ -170,12 +194,12 @@ def _matmul(node: GraphNode, context: Context) -> tuple[Compute, ...]:
     right = (*aligned(context.types[b].shape[:-2], batch), *((n, k) if flip_b else (k, n)))
     program = _product(context.types[a].dtype, context.types[b].dtype, kind.dtype)
     accesses = (Access(left), Access(right))
-    return (Compute(node.output, (a, b), accesses, axes, (Axis("_k", depth),), "sum", program),)
+    return Compute(result, (a, b), accesses, axes, (Axis("_k", depth),), "sum", program)
 
 
-def _conv(node: GraphNode, context: Context) -> tuple[Compute, ...]:
+def _conv(node: GraphNode, context: Context, result: int) -> Compute:
     x, w = node.inputs
-    kind, weights = context.types[node.output], context.types[w].shape
+    kind, weights = context.types[result], context.types[w].shape
     last = node.attributes["layout"] == "NHWC"
     axes = axes_of(kind.shape)
     symbols = symbols_of_axes(axes)
@@ -194,11 +218,11 @@ def _conv(node: GraphNode, context: Context) -> tuple[Compute, ...]:
     accesses = (Access(indices, 0.0 if ragged else None), Access((symbols[channel], c, *taps)))
     program = _product(context.types[x].dtype, context.types[w].dtype, kind.dtype)
     reduction = tuple(axis for axis in (*window, inner) if axis.extent != 1)
-    return (Compute(node.output, (x, w), accesses, axes, reduction, "sum", program),)
+    return Compute(result, (x, w), accesses, axes, reduction, "sum", program)
 
 
-def _reduce_window(node: GraphNode, context: Context) -> tuple[Compute, ...]:
-    kind = context.types[node.output]
+def _reduce_window(node: GraphNode, context: Context, result: int) -> Compute:
+    kind = context.types[result]
     axes = axes_of(kind.shape)
     window = tuple(Axis(f"_k{i}", e) for i, e in enumerate(integers(node, "window")))
     parts = zip(
@@ -212,7 +236,8 @@ def _reduce_window(node: GraphNode, context: Context) -> tuple[Compute, ...]:
     ragged = any(integers(node, "low")) or any(integers(node, "high"))
     access = Access(indices, IDENTITY[combine] if ragged else None)
     reduction = tuple(axis for axis in window if axis.extent != 1)
-    return (Compute(node.output, node.inputs, (access,), axes, reduction, combine, copy_program(kind.dtype)),)
+    program = _cast_program(context.types[node.inputs[0]].dtype, kind.dtype)
+    return Compute(result, node.inputs, (access,), axes, reduction, combine, program)
 
 
 def _combine(node: GraphNode) -> Combine:
@@ -250,29 +275,31 @@ def _reduction_over(
             indices.extend(symbols_of_axes([next(kept)]))
     runs = tuple(axis for axis in reduction if axis.extent != 1)
     access = Access(tuple(indices))
-    return Compute(result, (source,), (access,), axes_left, runs, combine, copy_program(kind.dtype))
+    program = _cast_program(context.types[source].dtype, kind.dtype)
+    return Compute(result, (source,), (access,), axes_left, runs, combine, program)
 
 
-def _reduce(node: GraphNode, context: Context) -> tuple[Compute, ...]:
+def _reduce(node: GraphNode, context: Context, result: int) -> Compute:
     keep = bool(node.attributes["keepdims"])
-    return (_reduction_over((node.inputs[0], node.output), integers(node, "axes"), keep, _combine(node), context),)
+    return _reduction_over((node.inputs[0], result), integers(node, "axes"), keep, _combine(node), context)
 
 
 def _softmax(node: GraphNode, context: Context) -> tuple[Compute, ...]:
     x, kind = node.inputs[0], context.types[node.output]
     axis = integer_of(node.attributes["axis"]) % kind.rank
-    small = Type("tensor", kind.dtype, tuple(1 if i == axis else e for i, e in enumerate(kind.shape)))
+    wide = kind.dtype if kind.dtype.bits >= F32.bits else F32
+    small = Type("tensor", wide, tuple(1 if i == axis else e for i, e in enumerate(kind.shape)))
     top, total = context.fresh(small), context.fresh(small)
-    inverse, powers = context.fresh(small), context.fresh(kind)
+    inverse, powers = context.fresh(small), context.fresh(replace(kind, dtype=wide))
     axes = axes_of(kind.shape)
     own = symbols_of_axes(axes)
     row = Access(tuple(0 if i == axis else s for i, s in enumerate(own)))
-    shifted = ScalarBuilder((kind.dtype, kind.dtype))
-    scale = ScalarBuilder((kind.dtype,))
-    product = ScalarBuilder((kind.dtype, kind.dtype))
-    exponential = shifted.finish(shifted.op("exp", shifted.op("sub", 0, 1)))
-    reciprocal = scale.finish(scale.op("div", scale.const(1.0, kind.dtype), 0))
-    scaled = product.finish(product.op("mul", 0, 1))
+    shifted = ScalarBuilder((kind.dtype, wide))
+    scale = ScalarBuilder((wide,))
+    product = ScalarBuilder((wide, wide))
+    exponential = shifted.finish(shifted.op("exp", shifted.op("sub", shifted.cast(0, wide), 1)))
+    reciprocal = scale.finish(scale.op("div", scale.const(1.0, wide), 0))
+    scaled = product.finish(product.cast(product.op("mul", 0, 1), kind.dtype))
     identity = Access(tuple(own))
     return (
         _reduction_over((x, top), (axis,), True, "max", context),
@@ -283,7 +310,6 @@ def _softmax(node: GraphNode, context: Context) -> tuple[Compute, ...]:
     )
 
 
-_Row = Callable[[GraphNode, Context], tuple[Compute, ...]]
 _TABLE: dict[str, _Row] = {
     "transpose": _transpose,
     "broadcast_to": _broadcast,
@@ -294,10 +320,10 @@ _TABLE: dict[str, _Row] = {
     "gather_elements": _gather_elements,
     "iota": _index_value,
     "dimension": _index_value,
-    "matmul": _matmul,
-    "conv": _conv,
-    "reduce_window": _reduce_window,
-    "reduce": _reduce,
+    "matmul": _rounded_once(_matmul),
+    "conv": _rounded_once(_conv),
+    "reduce_window": _rounded_once(_reduce_window),
+    "reduce": _rounded_once(_reduce),
     "softmax": _softmax,
     "repeat": define_repeat,
     "depth_to_space": define_depth_to_space,

@@ -119,7 +119,8 @@ def _reduction_pass(nest: Nest, schedule: Schedule, node: Compute, reduced: list
             if axis in nest.ragged:
                 value = nest.valid(axis, value, identity)
         shape = nest.builder.types[carried[0]].static_shape
-        return (nest.map(shape, (carried[0], value), lambda s: s.op(COMBINING[node.combine], 0, 1)),)
+        combine, program = COMBINING[node.combine], node.program
+        return (nest.map(shape, (carried[0], value), lambda s: s.op(combine, 0, *s.inline(program, [1]))),)
 
     shape = [nest.tiles.get(a, 1) for a in nest.axes]
     (total,) = _inner(nest, schedule, reduced, (nest.constant(identity, dtype, shape),), step)
