@@ -70,6 +70,38 @@ def test_attention_when_mask_is_small_then_has_rank_four_and_every_key(shape: tu
     assert_same_results(module, after)
 
 
+def repeated_heads(b: GraphBuilder, value: int, times: int) -> int:
+    batch, heads, length, depth = b.type(value).shape
+    apart = b.op("reshape", value, shape=(batch, heads, 1, length, depth))
+    wide = b.op("broadcast_to", apart, shape=(batch, heads, times, length, depth))
+    return b.op("reshape", wide, shape=(batch, heads * times, length, depth))
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_attention_when_keys_are_repeated_for_several_heads_then_reads_each_once(transposed: bool) -> None:
+    b = GraphBuilder()
+    q = b.input("q", tensor(F32, N, 6, W, 8))
+    k, v = (b.input(name, tensor(F32, N, 2, W, 8)) for name in "kv")
+    keys = repeated_heads(b, k, 3)
+    if transposed:
+        keys = b.op("transpose", keys, perm=(0, 1, 3, 2))
+    scores = b.op("matmul", q, keys, transpose_b=not transposed)
+    module = with_softmax(b, scores, repeated_heads(b, v, 3))
+    after = run_passes(module)
+    assert op_counts(after) == {"attention": 1}
+    assert_same_results(module, after)
+
+
+def test_attention_when_only_keys_are_repeated_then_keeps_the_repetition() -> None:
+    b = GraphBuilder()
+    q, v = (b.input(name, tensor(F32, N, 6, W, 8)) for name in "qv")
+    k = b.input("k", tensor(F32, N, 2, W, 8))
+    module = with_softmax(b, b.op("matmul", q, repeated_heads(b, k, 3), transpose_b=True), v)
+    after = run_passes(module)
+    assert op_counts(after)["broadcast_to"] == 1
+    assert_same_results(module, after)
+
+
 def zeroed(b: GraphBuilder, weights: int) -> int:
     return b.op("select", b.op("isnan", weights), b.scalar(0, weights), weights)
 

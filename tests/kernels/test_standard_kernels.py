@@ -78,6 +78,21 @@ def test_attention_when_scheduled_in_any_way_then_is_softmax_of_scores_times_val
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
+def test_attention_when_groups_share_keys_then_each_reads_its_own(schedule: str) -> None:
+    sharing = 2
+    groups = BATCH * HEADS * sharing
+    q = random(0, groups, QUERIES, DEPTH)
+    k, v = random(1, groups // sharing, KEYS, DEPTH), random(2, groups // sharing, KEYS, WIDTH)
+    shape = AttentionShape(groups, QUERIES, KEYS, DEPTH, WIDTH, HEADS * sharing, sharing=sharing)
+    out = np.full((groups, QUERIES, WIDTH), np.nan, np.float32)
+    chosen = SCHEDULES[schedule]
+    keys = np.ascontiguousarray(k.transpose(0, 2, 1)) if chosen.transposed_keys else k
+    run(attention(F32, shape, chosen, 0.3), [q, keys, v, out], {})
+    wanted = expected_attention(q, np.repeat(k, sharing, 0), np.repeat(v, sharing, 0), None)
+    np.testing.assert_allclose(out, wanted, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_attention_when_the_first_keys_are_forbidden_then_stays_finite(schedule: str) -> None:
     """A whole softmax step of minus infinity must leave no NaN behind."""
     mask = np.zeros((BATCH, 1, 1, KEYS), np.float32)

@@ -110,6 +110,30 @@ def lookup(rng: Seeded) -> Module:
     return b.finish()
 
 
+def chosen(rng: Seeded) -> Module:
+    """Single elements chosen along the last axis and along one in the middle, of computed values."""
+    b = GraphBuilder(dims={"S": (1, None)})
+    ids = b.input("ids", tensor(I64, 2, symbol("S"), 5))
+    table = b.constant(_weights(rng, 2, 30, 5), "table")
+    middle = b.op("gather_elements", b.op("exp", table), ids, axis=1)
+    b.output("middle", middle)
+    rows = b.op("broadcast_to", b.constant(_weights(rng, 2, 1, 30), "rows"), shape=(2, symbol("S"), 30))
+    b.output("last", b.op("add", b.op("gather_elements", rows, ids, axis=2), middle))
+    return b.finish()
+
+
+def shared_heads(rng: Seeded) -> Module:
+    """Attention of six heads of queries over two heads of keys, with a mask for each head."""
+    b = GraphBuilder(dims={"S": (1, None), "T": (1, None)})
+    q = b.input("q", tensor(F32, 2, 6, symbol("S"), 20))
+    k = b.input("k", tensor(F32, 2, 2, symbol("T"), 20))
+    v = b.input("v", tensor(F32, 2, 2, symbol("T"), 12))
+    mask = b.input("mask", tensor(F32, 1, 6, symbol("S"), symbol("T")))
+    b.output("y", b.op("attention", q, k, v, mask, scale=0.2))
+    b.output("plain", b.op("attention", b.op("tanh", q), k, v, scale=0.3))
+    return b.finish()
+
+
 def products(rng: Seeded, rows: int, depth: int, columns: int) -> Module:
     """A product by a constant, then one between two computed values."""
     b = GraphBuilder()
@@ -131,6 +155,8 @@ GRAPHS: dict[str, Callable[[Seeded], Module]] = {
     "normalisation": lambda r: normalisation(r, 70),
     "normalisation-short": lambda r: normalisation(r, 5),
     "lookup": lookup,
+    "chosen": chosen,
+    "shared-heads": shared_heads,
     "products": lambda r: products(r, 17, 33, 19),
     "products-row": lambda r: products(r, 1, 64, 100),
 }

@@ -34,7 +34,9 @@ def test_compiled_when_a_graph_lays_a_trap_then_it_equals_the_graph_reference(na
     check_module(module, inputs_of(module, sizes, rng), sizes)
 
 
-@pytest.mark.parametrize("name", ["convolution-multiplier", "image", "lookup", "normalisation-short"])
+@pytest.mark.parametrize(
+    "name", ["convolution-multiplier", "image", "lookup", "chosen", "shared-heads", "normalisation-short"]
+)
 @pytest.mark.parametrize("machine", [SSE, AVX2], ids=lambda m: m.name)
 def test_compiled_when_vectors_are_narrower_then_it_equals_the_graph_reference(name: str, machine: CpuMachine) -> None:
     rng = np.random.default_rng(7)
