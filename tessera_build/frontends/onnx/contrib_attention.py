@@ -107,16 +107,25 @@ def _weighing(
 
 def _attention(c: Context, n: Call) -> tuple[Tensor, ...]:
     """Projection, split into heads, attention; past and present hold keys and values in one tensor."""
-    _refuse(n, (6,), ("do_rotary", "past_present_share_buffer"))
+    _refuse(n, (6,))
     n.ignore("rotary_embedding_dim")
-    x, weights, bias, past = n.input(0), n.input(1), n.optional(2), n.optional(4)
+    x, weights, bias = n.input(0), n.input(1), n.optional(2)
     joined = matrix_product(c, x, weights)
     joined = joined if bias is None else c.op("add", joined, bias)
+    return projected_attention(c, n, joined, (n.optional(3), n.optional(4), n.optional(5)))
+
+
+def projected_attention(
+    c: Context, n: Call, joined: Tensor, operands: tuple[Tensor | None, Tensor | None, Tensor | None]
+) -> tuple[Tensor, Tensor]:
+    """Attention of queries, keys and values that lie side by side; `operands` are the mask, the past, the bias."""
+    _refuse(n, (), ("do_rotary", "past_present_share_buffer"))
+    mask, past, added = operands
     count = n.integer("num_heads")
     q, k, v = (split_heads(c, t, count) for t in _columns_of(c, n, joined))
     earlier = (None, None) if past is None else tuple(_plane(c, past, 0, i) for i in (0, 1))
     heads = Heads(q, appended(c, earlier[0], k), appended(c, earlier[1], v))
-    done = attend(c, heads, _weighing(c, n, heads, (n.optional(3), n.optional(5), earlier[0])))
+    done = attend(c, heads, _weighing(c, n, heads, (mask, added, earlier[0])))
     present = heads.keys
     if n.wants(1):
         both = [c.reshape(t, (1, *t.shape)) for t in (heads.keys, heads.values)]
