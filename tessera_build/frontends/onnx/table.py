@@ -11,20 +11,22 @@ from collections.abc import Mapping
 from tessera_build.frontends.onnx.attention import ATTENTION_OPERATORS
 from tessera_build.frontends.onnx.call import Translator
 from tessera_build.frontends.onnx.casting import CASTING_OPERATORS
-from tessera_build.frontends.onnx.contrib_attention import CONTRIB_ATTENTION_OPERATORS
 from tessera_build.frontends.onnx.contraction import CONTRACTION_OPERATORS
 from tessera_build.frontends.onnx.contrib import BORROWED_OPERATORS, CONTRIB_OPERATORS
-from tessera_build.frontends.onnx.control import CONTROL_OPERATORS
-from tessera_build.frontends.onnx.counted import COUNTED_OPERATORS
+from tessera_build.frontends.onnx.contrib_attention import CONTRIB_ATTENTION_OPERATORS
 from tessera_build.frontends.onnx.contrib_integers import CONTRIB_INTEGER_OPERATORS
 from tessera_build.frontends.onnx.contrib_quantised import CONTRIB_QUANTISED_OPERATORS
+from tessera_build.frontends.onnx.control import CONTROL_OPERATORS
+from tessera_build.frontends.onnx.counted import COUNTED_OPERATORS
 from tessera_build.frontends.onnx.einsum import EINSUM_OPERATORS
 from tessera_build.frontends.onnx.elementwise import ELEMENTWISE_OPERATORS
+from tessera_build.frontends.onnx.fourier import FOURIER_OPERATORS
 from tessera_build.frontends.onnx.grids import GRID_OPERATORS
 from tessera_build.frontends.onnx.indexing import INDEXING_OPERATORS
 from tessera_build.frontends.onnx.ml import ML_OPERATORS
 from tessera_build.frontends.onnx.movement import MOVEMENT_OPERATORS
 from tessera_build.frontends.onnx.normalisation import NORMALISATION_OPERATORS
+from tessera_build.frontends.onnx.precision import ROUNDED_ONCE, rounded_once
 from tessera_build.frontends.onnx.padding import PADDING_OPERATORS
 from tessera_build.frontends.onnx.pooling import POOLING_OPERATORS
 from tessera_build.frontends.onnx.quantised import QUANTISED_OPERATORS
@@ -56,6 +58,7 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", RECURRENT_OPERATORS),
     ("", RESIZE_OPERATORS),
     ("", PADDING_OPERATORS),
+    ("", FOURIER_OPERATORS),
     ("", GRID_OPERATORS),
     ("", POOLING_OPERATORS),
     ("", TRANSPOSED_OPERATORS),
@@ -73,7 +76,9 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("com.microsoft", CONTRIB_INTEGER_OPERATORS),
 )
 OPERATORS: Mapping[tuple[str, str], Translator] = {
-    (domain, name): translate for domain, family in FAMILIES for name, translate in family.items()
+    (domain, name): rounded_once(translate) if name in ROUNDED_ONCE else translate
+    for domain, family in FAMILIES
+    for name, translate in family.items()
 }
 DOMAINS = frozenset(domain for domain, _ in FAMILIES)
 

@@ -56,8 +56,14 @@ class Taps:
 
 def _conv_transpose(c: Context, n: Call) -> Tensor:
     x, w, bias = n.input(0), n.input(1), n.optional(2)
-    axes, groups = _axes(n, x, w), n.integer("group", 1)
+    axes = _axes(n, x, w)
     c.unify(x.shape[1], w.shape[0], "ConvTranspose's channels do not fit its weights")
+    result = transposed_convolution(c, x, w, axes, n.integer("group", 1))
+    return result if bias is None else c.op("add", result, c.reshape(bias, (*bias.shape, *(1,) * len(axes))))
+
+
+def transposed_convolution(c: Context, x: Tensor, w: Tensor, axes: Sequence[Axis], groups: int) -> Tensor:
+    """The sums of x times w [I, O/groups, *kernel], each put where a convolution would have read it."""
     kernel = _grouped(c, w, groups)
     phases = list(itertools.product(*([_taps(a, p) for p in range(a.stride)] for a in axes)))
     channels = kernel.shape[0]
@@ -70,7 +76,7 @@ def _conv_transpose(c: Context, n: Call) -> Tensor:
     if len(phases) > 1:
         blocks, extents = tuple(a.stride for a in axes), tuple(a.result for a in axes)
         result = c.op("depth_to_space", result, blocks=blocks, extents=extents)
-    return result if bias is None else c.op("add", result, c.reshape(bias, (*bias.shape, *(1,) * len(axes))))
+    return result
 
 
 def _axes(n: Call, x: Tensor, w: Tensor) -> list[Axis]:
