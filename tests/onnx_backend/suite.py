@@ -88,7 +88,7 @@ class _Child:
 
     def __init__(self, names: list[str], base: Path) -> None:
         base.mkdir()
-        self._names, self._base = names, base
+        self._names, self._base, self._done = names, base, False
         self.verdicts: list[Verdict] = []
         self._start()
 
@@ -108,6 +108,8 @@ class _Child:
 
     def finished(self) -> bool:
         """True when every name has its verdict."""
+        if self._done:
+            return True
         code = self._process.poll()
         lines = self._report.read_text(encoding="utf-8").splitlines() if self._report.exists() else []
         if len(lines) != self._lines:
@@ -121,8 +123,9 @@ class _Child:
         if len(lines) < len(self._left):
             self.verdicts.append(Verdict(self._left[len(lines)], "crash", f"the process ended with {code}"))
             self._start()
-            return False
-        return True
+        else:
+            self._done = True
+        return self._done
 
 
 def _child(names: Path, report: Path) -> None:
