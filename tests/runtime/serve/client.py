@@ -8,7 +8,8 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Generator, Mapping
+import time
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,6 +78,25 @@ class Client:
             while piece := link.recv(1 << 16):
                 pieces.append(piece)
         return b"".join(pieces)
+
+    def wait_until(self, true: Callable[["Client"], bool]) -> None:
+        """Until something is so: machines may be slow, never wrong."""
+        ends = time.monotonic() + 30
+        while not true(self):
+            assert time.monotonic() < ends
+            time.sleep(0.01)
+
+    def in_flight(self, count: int) -> bool:
+        """Whether so many inferences are being served now."""
+        return f"tessera_inferences_in_flight {count}\n" in self.get("/metrics").body.decode()
+
+    def refuses(self) -> bool:
+        """Whether nobody listens on the port any more."""
+        try:
+            self.get("/v2/health/live")
+        except ConnectionError:
+            return True
+        return False
 
     @staticmethod
     def read(connection: http.client.HTTPConnection) -> Answer:

@@ -82,7 +82,7 @@ def test_requests_when_they_are_more_than_a_batch_then_run_in_several(digits: Pa
 def test_request_when_its_deadline_passes_in_the_queue_then_ends_with_it(digits: Path) -> None:
     images = digits_images(2)
     with load(digits, threads=1) as model:
-        batcher, ends = Batcher(model.main, 8, 0.5, CancelHandle()), list[str]()
+        batcher, ends = Batcher(model.main, 8, 1.5, CancelHandle()), list[str]()
 
         def ask(seconds: float) -> None:
             try:
@@ -96,7 +96,7 @@ def test_request_when_its_deadline_passes_in_the_queue_then_ends_with_it(digits:
         time.sleep(0.1)
         begin = time.monotonic()
         ask(0.05)
-        assert time.monotonic() - begin < 0.4
+        assert time.monotonic() - begin < 1.2
         leader.join(30)
     assert ends == ["late", "answer"]
 

@@ -4,7 +4,6 @@ import http.client
 import json
 import socket
 import threading
-import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -193,7 +192,7 @@ def test_inferences_when_too_many_at_once_then_the_rest_get_503_and_are_served_l
         line = b"POST /v2/models/model/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
         with socket.create_connection(("127.0.0.1", client.port), timeout=10) as slow:
             slow.sendall(line + body[:10])
-            time.sleep(0.1)
+            client.wait_until(lambda client: client.in_flight(1))
             refused = client.ask("POST", "/v2/models/model/infer", body)
             assert (refused.status, refused.json()["code"], refused.headers["Retry-After"]) == (503, "BUSY", "1")
             assert client.get("/v2/health/live").status == 200
@@ -207,12 +206,10 @@ def test_connections_when_too_many_then_the_rest_get_503(bundle: Path) -> None:
     with serving(bundle, max_connections=2) as running:
         port = running.client.port
         held = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(2)]
-        time.sleep(0.1)
         assert running.client.send(b"").startswith(b"HTTP/1.1 503 ")
         for link in held:
             link.close()
-        time.sleep(0.1)
-        assert running.client.get("/v2/health/live").status == 200
+        running.client.wait_until(lambda client: client.get("/v2/health/live").status == 200)
 
 
 @pytest.mark.unit
