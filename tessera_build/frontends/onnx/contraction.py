@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from tessera_build.frontends.onnx.call import Call, Translator
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed
+from tessera_build.ir.core.types import F64
 
 
 def matrix_product(c: Context, a: Tensor, b: Tensor, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
@@ -46,12 +47,16 @@ def _gemm(c: Context, n: Call) -> Tensor:
         raise ill_formed("Gemm takes matrices", expected="rank 2", found=f"{a.type} and {b.type}")
     alpha, beta = n.number("alpha", 1.0), n.number("beta", 1.0)
     result = matrix_product(c, a, b, bool(n.integer("transA", 0)), bool(n.integer("transB", 0)))
+    # Factors that are no whole numbers scale integers, too: in f64, rounded towards zero at the end.
+    exact = a.dtype.is_float or (alpha.is_integer() and beta.is_integer())
+    wide = a.dtype if exact else F64
+    result = c.cast(result, wide)
     if alpha != 1.0:
-        result = c.op("mul", result, c.scalar(alpha, a.dtype))
-    if bias is None or beta == 0.0:
-        return result
-    term = bias if beta == 1.0 else c.op("mul", bias, c.scalar(beta, a.dtype))
-    return c.op("add", result, term)
+        result = c.op("mul", result, c.scalar(alpha, wide))
+    if bias is not None and beta != 0.0:
+        term = c.cast(bias, wide)
+        result = c.op("add", result, term if beta == 1.0 else c.op("mul", term, c.scalar(beta, wide)))
+    return c.cast(result, a.dtype)
 
 
 CONTRACTION_OPERATORS: Mapping[str, Translator] = {"MatMul": _matmul, "Gemm": _gemm}

@@ -83,14 +83,13 @@ def _times(c: Context, x: Tensor, factor: float) -> Tensor:
 
 def _layer(c: Context, n: Call) -> tuple[Tensor, ...]:
     x, scale, bias = n.input(0), n.input(1), n.optional(2)
-    axis = n.axis(x.rank, -1)
-    wide = c.cast(x, element_type(n.integer("stash_type", 1), "stash_type"))
-    wide = wide if x.dtype.bits <= wide.dtype.bits else x
+    axis, stash = n.axis(x.rank, -1), element_type(n.integer("stash_type", 1), "stash_type")
+    wide = c.cast(x, stash) if x.dtype.bits <= stash.bits else x
     axes = tuple(range(axis, x.rank))
     normalised, mean, deviation = _normalised(c, wide, axes, n.number("epsilon", 1e-5))
     result = _scaled(c, c.cast(normalised, x.dtype), scale, bias)
     inverse = c.op("div", c.scalar(1, deviation.dtype), deviation) if n.wants(2) else deviation
-    return result, mean, inverse
+    return result, c.cast(mean, stash), c.cast(inverse, stash)
 
 
 def _rms(c: Context, n: Call) -> Tensor:

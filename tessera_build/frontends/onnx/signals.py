@@ -24,20 +24,34 @@ LARGEST_MATRIX = 64
 
 def _cumulative(kind: str) -> Translator:
     def translate(c: Context, n: Call) -> Tensor:
-        x = n.input(0)
-        axis = normalise_axis(int(c.known_number(n.input(1), "the axis")), x.rank)
+        x, axis = n.input(0), n.input(1)
         exclusive, reverse = bool(n.integer("exclusive", 0)), bool(n.integer("reverse", 0))
-        outer: Extent = 1
-        inner: Extent = 1
-        for extent in x.shape[:axis]:
-            outer = outer * extent
-        for extent in x.shape[axis + 1 :]:
-            inner = inner * extent
-        lines = c.reshape(c.cast(x, F32) if x.dtype in (F16, BF16) else x, (outer, x.shape[axis], inner))
-        result = c.op("cumulate", lines, kind=kind, exclusive=exclusive, reverse=reverse)
-        return c.cast(c.reshape(result, x.shape), x.dtype)
+
+        def along(place: int) -> Tensor:
+            lines = c.reshape(c.cast(x, F32) if x.dtype in (F16, BF16) else x, _around(x, place))
+            result = c.op("cumulate", lines, kind=kind, exclusive=exclusive, reverse=reverse)
+            return c.cast(c.reshape(result, x.shape), x.dtype)
+
+        if axis.content is not None:
+            return along(normalise_axis(int(c.known_number(axis, "the axis")), x.rank))
+        chosen = along(0)
+        for place in range(1, x.rank):
+            number = c.op("mod", c.reshape(axis, ()), c.scalar(x.rank, axis.dtype))
+            chosen = c.op("select", c.op("eq", number, c.scalar(place, axis.dtype)), along(place), chosen)
+        return chosen
 
     return translate
+
+
+def _around(x: Tensor, axis: int) -> tuple[Extent, Extent, Extent]:
+    """The shape with the axes before `axis` as one, and those after it."""
+    outer: Extent = 1
+    inner: Extent = 1
+    for extent in x.shape[:axis]:
+        outer = outer * extent
+    for extent in x.shape[axis + 1 :]:
+        inner = inner * extent
+    return outer, x.shape[axis], inner
 
 
 def _hardmax(c: Context, n: Call) -> Tensor:
