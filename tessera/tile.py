@@ -208,6 +208,11 @@ class TileBuilder:
         builder = ScalarBuilder((x.dtype,))
         return record_map(self._tracer, (x,), builder, builder.cast(0, dtype))
 
+    def bitcast(self, x: Tile, dtype: DType) -> Tile:
+        """The bits of every element read as another type of the same width."""
+        builder = ScalarBuilder((x.dtype,))
+        return record_map(self._tracer, (x,), builder, builder.bitcast(0, dtype))
+
     def permute(self, x: Tile, *permutation: int) -> Tile:
         """The tile with its axes in another order."""
         value = self._tracer.value(tile(x.dtype, *(x.shape[p] for p in permutation)))

@@ -15,7 +15,7 @@ from tessera.values import Buffer, Tile, View
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.types import I64
 
-Line = Callable[[Extent], View]
+Item = tuple[Tile, ...]  # what is known of one element: its value and its place, or one key for both
 LEVELS = 48  # of a heap: more than any tensor has elements
 
 
@@ -35,68 +35,75 @@ class Order:
         beaten = self.tile.map("not", a <= b if self.largest else a >= b)
         return self.tile.map("and", beaten, number)
 
-    def before(self, a: Tile, a_place: Tile, b: Tile, b_place: Tile) -> Tile:
-        """Whether `a` is better than `b`, or as good and came first."""
-        tie = self.tile.map("and", self.tile.map("not", self.better(b, a)), a_place < b_place)
-        return self.tile.map("or", self.better(a, b), tie)
+    def before(self, a: Item, b: Item) -> Tile:
+        """Whether element `a`, its value and its place, is better than `b`, or as good and came first."""
+        tie = self.tile.map("and", self.tile.map("not", self.better(b[0], a[0])), a[1] < b[1])
+        return self.tile.map("or", self.better(a[0], b[0]), tie)
 
 
 @dataclass(frozen=True, slots=True)
 class Heap:
-    """`size` elements with their places, of which the first is the worst (or the best), and so on below it.
+    """`size` elements of which none lies above one that `sinks(it, the other)` says belongs lower.
 
-    `element(i)` gives value and place of element i; `put(i, value, place)` stores them.
+    `get(i)` gives element i, `put(i, item)` stores it; `levels` is the binary logarithm of the size, rounded down.
     """
 
-    order: Order
+    tile: TileBuilder
     size: Extent
-    element: Callable[[Extent], tuple[Tile, Tile]]
-    put: Callable[[Extent, Tile, Tile], None]
+    get: Callable[[Extent], Item]
+    put: Callable[[Extent, Item], None]
+    sinks: Callable[[Item, Item], Tile]
     levels: Extent
-    best_first: bool = False
 
-    def _sinks(self, a: tuple[Tile, Tile], b: tuple[Tile, Tile]) -> Tile:
-        """Whether element `a` belongs below `b`."""
-        return self.order.before(*b, *a) if self.best_first else self.order.before(*a, *b)
-
-    def sink(self, start: Tile, count: Tile, value: Tile, place: Tile) -> None:
-        """Put an element at `start` of the first `count` ones, or below, where worse ones move up to make room."""
-        tile = self.order.tile
+    def sink(self, start: Tile, count: Tile, item: Item, levels: Extent | None = None) -> None:
+        """Put an element at `start` of the first `count` ones, or up to `levels` below, where others move up."""
+        tile = self.tile
         last = tile.map("max", count - 1, tile.constant(0, I64))  # nothing but this element: it stays
         state = Carry(at=start)
-        for _ in tile.range(self.levels, carry=state):
+        for _ in tile.range(self.levels if levels is None else levels, carry=state):
             left = state.at * 2 + 1
             here = tile.index(state.at, self.size)
-            near = self.element(tile.index(tile.map("min", left, last), self.size))
-            far = self.element(tile.index(tile.map("min", left + 1, last), self.size))
-            other = self._sinks(near, far)
-            child = (tile.where(other, far[0], near[0]), tile.where(other, far[1], near[1]))
-            below = tile.map("and", left < count, self._sinks((value, place), child))
-            self.put(here, tile.where(below, child[0], value), tile.where(below, child[1], place))
+            near = self.get(tile.index(tile.map("min", left, last), self.size))
+            far = self.get(tile.index(tile.map("min", left + 1, last), self.size))
+            other = self.sinks(near, far)
+            child = tuple(tile.where(other, b, a) for a, b in zip(near, far, strict=True))
+            below = tile.map("and", left < count, self.sinks(item, child))
+            self.put(here, tuple(tile.where(below, b, a) for a, b in zip(item, child, strict=True)))
             chosen = tile.map("min", tile.where(other, left + 1, left), last)
             state.at = tile.where(below, chosen, state.at)
-        self.put(tile.index(state.at, self.size), value, place)
+        self.put(tile.index(state.at, self.size), item)
+
+    def replace(self, item: Item) -> None:
+        """Put an element in the place of the first one."""
+        self.sink(self.tile.constant(0, I64), self.tile.number(self.size), item)
 
     def arrange(self) -> None:
-        """Make a heap of elements in any order."""
-        tile = self.order.tile
-        half = self.size // 2
-        for step in tile.range(half):
-            at = half - 1 - step
-            self.sink(tile.number(at), tile.number(self.size), *self.element(at))
+        """Make a heap of elements in any order, one level after the other, the lowest first."""
+        tile = self.tile
+        top = tile.constant(1, I64)
+        for _ in tile.range(self.levels - 1, carry=(state := Carry(top=top))):
+            state.top = state.top * 2
+        below = Carry(width=state.top)
+        for level in tile.range(self.levels, carry=below):
+            width = tile.index(below.width, self.size + 1)
+            for step in tile.range(width):
+                at = tile.number(width - 1 + step)
+                self.sink(at, tile.number(self.size), self.get(tile.index(at, self.size)), level + 1)
+            # Python's loop body runs once: the next level is half as wide.
+            below.width = tile.map("div", below.width, tile.constant(2, I64))
 
     def sort(self) -> None:
-        """From a heap to the best element first."""
-        tile = self.order.tile
+        """From a heap with the worst element first to the best one first."""
+        tile = self.tile
         for step in tile.range(self.size - 1):
             last = self.size - 1 - step
-            value, place = self.element(last)
-            self.put(last, *self.element(0))
-            self.sink(tile.constant(0, I64), tile.number(last), value, place)
+            item = self.get(last)
+            self.put(last, self.get(0))
+            self.sink(tile.constant(0, I64), tile.number(last), item)
 
 
-def heap_levels(tile: TileBuilder, size: Extent) -> Extent:
-    """How many levels a heap has below its top: the binary logarithm, rounded down."""
+def levels_of(tile: TileBuilder, size: Extent) -> Extent:
+    """The binary logarithm of a size of at least 1, rounded down."""
     if isinstance(size, int):
         return max(size.bit_length() - 1, 0)
     state = Carry(levels=tile.constant(0, I64), power=tile.constant(2, I64))
@@ -106,20 +113,18 @@ def heap_levels(tile: TileBuilder, size: Extent) -> Extent:
     return tile.index(state.levels, LEVELS + 1)
 
 
-def stored_heap(order: Order, size: Extent, values: Line, places: Line) -> Heap:
-    """A heap whose values and places are both kept in memory, `values(i)` and `places(i)` being element i of each."""
+def heap_of_pairs(order: Order, size: Extent, values: Buffer, places: Buffer, row: Extent) -> Heap:
+    """A heap, the worst element first, whose values and places are kept in a row of each of two buffers."""
     tile = order.tile
 
-    def element(i: Extent) -> tuple[Tile, Tile]:
-        return tile.load(values(i)), tile.load(places(i))
+    def views(i: Extent) -> tuple[View, View]:
+        return values[row, i : i + 1], places[row, i : i + 1]
 
-    def put(i: Extent, value: Tile, place: Tile) -> None:
-        tile.store(values(i), value)
-        tile.store(places(i), place)
+    def get(i: Extent) -> Item:
+        return tuple(tile.load(view) for view in views(i))
 
-    return Heap(order, size, element, put, heap_levels(tile, size))
+    def put(i: Extent, item: Item) -> None:
+        for view, part in zip(views(i), item, strict=True):
+            tile.store(view, part)
 
-
-def line(buffer: Buffer, outer: Extent, inner: Extent) -> Line:
-    """Single elements of one line along the middle axis of a buffer with three."""
-    return lambda i: buffer[outer, i : i + 1, inner]
+    return Heap(tile, size, get, put, order.before, levels_of(tile, size))

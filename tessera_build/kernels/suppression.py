@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from tessera.kernel import kernel
 from tessera.tile import Carry, TileBuilder
 from tessera.values import Buffer, Tile
-from tessera_build.ir.core.dims import Extent, floordiv, mod
+from tessera_build.ir.core.dims import Extent, floordiv, minimum, mod
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.types import F32, I64
-from tessera_build.kernels.ordering import Heap, Order, heap_levels
+from tessera_build.kernels.keys import key_of, place_of
+from tessera_build.kernels.ordering import Heap, Item, levels_of
 from tessera_build.kernels.subject import KernelSubject
 from tessera_build.kernels.top_k import any_of
 
@@ -34,29 +35,32 @@ def suppress(subject: KernelSubject) -> Function:
             number = one.choose(one.candidates(boxes), boxes)
             tile.put(number, counts, b, c)
             first = tile.index(number, boxes + 1)
-            for i in tile.range(boxes - first):
-                tile.put(tile.constant(0, I64), chosen, b, c, first + i)
+            width = subject.lanes
+            for i in tile.range(boxes - first, width):
+                start = first + i
+                tile.store(chosen[b, c, start : start + width], tile.full((width,), 0, I64))
 
     return suppress
 
 
 def listed(subject: KernelSubject) -> Function:
-    """rows[0 .. total - 1] = (b, c, chosen[b, c, i]) for every i below counts[b, c], in order."""
+    """rows[:, 0 .. total - 1] = (b, c, chosen[b, c, i]) for every i below counts[b, c], in order."""
     batches, classes, boxes = subject.operands[0].shape
 
     @kernel(chosen=subject.buffer(0), counts=subject.buffer(1), rows=subject.target(0), total=subject.target(1))
     def listed(tile: TileBuilder, chosen: Buffer, counts: Buffer, rows: Buffer, total: Buffer) -> None:
-        for i in tile.range(rows.shape[0]):
+        width = subject.lanes
+        for i in tile.range(rows.shape[1], width):
             for column in range(3):
-                tile.put(tile.constant(0, I64), rows, i, column)
+                tile.store(rows[column, i : i + width], tile.full((width,), 0, I64))
         state = Carry(row=tile.constant(0, I64))
         for line in tile.range(batches * classes, carry=state):
             b, c = floordiv(line, classes), mod(line, classes)
             count = tile.element(counts, b, c)
-            start = tile.index(state.row, rows.shape[0] + 1)
+            start = tile.index(state.row, rows.shape[1] + 1)
             for i in tile.range(tile.index(count, boxes + 1)):
                 for column, value in enumerate((tile.number(b), tile.number(c), tile.element(chosen, b, c, i))):
-                    tile.put(value, rows, start + i, column)
+                    tile.put(value, rows, column, start + i)
             state.row = state.row + count
         tile.put(state.row, total)
 
@@ -77,12 +81,16 @@ class _Class:
         tile, (b, c) = self.tile, self.at
         least = tile.load(self.given["least"][None])
         state = Carry(count=tile.constant(0, I64))
-        for i in tile.range(boxes, carry=state):
-            good = tile.cast(tile.element(self.given["scores"], b, c, i) > least, I64)
-            with tile.when(0, "lt", tile.index(good, 2), carry=state):
-                slot = tile.index(state.count, boxes)
-                tile.put(tile.number(i), self.chosen, b, c, boxes - 1 - slot)
-                state.count = state.count + 1
+        scores = self.given["scores"]
+        for first in tile.range(boxes, self.lanes, carry=state):
+            block = tile.load(scores[b, c, first : first + self.lanes], pad=float("-inf"))
+            with tile.when(0, "lt", tile.index(any_of(tile, block > least), 2), carry=state):
+                for n in tile.range(minimum(self.lanes, boxes - first), carry=state):
+                    # Written in any case, for a branch could not be foreseen: the next candidate overwrites it.
+                    i, score = first + n, tile.element(scores, b, c, first + n)
+                    slot = tile.index(state.count, boxes)
+                    tile.put(key_of(tile, score, tile.number(i), largest=True), self.chosen, b, c, boxes - 1 - slot)
+                    state.count = state.count + tile.cast(score > least, I64)
         return tile.index(state.count, boxes + 1)
 
     def choose(self, count: Extent, boxes: Extent) -> Tile:
@@ -96,10 +104,9 @@ class _Class:
         for turn in tile.range(count, carry=state):
             kept = tile.index(state.kept, boxes + 1)
             with tile.when(kept, "lt", limit, carry=state):
-                _, best = heap.element(0)
+                best = place_of(tile, heap.get(0)[0])
                 last = count - 1 - turn
-                value, place = heap.element(last)
-                heap.sink(tile.constant(0, I64), tile.number(last), value, place)
+                heap.sink(tile.constant(0, I64), tile.number(last), heap.get(last))
                 box = tile.index(best, boxes)
                 free = tile.constant(1, I64) - self._overlaps(box, kept)
                 with tile.when(0, "lt", tile.index(free, 2)):
@@ -111,14 +118,13 @@ class _Class:
         """The candidates with the best one first; element i lies i places before the end."""
         tile, (b, c) = self.tile, self.at
 
-        def element(i: Extent) -> tuple[Tile, Tile]:
-            place = tile.element(self.chosen, b, c, boxes - 1 - i)
-            return tile.element(self.given["scores"], b, c, tile.index(place, boxes)), place
+        def get(i: Extent) -> Item:
+            return (tile.element(self.chosen, b, c, boxes - 1 - i),)
 
-        def put(i: Extent, _: Tile, place: Tile) -> None:
-            tile.put(place, self.chosen, b, c, boxes - 1 - i)
+        def put(i: Extent, item: Item) -> None:
+            tile.put(item[0], self.chosen, b, c, boxes - 1 - i)
 
-        return Heap(Order(tile, largest=True), count, element, put, heap_levels(tile, count), best_first=True)
+        return Heap(tile, count, get, put, lambda a, b: b[0] < a[0], levels_of(tile, count))
 
     def _overlaps(self, box: Extent, kept: Extent) -> Tile:
         """1 where a box overlaps one of the first `kept` chosen ones by more than `iou`, else 0."""
@@ -131,7 +137,7 @@ class _Class:
             behind = tile.iota((self.lanes,), 0, first - kept, I64) < 0
             places = tile.where(behind, places, tile.full((self.lanes,), -1, I64))
             other = self._corners([tile.load(self.given["boxes"][b, places, k]) for k in range(4)])
-            state.hit = tile.map("max", state.hit, any_of(tile, self._over(own, other, iou)))
+            state.hit = tile.map("max", state.hit, tile.cast(any_of(tile, self._over(own, other, iou)), I64))
         return state.hit
 
     def _corners(self, box: list[Tile]) -> tuple[Tile, Tile, Tile, Tile]:

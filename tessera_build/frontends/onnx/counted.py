@@ -11,9 +11,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from tessera_build.frontends.onnx.call import Call, Translator
+from tessera_build.frontends.onnx.content import is_symbolic
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.indexing import counting
+from tessera_build.ir.core.dims import Extent, minimum
 from tessera_build.ir.core.types import BOOL, F32, I64
 from tessera_build.ir.graph.ops.shapes import count
 
@@ -23,7 +25,8 @@ _WIDEST_ROW = 256  # columns of Unique with an axis: each one takes a sort
 def _places(c: Context, x: Tensor) -> Tensor:
     """Places of the elements of a vector that are not zero."""
     found = x if x.dtype == BOOL else c.op("ne", x, c.scalar(0, x.dtype))
-    return c.counted(*c.several("non_zero", found))
+    places, total = c.several("non_zero", found)
+    return c.counted(places, total)
 
 
 def _non_zero(c: Context, n: Call) -> Tensor:
@@ -85,7 +88,7 @@ def _sorted(c: Context, x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
         key = c.slice(table, (column, 0), (column + 1, extent))
         key = c.op("gather", c.reshape(key, (extent,)), places, axis=0)
         plain = c.cast(key, F32) if key.dtype == BOOL else key
-        _, order = c.several("top_k", c.reshape(plain, (1, extent, 1)), k=extent, largest=False)
+        _, order = c.several("top_k", c.reshape(plain, (1, extent)), k=extent, largest=False)
         places = c.op("gather", places, c.reshape(order, (extent,)), axis=0)
     arranged = c.op("gather", table, places, axis=1)
     before = c.slice(arranged, (0, 0), (width, extent - 1))
@@ -99,7 +102,7 @@ def _sorted(c: Context, x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 def _by_appearance(c: Context, firsts: Tensor, counts: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Groups in the order of their first elements."""
     number = firsts.shape[0]
-    _, order = c.several("top_k", c.reshape(firsts, (1, number, 1)), k=number, largest=False)
+    _, order = c.several("top_k", c.reshape(firsts, (1, number)), k=number, largest=False)
     order = c.reshape(order, (number,))
     ranks = c.op(
         "scatter_elements",
@@ -108,8 +111,8 @@ def _by_appearance(c: Context, firsts: Tensor, counts: Tensor, inverse: Tensor) 
         c.cast(counting(c, 1, 0, number), I64),
         axis=0,
     )
-    picked = (c.op("gather", t, order, axis=0) for t in (firsts, counts))
-    return *picked, c.op("gather", ranks, inverse, axis=0)
+    first, count_of = (c.op("gather", t, order, axis=0) for t in (firsts, counts))
+    return first, count_of, c.op("gather", ranks, inverse, axis=0)
 
 
 def _non_max_suppression(c: Context, n: Call) -> Tensor:
@@ -130,7 +133,15 @@ def _non_max_suppression(c: Context, n: Call) -> Tensor:
         c.reshape(least, ()) if least is not None else c.scalar(-np.inf, F32),
     )
     chosen, counts = c.several("suppress", *given, *limits, centred=bool(centred))
-    return c.counted(*c.several("listed", chosen, counts))
+    rows, total = c.several("listed", chosen, counts, most=_most(limits[0], number))
+    return c.transpose(c.counted(rows, total, 1), (1, 0))
+
+
+def _most(stated: Tensor, boxes: Extent) -> Extent:
+    """How many boxes of a class can be chosen: all of them where the limit comes with the data."""
+    if stated.content is None or is_symbolic(stated.content):
+        return boxes
+    return minimum(max(int(stated.content.reshape(())), 0), boxes)
 
 
 COUNTED_OPERATORS: Mapping[str, Translator] = {

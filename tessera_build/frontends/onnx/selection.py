@@ -1,6 +1,6 @@
 """Operators that choose elements by their value: TopK.
 
-Takes tensors of any rank; gives graph ops over three axes: those before, the axis itself and those after. Invariant:
+Takes tensors of any rank; gives graph ops over rows, the axis last. Invariant:
 what ONNX leaves open (the order of an unsorted result) is the sorted order here.
 """
 
@@ -22,10 +22,15 @@ def _top_k(c: Context, n: Call) -> tuple[Tensor, ...]:
     largest = bool(n.integer("largest", 1))
     count = _count(c, n, x.shape[axis])
     c.require(x.shape[axis], ">=", count, "TopK chooses more elements than there are")
-    lines = c.reshape(x, (product(x.shape[:axis]), x.shape[axis], product(x.shape[axis + 1 :])))
-    shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
-    values, places = c.several("top_k", lines, k=count, largest=largest)
-    return c.reshape(values, shape), c.reshape(places, shape)
+    others = [i for i in range(x.rank) if i != axis]
+    lines = c.transpose(x, (*others, axis))
+    chosen = c.several(
+        "top_k", c.reshape(lines, (product(lines.shape[:-1]), lines.shape[-1])), k=count, largest=largest
+    )
+    back = [*others, axis]
+    places = [back.index(i) for i in range(x.rank)]
+    values, positions = (c.transpose(c.reshape(t, (*lines.shape[:-1], count)), places) for t in chosen)
+    return values, positions
 
 
 def _count(c: Context, n: Call, longest: Extent) -> Extent:

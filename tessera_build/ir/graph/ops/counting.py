@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 
 from tessera_build.ir.core.types import BOOL, F32, I64, Type, tensor
 from tessera_build.ir.graph.nodes import Array
-from tessera_build.ir.graph.ops.op import Attributes, DimValues, Op, expect_count, flag_of, mismatch, texts
+from tessera_build.ir.graph.ops.op import (
+    Attributes,
+    DimValues,
+    Op,
+    expect_count,
+    extent_of,
+    flag_of,
+    mismatch,
+    static,
+    texts,
+)
 
 
 def _infer_non_zero(types: Sequence[Type], _: Attributes) -> tuple[Type, ...]:
@@ -65,7 +75,7 @@ def _corners(boxes: NDArray[np.float32], *, centred: bool) -> tuple[NDArray[np.f
     """Least and largest coordinates [N, 2]."""
     a, b = boxes[:, :2], boxes[:, 2:]
     if centred:
-        half = b / np.float32(2)
+        half = (b / 2).astype(np.float32)
         return a - half, a + half
     return np.minimum(a, b), np.maximum(a, b)
 
@@ -102,20 +112,21 @@ def _evaluate_suppress(arrays: Sequence[Array], attributes: Attributes, _: DimVa
     return chosen, counts
 
 
-def _infer_listed(types: Sequence[Type], _: Attributes) -> tuple[Type, ...]:
+def _infer_listed(types: Sequence[Type], attributes: Attributes) -> tuple[Type, ...]:
     expect_count("listed", types, 2)
     chosen, counts = types
     if chosen.rank != 3 or chosen.dtype != I64 or counts != tensor(I64, *chosen.shape[:2]):
         raise mismatch("listed's operands do not fit", "chosen i64[B, C, N], counts i64[B, C]", texts(types))
-    batches, classes, boxes = chosen.shape
-    return tensor(I64, batches * classes * boxes, 3), tensor(I64)
+    batches, classes, _ = chosen.shape
+    return tensor(I64, 3, batches * classes * extent_of(attributes["most"])), tensor(I64)
 
 
-def _evaluate_listed(arrays: Sequence[Array], _: Attributes, __: DimValues) -> tuple[Array, ...]:
+def _evaluate_listed(arrays: Sequence[Array], attributes: Attributes, dims: DimValues) -> tuple[Array, ...]:
     chosen, counts = arrays
     rows = [(b, c, int(k)) for b, c in np.ndindex(*counts.shape) for k in chosen[b, c, : int(counts[b, c])]]
     found = np.asarray(rows, np.int64).reshape(-1, 3)
-    return _filled(found, chosen.size), np.asarray(len(rows), np.int64)
+    (most,) = static((extent_of(attributes["most"]),), dims)
+    return _filled(found, counts.size * most).T, np.asarray(len(rows), np.int64)
 
 
 COUNTING: tuple[Op, ...] = (
@@ -143,9 +154,10 @@ COUNTING: tuple[Op, ...] = (
     ),
     Op(
         "listed",
-        "(chosen[B, C, N], counts[B, C]) -> rows i64[B*C*N, 3] of (b, c, chosen), total[]",
+        "(chosen[B, C, N], counts[B, C]) <{most}> -> rows i64[3, B*C*most] of (b, c, chosen), total[]",
         _infer_listed,
         _evaluate_listed,
+        ("most",),
         ordered=True,
     ),
 )

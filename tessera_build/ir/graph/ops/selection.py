@@ -29,11 +29,11 @@ def _infer_top_k(types: Sequence[Type], attributes: Attributes) -> tuple[Type, .
     expect_count("top_k", types, 1)
     flag_of(attributes, "largest")
     (x,), k = types, extent_of(attributes["k"])
-    if x.rank != 3 or x.dtype.kind == "bool":
-        raise mismatch("top_k's operand does not fit", "numbers [A, N, B]", x)
+    if x.rank != 2 or x.dtype.kind == "bool":
+        raise mismatch("top_k's operand does not fit", "numbers [R, N]", x)
     if isinstance(k, int) and isinstance(x.shape[1], int) and not 0 <= k <= x.shape[1]:
         raise mismatch("top_k cannot choose that many", f"0 <= k <= {x.shape[1]}", k)
-    shape = (x.shape[0], k, x.shape[2])
+    shape = (x.shape[0], k)
     return tensor(x.dtype, *shape), tensor(I64, *shape)
 
 
@@ -80,7 +80,7 @@ SELECTIONS: tuple[Op, ...] = (
     ),
     Op(
         "top_k",
-        "(x[A, N, B]) <{k, largest}> -> values, places [A, k, B], best first",
+        "(x[R, N]) <{k, largest}> -> values, places [R, k], best first",
         _infer_top_k,
         _evaluate_top_k,
         ("k", "largest"),
