@@ -94,7 +94,7 @@ def _arg(kind: str) -> Translator:
 def _one_hot(c: Context, n: Call) -> Tensor:
     """A negative index counts from the end; one outside the depth leaves its row at the off value."""
     indices, depth, values = n.input(0), n.input(1), n.input(2)
-    stated = c.known_extents(c.cast(depth, I64), "OneHot's depth")
+    stated = c.extents_of(depth)
     if len(stated) != 1 or values.rank != 1:
         raise ill_formed("OneHot takes one depth and two values", found=f"{depth.type}, {values.type}")
     c.unify(values.shape[0], 2, "OneHot takes two values")

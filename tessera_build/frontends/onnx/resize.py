@@ -34,7 +34,7 @@ def _resize(c: Context, n: Call) -> Tensor:
     if scales is not None and scales.shape != (0,):
         rows = _from_scales(c, x, axes, _numbers(c, scales, "the scales of Resize"))
     elif sizes is not None:
-        rows = _from_sizes(c, n, x, (axes, c.known_extents(sizes, "the sizes of Resize")))
+        rows = _from_sizes(c, n, x, (axes, c.extents_of(sizes)))
     else:
         raise ill_formed("Resize has neither scales nor sizes")
     if sampling.transform == "tf_crop_and_resize":
