@@ -165,6 +165,25 @@ def attention(draw: Draw) -> onnx.ModelProto:
     return finish(draw, "QAttention", domain=MICROSOFT)
 
 
+def lstm(draw: Draw) -> onnx.ModelProto:
+    """DynamicQuantizeLSTM, one direction or two, scales for a direction or a column."""
+    steps, batch, features, hidden = draw.size(1, 5), draw.size(1, 4), draw.size(2, 7), draw.size(1, 7)
+    ways = 1 + int(draw.coin())
+    draw.give(draw.rng.normal(0, 1, (steps, batch, features)).astype(np.float32))
+    dtype, columns = draw.byte_type(), (4 * hidden,) if draw.coin() else ()
+    draw.give(draw.integers(dtype, ways, features, 4 * hidden), constant=True)
+    draw.give(draw.integers(dtype, ways, hidden, 4 * hidden), constant=True)
+    biased = draw.coin()
+    draw.give(draw.rng.normal(0, 1, (ways, 8 * hidden)).astype(np.float32) if biased else None, constant=True)
+    for _ in range(4):
+        draw.give(None)
+    for _ in range(2):
+        draw.give(draw.scale(ways, *columns, most=0.01), constant=True)
+        draw.give(np.zeros((ways, *columns), dtype) if dtype == np.int8 else draw.zero(dtype, ways, *columns), True)
+    draw.attributes.update(hidden_size=hidden, direction="bidirectional" if ways > 1 else "forward")
+    return finish(draw, "DynamicQuantizeLSTM", outputs=3, domain=MICROSOFT)
+
+
 CASES: dict[str, Callable[[Draw], onnx.ModelProto]] = {
     "ms_add": _two("QLinearAdd", 2.0),
     "ms_mul": _two("QLinearMul", 99.0),
@@ -179,4 +198,5 @@ CASES: dict[str, Callable[[Draw], onnx.ModelProto]] = {
     "ms_gemm": gemm,
     "ms_blockwise": blockwise,
     "ms_attention": attention,
+    "ms_lstm": lstm,
 }

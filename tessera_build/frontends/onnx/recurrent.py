@@ -19,10 +19,14 @@ from tessera_build.ir.core.dims import Extent
 State = tuple[Tensor, ...]
 # One step: the step's row of the inputs' product and the state; the first of the new state is the output.
 Cell = Callable[[Context, Tensor, State], State]
+# How a tensor is multiplied by weights that are at hand; and how the weights at an operand's place, of a direction, get
+# there.
+Multiply = Callable[[Context, Tensor], Tensor]
+Multiplier = Callable[[Context, "Layer", int, int], Multiply]
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
+class Layer:
     """What all directions of a layer share; `x` is [steps, batch, features]."""
 
     call: Call
@@ -59,7 +63,7 @@ class _Layer:
         return c.fitted(element(c, given, 0, direction), shape)
 
 
-def _layer(c: Context, n: Call, gates: int, defaults: Sequence[str]) -> _Layer:
+def _layer(c: Context, n: Call, gates: int, defaults: Sequence[str]) -> Layer:
     x = n.input(0)
     batch_first = n.integer("layout", 0) == 1
     if batch_first:
@@ -78,10 +82,10 @@ def _layer(c: Context, n: Call, gates: int, defaults: Sequence[str]) -> _Layer:
     hidden = n.integer("hidden_size", width if isinstance(width, int) else 0)
     if hidden <= 0:
         raise unsupported(f"the size of {n.op}'s state is not known", found=str(n.input(2).type))
-    return _Layer(n, x, hidden, gates, ways[word], grouped, n.optional(4), batch_first)
+    return Layer(n, x, hidden, gates, ways[word], grouped, n.optional(4), batch_first)
 
 
-def _run(c: Context, layer: _Layer, states: Sequence[int], cell: Callable[[int], tuple[Tensor, Cell]]) -> State:
+def _run(c: Context, layer: Layer, states: Sequence[int], cell: Callable[[int], tuple[Tensor, Cell]]) -> State:
     """All directions; `states` are the operands of the initial state, `cell` gives a direction's inputs and step."""
     n, ends = layer.call, list[State]()
     for direction, downward in enumerate(layer.reverse):
@@ -115,7 +119,7 @@ def _joined(c: Context, parts: Sequence[Tensor], axis: int) -> Tensor:
     return rows[0] if len(rows) == 1 else c.op("concat", *rows, axis=axis)
 
 
-def _inputs(c: Context, layer: _Layer, direction: int, bias: Tensor | None) -> Tensor:
+def _inputs(c: Context, layer: Layer, direction: int, bias: Tensor | None) -> Tensor:
     """x W^T + bias for all steps: [steps, batch, gates * hidden]."""
     rows = layer.gates * layer.hidden
     weights = layer.part(c, 1, direction, (rows, layer.x.shape[2]))
@@ -124,24 +128,32 @@ def _inputs(c: Context, layer: _Layer, direction: int, bias: Tensor | None) -> T
     return product if bias is None else c.op("add", product, bias)
 
 
-def _recurrent(c: Context, layer: _Layer, direction: int) -> Tensor:
+def _recurrent(c: Context, layer: Layer, direction: int) -> Tensor:
     """The recurrent weights, [gates * hidden, hidden]."""
     found = layer.part(c, 2, direction, (layer.gates * layer.hidden, layer.hidden))
     assert found is not None
     return found
 
 
-def _biases(c: Context, layer: _Layer, direction: int) -> tuple[Tensor, Tensor] | None:
+def _biases(c: Context, layer: Layer, direction: int) -> tuple[Tensor, Tensor] | None:
     """The biases of the inputs' and of the recurrent product."""
     rows = layer.gates * layer.hidden
     both = layer.part(c, 3, direction, (2 * rows,))
     return None if both is None else (c.slice(both, (0,), (rows,)), c.slice(both, (rows,), (2 * rows,)))
 
 
-def _gate(c: Context, layer: _Layer, x: Tensor, number: int) -> Tensor:
+def _gate(c: Context, layer: Layer, x: Tensor, number: int) -> Tensor:
     """The columns of one gate."""
     starts = [0] * (x.rank - 1) + [number * layer.hidden]
     return c.slice(x, starts, [*x.shape[:-1], (number + 1) * layer.hidden])
+
+
+def _by_rows(c: Context, layer: Layer, index: int, direction: int) -> Multiply:
+    """Multiplication by the weights at an operand's place, [gates * hidden, features]."""
+    width = layer.x.shape[2] if index == 1 else layer.hidden
+    weights = layer.part(c, index, direction, (layer.gates * layer.hidden, width))
+    assert weights is not None
+    return lambda c, x: _product(c, x, weights)
 
 
 def _product(c: Context, state: Tensor, weights: Tensor) -> Tensor:
@@ -177,7 +189,7 @@ def _gru(c: Context, n: Call) -> State:
     return _run(c, layer, (5,), lambda direction: make(c, layer, direction, clip))
 
 
-def _gru_before(c: Context, layer: _Layer, direction: int, clip: Activation) -> tuple[Tensor, Cell]:
+def _gru_before(c: Context, layer: Layer, direction: int, clip: Activation) -> tuple[Tensor, Cell]:
     """The reset gate scales the state before its product: two products a step."""
     biases, weights = _biases(c, layer, direction), _recurrent(c, layer, direction)
     inputs = _inputs(c, layer, direction, None if biases is None else c.op("add", *biases))
@@ -196,7 +208,7 @@ def _gru_before(c: Context, layer: _Layer, direction: int, clip: Activation) -> 
     return inputs, advance
 
 
-def _gru_after(c: Context, layer: _Layer, direction: int, clip: Activation) -> tuple[Tensor, Cell]:
+def _gru_after(c: Context, layer: Layer, direction: int, clip: Activation) -> tuple[Tensor, Cell]:
     """The reset gate scales the state's product: one product a step, with a bias of its own."""
     biases, weights = _biases(c, layer, direction), _recurrent(c, layer, direction)
     gate, activate = layer.functions[direction]
@@ -220,15 +232,17 @@ def _blend(c: Context, update: Tensor, fresh: Tensor, h: Tensor) -> Tensor:
     return c.op("add", c.op("mul", c.op("sub", c.scalar(1, h.dtype), update), fresh), c.op("mul", update, h))
 
 
-def _lstm(c: Context, n: Call) -> State:
+def lstm(c: Context, n: Call, multiplier: Multiplier = _by_rows) -> State:
+    """An LSTM; `multiplier` says how a direction's weights are multiplied by."""
     layer, clip = _layer(c, n, 4, ("Sigmoid", "Tanh", "Tanh")), _clip(n)
     coupled = n.integer("input_forget", 0) != 0
 
     def cell(direction: int) -> tuple[Tensor, Cell]:
-        biases, weights = _biases(c, layer, direction), _recurrent(c, layer, direction)
+        biases, multiply = _biases(c, layer, direction), multiplier(c, layer, 2, direction)
         peepholes = layer.part(c, 7, direction, (3 * layer.hidden,))
-        inputs = _inputs(c, layer, direction, None if biases is None else c.op("add", *biases))
-        step = _LstmCell(layer, weights, peepholes, (direction, coupled), clip)
+        inputs = multiplier(c, layer, 1, direction)(c, layer.x)
+        inputs = inputs if biases is None else c.op("add", inputs, c.op("add", *biases))
+        step = _LstmCell(layer, multiply, peepholes, (direction, coupled), clip)
         return inputs, step.advance
 
     return _run(c, layer, (5, 6), cell)
@@ -238,8 +252,8 @@ def _lstm(c: Context, n: Call) -> State:
 class _LstmCell:
     """One direction of an LSTM: gates stand in the order input, output, forget, cell; peepholes without the last."""
 
-    layer: _Layer
-    weights: Tensor
+    layer: Layer
+    multiply: Multiply
     peepholes: Tensor | None
     way: tuple[int, bool]
     clip: Activation
@@ -249,7 +263,7 @@ class _LstmCell:
         h, cell = state
         direction, coupled = self.way
         gate, activate, squash = self.layer.functions[direction]
-        gates = c.op("add", _product(c, h, self.weights), row)
+        gates = c.op("add", self.multiply(c, h), row)
         parts = [_gate(c, self.layer, gates, i) for i in range(4)]
         take = gate(c, self.clip(c, self._peeped(c, parts[0], 0, cell)))
         forget = c.op("sub", c.scalar(1, h.dtype), take) if coupled else None
@@ -267,4 +281,4 @@ class _LstmCell:
         return c.op("add", x, c.op("mul", weights, cell))
 
 
-RECURRENT_OPERATORS: Mapping[str, Translator] = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}
+RECURRENT_OPERATORS: Mapping[str, Translator] = {"LSTM": lstm, "GRU": _gru, "RNN": _rnn}

@@ -16,6 +16,7 @@ from tessera_build.frontends.onnx.contrib import BORROWED_OPERATORS, CONTRIB_OPE
 from tessera_build.frontends.onnx.contrib_attention import CONTRIB_ATTENTION_OPERATORS
 from tessera_build.frontends.onnx.contrib_integers import CONTRIB_INTEGER_OPERATORS
 from tessera_build.frontends.onnx.contrib_quantised import CONTRIB_QUANTISED_OPERATORS
+from tessera_build.frontends.onnx.contrib_recurrent import CONTRIB_RECURRENT_OPERATORS
 from tessera_build.frontends.onnx.control import CONTROL_OPERATORS
 from tessera_build.frontends.onnx.counted import COUNTED_OPERATORS
 from tessera_build.frontends.onnx.einsum import EINSUM_OPERATORS
@@ -74,6 +75,7 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("com.microsoft", CONTRIB_ATTENTION_OPERATORS),
     ("com.microsoft", CONTRIB_QUANTISED_OPERATORS),
     ("com.microsoft", CONTRIB_INTEGER_OPERATORS),
+    ("com.microsoft", CONTRIB_RECURRENT_OPERATORS),
 )
 OPERATORS: Mapping[tuple[str, str], Translator] = {
     (domain, name): rounded_once(translate) if name in ROUNDED_ONCE else translate
@@ -87,7 +89,7 @@ _SEQUENCE = "replace the sequence by tensors, or keep it outside the model"
 _TEXT = "strings are refused: do the text processing outside the model"
 _INTERPOLATION = "use Conv, Reshape and Expand for fixed factors"
 HINTS: Mapping[str, str] = {
-    **dict.fromkeys(("DynamicQuantizeLSTM", "QEmbedLayerNormalization"), _QUANTISED),
+    **dict.fromkeys(("QEmbedLayerNormalization",), _QUANTISED),
     "ZipMap": _SEQUENCE,
     **dict.fromkeys(("StringNormalizer", "TfIdfVectorizer", "StringConcat", "StringSplit"), _TEXT),
     **dict.fromkeys(("GridSample",), _INTERPOLATION),
