@@ -6,18 +6,22 @@ the functions, and only by functions that have such a parameter, as onnxruntime 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tessera_build.frontends.onnx.context import Context, Tensor
-from tessera_build.frontends.onnx.errors import ill_formed
+from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 
 Activation = Callable[[Context, Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """A function of x, alpha and beta; None where it has no such parameter, else its default."""
+    """A function of x, alpha and beta with the defaults of those that it has.
+
+    NaN stands for no default: there ONNX has none, or onnxruntime takes another one.
+    """
 
     apply: Callable[[Context, Tensor, float, float], Tensor]
     alpha: float | None = None
@@ -73,10 +77,10 @@ _FAMILIES: dict[str, _Family] = {
     "relu": _Family(_relu),
     "tanh": _named("tanh"),
     "sigmoid": _named("sigmoid"),
-    "affine": _Family(scaled, 1.0, 0.0),
+    "affine": _Family(scaled, math.nan, math.nan),
     "leakyrelu": _Family(_leaky, 0.01),
-    "thresholdedrelu": _Family(_thresholded, 1.0),
-    "scaledtanh": _Family(lambda c, x, a, b: scaled(c, c.op("tanh", scaled(c, x, b)), a), 1.0, 1.0),
+    "thresholdedrelu": _Family(_thresholded, math.nan),
+    "scaledtanh": _Family(lambda c, x, a, b: scaled(c, c.op("tanh", scaled(c, x, b)), a), math.nan, math.nan),
     "hardsigmoid": _Family(lambda c, x, a, b: clamped(c, scaled(c, x, a, b), 0.0, 1.0), 0.2, 0.5),
     "elu": _Family(_elu, 1.0),
     "softsign": _Family(_softsign),
@@ -93,6 +97,9 @@ def activations(names: Sequence[str], alphas: Sequence[float], betas: Sequence[f
         if family is None:
             raise ill_formed("a recurrent layer names an unknown activation", expected=", ".join(_FAMILIES), found=name)
         alpha, beta = (_taken(default, given) for default, given in zip((family.alpha, family.beta), left, strict=True))
+        if math.isnan(alpha) or math.isnan(beta):
+            hint = "state activation_alpha and activation_beta"
+            raise unsupported(f"a recurrent layer leaves the parameters of {name} open", hint=hint)
         found.append(lambda c, x, f=family.apply, a=alpha, b=beta: f(c, x, a, b))
     return tuple(found)
 

@@ -17,9 +17,9 @@ import numpy as np
 from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx.content import FOLD_LIMIT, Ratio, fold, is_symbolic, pack
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
-from tessera_build.frontends.onnx.order import sign_of
+from tessera_build.frontends.onnx.order import is_multiple, sign_of, solve
 from tessera_build.frontends.onnx.tracing import Piece, Place, pieces_of
-from tessera_build.ir.core.dims import Dim, Extent, Range, bounds, symbol, symbols_of, terms_of
+from tessera_build.ir.core.dims import Dim, Extent, Range, bounds, symbol, symbols_of
 from tessera_build.ir.core.rewrite import RegionBuilder
 from tessera_build.ir.core.types import I64, DType, Type, dtype_of, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
@@ -88,6 +88,7 @@ class Context:
     sizes: dict[str, Extent] = field(default_factory=dict[str, Extent])  # symbols that are read from data, and bounds
     indices: set[str] = field(default_factory=set[str])  # of loops; a dim of the model never equals one
     decisions: Mapping[str, bool] = field(default_factory=dict[str, bool])  # which way an If goes, by its first result
+    excluded: list[Extent] = field(default_factory=list[Extent])  # what decisions say is not zero
     choosing: int = 0  # branches around, of which only a run knows whether they are taken
     _values: dict[Tensor, int] = field(default_factory=dict[Tensor, int])
     _read: dict[tuple[int, Extent], Extent] = field(default_factory=dict[tuple[int, Extent], Extent])
@@ -330,11 +331,14 @@ class Context:
             return
         if isinstance(difference, int) or (relation == ">=" and low_sign == -1):
             raise ill_formed(message, expected=f"{left} {relation} {right}")
+        if relation == "==" and any(is_multiple(difference, other) for other in self.excluded):
+            raise ill_formed(f"{message}, where a branch of If was taken because they differ")
         if self.choosing:
             raise unsupported(f"{message}, in a branch that may not be taken", found=f"{left} {relation} {right}")
         if not self.indices.isdisjoint(symbols_of(difference)):
             raise unsupported(f"{message}, in some iterations of a loop", found=f"{left} and {right}")
-        self.guards[(left, relation, right, message)] = None
+        if all(known[:3] != (left, relation, right) for known in self.guards):
+            self.guards[(left, relation, right, message)] = None
 
     def unify(self, left: Extent, right: Extent, message: str) -> Extent:
         """Make two extents one: rename a dim where that suffices (by starting again), else guard; gives one."""
@@ -381,13 +385,3 @@ class Context:
                 elif extent != 1:
                     result[axis] = self.unify(result[axis], extent, f"operands do not broadcast at axis {axis}")
         return tuple(result)
-
-
-def solve(difference: Extent, name: str) -> Extent | None:
-    """The value of dim `name` that makes the difference zero, where it is linear and alone in its term."""
-    for monomial, coefficient in terms_of(difference):
-        if len(monomial) == 1 and monomial[0][1] == 1 and monomial[0][0].name == name and abs(coefficient) == 1:
-            own = Dim(((monomial, 1),))
-            rest = difference - own * coefficient
-            return None if name in symbols_of(rest) else rest * -coefficient
-    return None

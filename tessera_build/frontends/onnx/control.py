@@ -19,7 +19,7 @@ from tessera_build.frontends.onnx.containers import Value
 from tessera_build.frontends.onnx.content import is_symbolic
 from tessera_build.frontends.onnx.context import Context, Tensor, Undecided
 from tessera_build.frontends.onnx.errors import ReportedError, UnsupportedError, ill_formed, unsupported
-from tessera_build.frontends.onnx.order import larger
+from tessera_build.frontends.onnx.order import larger, smaller
 from tessera_build.frontends.onnx.tracing import Place, pieces_of
 from tessera_build.ir.core.dims import Extent, symbol
 from tessera_build.ir.core.node import Region
@@ -52,8 +52,11 @@ def _if(c: Context, n: Call) -> tuple[Value, ...]:
     if any(extent != 1 for extent in condition.shape):
         raise ill_formed("the condition of If is not one truth value", found=str(condition.type))
     chosen, relation = known_truth(condition), relation_over_dims(c, condition)
-    if chosen is None and relation is not None and n.outputs[0] in c.decisions:
-        chosen = c.decisions[n.outputs[0]]
+    decision = c.decisions.get(n.outputs[0])
+    if chosen is not None and decision not in (None, chosen):
+        raise ill_formed("what the model demands of its dims contradicts the branch of If that was tried")
+    if chosen is None and relation is not None and decision is not None:
+        chosen = decision
         _demand(c, relation, chosen)
     if chosen is not None:
         return n.graph("then_branch" if chosen else "else_branch").translate(())
@@ -109,6 +112,7 @@ def _demand(c: Context, relation: tuple[Extent, Extent], chosen: bool) -> None:
         c.unify(left, right, f"the model is built for {left} = {right}, which decides an If")
     else:
         c.require(left, ">=", right + 1, f"the model is built for {left} > {right}, which decides an If")
+        c.excluded.append(left - right)
 
 
 def _undecided(relation: tuple[Extent, Extent]) -> TesseraError:
@@ -204,7 +208,9 @@ def _loop(c: Context, n: Call) -> tuple[Tensor, ...]:
         raise unsupported("a Loop without a trip count stacks values, so that nothing bounds the size of its result")
     carried = (*initial, c.scalar(0, I64)) if counted else initial
     with loop(c, trips, carried, first if start is None else None) as body:
-        number = c.number(body.index, I64)
+        # The iterations that there are, said so that slices at the number are seen to be inside.
+        inside = body.index if isinstance(trips, int) else smaller(body.index, trips - 1, c.ranges)
+        number = c.number(inside, I64)
         again, *given = tensors("Loop", graph.translate((number, c.scalar(True, BOOL), *body.carried[: len(initial)])))
         body.condition = None if known_truth(again) else c.reshape(again, ())
         if counted:

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tessera_build.ir.core.dims import Atom, Dim, Extent, Monomial, Range, bounds, maximum, minimum, terms_of
+from tessera_build.ir.core.dims import (
+    Atom,
+    Dim,
+    Extent,
+    Monomial,
+    Range,
+    bounds,
+    maximum,
+    minimum,
+    symbols_of,
+    terms_of,
+)
 
 Ranges = Mapping[str, Range]
 # Each step removes one function from a difference; shapes of real models nest less than ten divisions.
@@ -70,3 +81,19 @@ def _lowered(extent: Extent, monomial: Monomial, coefficient: int) -> tuple[int,
     if (atom.function == "max" and coefficient > 0) or (atom.function == "min" and coefficient < 0):
         return 1, [rest + atom.left * coefficient, rest + atom.right * coefficient]
     return 1, []
+
+
+def is_multiple(extent: Extent, other: Extent) -> bool:
+    """Whether one expression is a number times another."""
+    (_, own), (_, base) = terms_of(extent)[0], terms_of(other)[0]
+    return own * other == base * extent
+
+
+def solve(difference: Extent, name: str) -> Extent | None:
+    """The value of dim `name` that makes the difference zero, where it is linear and alone in its term."""
+    for monomial, coefficient in terms_of(difference):
+        if len(monomial) == 1 and monomial[0][1] == 1 and monomial[0][0].name == name and abs(coefficient) == 1:
+            own = Dim(((monomial, 1),))
+            rest = difference - own * coefficient
+            return None if name in symbols_of(rest) else rest * -coefficient
+    return None

@@ -1,0 +1,205 @@
+"""Models with If, Loop and Scan in ONNX's text syntax, with inputs for them.
+
+Takes nothing; gives models by name, each with sets of inputs. Invariant: onnxruntime runs every model on every set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import ArrayLike
+from onnx import parser
+
+from tessera_build.ir.graph.nodes import Array
+
+
+@dataclass(frozen=True, slots=True)
+class ControlCase:
+    """A model as text, its opset, and sets of inputs."""
+
+    text: str
+    inputs: tuple[Mapping[str, Array], ...]
+    opset: int = 16
+
+    def model(self) -> onnx.ModelProto:
+        """The protobuf."""
+        header = f'<ir_version: 8, opset_import: ["" : {self.opset}]>\n'
+        return parser.parse_model(header + self.text)
+
+
+def _floats(*shape: int) -> Array:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+def _int(value: int) -> Array:
+    return np.asarray(value, np.int64)
+
+
+def _bool(value: ArrayLike) -> Array:
+    return np.asarray(value, np.bool_)
+
+
+CASES: dict[str, ControlCase] = {
+    "if_captures": ControlCase(
+        """g (float[N, 3] x, bool flag) => (float[N, 3] y, float[N, 3] z) {
+            e = Exp(x)
+            y, z = If (flag) <
+                then_branch = t () => (float[N, 3] a, float[N, 3] b) { a = Add(e, x) b = Identity(x) },
+                else_branch = f () => (float[N, 3] c, float[N, 3] d) { c = Neg(x) d = Mul(e, e) }
+            >
+        }""",
+        tuple({"x": _floats(2, 3), "flag": _bool(flag)} for flag in (True, False)),
+    ),
+    "if_nested_by_data": ControlCase(
+        """g (float[4] x) => (float[4] y) {
+            s = ReduceSum <keepdims = 0> (x)
+            zero = Constant <value = float {0.0}> ()
+            positive = Greater(s, zero)
+            y = If (positive) <
+                then_branch = t () => (float[4] a) {
+                    one = Constant <value = float {1.0}> ()
+                    large = Greater(s, one)
+                    a = If (large) <
+                        then_branch = tt () => (float[4] p) { x2 = Mul(x, x) p = Sqrt(x2) },
+                        else_branch = tf () => (float[4] q) { q = Add(x, one) }
+                    >
+                },
+                else_branch = f () => (float[4] b) { b = Abs(x) }
+            >
+        }""",
+        tuple({"x": np.full(4, v, np.float32)} for v in (-1.0, 0.1, 2.0)),
+    ),
+    "loop_over_captured_rows": ControlCase(
+        """g (float[N, 4] x, float[1, 4] start) => (float[1, 4] last, float[N, 1, 4] every) {
+            shape = Shape(x)
+            zero = Constant <value = int64[1] {0}> ()
+            n = Gather(shape, zero)
+            count = Squeeze(n)
+            last, every = Loop (count, , start) <
+                body = b (int64 i, bool c, float[1, 4] h) => (bool again, float[1, 4] h2, float[1, 4] out) {
+                    again = Identity(c)
+                    first = Unsqueeze(i, zero)
+                    one = Constant <value = int64[1] {1}> ()
+                    next = Add(first, one)
+                    row = Slice(x, first, next, zero)
+                    sum = Add(row, h)
+                    h2 = Tanh(sum)
+                    out = Mul(h2, h2)
+                }
+            >
+        }""",
+        tuple({"x": _floats(n, 4), "start": _floats(1, 4)} for n in (1, 3, 6)),
+    ),
+    "loop_while": ControlCase(
+        """g (float[3] x) => (float[3] y, int64 steps) {
+            yes = Constant <value = bool {1}> ()
+            none = Constant <value = int64 {0}> ()
+            y, steps = Loop (, yes, x, none) <
+                body = b (int64 i, bool c, float[3] h, int64 k) => (bool again, float[3] h2, int64 k2) {
+                    half = Constant <value = float {0.5}> ()
+                    one = Constant <value = int64 {1}> ()
+                    h2 = Mul(h, half)
+                    k2 = Add(k, one)
+                    top = ReduceMax <keepdims = 0> (h2)
+                    limit = Constant <value = float {0.3}> ()
+                    again = Greater(top, limit)
+                }
+            >
+        }""",
+        tuple({"x": np.asarray(v, np.float32)} for v in ([1, 5, 2], [0.1, 0.2, 0.3], [100, 1, 7])),
+    ),
+    "loop_count_from_data": ControlCase(
+        """g (int64 n, float[2, 2] x) => (float[2, 2] y, float[K, 2, 2] every) {
+            y, every = Loop (n, , x) <
+                body = b (int64 i, bool c, float[2, 2] h) => (bool again, float[2, 2] h2, float[2, 2] out) {
+                    again = Identity(c)
+                    h2 = MatMul(h, x)
+                    f = Cast <to = 1> (i)
+                    out = Add(h2, f)
+                }
+            >
+        }""",
+        tuple({"n": _int(n), "x": _floats(2, 2)} for n in (0, 1, 5)),
+    ),
+    "loop_stops_and_stacks": ControlCase(
+        """g (float[2] x) => (float[2] y, float[K, 2] every) {
+            limit = Constant <value = int64 {10}> ()
+            yes = Constant <value = bool {1}> ()
+            y, every = Loop (limit, yes, x) <
+                body = b (int64 i, bool c, float[2] h) => (bool again, float[2] h2, float[2] out) {
+                    two = Constant <value = float {2.0}> ()
+                    h2 = Mul(h, two)
+                    out = Add(h2, h)
+                    top = ReduceMax <keepdims = 0> (h2)
+                    most = Constant <value = float {20.0}> ()
+                    again = Less(top, most)
+                }
+            >
+        }""",
+        tuple({"x": np.asarray(v, np.float32)} for v in ([1, 2], [50, 1], [-1, -2])),
+    ),
+    "loop_never_runs": ControlCase(
+        """g (float[2] x) => (float[2] y) {
+            limit = Constant <value = int64 {10}> ()
+            no = Constant <value = bool {0}> ()
+            y = Loop (limit, no, x) <
+                body = b (int64 i, bool c, float[2] h) => (bool again, float[2] h2) {
+                    again = Identity(c)
+                    h2 = Add(h, h)
+                }
+            >
+        }""",
+        ({"x": _floats(2)},),
+    ),
+    "loops_nested": ControlCase(
+        """g (float[3, 3] x) => (float[3, 3] y) {
+            three = Constant <value = int64 {3}> ()
+            y = Loop (three, , x) <
+                body = b (int64 i, bool c, float[3, 3] h) => (bool again, float[3, 3] h2) {
+                    again = Identity(c)
+                    column = Gather <axis = 1> (x, i)
+                    h2 = Loop (three, , h) <
+                        body = d (int64 j, bool e, float[3, 3] k) => (bool more, float[3, 3] k2) {
+                            more = Identity(e)
+                            row = Gather <axis = 0> (h, j)
+                            part = Mul(row, column)
+                            s = Tanh(k)
+                            k2 = Add(s, part)
+                        }
+                    >
+                }
+            >
+        }""",
+        ({"x": _floats(3, 3)},),
+    ),
+    "scan_axes_and_directions": ControlCase(
+        """g (float[2] s, float[3, N] a, float[N, 2] b) => (float[2] last, float[2, N] p, float[N, 3] q) {
+            last, p, q = Scan <num_scan_inputs = 2, scan_input_axes = [1, -2], scan_input_directions = [1, 0],
+                               scan_output_axes = [-1, 0], scan_output_directions = [0, 1],
+                body = c (float[2] h, float[3] u, float[2] v) => (float[2] h2, float[2] o1, float[3] o2) {
+                    t = Add(h, v)
+                    h2 = Tanh(t)
+                    m = ReduceMax <keepdims = 0> (u)
+                    o1 = Mul(h2, m)
+                    n = ReduceSum <keepdims = 0> (h)
+                    o2 = Add(u, n)
+                }
+            > (s, a, b)
+        }""",
+        tuple({"s": _floats(2), "a": _floats(3, n), "b": _floats(n, 2)} for n in (1, 4)),
+    ),
+    "scan_of_opset_8": ControlCase(
+        """g (float[B, 2] s, float[B, N, 2] a) => (float[B, 2] last, float[B, N, 2] all) {
+            last, all = Scan <num_scan_inputs = 1, directions = [1],
+                body = c (float[2] h, float[2] u) => (float[2] h2, float[2] o) {
+                    t = Add(h, u) h2 = Tanh(t) o = Neg(h2)
+                }
+            > (, s, a)
+        }""",
+        tuple({"s": _floats(b, 2), "a": _floats(b, 3, 2)} for b in (1, 3)),
+        opset=8,
+    ),
+}

@@ -1,0 +1,176 @@
+"""If, Loop and Scan: imported, run by the reference interpreter and compared with onnxruntime; what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import parser
+
+from tessera_build.frontends.onnx import UnsupportedError, read_onnx
+from tessera_build.ir.core.dims import symbol
+from tessera_build.ir.graph.nodes import GraphNode, Module
+from tessera_build.ir.graph.passes.pipeline import run_passes
+from tessera_build.ir.graph.reference import run
+from tessera_build.ir.graph.spec import verify_module
+from tests.frontends_onnx.control_models import CASES
+from tests.frontends_onnx.oracle import expected
+
+pytestmark = pytest.mark.unit
+
+
+def ops(module: Module) -> set[str]:
+    return {node.op for node in module.entries["main"].walk() if isinstance(node, GraphNode)}
+
+
+def parsed(text: str) -> onnx.ModelProto:
+    return parser.parse_model('<ir_version: 8, opset_import: ["" : 16]>\n' + text)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_control_flow_when_imported_then_agrees_with_onnxruntime(name: str) -> None:
+    case = CASES[name]
+    module = read_onnx(case.model())
+    verify_module(module)
+    optimised = run_passes(module, verify_each=True)
+    for inputs in case.inputs:
+        wanted = expected(case.model(), inputs)
+        for form in (module, optimised):
+            found = run(form, "main", inputs)
+            for (output, array), reference in zip(found.items(), wanted, strict=True):
+                assert array.shape == reference.shape, output
+                np.testing.assert_allclose(array.astype(np.float64), reference.astype(np.float64), 1e-5, 1e-6)
+
+
+def squeezing(extent: str) -> onnx.ModelProto:
+    """Exporters' Squeeze: an axis is removed if its extent is 1; what follows fits only then."""
+    return parsed(
+        f"""g (float[2, {extent}] x) => (float[2] y) {{
+            shape = Shape(x)
+            last = Constant <value = int64[1] {{1}}> ()
+            one = Constant <value = int64[1] {{1}}> ()
+            extent = Gather(shape, last)
+            single = Equal(extent, one)
+            v = If (single) <
+                then_branch = t () => (float[2] a) {{ a = Squeeze(x, last) }},
+                else_branch = f () => (float[2, {extent}] b) {{ b = Identity(x) }}
+            >
+            two = Constant <value = int64[1] {{2}}> ()
+            y = Reshape(v, two)
+        }}"""
+    )
+
+
+def test_if_when_its_condition_is_a_shape_then_no_choice_is_left() -> None:
+    module = read_onnx(squeezing("1"))
+    assert "if" not in ops(module)
+
+
+def test_if_when_only_one_branch_fits_then_the_dim_is_held_to_it() -> None:
+    module = read_onnx(squeezing("N"))
+    assert "if" not in ops(module)
+    assert "N" not in module.dims  # it is 1 in the signature
+    found = run(module, "main", {"x": np.ones((2, 1), np.float32)})
+    np.testing.assert_array_equal(found["y"], np.ones(2))
+
+
+def test_if_when_a_larger_expression_decides_then_a_guard_says_so() -> None:
+    model = parsed(
+        """g (float[1, 2, N] x) => (float[1, 2] y) {
+            p = MaxPool <kernel_shape = [4], strides = [4]> (x)
+            shape = Shape(p)
+            last = Constant <value = int64[1] {2}> ()
+            one = Constant <value = int64[1] {1}> ()
+            extent = Gather(shape, last)
+            single = Equal(extent, one)
+            v = If (single) <
+                then_branch = t () => (float[1, 2] a) { a = Squeeze(p, last) },
+                else_branch = f () => (float[1, 2, M] b) { b = Identity(p) }
+            >
+            two = Constant <value = int64[2] {1, 2}> ()
+            y = Reshape(v, two)
+        }"""
+    )
+    module = read_onnx(model)
+    (guard,) = [g for g in module.guards if g[1] == "=="]
+    assert "decides an If" in guard[3]
+    x = np.arange(10, dtype=np.float32).reshape(1, 2, 5)
+    np.testing.assert_array_equal(run(module, "main", {"x": x})["y"], [[3, 8]])
+
+
+def test_if_when_both_branches_fit_but_differ_then_is_refused_with_the_dims_that_decide() -> None:
+    model = parsed(
+        """g (float[2, N] x) => (float y) {
+            shape = Shape(x)
+            last = Constant <value = int64[1] {1}> ()
+            one = Constant <value = int64[1] {1}> ()
+            extent = Gather(shape, last)
+            single = Equal(extent, one)
+            v = If (single) <
+                then_branch = t () => (float[2] a) { a = Squeeze(x, last) },
+                else_branch = f () => (float[2, N] b) { b = Identity(x) }
+            >
+            y = ReduceSum <keepdims = 0> (v)
+        }"""
+    )
+    with pytest.raises(UnsupportedError) as caught:
+        read_onnx(model)
+    assert "the condition N = 1" in caught.value.diagnostics()
+    assert "if" not in ops(read_onnx(model, dims={"N": 5}))
+
+
+def test_if_when_data_decide_between_shapes_then_is_refused() -> None:
+    model = parsed(
+        """g (float[2, 3] x, bool flag) => (float[K] y) {
+            v = If (flag) <
+                then_branch = t () => (float[6] a) { m = Constant <value = int64[1] {-1}> () a = Reshape(x, m) },
+                else_branch = f () => (float[3] b) {
+                    z = Constant <value = int64[1] {0}> ()
+                    b = ReduceSum <keepdims = 0> (x, z)
+                }
+            >
+            y = Identity(v)
+        }"""
+    )
+    with pytest.raises(UnsupportedError) as caught:
+        read_onnx(model)
+    assert "different types" in caught.value.diagnostics()
+
+
+def test_branch_when_it_would_bind_a_dim_then_the_dim_stays_free() -> None:
+    """A branch that may not run must not restrict what the model takes."""
+    model = parsed(
+        """g (float[N] x, float[M] z, bool flag) => (float[N] y) {
+            y = If (flag) <
+                then_branch = t () => (float[N] a) { a = Add(x, z) },
+                else_branch = f () => (float[N] b) { b = Neg(x) }
+            >
+        }"""
+    )
+    with pytest.raises(UnsupportedError) as caught:
+        read_onnx(model)
+    assert "may not be taken" in caught.value.diagnostics()
+
+
+def test_loop_when_a_carried_value_grows_then_is_refused() -> None:
+    model = parsed(
+        """g (float[1] x) => (float[K] y) {
+            n = Constant <value = int64 {3}> ()
+            y = Loop (n, , x) <
+                body = b (int64 i, bool c, float[K] h) => (bool again, float[K] h2) {
+                    again = Identity(c)
+                    h2 = Concat <axis = 0> (h, x)
+                }
+            >
+        }"""
+    )
+    with pytest.raises(UnsupportedError) as caught:
+        read_onnx(model)
+    assert "from one iteration to the next" in caught.value.diagnostics()
+
+
+def test_loop_when_it_has_the_number_of_the_iteration_then_that_is_arithmetic_over_its_index() -> None:
+    module = run_passes(read_onnx(CASES["loop_over_captured_rows"].model()))
+    (loop,) = (n for n in module.entries["main"].walk() if isinstance(n, GraphNode) and n.op == "loop")
+    assert loop.attributes["trips"] == symbol("N")
+    assert loop.attributes["conditional"] is False
