@@ -337,7 +337,8 @@ class Context:
             raise unsupported(f"{message}, in a branch that may not be taken", found=f"{left} {relation} {right}")
         if not self.indices.isdisjoint(symbols_of(difference)):
             raise unsupported(f"{message}, in some iterations of a loop", found=f"{left} and {right}")
-        if all(known[:3] != (left, relation, right) for known in self.guards):
+        same = (difference, difference * -1) if relation == "==" else (difference,)
+        if all(known[1] != relation or known[0] - known[2] not in same for known in self.guards):
             self.guards[(left, relation, right, message)] = None
 
     def unify(self, left: Extent, right: Extent, message: str) -> Extent:
