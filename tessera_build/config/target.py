@@ -66,7 +66,7 @@ def load_target(name_or_path: str | Path, machine: Machine | None = None) -> Tar
     top = read_document(find_document("targets", name_or_path))
     if "detect" in top.names():
         return _detected(top, machine or read_machine())
-    target = _described(top)
+    target = _derived(top) if "base" in top.names() else _described(top)
     top.finish()
     return target
 
@@ -88,6 +88,21 @@ def _described(top: Section) -> TargetConfig:
         line_bytes=top.get("line_bytes", integer(16)),
         prefer_fma=top.get("prefer_fma", FLAG),
         per_cycle=Rates(*(rates.get(name, integer(1)) for name in ("multiply_adds", "loads", "latency"))),
+    )
+    _check(top, target)
+    return target
+
+
+def _derived(top: Section) -> TargetConfig:
+    """A target that a file writes out, with more features."""
+    document = read_document(find_document("targets", top.get("base", WORD)))
+    base = _described(document)
+    document.finish()
+    target = replace(
+        base,
+        name=top.get("name", WORD),
+        features=base.features + top.get("features", words(WORD)),
+        llvm_features=base.llvm_features + top.get("llvm_features", words(WORD)),
     )
     _check(top, target)
     return target

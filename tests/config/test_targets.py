@@ -8,6 +8,7 @@ from bundle_format.errors import TesseraError
 from tessera_build.config import ConfigError, list_targets, load_target
 from tessera_build.config.machine import Machine, read_machine
 from tessera_build.config.resources import resource
+from tessera_build.driver.machine import machine_of as machine_facts
 
 LEVELS = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
 
@@ -27,6 +28,23 @@ def test_list_targets_when_asked_then_has_the_levels_and_native() -> None:
 def test_target_file_when_loaded_then_bears_its_own_name(name: str) -> None:
     target = load_target(name)
     assert (target.name, target.llvm_cpu, target.arch, target.kind) == (name, name, "x86_64", "cpu")
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("base", ["x86-64-v3", "x86-64-v4"])
+def test_target_file_when_it_names_a_base_then_has_its_features_and_more(base: str) -> None:
+    target, plain = load_target(f"{base}-vnni"), load_target(base)
+    assert (target.name, target.llvm_cpu, target.vector_bits) == (f"{base}-vnni", base, plain.vector_bits)
+    assert set(target.features) > set(plain.features)
+    assert machine_facts(target).byte_products
+    assert not machine_facts(plain).byte_products
+
+
+@pytest.mark.unit
+def test_native_when_the_machine_has_narrow_vnni_only_then_wide_registers_do_without() -> None:
+    assert not machine_facts(load_target("native", machine_of("x86-64-v4", "avx_vnni"))).byte_products
+    assert machine_facts(load_target("native", machine_of("x86-64-v3", "avx_vnni"))).byte_products
+    assert machine_facts(load_target("native", machine_of("x86-64-v4", "avx512_vnni"))).byte_products
 
 
 @pytest.mark.unit
