@@ -57,8 +57,8 @@ class Handler(BaseHTTPRequestHandler):
         error = RequestError(code, "HTTP", message or explain or "the request is not HTTP")
         # A request line that was not understood left no method.
         self.command = getattr(self, "command", None) or "GET"
-        self._send(Reply(code, error_body(error)))
         self._account(UNKNOWN, code, time.monotonic(), error)
+        self._send(Reply(code, error_body(error)))
 
     def finish(self) -> None:
         """End the connection; what is still coming in is read for a moment, or the reset would overtake the reply."""
@@ -92,8 +92,9 @@ class Handler(BaseHTTPRequestHandler):
                 self._leave_body()
             if service.draining:
                 self.close_connection = True
+            # Counted before it is sent: who has the answer finds it in the counters.
+            self._account(route, reply.status, began, failure)
             self._send(reply)
-        self._account(route, reply.status, began, failure)
 
     def _reply(self, service: Service, route: Route, began: float) -> Reply:
         if route is UNKNOWN:

@@ -206,11 +206,12 @@ def test_dims_when_one_never_stands_alone_then_the_bundle_is_refused() -> None:
         binder(Value("a", "f32", (parse_dim("2*S"),)))
 
 
-@pytest.mark.errors
-def test_load_when_values_have_a_packed_dtype_then_is_refused(library: Path, tmp_path: Path) -> None:
+@pytest.mark.unit
+@pytest.mark.parametrize("dtype", ["i4", "u2", "f4e2m1"])
+def test_values_when_narrower_than_a_byte_then_travel_one_to_a_byte(library: Path, tmp_path: Path, dtype: str) -> None:
     variant = sample_variant(library.read_bytes(), arch=ARCH)
-    packed = variant.config.entries[3]._replace(inputs=(Value("p", "i4", (parse_dim("N"),)),))
-    config = variant.config._replace(entries=(*variant.config.entries[:3], packed, *variant.config.entries[4:]))
+    narrow = variant.config.entries[3]._replace(inputs=(Value("p", dtype, (parse_dim("N"),)),))
+    config = variant.config._replace(entries=(*variant.config.entries[:3], narrow, *variant.config.entries[4:]))
     write_bundle(tmp_path / "m", [Variant(config, variant.layers)])
-    with pytest.raises(RunError, match="DTYPE_UNSUPPORTED"):
-        load(tmp_path / "m")
+    with load(tmp_path / "m") as model:
+        assert model.entries["bits"].inputs[0].numpy.itemsize == 1
