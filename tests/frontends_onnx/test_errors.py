@@ -115,8 +115,8 @@ def _branch() -> onnx.ModelProto:
 
 
 def _data_dependent() -> onnx.ModelProto:
-    node = helper.make_node("Reshape", ["x", "s"], ["y"], name="reshape")
-    return make_model([node], {"x": (np.float32, [6]), "s": (np.int64, [2])}, ["y"])
+    node = helper.make_node("Squeeze", ["x", "s"], ["y"], name="squeeze")
+    return make_model([node], {"x": (np.float32, [6, 1]), "s": (np.int64, [1])}, ["y"])
 
 
 REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
@@ -124,7 +124,7 @@ REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "sequence": (_sequence, "is no tensor"),
     "no rank": (_rankless, "has no shape"),
     "subgraph": (_branch, "operator If is not built"),
-    "data-dependent shape": (_data_dependent, "computed from data at run time"),
+    "data-dependent rank": (_data_dependent, "computed from data at run time"),
     "old opset": (lambda: one_node("Relu", {"x": (2,)}, opset=6), "opset 6"),
     "training": (
         lambda: one_node("BatchNormalization", {"x": (2, 3)}, {n: floats(3) for n in "abcd"}, training_mode=1),

@@ -17,6 +17,7 @@ from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.scalar import SCALAR_OPS
 from tessera_build.ir.core.structure import symbols_defined_by, symbols_used_by
 from tessera_build.ir.graph.nodes import Array, GraphNode
+from tessera_build.ir.graph.ops.op import extents_of
 from tessera_build.kernels.table import KERNELS
 
 Kind = Literal["contraction", "row", "pointwise", "kernel", "concat", "view", "control", "read"]
@@ -33,6 +34,17 @@ class FusionGroup:
     domain: Shape
     nodes: list[GraphNode] = field(default_factory=list[GraphNode])
     reduced: frozenset[int] = frozenset()
+
+
+def is_leading(node: GraphNode, shape: Shape) -> bool:
+    """Whether a slice is the beginning of a tensor of this shape in memory: all of it but the end of one axis.
+
+    The axes before that one have one element each. What a kernel fills of its buffer is such a slice.
+    """
+    starts, stops, steps = (extents_of(node.attributes, name) for name in ("starts", "stops", "steps"))
+    cut = [axis for axis, (stop, extent) in enumerate(zip(stops, shape, strict=True)) if stop != extent]
+    whole = all(start == 0 for start in starts) and all(step == 1 for step in steps)
+    return whole and len(cut) <= 1 and all(extent == 1 for axis in cut for extent in shape[:axis])
 
 
 def fuse(function: Function, constants: Mapping[int, Array]) -> tuple[FusionGroup, ...]:
@@ -108,6 +120,8 @@ class _Fuser:
             case "concat":
                 return FusionGroup("concat", shape)
             case "reshape":
+                return FusionGroup("view", shape)
+            case "slice" if is_leading(node, self._shape(node.inputs[0])):
                 return FusionGroup("view", shape)
             case op if op in KERNELS:
                 return FusionGroup("kernel", shape)
