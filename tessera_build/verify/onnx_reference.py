@@ -43,7 +43,15 @@ class OnnxReference:
             results = self._session.run(self._outputs, feeds)
         except Exception as error:
             raise _refused("onnxruntime does not run the model on these inputs", error) from error
-        return {name: np.asarray(result) for name, result in zip(self._outputs, results, strict=True)}
+        return {name: _array(result) for name, result in zip(self._outputs, results, strict=True)}
+
+
+def _array(result: object) -> Array:
+    """A result as an array: rows of scores by label (ZipMap) in the order of the labels, as a bundle gives them."""
+    if isinstance(result, list) and result and all(isinstance(row, dict) for row in result):
+        rows: list[dict[object, float]] = result
+        return np.asarray([list(row.values()) for row in rows], np.float32)
+    return np.asarray(result)
 
 
 def _refused(message: str, error: Exception) -> VerificationError:

@@ -27,9 +27,11 @@ from tessera_build.frontends.onnx.indexing import INDEXING_OPERATORS
 from tessera_build.frontends.onnx.ml import ML_OPERATORS
 from tessera_build.frontends.onnx.movement import MOVEMENT_OPERATORS
 from tessera_build.frontends.onnx.normalisation import NORMALISATION_OPERATORS
+from tessera_build.frontends.onnx.older import of_any_age
 from tessera_build.frontends.onnx.precision import ROUNDED_ONCE, rounded_once
 from tessera_build.frontends.onnx.padding import PADDING_OPERATORS
 from tessera_build.frontends.onnx.pooling import POOLING_OPERATORS
+from tessera_build.frontends.onnx.precision import ROUNDED_ONCE, rounded_once
 from tessera_build.frontends.onnx.quantised import QUANTISED_OPERATORS
 from tessera_build.frontends.onnx.recurrent import RECURRENT_OPERATORS
 from tessera_build.frontends.onnx.reductions import REDUCTION_OPERATORS
@@ -78,19 +80,17 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("com.microsoft", CONTRIB_RECURRENT_OPERATORS),
 )
 OPERATORS: Mapping[tuple[str, str], Translator] = {
-    (domain, name): rounded_once(translate) if name in ROUNDED_ONCE else translate
+    (domain, name): of_any_age(rounded_once(translate) if name in ROUNDED_ONCE else translate)
     for domain, family in FAMILIES
     for name, translate in family.items()
 }
 DOMAINS = frozenset(domain for domain, _ in FAMILIES)
 
 _QUANTISED = "export the model in float32"
-_SEQUENCE = "replace the sequence by tensors, or keep it outside the model"
 _TEXT = "strings are refused: do the text processing outside the model"
 _INTERPOLATION = "use Conv, Reshape and Expand for fixed factors"
 HINTS: Mapping[str, str] = {
     **dict.fromkeys(("QEmbedLayerNormalization",), _QUANTISED),
-    "ZipMap": _SEQUENCE,
     **dict.fromkeys(("StringNormalizer", "TfIdfVectorizer", "StringConcat", "StringSplit"), _TEXT),
     **dict.fromkeys(("GridSample",), _INTERPOLATION),
 }

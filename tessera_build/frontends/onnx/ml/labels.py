@@ -1,6 +1,6 @@
-"""LabelEncoder: numbers for numbers, by a table.
+"""LabelEncoder and ZipMap: numbers for numbers by a table, and scores with their labels.
 
-Takes a tensor and lists of keys and values; gives one graph op, `look_up`, over sorted keys. Invariant: of equal keys
+Takes tensors and lists of labels; gives `look_up` over sorted keys, or the scores as they are. Invariant: of equal keys
 the last one holds, a key of NaN is found by any NaN, and strings are refused.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from tessera_build.frontends.onnx.call import Call, Translator
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
-from tessera_build.frontends.onnx.ml.scores import STRINGS
+from tessera_build.frontends.onnx.ml.scores import STRINGS, labels_of, matrix
 from tessera_build.ir.core.types import dtype_of
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.graph.ops.shapes import count
@@ -66,4 +66,15 @@ def _default(n: Call, dtype: np.dtype[np.generic]) -> Array:
     return np.asarray(number).astype(dtype)
 
 
-LABEL_OPERATORS: Mapping[str, Translator] = {"LabelEncoder": _label_encoder}
+def _zip_map(c: Context, n: Call) -> Tensor:
+    """The scores themselves [N, E]: a bundle gives tensors, whose column k belongs to label k of the node's list."""
+    scores = n.input(0)
+    labels = labels_of(n, "classlabels_int64s", "classlabels_strings", 0)
+    if scores.rank not in (1, 2) or not labels:
+        raise ill_formed("ZipMap takes rows of scores and their labels", found=f"{scores.type}, {list(labels)}")
+    rows = matrix(c, scores, "ZipMap")
+    c.unify(rows.shape[1], len(labels), "ZipMap has another number of labels than scores")
+    return c.retyped(rows, (rows.shape[0], len(labels)))
+
+
+LABEL_OPERATORS: Mapping[str, Translator] = {"LabelEncoder": _label_encoder, "ZipMap": _zip_map}
