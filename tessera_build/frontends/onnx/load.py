@@ -24,7 +24,7 @@ from tessera_build.ir.core.conversion import reinterpret
 from tessera_build.ir.core.types import DTYPES, DType, dtype_of
 from tessera_build.ir.graph.nodes import Array
 
-OLDEST_OPSET = 7
+OLDEST_OPSET = 1
 DEFAULT_DOMAINS = ("", "ai.onnx")
 # Our names of ONNX's element types.
 ELEMENT_TYPES: Mapping[int, str] = {
