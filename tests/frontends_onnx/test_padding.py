@@ -9,11 +9,11 @@ import onnx
 import pytest
 from onnx import helper
 
-from tessera_build.frontends.onnx import UnsupportedError, read_onnx
+from tessera_build.frontends.onnx import read_onnx
 from tessera_build.ir.graph.nodes import Array, GraphNode
 from tessera_build.ir.graph.passes.pipeline import run_passes
 from tests.frontends_onnx.built import assert_built_agrees
-from tests.frontends_onnx.oracle import assert_agrees, floats, make_model, one_node
+from tests.frontends_onnx.oracle import assert_agrees, floats, integers, make_model, one_node
 
 pytestmark = pytest.mark.numerics
 
@@ -55,11 +55,11 @@ def test_pad_when_built_then_agrees(seed: int) -> None:
 
 
 @pytest.mark.parametrize("mode", ["edge", "reflect", "wrap", "constant"])
-def test_pad_when_padding_comes_at_run_time_then_is_refused(mode: str) -> None:
+def test_pad_when_padding_comes_at_run_time_then_agrees(mode: str) -> None:
     node = helper.make_node("Pad", ["x", "pads"], ["y"], mode=mode)
-    model = make_model([node], {"x": (np.float32, (4, 4)), "pads": (np.int64, (4,))}, ["y"], None, 19)
-    with pytest.raises(UnsupportedError, match="at run time"):
-        read_onnx(model)
+    model = make_model([node], {"x": (np.float32, (4, 5)), "pads": (np.int64, (4,))}, ["y"], None, 19)
+    x = floats(4, 5)
+    assert_built_agrees(model, {"x": x, "pads": integers(1, 0, 2, 3)}, {"x": x, "pads": integers(0, 1, 2, 0)})
 
 
 @pytest.mark.parametrize("mode", ["DCR", "CRD"])
@@ -82,3 +82,13 @@ def test_depth_to_space_when_between_convolutions_then_channels_stay_last() -> N
     ops = [n.op for n in nodes_left if isinstance(n, GraphNode) and n.op != "constant"]
     assert ops == ["transpose", "conv", "depth_to_space", "conv", "transpose"]
     assert_built_agrees(model, {"x": floats(1, 3, 6, 7)})
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_center_crop_pad_when_redrawn_then_agrees(seed: int) -> None:
+    draw = random.Random(seed)
+    extents, wanted = [draw.randint(1, 7) for _ in range(3)], [draw.randint(1, 8) for _ in range(2)]
+    node = helper.make_node("CenterCropPad", ["x", "shape"], ["y"], axes=draw.choice([[0, 2], [-1, 0], [1, 2]]))
+    shape = ("A", "B", "C") if draw.random() < 0.5 else extents
+    model = make_model([node], {"x": (np.float32, shape)}, ["y"], {"shape": np.asarray(wanted, np.int64)}, 18)
+    assert_agrees(model, {"x": floats(*extents)})

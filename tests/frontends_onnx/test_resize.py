@@ -46,7 +46,10 @@ def drawn_resize(seed: int) -> tuple[onnx.ModelProto, list[dict[str, Array]]]:
     opset = draw.choice([10, 11, 13, 18, 19])
     found = attributes_of(draw, opset)
     height, width, dynamic = draw.randint(2, 9), draw.randint(2, 9), draw.random() < 0.5
-    scales = np.asarray([1, 1, draw.choice(SCALES), draw.choice(SCALES)], np.float32)
+    # Between corners, scales that leave a rest are refused: see the test of that.
+    between = found.get("coordinate_transformation_mode") in ("align_corners", "tf_crop_and_resize")
+    choices = (1.0, 2.0, 3.0) if between else SCALES
+    scales = np.asarray([1, 1, draw.choice(choices), draw.choice(choices)], np.float32)
     weights: dict[str, Array] = {"scales": scales}
     inputs = ["x", "scales"]
     if opset > 10:
@@ -105,6 +108,14 @@ def test_resize_when_integers_are_interpolated_then_truncates_as_onnxruntime(dty
     x = np.arange(2 * 7 * 9).reshape(1, 2, 7, 9) * 37 % 251
     model = make_model([node], {"x": (dtype, (1, 2, 7, 9))}, ["y"], {"scales": scales})
     assert_agrees(model, {"x": x.astype(dtype)})
+
+
+@pytest.mark.parametrize("transform", ["align_corners", "tf_crop_and_resize"])
+def test_resize_when_references_disagree_on_the_last_element_then_is_refused(transform: str) -> None:
+    weights = {"roi": np.asarray([0, 0, 0, 0, 1, 1, 1, 1], np.float32), "s": np.asarray([1, 1, 1, 0.6], np.float32)}
+    node = helper.make_node("Resize", ["x", "roi", "s"], ["y"], mode="linear", coordinate_transformation_mode=transform)
+    with pytest.raises(UnsupportedError, match="which leaves a rest"):
+        read_onnx(make_model([node], {"x": (np.float32, (1, 1, 4, 4))}, ["y"], weights))
 
 
 def test_resize_when_scale_rounds_like_no_division_then_is_refused() -> None:

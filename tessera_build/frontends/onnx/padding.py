@@ -1,4 +1,4 @@
-"""Pad in every mode: constant elements, the edge repeated, the tensor reflected or repeated.
+"""Pad in every mode (constant elements, the edge repeated, the tensor reflected or repeated) and CenterCropPad.
 
 Takes a tensor and padding that may cut; gives `pad` for constants and one gather by a computed vector of positions for
 each axis of the other modes. Invariant: what is cut is cut first, and positions are arithmetic over the extents, so
@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from tessera_build.frontends.onnx.call import Call, Translator, normalise_axes
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed
-from tessera_build.frontends.onnx.order import larger
-from tessera_build.ir.core.dims import Extent
+from tessera_build.frontends.onnx.order import larger, smaller
+from tessera_build.ir.core.dims import Extent, floordiv
 from tessera_build.ir.core.types import I64
 
 MODES = ("constant", "edge", "reflect", "wrap")
@@ -84,4 +84,23 @@ def _pad_operands(c: Context, n: Call, rank: int) -> tuple[list[Extent], list[Ex
     return low, high, value
 
 
-PADDING_OPERATORS: Mapping[str, Translator] = {"Pad": _pad}
+def _center_crop_pad(c: Context, n: Call) -> Tensor:
+    """Cut or fill both sides alike; of an odd number of elements, the end gets one more."""
+    x, wanted = n.input(0), c.known_extents(n.input(1), "the shape of CenterCropPad's result")
+    axes = normalise_axes(n.integers("axes"), x.rank) if n.has("axes") else tuple(range(x.rank))
+    if len(axes) != len(wanted):
+        raise ill_formed("CenterCropPad's shape does not fit its axes", expected=f"{len(axes)}", found=f"{len(wanted)}")
+    starts, stops = list[Extent]([0] * x.rank), list(x.shape)
+    low, high = list[Extent](starts), list[Extent](starts)
+    for axis, target in zip(axes, wanted, strict=True):
+        extent = x.shape[axis]
+        kept, more = smaller(extent, target, c.ranges), larger(target - extent, 0, c.ranges)
+        starts[axis] = floordiv(extent - kept, 2)
+        stops[axis] = starts[axis] + kept
+        low[axis] = floordiv(more, 2)
+        high[axis] = more - low[axis]
+    cut = c.slice(x, starts, stops)
+    return c.op("pad", cut, low=tuple(low), high=tuple(high)) if any(e != 0 for e in (*low, *high)) else cut
+
+
+PADDING_OPERATORS: Mapping[str, Translator] = {"Pad": _pad, "CenterCropPad": _center_crop_pad}

@@ -37,6 +37,9 @@ def _resize(c: Context, n: Call) -> Tensor:
         rows = _from_sizes(c, n, x, (axes, c.extents_of(sizes)))
     else:
         raise ill_formed("Resize has neither scales nor sizes")
+    if sampling.transform in ("align_corners", "tf_crop_and_resize"):
+        for row in rows:
+            _whole(row)
     if sampling.transform == "tf_crop_and_resize":
         rows = _cropped(c, n, rows, x.rank)
     return _resized(c, x, rows, sampling)
@@ -115,6 +118,19 @@ def _from_sizes(c: Context, n: Call, x: Tensor, stated: tuple[Sequence[int], Seq
         raise unsupported("keep_aspect_ratio_policy with sizes or extents that depend on a dynamic dim")
     scale = np.float32(min(known) if policy == "not_larger" else max(known))
     return [replace(r, result=_rounded(c, r.extent, scale), scale=float(scale)) for r in rows]
+
+
+def _whole(row: Scaled) -> None:
+    """Refuse a scale that leaves a rest: the last element then stands elsewhere for ONNX than for onnxruntime."""
+    exact = row.scale is None or row.scale == int(row.scale)
+    if isinstance(row.extent, int) and isinstance(row.result, int) and row.scale is not None:
+        exact = abs(row.extent * row.scale - row.result) <= row.result * 1e-6
+    if not exact:
+        raise unsupported(
+            f"Resize between corners by a scale of {row.scale}, which leaves a rest",
+            found=f"{row.extent} becomes {row.result}",
+            hint="ONNX and onnxruntime place the last element differently; state sizes",
+        )
 
 
 def _rounded(c: Context, extent: Extent, scale: np.float32) -> Extent:
