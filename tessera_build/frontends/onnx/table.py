@@ -88,8 +88,10 @@ DOMAINS = frozenset(domain for domain, _ in FAMILIES)
 
 _QUANTISED = "export the model in float32"
 _TEXT = "strings are refused: do the text processing outside the model"
+_RANDOM = "random numbers agree with no other runtime's: draw them outside the model and pass them in"
 _INTERPOLATION = "use Conv, Reshape and Expand for fixed factors"
 HINTS: Mapping[str, str] = {
+    **dict.fromkeys(("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial"), _RANDOM),
     **dict.fromkeys(("QEmbedLayerNormalization",), _QUANTISED),
     **dict.fromkeys(("StringNormalizer", "TfIdfVectorizer", "StringConcat", "StringSplit"), _TEXT),
     **dict.fromkeys(("GridSample",), _INTERPOLATION),
