@@ -28,7 +28,6 @@ from tessera_build.frontends.onnx.ml import ML_OPERATORS
 from tessera_build.frontends.onnx.movement import MOVEMENT_OPERATORS
 from tessera_build.frontends.onnx.normalisation import NORMALISATION_OPERATORS
 from tessera_build.frontends.onnx.older import of_any_age
-from tessera_build.frontends.onnx.precision import ROUNDED_ONCE, rounded_once
 from tessera_build.frontends.onnx.padding import PADDING_OPERATORS
 from tessera_build.frontends.onnx.pooling import POOLING_OPERATORS
 from tessera_build.frontends.onnx.precision import ROUNDED_ONCE, rounded_once
