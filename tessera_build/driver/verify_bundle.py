@@ -107,7 +107,7 @@ def _compare(bundle: Bundle, variant: VariantRecord, reference: OnnxReference, p
     worst, cases = 0.0, 0
     for index, sizes in enumerate(choose_sizes(module)):
         for entry in module.entries:
-            case = accepted_case(module, entry, sizes, FIRST_SEED + index)
+            case = accepted_case(module, entry, sizes, FIRST_SEED + index, reference)
             expected = reference.run(case.inputs)
             for name, array in program.run(entry, case.inputs, case.sizes).items():
                 error, limit = error_of(array, expected[name]), limit_of(array, policy.end_to_end, policy)

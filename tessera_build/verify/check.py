@@ -78,28 +78,24 @@ def expected_answers(source: Module, model: Path | bytes | None) -> tuple[Expect
         )
     session = None if model is None else OnnxReference(model)
     found: list[Expected] = []
-    refusal: VerificationError | None = None
+    refusals: dict[str, VerificationError] = {}
     for index, chosen in enumerate(sizes):
         for entry in source.entries:
             try:
-                case, outputs = first_case(source, entry, chosen, FIRST_SEED + index)
+                found.append(_first_case(source, entry, chosen, FIRST_SEED + index, session))
             except VerificationError as error:
-                refusal = error  # one set of sizes is enough
-                continue
-            answers: dict[str, Mapping[str, Array]] = {GRAPH: outputs}
-            versions = {"numpy": np.__version__}
-            if session is not None:
-                answers[ONNXRUNTIME] = session.run(case.inputs)
-                versions[ONNXRUNTIME] = session.version
-            found.append(Expected(case, answers, versions))
-    proved = {item.case.entry for item in found}
-    if refusal is not None and proved != set(source.entries):
+                if not data_sizes(source.entries[entry]):
+                    raise
+                refusals[entry] = error  # one set of sizes is enough
+    for item in found:
+        refusals.pop(item.case.entry, None)
+    for refusal in refusals.values():
         raise refusal
     return tuple(found)
 
 
-def first_case(source: Module, entry: str, sizes: Sizes, seed: int) -> tuple[Case, dict[str, Array]]:
-    """A case that the model accepts, with the reference's outputs; its sizes are those of dims and those from data.
+def _first_case(source: Module, entry: str, sizes: Sizes, seed: int, session: OnnxReference | None) -> Expected:
+    """A case that the model and the references accept; its sizes are those of dims and those read from data.
 
     Where data make shapes, few inputs fit each other: other seeds are tried. None that fits is a `VerificationError`.
     """
@@ -110,14 +106,18 @@ def first_case(source: Module, entry: str, sizes: Sizes, seed: int) -> tuple[Cas
         inputs = make_inputs(source, entry, sizes, own)
         try:
             values, found = reference.run_with_sizes(source, entry, inputs, function.results)
+            outputs = {n: values[v] for n, v in zip(source.output_names[entry], function.results, strict=True)}
+            answers: dict[str, Mapping[str, Array]] = {GRAPH: outputs}
+            versions = {"numpy": np.__version__}
+            if session is not None:
+                answers[ONNXRUNTIME] = session.run(inputs)
+                versions[ONNXRUNTIME] = session.version
         except TesseraError as error:
-            if error.code not in ("SIZE_BEYOND_BOUND", "GUARD_FAILED"):
+            if not data_sizes(function):
                 raise
             refusal = error
             continue
-        names = source.output_names[entry]
-        outputs = {name: values[v] for name, v in zip(names, function.results, strict=True)}
-        return Case(entry, found, own, inputs), outputs
+        return Expected(Case(entry, found, own, inputs), answers, versions)
     raise VerificationError(
         "INPUTS_NOT_FOUND",
         "no random inputs were found that the model accepts",
@@ -127,10 +127,10 @@ def first_case(source: Module, entry: str, sizes: Sizes, seed: int) -> tuple[Cas
     )
 
 
-def accepted_case(module: Module, entry: str, sizes: Sizes, seed: int) -> Case:
-    """A case that the model accepts; the reference runs only where data make shapes."""
+def accepted_case(module: Module, entry: str, sizes: Sizes, seed: int, session: OnnxReference | None = None) -> Case:
+    """A case that the model accepts; the references run only where data make shapes."""
     if data_sizes(module.entries[entry]):
-        return first_case(module, entry, sizes, seed)[0]
+        return _first_case(module, entry, sizes, seed, session).case
     return Case(entry, sizes, seed, make_inputs(module, entry, sizes, seed))
 
 
