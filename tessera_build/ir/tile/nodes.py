@@ -88,7 +88,7 @@ class View(TileNode):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Load(TileNode):
-    """The tile that a view shows; `pad` outside its domain."""
+    """The tile that a view shows; `pad` outside its domain, an infinity being the extreme of an integer type."""
 
     effects: ClassVar[bool] = True
     result: Def

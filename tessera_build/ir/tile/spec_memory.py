@@ -163,16 +163,16 @@ def load_view(scope: Scope, node: Load) -> Iterator[str]:
 
 
 def pad_fits(scope: Scope, node: Load | Copy) -> Iterator[str]:
-    """The pad value is a value of the element type."""
+    """The pad value is a value of the element type, or an infinity, which is an integer type's extreme."""
     dtype = scope.type(node.view if isinstance(node, Load) else node.source).dtype
     if not _fits(node.pad, dtype):
         yield f"pad {node.pad} is not a value of {dtype}"
 
 
 def _fits(value: float, dtype: DType) -> bool:
-    if dtype.is_float:
+    if dtype.is_float or math.isinf(value):
         return True
-    if value != value or value in (float("inf"), float("-inf")) or value != int(value):
+    if value != value or value != int(value):
         return False
     bits = dtype.bits - (dtype.kind == "signed")
     low = -(1 << bits) if dtype.kind == "signed" else 0
