@@ -11,12 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
-from onnx import helper
+from onnx import checker, helper
 
+from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.load import DEFAULT_DOMAINS, ELEMENT_TYPES
 from tessera_build.ir.core.types import Type
 
 _CODES: Mapping[str, int] = {name: code for code, name in ELEMENT_TYPES.items()}
+# Operands whose last extent decides how they broadcast inside the body: one a head, or one a column.
+_DECIDING: Mapping[str, tuple[int, ...]] = {"LinearAttention": (0, 1, 2, 4, 5)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,11 @@ def has_body(node: onnx.NodeProto, opsets: Mapping[str, int]) -> bool:
 def body_of(node: onnx.NodeProto, name: str, opsets: Mapping[str, int], types: Sequence[Type | None]) -> Body | None:
     """The body for a node called `name` with operands of these types; None where ONNX has none for them."""
     schema = _schema(node, opsets)
-    function = None if schema is None else _function(schema, node, opsets, types)
-    if schema is None or function is None:
+    if schema is None:
+        return None
+    _check(schema, node, opsets, types)
+    function = _function(schema, node, opsets, types)
+    if function is None:
         return None
     names = dict(zip(function.input, node.input, strict=False))
     names |= dict.fromkeys(function.input[len(node.input) :], "")
@@ -61,6 +67,25 @@ def _schema(node: onnx.NodeProto, opsets: Mapping[str, int]) -> onnx.defs.OpSche
         return onnx.defs.get_schema(node.op_type, opsets.get(domain, 1), domain)
     except onnx.defs.SchemaError:
         return None
+
+
+def _check(
+    schema: onnx.defs.OpSchema, node: onnx.NodeProto, opsets: Mapping[str, int], types: Sequence[Type | None]
+) -> None:
+    """Refuse what onnx's makers of bodies take for granted: they end the process over a node that is ill-formed."""
+    context = checker.C.CheckerContext()
+    context.ir_version, context.opset_imports = checker.DEFAULT_CONTEXT.ir_version, dict(opsets)
+    try:
+        checker.check_node(node, context)
+    except checker.ValidationError as error:
+        raise ill_formed(f"{node.op_type} breaks the operator's rules", found=str(error).splitlines()[0]) from error
+    required = [i for i in schema.inputs if i.option == onnx.defs.OpSchema.FormalParameterOption.Single]
+    if any(t is None for t in types[: len(required)]):
+        raise ill_formed(f"{node.op_type} has no operand where one is required")
+    for position in _DECIDING.get(node.op_type, ()):
+        known = types[position] if position < len(types) else None
+        if known is not None and not isinstance(known.shape[-1], int):
+            raise unsupported(f"{node.op_type} with a symbolic shape in the last axis of an operand", found=str(known))
 
 
 def _function(
