@@ -207,6 +207,15 @@ class Server(ThreadingMixIn, TCPServer):
         with self._idle:
             return self._idle.wait_for(lambda: self._busy == 0, seconds)
 
+    def accept_waiting(self) -> None:
+        """Take the connections that wait in the system's queue: closing the socket would reset them without a word."""
+        while True:
+            try:
+                request, client_address = self.get_request()
+            except OSError:
+                return
+            self.process_request(request, client_address)
+
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  the base class's types
         """Serve a connection in a thread of its own, or refuse it when there are too many."""
         if not self._connections.acquire(blocking=False):

@@ -78,9 +78,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _work(settings: Settings, listener: socket.socket, buffers: Buffers) -> int:
     """Serve in this process."""
-    stop = threading.Event()
-    for number in _SIGNALS:
-        signal.signal(number, lambda _number, _frame: stop.set())
+    signals = _watch_signals()
     metrics = Metrics(buffers.own, FAMILIES)
     threads = settings.threads or max(1, default_threads() // settings.workers)
     with load(settings.bundle, threads=threads, observers=(metrics, Logs())) as model:
@@ -89,15 +87,32 @@ def _work(settings: Settings, listener: socket.socket, buffers: Buffers) -> int:
         acceptor = threading.Thread(target=server.serve_forever, args=(0.1,), name="tessera-accept", daemon=True)
         acceptor.start()
         LOGGER.info("ready", extra={"event": "ready", "pid": os.getpid(), "threads": threads})
-        stop.wait()
+        os.read(signals, 1)
         _drain(server, service, settings.grace)
     return 0
+
+
+def _watch_signals(*more: signal.Signals) -> int:
+    """A descriptor that has the number of each signal that came. A handler that sets an event could meet the waiting
+    thread while it holds the event's lock; and a library's thread may get the signal, which wakes nobody else.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in (*_SIGNALS, *more):
+        signal.signal(number, _ignore)
+    return reader
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """The byte in the pipe says it all."""
 
 
 def _drain(server: Server, service: Service, grace: float) -> None:
     """End in order: accept nothing, finish what is under way, cancel what takes too long."""
     service.draining = True
     server.shutdown()
+    server.accept_waiting()
     server.server_close()
     if not server.wait_idle(grace):
         service.cancel()
@@ -119,30 +134,33 @@ class _Master:
 
     def run(self) -> int:
         """Until a signal came and all workers have ended."""
-        for number in _SIGNALS:
-            signal.signal(number, self._stop)
+        signals = _watch_signals(signal.SIGCHLD)
         for index in range(self._settings.workers):
             self._start(index)
         while self._workers:
-            self._bury(*os.wait())
+            if set(os.read(signals, 4096)) & set(_SIGNALS):
+                self._stop()
+            for pid in tuple(self._workers):
+                found, status = os.waitpid(pid, os.WNOHANG)
+                if found:
+                    self._bury(pid, status)
         return 1 if self._short_lives >= _MAX_SHORT_LIVES else 0
 
     def _start(self, index: int) -> None:
-        # A signal between the fork and the child's own handlers must not be lost: it waits until both are ready.
+        # A signal that comes before the child has handlers of its own must wait for them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         master, pid = os.getpid(), os.fork()
         if pid == 0:
             self._become_worker(index, master)
-        self._workers[pid] = (index, time.monotonic())
-        if self._stopping:
-            os.kill(pid, signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        self._workers[pid] = (index, time.monotonic())
 
     def _become_worker(self, index: int, master: int) -> None:
         code = 1
         try:
             ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, int(signal.SIGTERM), 0, 0, 0)
-            for number in _SIGNALS:
+            signal.set_wakeup_fd(-1)  # the pipe is the master's
+            for number in (*_SIGNALS, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             if os.getppid() == master:
@@ -165,12 +183,12 @@ class _Master:
         short = time.monotonic() - born < _SHORT_LIFE_SECONDS
         self._short_lives = self._short_lives + 1 if short else 0
         if self._short_lives >= _MAX_SHORT_LIVES:
-            self._stop(signal.SIGTERM, None)
+            self._stop()
         else:
             time.sleep(0.1 * self._short_lives)
             self._start(index)
 
-    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+    def _stop(self) -> None:
         self._stopping = True
         for pid in tuple(self._workers):
             with contextlib.suppress(ProcessLookupError):
