@@ -30,6 +30,8 @@ from tessera_build.verify.inputs import SEED_STEP, Sizes, choose_sizes, make_inp
 from tessera_build.verify.isolate import CrashError, Mark, in_child
 from tessera_build.verify.onnx_reference import OnnxReference
 from tessera_build.verify.proof import CaseProof, GroupProof, OutputProof, Proof
+from tessera_build.verify.steps import LARGEST as LARGEST_STEPS
+from tessera_build.verify.steps import distance, quantises
 from tessera_build.verify.tile_samples import sample_tiles
 from tessera_runtime.cpu.machine import this_machine
 
@@ -238,10 +240,13 @@ def _output_failure(item: Expected, found: Mapping[str, Array], subject: Subject
     """
     policy = subject.precision.tolerance
     noise: dict[str, float] | None = None
+    steps = quantises(subject.source)
     for name, array in found.items():
         limit = limit_of(array, policy.end_to_end, policy)
         for who, answers in item.answers.items():
             error = error_of(array, answers[name])
+            if error > limit and steps and distance(array, answers[name]) <= LARGEST_STEPS:
+                continue
             if error > limit and noise is None and is_float(array):
                 noise = noise_of(subject.source, item.case.entry, item.case.inputs, item.answers[GRAPH])
             if noise is not None and is_float(array):
@@ -303,8 +308,8 @@ def _proof(
         references={"tessera graph": "1"} | {name: v for item in expected for name, v in item.references.items()},
         tolerance={
             "group": policy.group,
-            "end_to_end": max(policy.end_to_end, _largest_float_error(subject, cases)),
-            "agreement": policy.agreement,
+            "end_to_end": max(policy.end_to_end, _largest_error(subject, cases, floats=True)),
+            "agreement": min(policy.agreement, 1.0 - _largest_error(subject, cases, floats=False)),
         },
         cases=tuple(cases),
         groups=tuple(GroupProof(group.node, group.kernel, group.error) for group in groups),
@@ -313,15 +318,15 @@ def _proof(
     )
 
 
-def _largest_float_error(subject: Subject, cases: Sequence[CaseProof]) -> float:
-    """What was accepted of floats: above the policy's tolerance where the model's conditioning asks for it."""
-    floats = {
+def _largest_error(subject: Subject, cases: Sequence[CaseProof], *, floats: bool) -> float:
+    """What was accepted of floats, or of integers: beyond the policy where conditioning or steps ask for it."""
+    chosen = {
         (entry, name)
         for entry, function in subject.source.entries.items()
         for name, value in zip(subject.source.output_names[entry], function.results, strict=True)
-        if function.types[value].dtype.is_float
+        if function.types[value].dtype.is_float == floats
     }
-    outputs = [output for case in cases for output in case.outputs if (case.entry, output.name) in floats]
+    outputs = [output for case in cases for output in case.outputs if (case.entry, output.name) in chosen]
     return max((error for output in outputs for error in output.errors.values()), default=0.0)
 
 

@@ -6,7 +6,7 @@ Invariant: before a launch, what it reads is overwritten with the reference's va
 at its own launch and never blamed on, or hidden by, another. Launches inside loops and choices are not compared alone.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,6 +20,7 @@ from tessera_build.verify.compare import error_of, is_float, limit_of
 from tessera_build.verify.exact import noise_of_values, widened_limit
 from tessera_build.verify.execute import CompiledProgram, Memory
 from tessera_build.verify.inputs import Sizes
+from tessera_build.verify.steps import is_a_step_away, quantises
 
 # Reference values that are held at once; beyond it only some launches are compared.
 VALUES_BYTES: Final = 1 << 30
@@ -141,10 +142,12 @@ def _reconsidered(groups: Groups, case: Case, result: GroupResult, expected: Map
     return replace(result, limit=widened_limit(result.limit, max(noise.values(), default=0.0)))
 
 
-def judge(groups: Groups, launch: int, pairs: Iterable[tuple[Array, Array]], policy: Tolerance) -> GroupResult:
+def judge(groups: Groups, launch: int, pairs: Sequence[tuple[Array, Array]], policy: Tolerance) -> GroupResult:
     """The worst of a launch's outputs, measured against its limit."""
     rated = [(error_of(found, wanted), limit_of(wanted, policy.group, policy)) for found, wanted in pairs]
     error, limit = max(rated, key=lambda pair: pair[0] / pair[1] if pair[1] else pair[0])
+    if error > limit and quantises(groups.module) and all(is_a_step_away(found, wanted) for found, wanted in pairs):
+        limit = error
     return GroupResult(launch, groups.name(launch), groups.records[launch].kernel.name, error, limit)
 
 
