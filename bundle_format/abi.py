@@ -26,6 +26,8 @@ class Status(IntEnum):
     CANCELLED = 6
     BAD_ARGUMENT = 7
     RESERVED = 8
+    NOT_FINITE = 9
+    OUT_OF_BOUNDS = 10
 
 
 def header_bytes() -> bytes:

@@ -33,7 +33,9 @@ enum {
   TESSERA_OUT_OF_MEMORY = 5,
   TESSERA_CANCELLED = 6,
   TESSERA_BAD_ARGUMENT = 7,
-  TESSERA_RESERVED = 8
+  TESSERA_RESERVED = 8,
+  TESSERA_NOT_FINITE = 9,    /* a debug build only: a node gave NaN or an infinity */
+  TESSERA_OUT_OF_BOUNDS = 10 /* a debug build only: a node wrote past the end of a value */
 };
 
 /* One piece of a parallel loop; a status other than TESSERA_OK ends the run with that status. */

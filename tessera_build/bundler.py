@@ -55,6 +55,7 @@ class Parts:
     tools: tuple[Tool, ...]
     sources: Mapping[str, Digest]
     levels: tuple[str, ...]
+    checks: str = ""
 
 
 def make_variant(parts: Parts) -> Variant:
@@ -72,7 +73,7 @@ def make_variant(parts: Parts) -> Variant:
             for left, relation, right, message in parts.module.guards
         ),
         tools=parts.tools,
-        numerics=_numerics(parts.precision),
+        numerics=_numerics(parts.precision) | ({"checks": parts.checks} if parts.checks else {}),
         sources=parts.sources,
     )
     layers = [Layer(kind, pack_text(text)) for kind, text in _texts(parts)]

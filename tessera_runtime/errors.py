@@ -18,6 +18,8 @@ _MESSAGES = {
     Status.SIZE_BEYOND_BOUND: "a result is larger than the bound that the build reserved for it",
     Status.OUT_OF_MEMORY: "there is not enough memory for this run",
     Status.CANCELLED: "the run was cancelled",
+    Status.NOT_FINITE: "a node gave NaN or an infinity, which this debug build looks for",
+    Status.OUT_OF_BOUNDS: "a node wrote past the end of a value, which this debug build looks for",
     Status.BAD_ARGUMENT: "the code refused the arguments of this call",
 }
 

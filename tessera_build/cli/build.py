@@ -22,8 +22,12 @@ from tessera_build.driver.result import BuildResult
 @click.option("--workers", type=click.IntRange(min=1), help="Compile processes. The bytes do not depend on it.")
 @click.option("--no-verify", is_flag=True, help="Leave out the proof against the references.")
 @click.option(
-    "--proof-memory", callback=read_bytes, help="What the proof's values may take: 16GiB. Default: by the weights' size."
+    "--proof-memory",
+    callback=read_bytes,
+    help="What the proof's values may take: 16GiB. Default: by the weights' size.",
 )
+@click.option("--debug", is_flag=True, help="A bundle that looks at every node's results as it runs: slow, not proved.")
+@click.option("--checks", default="nan,inf,bounds", show_default=True, help="What a --debug bundle looks for in them.")
 @click.option("--no-cache", is_flag=True, help="Compile every kernel anew.")
 @json_option
 def build_command(
@@ -35,6 +39,8 @@ def build_command(
     workers: int | None,
     no_verify: bool,
     proof_memory: int | None,
+    debug: bool,
+    checks: str,
     no_cache: bool,
     as_json: bool,
 ) -> None:
@@ -58,6 +64,7 @@ def build_command(
             cache=not no_cache,
             progress=watch,
             proof_bytes=proof_memory,
+            debug=checks if debug else "",
         )
     if as_json:
         print_json(result)

@@ -41,6 +41,7 @@ from tessera_build.frontends.onnx import UnsupportedError, read_onnx
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.graph.passes.pipeline import GRAPH_PASSES
 from tessera_build.lower.program.assemble import lower_module
+from tessera_build.lower.program.audit import NO_CHECKS, Checks, checks_of
 from tessera_build.lower.program.records import LoweredVariant
 from tessera_build.verify.budget import check_affordable
 from tessera_build.verify.check import Subject, expected_answers, verify_variant
@@ -66,6 +67,7 @@ class Request:
     cache: Path | None
     progress: Progress
     proof_bytes: int | None = None
+    checks: Checks = NO_CHECKS
 
 
 @dataclass(slots=True)
@@ -109,19 +111,25 @@ def build(  # noqa: PLR0913  the public door: every option is a keyword
     cache: str | Path | bool | None = True,
     progress: Progress | None = None,
     proof_bytes: int | None = None,
+    debug: str = "",
 ) -> BuildResult:
     """Build `model` (a path or an ONNX protobuf) for `targets` (by default `config.targets`) and write it to `out`.
 
     `dims` fixes (`{"N": 4}`) or bounds (`{"N": (1, 64)}`) dynamic dims, beyond `config.dims`; `workers` are compile
     processes; `cache` is a folder of compiled kernels, True the user's own, False or None none.
     `proof_bytes` is what the values of the model may take together while it is proved; by default 1.5 GiB, or 64 times
-    the weights where that is more.
+    the weights where that is more. `debug` ("nan,inf,bounds" or some of them) makes every node's results be looked at
+    while the bundle runs: it is slow, and ends with an error that names the node; it is not proved.
     """
     chosen = config or BuildConfig()
     chosen = replace(chosen, targets=tuple(targets or chosen.targets), threads=workers or chosen.threads)
     bounds: dict[str, DimRequest] = {d.name: (d.minimum, d.maximum or _UNBOUNDED) for d in chosen.dims}
     folder = default_cache(os.environ).directory if cache is True else Path(cache) if cache else None
-    request = Request(model, Path(out), chosen, bounds | dict(dims or {}), verify, folder, progress or _quiet, proof_bytes)
+    request = Request(
+        model, Path(out), chosen, bounds | dict(dims or {}), verify, folder, progress or _quiet, proof_bytes
+    )
+    # On the proof's random inputs a sound model may well give NaN; what a debug build asks is about the user's inputs.
+    request = replace(request, checks=checks_of(debug), verify=verify and not debug)
     return run_request(request)
 
 
@@ -189,8 +197,12 @@ def _passes(draft: _Draft) -> None:
 
 def _lower(draft: _Draft) -> None:
     for index, config in enumerate(draft.configs):
-        draft.targets.append(_Target(config, lower_module(_present(draft.module), machine_of(config))))
+        draft.targets.append(_Target(config, _lowered(draft, config)))
         draft.report("lower", index + 1, len(draft.configs), config.name)
+
+
+def _lowered(draft: _Draft, config: TargetConfig) -> LoweredVariant:
+    return lower_module(_present(draft.module), machine_of(config), draft.request.checks)
 
 
 def _compile(draft: _Draft) -> None:
@@ -263,6 +275,7 @@ def _parts(draft: _Draft, target: _Target) -> Parts:
             "target": _record_digest(target.config),
         },
         levels=draft.request.config.levels,
+        checks=str(draft.request.checks),
     )
 
 

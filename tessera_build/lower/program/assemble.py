@@ -13,6 +13,7 @@ from tessera_build.ir.graph.sizes import data_sizes, symbol_ranges
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.target.host import POINTER_BYTES, Entry, Variant
 from tessera_build.lower.program.arena import aligned
+from tessera_build.lower.program.audit import NO_CHECKS, Checks
 from tessera_build.lower.program.block import Block
 from tessera_build.lower.program.frame import Frame, Home, Surroundings
 from tessera_build.lower.program.reads import early_guards
@@ -21,8 +22,11 @@ from tessera_build.lower.program.shared import Shared, Weights
 from tessera_build.lower.schedule_to_tile.replay import is_reserved
 
 
-def lower_module(module: Module, machine: CpuMachine) -> LoweredVariant:
-    """Lower every entry of a module for one machine; a dim may not be called like a loop that lowering makes."""
+def lower_module(module: Module, machine: CpuMachine, checks: Checks = NO_CHECKS) -> LoweredVariant:
+    """Lower every entry of a module for one machine; a dim may not be called like a loop that lowering makes.
+
+    With `checks`, what every task writes is looked at before the next one runs.
+    """
     sizes = (name for function in module.entries.values() for name in data_sizes(function))
     reserved = sorted(name for name in (*module.dims, *sizes) if is_reserved(name))
     if reserved:
@@ -32,7 +36,7 @@ def lower_module(module: Module, machine: CpuMachine) -> LoweredVariant:
             expected="other names",
             hint="fix them with `--dims`, or give them other names in the model",
         )
-    shared = Shared(module, machine, Weights(module))
+    shared = Shared(module, machine, Weights(module), checks)
     entries: list[Entry] = []
     launches: list[tuple[LaunchRecord, ...]] = []
     bound = 0

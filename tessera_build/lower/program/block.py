@@ -15,10 +15,12 @@ from tessera_build.ir.core.node import Function, Node
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.graph.ops.sizes import names_of
 from tessera_build.ir.graph.regions import index_range
+from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.ir.target.host import Allocate, Buffer, Launch
 from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
-from tessera_build.lower.program.arena import Lifetime, plan_arena
-from tessera_build.lower.program.control import ControlPlan, emit_control, plan_control
+from tessera_build.lower.program.arena import Lifetime, aligned, plan_arena
+from tessera_build.lower.program.audit import ZONE_BYTES, finite_kernel, zone_kernel
+from tessera_build.lower.program.control import ControlPlan, Room, emit_control, plan_control
 from tessera_build.lower.program.frame import Frame, Home, Surroundings
 from tessera_build.lower.program.kernels import LoweredTask, lower_border, lower_task
 from tessera_build.lower.program.places import Border, Placer, Places
@@ -29,6 +31,9 @@ from tessera_build.lower.program.rewrite_tasks import copy_task
 from tessera_build.lower.program.shared import Shared
 from tessera_build.lower.schedule_to_tile.layouts import Packing
 from tessera_build.lower.schedule_to_tile.nest import Operand
+
+# Element types whose registers can be compared; narrower ones are looked at where they are computed, in these.
+_LOOKED_AT = frozenset({"f32", "f64"})
 
 
 class Block:
@@ -46,6 +51,8 @@ class Block:
         self._tasks = self._ordered(prepared.tasks, placer.copies)
         self._controls = {step: self._plan(task) for step, task in enumerate(self._tasks) if task.kind == "control"}
         self._dynamic: dict[int, Dynamic] = {}
+        self._zone_of: dict[int, Extent] = {}
+        self._zoned: set[int] = set()
         arena = plan_arena(self._lifetimes())
         self._offsets = arena.offsets
         self._base: Extent = 0
@@ -95,7 +102,8 @@ class Block:
             arguments = inside | set(region.args)
             frame = replace(self._frame, arguments=arguments, ranges=ranges, depth=self._frame.depth + 1)
             blocks.append(Block(self._shared, body, frame))
-        return plan_control(node, blocks, self._function.types)
+        room = Room(self._frame.most, self._shared.dynamic, self._shared.name_row(task.name))
+        return plan_control(node, blocks, self._function.types, room)
 
     # -- the host program ---------------------------------------------------------------------------------------------
 
@@ -109,12 +117,14 @@ class Block:
         for step, task in enumerate(self._tasks):
             nodes += (node for item in self._dynamic.values() for node in item.before(step))
             if step in self._controls:
-                nodes.append(self._control(task, step))
+                nodes += self._control(task, step)
             elif task.kind == "read":
                 nodes += self._read(task)
             else:
                 nodes += self._border_launches(task, started)
+                nodes += self._zones(task, fill=True)
                 nodes += self._launches(task)
+                nodes += self._audits(task)
             nodes += (node for item in self._dynamic.values() for node in item.after(step))
         return nodes
 
@@ -131,17 +141,17 @@ class Block:
         reads = read_nodes(task, Buffer(place.space, place.index, place.offset_bytes), self._shared.name_row(task.name))
         return [*reads, *late_guards(self._shared.module, fresh, self._shared.known)]
 
-    def _control(self, task: Task, step: int) -> Node:
+    def _control(self, task: Task, step: int) -> list[Node]:
         """A node with regions: its blocks find in the homes what they capture."""
         plan = self._controls[step]
         homes: dict[int, Home] = {}
         for value in _values(task):
             place = self._value(task, value)
             homes[value] = Home(place.space, place.index, place.offset_bytes)
-        node = emit_control(plan, homes, self._base + self._offsets[_scratch(step)], self._shared.slots)
+        nodes = emit_control(plan, homes, self._base + self._offsets[_scratch(step)], self._shared.slots)
         for block in plan.blocks:
             self.records += block.records
-        return node
+        return nodes
 
     def _shape(self, task: Task, value: int) -> tuple[Extent, ...]:
         known = self._function.types.get(value)
@@ -189,6 +199,39 @@ class Block:
         dims = tuple(symbol(d) for d in lowered.program.dims)
         return Launch(kernel.name, lowered.count, buffers, dims, row)
 
+    # -- debug builds -------------------------------------------------------------------------------------------------
+
+    def _zones(self, task: Task, *, fill: bool) -> list[Node]:
+        """Write, or look at, the zones behind the values that a task writes."""
+        if not self._shared.checks.bounds:
+            return []
+        made: list[Node] = []
+        for root in dict.fromkeys(self._places.of[value].root for value in task.outputs):
+            if root not in self._zone_of or (fill and root in self._zoned):
+                continue
+            self._zoned.add(root)
+            zone = Buffer("arena", 0, self._base + self._offsets[root] + self._zone_of[root])
+            made.append(self._audit(task, zone_kernel(fill), zone))
+        return made
+
+    def _audits(self, task: Task) -> list[Node]:
+        """What a debug build looks at when a task is done."""
+        made: list[Node] = []
+        for value in task.outputs if self._shared.checks.values else ():
+            place = self._value(task, value)
+            if place.dtype.name in _LOOKED_AT:
+                kernel = finite_kernel(place.shape, place.strides, place.dtype, self._shared.checks)
+                made.append(self._audit(task, kernel, Buffer(place.space, place.index, place.offset_bytes)))
+        return [*made, *self._zones(task, fill=False)]
+
+    def _audit(self, task: Task, kernel: Function, buffer: Buffer) -> Launch:
+        named = self._shared.add_kernel(kernel)
+        empty = replace(named, name="audit", nodes=())
+        depth = self._frame.depth
+        self.records.append(LaunchRecord(task.name, "audit", empty, Schedule(), empty, named, (), (), depth))
+        dims = tuple(symbol(name) for name in kernel.names("dims"))
+        return Launch(named.name, 1, (buffer,), dims, self._shared.name_row(task.name))
+
     # -- memory -------------------------------------------------------------------------------------------------------
 
     def _lifetimes(self) -> list[Lifetime]:
@@ -204,8 +247,11 @@ class Block:
         scratch = [Lifetime(_scratch(step), p.scratch_bytes, step, step) for step, p in self._controls.items()]
         inside = {r: self._places.sizes[r] * self._function.types[r].dtype.bytes for r in first if r not in outside}
         self._set_aside(first, last, inside)
+        room = ZONE_BYTES if self._shared.checks.bounds else 0
+        if room:
+            self._zone_of = {r: aligned(s) for r, s in inside.items() if self._frame.most(s) is not None}
         return scratch + [
-            Lifetime(root, largest, first[root], last[root])
+            Lifetime(root, aligned(largest) + room if room else largest, first[root], last[root])
             for root, size in inside.items()
             if (largest := self._frame.most(size)) is not None
         ]

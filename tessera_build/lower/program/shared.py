@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.machine.cpu import CpuMachine
+from tessera_build.lower.program.audit import Checks
 from tessera_build.lower.program.frame import Slots
 from tessera_build.lower.program.records import PackedWeight
 from tessera_build.lower.schedule_to_tile.layouts import Packing
@@ -44,6 +45,7 @@ class Shared:
     module: Module
     machine: CpuMachine
     weights: Weights
+    checks: Checks = field(default_factory=Checks)
     names: list[str] = field(default_factory=list[str])
     kernels: list[Function] = field(default_factory=list[Function])
     slots: Slots = field(default_factory=Slots)
