@@ -142,6 +142,20 @@ def test_workers_when_the_master_is_killed_then_do_not_outlive_it(bundle: Path) 
             time.sleep(0.05)
 
 
+@pytest.mark.errors
+def test_workers_when_each_new_one_fails_at_once_then_the_server_gives_up(bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "model.tessera"
+    copy.write_bytes(bundle.read_bytes())
+    with process(copy, "--workers", "2") as running:
+        workers = [event["pid"] for event in running.events("ready")]
+        copy.unlink()
+        assert is_right(running.client)  # the bundle is mapped, so its name is not needed any more
+        os.kill(workers[0], signal.SIGKILL)
+        assert running.process.wait(30) == 1
+    assert {event["code"] for event in running.events("failed")} == {"BUNDLE_NOT_FOUND"}
+    assert not any(is_alive(worker) for worker in workers)
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process is more than an entry that nobody has collected."""
     try:
