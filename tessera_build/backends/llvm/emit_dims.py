@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tessera_build.backends.llvm.errors import CompileError
 from tessera_build.backends.llvm_text.function_text import FunctionText
 from tessera_build.ir.core.dims import Atom, Dim, Extent, Monomial, terms_of
 
@@ -79,6 +80,8 @@ class DimWriter:
 
     def _atom(self, atom: Atom) -> str:
         if atom not in self._known:
+            if not atom.function:
+                raise CompileError(f"the size {atom.name!r} has no value where the host program needs it")
             left, right = self.write(atom.left), self.write(atom.right)
             if atom.function in ("min", "max"):
                 self._known[atom] = self._call(f"s{atom.function}", left, right)

@@ -6,8 +6,8 @@ scratch part of the arena that is alive while the node runs, and results are wri
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from bundle_format.errors import TesseraError
 from tessera_build.ir.core.dims import Atom, Extent, maximum, substitute, symbol, symbols_of, terms_of
@@ -16,7 +16,7 @@ from tessera_build.ir.core.types import Type
 from tessera_build.ir.graph.nodes import GraphNode
 from tessera_build.ir.graph.ops.control import index_of
 from tessera_build.ir.graph.ops.op import extent_of, flag_of, int_of
-from tessera_build.ir.target.host import Carried, Choose, Repeat
+from tessera_build.ir.target.host import Allocate, Carried, Choose, Release, Repeat
 from tessera_build.lower.program.arena import aligned
 from tessera_build.lower.program.frame import Home, PlannedBlock, Slots, Surroundings
 
@@ -25,46 +25,76 @@ from tessera_build.lower.program.frame import Home, PlannedBlock, Slots, Surroun
 class ControlPlan:
     """A node with its blocks, the bytes of each value it takes or gives, and `scratch_bytes` of arena.
 
-    For a loop, `places` are the offsets in the scratch of the memory that carried values need beside their homes.
+    For a loop, `places` are the memory that carried values need beside their homes: offsets in the scratch, or the
+    dynamic slots of `memory`, which is held while the node runs.
     """
 
     node: GraphNode
     blocks: tuple[PlannedBlock, ...]
     sizes: Mapping[int, Extent]
     scratch_bytes: Extent
-    places: tuple[Extent, ...] = ()
+    places: tuple[Home, ...] = ()
+    memory: tuple[Allocate, ...] = ()
 
 
-def plan_control(node: GraphNode, blocks: Sequence[PlannedBlock], types: Mapping[int, Type]) -> ControlPlan:
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What planning needs to know of memory: the most that a size can be, free slots, and the name to blame."""
+
+    most: Callable[[Extent], Extent | None]
+    dynamic: Slots
+    row: int
+
+
+def plan_control(node: GraphNode, blocks: Sequence[PlannedBlock], types: Mapping[int, Type], room: Room) -> ControlPlan:
     """Lay out the scratch: the blocks of a choice share it; a loop adds a second place for each carried value."""
     values = (*node.inputs, *node.outputs, *(v for region in node.regions for v in region.results))
     sizes = {value: _bytes(types[value]) for value in values}
     if node.op == "if":
         return ControlPlan(node, tuple(blocks), sizes, _largest([block.arena_bytes for block in blocks]))
-    end = aligned(_over_iterations(node, blocks[0].arena_bytes))
-    places: list[Extent] = []
+    end = aligned(_known(room.most(_over_iterations(node, blocks[0].arena_bytes))))
+    places: list[Home] = []
+    memory: list[Allocate] = []
     # No result of the loop is a home for its condition, so that has two places here.
     conditions = node.inputs[:1] if flag_of(node.attributes, "conditional") else ()
     for value in (*conditions, *node.inputs):
-        places.append(end)
-        end = end + aligned(sizes[value])
-    return ControlPlan(node, tuple(blocks), sizes, end, tuple(places))
+        most = room.most(sizes[value])
+        if most is None:
+            memory.append(Allocate("dynamic", room.dynamic.take(1), sizes[value], room.row))
+            places.append(Home("dynamic", memory[-1].index))
+        else:
+            places.append(Home("arena", 0, end))
+            end = end + aligned(most)
+    return ControlPlan(node, tuple(blocks), sizes, end, tuple(places), tuple(memory))
 
 
-def emit_control(plan: ControlPlan, homes: Mapping[int, Home], scratch: Extent, slots: Slots) -> Node:
-    """The host node; `homes` are those of operands, of captured values and of results."""
+def _known(size: Extent | None) -> Extent:
+    if size is None:
+        raise TesseraError(
+            "UNSUPPORTED",
+            "the memory that a loop needs grows with a number of iterations that only data tell",
+            hint="bound the number of iterations, or let the body work on parts of one size",
+        )
+    return size
+
+
+def emit_control(plan: ControlPlan, homes: Mapping[int, Home], scratch: Extent, slots: Slots) -> list[Node]:
+    """The host nodes; `homes` are those of operands, of captured values and of results."""
     node = plan.node
     if node.op == "loop":
-        return _emit_loop(plan, homes, scratch, slots)
+        release = [Release(memory.index) for memory in plan.memory]
+        return [*plan.memory, _emit_loop(plan, homes, scratch, slots), *release]
     around = Surroundings(scratch, homes, [homes[v] for v in node.outputs])
     then, otherwise = (Region((), tuple(block.emit(around))) for block in plan.blocks)
-    return Choose(homes[node.inputs[0]].buffer, then, otherwise)
+    return [Choose(homes[node.inputs[0]].buffer, then, otherwise)]
 
 
 def _emit_loop(plan: ControlPlan, homes: Mapping[int, Home], scratch: Extent, slots: Slots) -> Node:
     node, (block,) = plan.node, plan.blocks
     conditional, trips = flag_of(node.attributes, "conditional"), extent_of(node.attributes["trips"])
-    places = [Home("arena", 0, scratch + place) for place in plan.places]
+    places = [
+        replace(place, offset=scratch + place.offset) if place.space == "arena" else place for place in plan.places
+    ]
     ends = [places.pop(0)] if conditional else []
     ends += [homes[v] for v in node.outputs[: len(node.outputs) - int_of(node.attributes, "scans")]]
     carried = tuple(
