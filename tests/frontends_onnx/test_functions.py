@@ -61,3 +61,11 @@ def test_domain_when_unknown_then_is_named_with_a_way_out() -> None:
     text = caught.value.diagnostics()
     assert "com.example::Fancy" in text
     assert "function body" in text
+
+
+@pytest.mark.errors
+def test_domain_when_onnxruntime_wrote_its_layouts_then_hint_names_the_level() -> None:
+    node = helper.make_node("ReorderInput", ["x"], ["y"], domain="com.microsoft.nchwc")
+    with pytest.raises(UnsupportedError) as caught:
+        read_onnx(make_model([node], {"x": (np.float32, [2])}, ["y"]))
+    assert "extended" in caught.value.diagnostics()

@@ -26,7 +26,7 @@ from tessera_build.frontends.onnx.inferred import inferred_types
 from tessera_build.frontends.onnx.load import array_of, check_model, load_model
 from tessera_build.frontends.onnx.subgraphs import graphs_of, named_nodes, names_read, needed
 from tessera_build.frontends.onnx.symbols import DimRequest, Symbols, apply_requests
-from tessera_build.frontends.onnx.table import DOMAINS, HINTS, OPERATORS
+from tessera_build.frontends.onnx.table import DOMAIN_HINTS, HINTS, OPERATORS
 from tessera_build.ir.core.node import Span
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Module
@@ -35,7 +35,6 @@ from tessera_build.ir.graph.sweep import drop_dead
 ENTRY = "main"
 # Ifs over dims that are decided by trying; each doubles the work.
 DECISIONS = 6
-_UNKNOWN_DOMAIN = "operators of other domains need a function body in the model; export without custom operators"
 _Action = Callable[[], None]
 
 
@@ -322,7 +321,7 @@ def _check_operator(node: onnx.NodeProto, opsets: Mapping[str, int]) -> None:
     if (domain, node.op_type) in OPERATORS or has_body(node, opsets):
         return
     if domain:
-        hint = HINTS.get(node.op_type) or (None if domain in DOMAINS else _UNKNOWN_DOMAIN)
+        hint = HINTS.get(node.op_type) or DOMAIN_HINTS.get(domain, DOMAIN_HINTS[""])
         raise unsupported(f"operator {domain}::{node.op_type} is not built", hint=hint)
     near = get_close_matches(node.op_type, [name for known, name in OPERATORS if not known], 1, 0.8)
     if not onnx.defs.has(node.op_type):

@@ -41,6 +41,7 @@ from tessera_build.frontends.onnx.sequences import SEQUENCE_OPERATORS
 from tessera_build.frontends.onnx.shapes import SHAPE_OPERATORS
 from tessera_build.frontends.onnx.signals import SIGNAL_OPERATORS
 from tessera_build.frontends.onnx.transposed import TRANSPOSED_OPERATORS
+from tessera_build.frontends.onnx.unrolled import UNROLLED_OPERATORS
 from tessera_build.frontends.onnx.windows import WINDOW_OPERATORS
 
 # Each family with the domain of its operators: "" is ONNX's own, com.microsoft holds onnxruntime's fused ones.
@@ -66,6 +67,7 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", TRANSPOSED_OPERATORS),
     ("", INDEXING_OPERATORS),
     ("", SEQUENCE_OPERATORS),
+    ("", UNROLLED_OPERATORS),
     ("", SCATTER_OPERATORS),
     ("", SELECTION_OPERATORS),
     ("", COUNTED_OPERATORS),
@@ -83,7 +85,15 @@ OPERATORS: Mapping[tuple[str, str], Translator] = {
     for domain, family in FAMILIES
     for name, translate in family.items()
 }
-DOMAINS = frozenset(domain for domain, _ in FAMILIES)
+_LAYOUT = "onnxruntime wrote its own layouts into the model: save it optimised at the level extended, not all"
+# What to say of operators of other domains; "" is any of them.
+DOMAIN_HINTS: Mapping[str, str | None] = {
+    **dict.fromkeys(domain for domain, _ in FAMILIES),
+    "com.microsoft.nchwc": _LAYOUT,
+    "com.ms.internal.nhwc": _LAYOUT,
+    "ai.onnx.contrib": "operators of onnxruntime-extensions process texts and images: do that outside the model",
+    "": "operators of other domains need a function body in the model; export without custom operators",
+}
 
 _QUANTISED = "export the model in float32"
 _TEXT = "strings are refused: do the text processing outside the model"
