@@ -22,6 +22,7 @@ LEAF = "LEAF"
 _EXCHANGED = {"BRANCH_GTE": "BRANCH_LT", "BRANCH_GT": "BRANCH_LEQ", "BRANCH_NEQ": "BRANCH_EQ"}
 _VECTOR = 16
 _DEEPEST = 4096
+_MOST_ROWS = 1 << 22  # a node with several parents is laid out once for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ def _lay(tables: _Tables, nodes: Sequence[Branch | Leaf], root: int) -> int:
             following += zip(tables.branch(row, node), (tables.left[row], tables.left[row] + 1), strict=True)
         tables.depth = max(tables.depth, depth)
         level, depth = following, depth + 1
-        if depth > _DEEPEST or len(tables.feature) > 2 * _DEEPEST + 4 * len(nodes) * _DEEPEST:
+        if depth > _DEEPEST or len(tables.feature) > _MOST_ROWS:
             raise unsupported("a tree is deeper than Tessera builds, or its nodes form a circle", found=str(depth))
     return start
 

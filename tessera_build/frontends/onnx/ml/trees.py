@@ -75,7 +75,25 @@ def _nodes(n: Call, weights: Weights) -> tuple[list[Branch | Leaf], list[int]]:
         pair = (row.get((tree, true[position]), -1), row.get((tree, false[position]), -1))
         children.update(pair)
         nodes.append(Branch(features[position], mode, splits[position], *pair, missing=bool(missing[position])))
-    return nodes, [position for position in range(len(nodes)) if position not in children]
+    roots = [position for position in range(len(nodes)) if position not in children]
+    if len(roots) != len(set(trees)) or not _all_reached(nodes, roots):
+        raise ill_formed(
+            f"{n.op}'s nodes are not one tree for each tree number",
+            expected=str(len(set(trees))),
+            found=str(len(roots)),
+        )
+    return nodes, roots
+
+
+def _all_reached(nodes: Sequence[Branch | Leaf], roots: Sequence[int]) -> bool:
+    """Whether every condition is met on the way from some root: nodes in a circle are not."""
+    reached, waiting = set(roots), list(roots)
+    while waiting:
+        node = nodes[waiting.pop()]
+        following = {node.true, node.false} - reached - {-1} if isinstance(node, Branch) else set[int]()
+        reached |= following
+        waiting += following
+    return all(isinstance(node, Leaf) or position in reached for position, node in enumerate(nodes))
 
 
 def _ensemble(c: Context, n: Call, grown: Forest) -> Tensor:
