@@ -31,6 +31,8 @@ from tessera_build.ir.graph.ops.shapes import Shape, count
 from tessera_build.ir.graph.sweep import Rule, Site, rewrite
 
 CONTRACTIONS = frozenset({"conv", "matmul"})
+# How many nodes this pass puts between a constant and what reads it, at most; a long graph is not walked for more.
+_DEPTH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +141,9 @@ def _one_number_a_channel(shape: Shape, result: Shape, channel_axis: int) -> boo
     return all(e in (1, result[axis]) if axis == channel_axis else e == 1 for axis, e in enumerate(padded))
 
 
-def _constant(site: Site, value: int) -> bool:
+def _constant(site: Site, value: int, depth: int = _DEPTH) -> bool:
     """Whether a value will be a constant once constants are folded; this pass itself makes such values."""
     node = site.to.producer(value)
-    if node is None or node.op == "dimension":
+    if node is None or node.op == "dimension" or depth == 0:
         return False
-    return node.op == "constant" or (bool(node.inputs) and all(_constant(site, v) for v in node.inputs))
+    return node.op == "constant" or (bool(node.inputs) and all(_constant(site, v, depth - 1) for v in node.inputs))

@@ -14,6 +14,8 @@ from tessera_build.ir.graph.ops.op import int_of
 from tessera_build.ir.graph.ops.shapes import Shape
 from tessera_build.ir.graph.sweep import Site
 
+_DEPTH = 6
+
 
 def gather_first(site: Site) -> Sequence[int] | None:
     """gather(f(table, ...), i) → f(gather(table, i), ...) for an elementwise f of constants: quantised embeddings."""
@@ -27,13 +29,13 @@ def gather_first(site: Site) -> Sequence[int] | None:
     return [site.to.op(source.op, *taken, **source.attributes)]
 
 
-def _of_constants(site: Site, node: GraphNode) -> bool:
-    """Whether a node computes from constants alone, perhaps by way of other elementwise nodes."""
+def _of_constants(site: Site, node: GraphNode, depth: int = _DEPTH) -> bool:
+    """Whether a node computes from constants alone, perhaps by way of a few other elementwise nodes."""
     for value in node.inputs:
         source = site.to.producer(value)
         if source is None or not (source.op == "constant" or op_named(source.op).elementwise):
             return False
-        if source.op != "constant" and not _of_constants(site, source):
+        if source.op != "constant" and (depth == 0 or not _of_constants(site, source, depth - 1)):
             return False
     return True
 
