@@ -72,6 +72,27 @@ CASES: dict[str, ControlCase] = {
         }""",
         tuple({"x": np.full(4, v, np.float32)} for v in (-1.0, 0.1, 2.0)),
     ),
+    "if_of_other_extents": ControlCase(
+        """g (float[N, 3] x, bool flag) => (float[K] y, int64[K] z, float s) {
+            zero = Constant <value = int64[1] {0}> ()
+            all = Constant <value = int64[1] {-1}> ()
+            y, z = If (flag) <
+                then_branch = t () => (float[P] a, int64[P] b) {
+                    a = Reshape(x, all)
+                    b = Cast <to = 7> (a)
+                },
+                else_branch = f () => (float[3] c, int64[Q] d) {
+                    c = ReduceSum <keepdims = 0> (x, zero)
+                    e = Reshape(x, all)
+                    two = Constant <value = int64[1] {2}> ()
+                    p = Slice(e, zero, two)
+                    d = Cast <to = 7> (p)
+                }
+            >
+            s = ReduceSum <keepdims = 0> (y)
+        }""",
+        tuple({"x": _floats(n, 3), "flag": _bool(flag)} for n in (1, 4) for flag in (True, False)),
+    ),
     "loop_over_captured_rows": ControlCase(
         """g (float[N, 4] x, float[1, 4] start) => (float[1, 4] last, float[N, 1, 4] every) {
             shape = Shape(x)

@@ -119,17 +119,17 @@ def test_if_when_both_branches_fit_but_differ_then_is_refused_with_the_dims_that
     assert "if" not in ops(read_onnx(model, dims={"N": 5}))
 
 
-def test_if_when_data_decide_between_shapes_then_is_refused() -> None:
+def test_if_when_data_decide_between_ranks_then_is_refused() -> None:
     model = parsed(
-        """g (float[2, 3] x, bool flag) => (float[K] y) {
+        """g (float[2, 3] x, bool flag) => (float y) {
             v = If (flag) <
                 then_branch = t () => (float[6] a) { m = Constant <value = int64[1] {-1}> () a = Reshape(x, m) },
-                else_branch = f () => (float[3] b) {
+                else_branch = f () => (float[1, 3] b) {
                     z = Constant <value = int64[1] {0}> ()
-                    b = ReduceSum <keepdims = 0> (x, z)
+                    b = ReduceSum <keepdims = 1> (x, z)
                 }
             >
-            y = Identity(v)
+            y = ReduceMax <keepdims = 0> (v)
         }"""
     )
     with pytest.raises(UnsupportedError) as caught:

@@ -11,37 +11,22 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
-
 from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx.call import Call, Subgraph, Translator, normalise_axis
 from tessera_build.frontends.onnx.containers import Value
-from tessera_build.frontends.onnx.content import is_symbolic
 from tessera_build.frontends.onnx.context import Context, Tensor, Undecided
 from tessera_build.frontends.onnx.errors import ReportedError, UnsupportedError, ill_formed, unsupported
 from tessera_build.frontends.onnx.order import larger, smaller
 from tessera_build.frontends.onnx.tracing import Place, pieces_of
-from tessera_build.ir.core.dims import Extent, symbol
+from tessera_build.frontends.onnx.truth import known_truth, tensors
+from tessera_build.frontends.onnx.unrolled import unrolled
+from tessera_build.ir.core.dims import Extent, symbol, symbols_of
 from tessera_build.ir.core.node import Region
 from tessera_build.ir.core.types import BOOL, I64, Type, tensor
 
+Shape = tuple[Extent, ...]
 # Iterations of a loop without a trip count; a run that long does not end.
 ENDLESS = (1 << 62) - 1
-
-
-def known_truth(value: Tensor) -> bool | None:
-    """A condition that is known at build time."""
-    if value.content is None or is_symbolic(value.content):
-        return None
-    return bool(np.asarray(value.content).reshape(()).item())
-
-
-def tensors(what: str, values: Sequence[Value]) -> tuple[Tensor, ...]:
-    """Values that must be tensors."""
-    found = tuple(v for v in values if isinstance(v, Tensor))
-    if len(found) < len(values):
-        raise unsupported(f"{what} gives a sequence or an optional that only a run knows")
-    return found
 
 
 # -- If ---------------------------------------------------------------------------------------------------------------
@@ -69,24 +54,61 @@ def _if(c: Context, n: Call) -> tuple[Value, ...]:
 
 
 def _choice(c: Context, n: Call, condition: Tensor) -> tuple[Tensor, ...]:
-    """Both branches, of which a run takes one."""
-    (then, first), (otherwise, second) = (_branch(c, n.graph(f"{name}_branch")) for name in ("then", "else"))
-    for left, right in zip(first, second, strict=True):
-        if left.type != right.type:
-            raise unsupported(
-                "the branches of If give tensors of different types, and which one is taken is known only at run time",
-                found=f"{left.type} and {right.type}",
-                hint="fix the dims or inputs that decide it, by `--dims` or when the model is exported",
-            )
-    results = c.builder.node("if", (c.value(c.reshape(condition, ())),), {}, (then, otherwise))
-    return tuple(Tensor(c.builder.type(value), value) for value in results)
+    """Both branches, of which a run takes one; results that differ in extents come in a buffer for the larger."""
+    graphs = [n.graph(f"{name}_branch") for name in ("then", "else")]
+    then, otherwise = (_branch(c, graph) for graph in graphs)
+    wanted = [_common(c, left, right) for left, right in zip(then.results, otherwise.results, strict=True)]
+    if any(shape is not None for shape in wanted):
+        then, otherwise = (_branch(c, graph, wanted) for graph in graphs)
+    values = c.builder.node("if", (c.value(c.reshape(condition, ())),), {}, (then.region, otherwise.region))
+    found = iter([Tensor(c.builder.type(value), value) for value in values])
+    return tuple(next(found) if shape is None else _cut(c, next(found), next(found)) for shape in wanted)
 
 
-def _branch(c: Context, graph: Subgraph) -> tuple[Region, tuple[Tensor, ...]]:
+@dataclass(frozen=True, slots=True)
+class _Branch:
+    """A branch as a region, with the results that the model gives it."""
+
+    region: Region
+    results: tuple[Tensor, ...]
+
+
+def _branch(c: Context, graph: Subgraph, wanted: Sequence[Shape | None] = ()) -> _Branch:
+    """A branch; where a shape is wanted, it gives a buffer of that shape and the extents of the part that counts."""
+    known = set(c.sizes)
     with c.branch() as block:
         results = tensors("a branch of If", graph.translate(()))
-        block.yields(*(c.value(t) for t in results))
-    return block.region, results
+        given: list[Tensor] = []
+        for result, shape in zip(results, wanted or [None] * len(results), strict=True):
+            given += [result] if shape is None else [_padded(c, result, shape), c.extents(result.shape)]
+        block.yields(*(c.value(t) for t in given))
+    inside = {name for t in results for extent in t.shape for name in symbols_of(extent)} & (c.sizes.keys() - known)
+    if inside:
+        raise unsupported("the size of a result is read from data in a branch of If that may not be taken")
+    return _Branch(block.region, results)
+
+
+def _common(c: Context, left: Tensor, right: Tensor) -> Shape | None:
+    """None for equal types, else the shape that holds either."""
+    if left.type == right.type:
+        return None
+    if left.rank != right.rank or left.dtype != right.dtype:
+        raise unsupported(
+            "the branches of If give tensors of different types, and which one is taken is known only at run time",
+            found=f"{left.type} and {right.type}",
+            hint="fix the dims or inputs that decide it, by `--dims` or when the model is exported",
+        )
+    return tuple(larger(a, b, c.ranges) for a, b in zip(left.shape, right.shape, strict=True))
+
+
+def _padded(c: Context, x: Tensor, shape: Shape) -> Tensor:
+    high = tuple(extent - own for extent, own in zip(shape, x.shape, strict=True))
+    return x if x.shape == shape else c.op("pad", x, low=(0,) * x.rank, high=high, value=0.0)
+
+
+def _cut(c: Context, buffer: Tensor, extents: Tensor) -> Tensor:
+    """The part of a buffer that counts."""
+    return c.slice(buffer, (0,) * buffer.rank, c.extents_of(extents, buffer.shape))
 
 
 def relation_over_dims(c: Context, condition: Tensor) -> tuple[Extent, Extent] | None:
@@ -192,11 +214,15 @@ def _check_carried(types: Sequence[Type], results: Sequence[Tensor]) -> None:
             )
 
 
-def _loop(c: Context, n: Call) -> tuple[Tensor, ...]:
+def _loop(c: Context, n: Call) -> tuple[Value, ...]:
     graph = n.graph("body")
     trips, first = _trips(c, n.inputs[0] if n.inputs else None), n.optional(1)
     start = True if first is None else known_truth(first)
-    initial = tensors("Loop", [n.operand(i) for i in range(2, len(n.inputs))])
+    given = [n.operand(i) for i in range(2, len(n.inputs))]
+    if not all(isinstance(value, Tensor) for value in given) and start is not None:
+        (count,) = c.known_ints(c.number(trips, I64), "the trip count of a Loop over a sequence")
+        return unrolled(c, graph, count if start else 0, given)
+    initial = tensors("Loop", given)
     scans = graph.outputs - 1 - len(initial)
     if graph.inputs != 2 + len(initial) or scans < 0:
         raise ill_formed("the body of Loop does not fit its operands", found=f"{graph.inputs} inputs")
