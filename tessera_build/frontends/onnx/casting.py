@@ -23,7 +23,7 @@ _ROUNDINGS = ("up", "down", "nearest")
 def converted(c: Context, x: Tensor, target: DType, saturate: bool) -> Tensor:
     """A cast; one to an 8-bit float saturates, if asked, where the type would give infinity or NaN."""
     if target in LARGEST and saturate and x.dtype != target:
-        wide = x if x.dtype.is_float else c.cast(x, F32)
+        wide = x if x.dtype.is_float and x.dtype.bits > 8 else c.cast(x, F32)
         low, high = (c.scalar(edge, wide.dtype) for edge in (-LARGEST[target], LARGEST[target]))
         return c.cast(c.op("min", c.op("max", wide, low), high), target)
     return c.cast(x, target)

@@ -24,6 +24,8 @@ def convert(values: Array, dtype: DType) -> Array:
         return values
     if source.is_float and source.bits < F32.bits:
         values, source = values.astype(np.float32), F32
+    if source.bits < 8 and source.kind != "bool":
+        values = values.astype(np.int64)  # ml_dtypes knows no cast from one of its types to another
     with np.errstate(all="ignore"):
         if dtype.kind == "bool":
             return np.not_equal(values, np.zeros((), values.dtype))
