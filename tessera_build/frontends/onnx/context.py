@@ -119,8 +119,14 @@ class Context:
         return Tensor(type_, self.builder.op(op, *(self.value(t) for t in operands), **full))
 
     def several(self, op: str, *operands: Tensor, **attributes: Attribute) -> tuple[Tensor, ...]:
-        """The results of a graph op that has more than one; never folded here."""
+        """The results of a graph op that has more than one: folded where they are known and small."""
         full = complete(op_named(op), attributes)
+        types = infer(op, [t.type for t in operands], full)
+        known = [t.content for t in operands if t.content is not None and not is_symbolic(t.content)]
+        static = all(isinstance(e, int) for type_ in types for e in type_.shape)
+        small = static and all(int(np.prod(type_.static_shape)) <= FOLD_LIMIT for type_ in types)
+        if op_named(op).ordered and small and len(known) == len(operands):
+            return tuple(self.constant(array) for array in op_named(op).evaluate(known, full, {}))
         values = self.builder.node(op, tuple(self.value(t) for t in operands), full)
         return tuple(Tensor(self.builder.type(value), value) for value in values)
 

@@ -6,7 +6,7 @@ order, one after the other, and an index outside -extent..extent-1 is an error a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from tessera_build.ir.graph.ops.op import (
 )
 
 REDUCTIONS = ("none", "add", "mul", "max", "min")
-_COMBINED: dict[str, Callable[[Array, Array], Array]] = {
+_COMBINED: dict[str, np.ufunc] = {
     "add": np.add,
     "mul": np.multiply,
     "max": np.maximum,
@@ -92,28 +92,29 @@ def _inside(indices: NDArray[np.int64], extent: int, *, negative: bool = True) -
     return np.where(np.less(indices, 0), indices + extent, indices)
 
 
-def _put(out: Array, place: tuple[object, ...], update: Array, reduction: str) -> None:
+def _put(out: Array, places: tuple[NDArray[np.int64], ...], updates: Array, reduction: str) -> None:
+    """Apply updates one after the other, in their own order."""
     if reduction in _COMBINED:
-        update = _COMBINED[reduction](out[place], update)  # type: ignore[index]
-    out[place] = update  # type: ignore[index]
+        _COMBINED[reduction].at(out, places, updates)
+    else:
+        out[places] = updates
 
 
 def _evaluate_elements(arrays: Sequence[Array], attributes: Attributes, _: DimValues) -> tuple[Array, ...]:
     data, indices, updates = arrays
-    axis, reduction = axis_of(attributes, data.ndim), str(attributes["reduction"])
+    axis = axis_of(attributes, data.ndim)
     out, chosen = data.copy(), _inside(indices.astype(np.int64), data.shape[axis])
-    for position in np.ndindex(*indices.shape):
-        place = (*position[:axis], int(chosen[position]), *position[axis + 1 :])
-        _put(out, place, updates[position], reduction)
+    own: Sequence[NDArray[np.int64]] = np.indices(indices.shape, sparse=True)
+    places = tuple(chosen if i == axis else own[i] for i in range(data.ndim))
+    _put(out, places, updates, str(attributes["reduction"]))
     return (out,)
 
 
 def _evaluate_nd(arrays: Sequence[Array], attributes: Attributes, _: DimValues) -> tuple[Array, ...]:
     data, indices, updates = arrays
-    columns = [_inside(indices[:, k].astype(np.int64), data.shape[k]) for k in range(indices.shape[1])]
+    places = tuple(_inside(indices[:, k].astype(np.int64), data.shape[k]) for k in range(indices.shape[1]))
     out = data.copy()
-    for row in range(len(indices)):
-        _put(out, tuple(int(column[row]) for column in columns), updates[row], str(attributes["reduction"]))
+    _put(out, places, updates, str(attributes["reduction"]))
     return (out,)
 
 
