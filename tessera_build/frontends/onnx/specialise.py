@@ -22,6 +22,8 @@ Value = Array | np.generic | Sequence["Value"] | onnx.TensorProto | None
 # An operand that says how to compute, not what with: target shapes, axes, counts. Data is larger.
 LARGEST_FIXED = 4096
 
+_DECIDED_BY_ALL = frozenset(("Loop", "Range"))
+
 
 @dataclass(frozen=True, slots=True)
 class Specialised:
@@ -134,7 +136,8 @@ def needed_values(model: onnx.ModelProto, error: UnsupportedError, named: Mappin
 
 def _sources(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> Iterator[str]:
     """The graph inputs behind a node's operands; of a node with data, all operands but the first."""
-    open_names = list(node.input[1:] if len(node.input) > 1 else node.input)
+    decides = len(node.input) == 1 or node.op_type in _DECIDED_BY_ALL
+    open_names = list(node.input if decides else node.input[1:])
     seen: set[str] = set()
     while open_names:
         name = open_names.pop()
