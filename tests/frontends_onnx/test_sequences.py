@@ -15,7 +15,7 @@ from tessera_build.ir.graph.reference import run
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
-def _model(nodes: Sequence[onnx.NodeProto], shape: Sequence[object] = (4, 3)) -> onnx.ModelProto:
+def _model(nodes: Sequence[onnx.NodeProto], shape: Sequence[int | str] = (4, 3)) -> onnx.ModelProto:
     info = helper.make_tensor_value_info("x", TensorProto.FLOAT, list(shape))
     graph = helper.make_graph(list(nodes), "graph", [info], [onnx.ValueInfoProto(name="y")])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
