@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -83,12 +83,14 @@ def chosen() -> onnx.ModelProto:
     return model([branch], info("b", BOOL), info("k", INT, 1))
 
 
-SUMS = [{"n": np.asarray(n), "a": np.asarray(0.5, np.float32), "k": integers(1, 4, 2)} for n in (3, 2, 0)]
-STEPS = [{"n": np.asarray(n), "k": integers(k)} for n, k in ((3, 2), (2, 4), (1, 3), (0, 2))]
+SUMS: list[Mapping[str, Array]] = [
+    {"n": np.asarray(n), "a": np.asarray(0.5, np.float32), "k": integers(1, 4, 2)} for n in (3, 2, 0)
+]
+STEPS: list[Mapping[str, Array]] = [{"n": np.asarray(n), "k": integers(k)} for n, k in ((3, 2), (2, 4), (1, 3), (0, 2))]
 SLICE = node("Slice", ["x", "zero", "e", "zero"], ["part"])
 PAIR = node("Concat", ["e", "e"], ["ee"], axis=0)
 WIDE = (PAIR, node("Tile", ["x", "ee"], ["w"]), node("Exp", ["w"], ["v"]), node("Softmax", ["v"], ["part"], axis=1))
-MODELS: dict[str, tuple[onnx.ModelProto, Sequence[dict[str, Array]]]] = {
+MODELS: dict[str, tuple[onnx.ModelProto, Sequence[Mapping[str, Array]]]] = {
     "a part of x in each iteration": (summed(SLICE), SUMS),
     "memory of unknown size in each iteration": (summed(*WIDE), SUMS),
     "carried, bounded": (carried(node("Slice", ["x", "zero", "k", "zero"], ["start"])), STEPS),

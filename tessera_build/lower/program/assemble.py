@@ -7,7 +7,7 @@ module and the machine only, and launches run in an order in which every value i
 from __future__ import annotations
 
 from bundle_format.errors import TesseraError
-from tessera_build.ir.core.node import Function
+from tessera_build.ir.core.node import Function, walk
 from tessera_build.ir.graph.nodes import GraphNode, Module
 from tessera_build.ir.graph.sizes import data_sizes, symbol_ranges
 from tessera_build.ir.machine.cpu import CpuMachine
@@ -16,7 +16,7 @@ from tessera_build.lower.program.arena import aligned
 from tessera_build.lower.program.audit import NO_CHECKS, Checks
 from tessera_build.lower.program.block import Block
 from tessera_build.lower.program.frame import Frame, Home, Surroundings
-from tessera_build.lower.program.reads import early_guards
+from tessera_build.lower.program.reads import check_placed, early_guards
 from tessera_build.lower.program.records import LaunchRecord, LoweredVariant
 from tessera_build.lower.program.shared import Shared, Weights
 from tessera_build.lower.schedule_to_tile.replay import is_reserved
@@ -52,6 +52,7 @@ def lower_module(module: Module, machine: CpuMachine, checks: Checks = NO_CHECKS
         entries.append(Entry(name, tuple(module.dims), nodes, base + block.arena_bytes, outputs, slots))
         launches.append(tuple(block.records))
         bound = max(bound, block.lower_bound)
+    check_placed(module, (node for entry in entries for node in walk(entry.nodes)))
     packed = tuple(shared.weights.packed)
     variant = Variant(tuple(entries), tuple(shared.kernels), len(packed))
     guards = tuple(message for *_, message in module.guards)

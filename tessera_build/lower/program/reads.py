@@ -6,9 +6,10 @@ last of its symbols is read, and a dynamic slot is held exactly while its root i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
+from bundle_format.errors import TesseraError
 from tessera_build.ir.core.node import Node
 from tessera_build.ir.graph.builder import Guard as GraphGuard
 from tessera_build.ir.graph.builder import guard_symbols
@@ -60,6 +61,17 @@ def late_guards(module: Module, fresh: Collection[str], known: Collection[str]) 
         for index, guard in enumerate(module.guards)
         if not guard_symbols(guard).isdisjoint(fresh) and guard_symbols(guard) <= {*known, *module.dims}
     ]
+
+
+def check_placed(module: Module, nodes: Iterable[Node]) -> None:
+    """Raise unless every guard stands somewhere: one that is lost would let a wrong shape pass in silence."""
+    placed = {node.index for node in nodes if isinstance(node, Guard)}
+    lost = [guard for i, guard in enumerate(module.guards) if i not in placed]
+    if lost:
+        left, relation, right, message = lost[0]
+        raise TesseraError(
+            "INTERNAL", f"no place knows what a guard needs: {message}", found=f"{left} {relation} {right}"
+        )
 
 
 def guard_node(guard: GraphGuard, index: int) -> Guard:
