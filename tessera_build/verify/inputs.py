@@ -125,7 +125,7 @@ def make_inputs(module: Module, entry: str, sizes: Sizes, seed: int) -> dict[str
     span = _SPANS[seed // SEED_STEP % len(_SPANS)]
     function = module.entries[entry]
     divisors = set(_reaching(function, _divisors(function)))
-    lengths = size_limits(function)
+    lengths, masks = size_limits(function), _masks(function)
     limits = lengths | _kinds(function) | index_limits(function)
     generator = np.random.default_rng(seed)
     made: dict[str, Array] = {}
@@ -133,6 +133,9 @@ def make_inputs(module: Module, entry: str, sizes: Sizes, seed: int) -> dict[str
         bounds = [evaluate(extent, sizes) for extent in limits.get(value, ()) if symbols_of(extent) <= sizes.keys()]
         type_ = function.types[value]
         array = random_array(generator, type_, shape_at(type_, sizes), min(bounds, default=None))
+        if value in masks and type_.dtype.kind in ("signed", "unsigned"):
+            made[name] = np.ones_like(array)
+            continue
         if span is not None and value in lengths and type_.dtype.kind == "signed":
             made[name] = np.asarray(generator.integers(*span, array.shape)).astype(array.dtype)
             continue
@@ -160,9 +163,15 @@ def index_limits(function: Function) -> dict[int, tuple[Extent, ...]]:
         if node.op in ("gather", "gather_elements"):
             data = function.types[node.inputs[0]]
             extent = data.shape[axis_of(node.attributes, data.rank)]
-            for value in _reaching(function, [node.inputs[1]]):
+            for value in _reaching(function, [node.inputs[1]], sums=False):
                 found[value] = (*found.get(value, ()), extent)
     return found
+
+
+def _masks(function: Function) -> frozenset[int]:
+    """Arguments that reach the indices of a gather through sums only."""
+    chosen = [node.inputs[1] for node in graph_nodes(function) if node.op in ("gather", "gather_elements")]
+    return frozenset(_reaching(function, chosen)) - frozenset(_reaching(function, chosen, sums=False))
 
 
 def size_limits(function: Function) -> dict[int, tuple[Extent, ...]]:
@@ -182,7 +191,7 @@ def _kinds(function: Function) -> dict[int, tuple[Extent, ...]]:
     for node in graph_nodes(function):
         if node.op not in COMPARISONS:
             continue
-        sides = [_reaching(function, [value]) for value in node.inputs]
+        sides = [_reaching(function, [value], sums=False) for value in node.inputs]
         for own, other, numbers in ((*sides, node.inputs[1]), (*reversed(sides), node.inputs[0])):
             total = count(function.types[numbers].shape)
             if own and not other and total != 1:
@@ -194,13 +203,18 @@ def _divisors(function: Function) -> list[int]:
     return [node.inputs[1] for node in graph_nodes(function) if node.op in {"div", "floordiv", "mod"}]
 
 
-def _reaching(function: Function, values: list[int]) -> list[int]:
-    """The arguments that `values` are computed from, through integers alone."""
+def _reaching(function: Function, values: list[int], *, sums: bool = True) -> list[int]:
+    """The arguments that `values` are computed from, through integers alone.
+
+    Without `sums`, not through those: an index that counts a mask's ones says nothing of how large they may be.
+    """
     producers = {output: node for node in graph_nodes(function) for output in node.outputs}
     waiting, seen = list(values), set[int]()
     while waiting:
         value = waiting.pop()
         if value not in seen and not function.types[value].dtype.is_float:
             seen.add(value)
-            waiting += producers[value].inputs if value in producers else ()
+            node = producers.get(value)
+            if node is not None and (sums or node.attributes.get("kind") != "sum"):
+                waiting += node.inputs
     return [value for value in function.args if value in seen]

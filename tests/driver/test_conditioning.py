@@ -74,3 +74,15 @@ def test_inputs_when_compared_with_many_numbers_then_are_of_as_many_kinds() -> N
     module = read_onnx(model_of(nodes, codes, ["n"], ["n", 257], TensorProto.INT64))
     x = make_inputs(module, "main", {"n": 5000}, 1)["x"]
     assert (x.min(), x.max()) == (0, 256)
+
+
+def test_inputs_when_their_sum_is_an_index_then_are_ones() -> None:
+    """A mask that says how many tokens a row has: its elements are no indices, however long the table is."""
+    nodes = [
+        helper.make_node("ReduceSum", ["x", "axis"], ["length"], keepdims=0),
+        helper.make_node("Sub", ["length", "one"], ["last"]),
+        helper.make_node("Gather", ["table", "last"], ["y"]),
+    ]
+    weights = {"table": np.ones((500, 4), np.float32), "axis": np.array([1]), "one": np.array(1)}
+    module = read_onnx(model_of(nodes, weights, ["n", "m"], ["n", 4], TensorProto.INT64))
+    assert np.all(make_inputs(module, "main", {"n": 3, "m": 7}, 1)["x"] == 1)
