@@ -18,7 +18,7 @@ import numpy as np
 
 from tessera_build.frontends.onnx.order import Ranges, larger, sign_of, smaller
 from tessera_build.ir.core.dims import Dim, Extent, bounds, floordiv, mod
-from tessera_build.ir.core.types import DType
+from tessera_build.ir.core.types import DType, Type
 from tessera_build.ir.graph.infer import op_named
 from tessera_build.ir.graph.nodes import Array, Attribute
 
@@ -64,6 +64,21 @@ def fold(
         return pack(_fold_symbolic(op, contents, attributes, state), dtype)
     except (_Undecided, KeyError):
         return None
+
+
+def is_small(type_: Type) -> bool:
+    """Whether a result is worth computing at import."""
+    return all(isinstance(e, int) for e in type_.shape) and int(np.prod(type_.static_shape)) <= FOLD_LIMIT
+
+
+def fold_several(
+    op: str, contents: Sequence[Array | None], attributes: Mapping[str, Attribute], types: Sequence[Type]
+) -> tuple[Array, ...] | None:
+    """The contents of the results of an op with several, of plain numbers only; None where they are not known."""
+    known = [content for content in contents if content is not None and not is_symbolic(content)]
+    if not op_named(op).ordered or len(known) < len(contents) or not all(is_small(type_) for type_ in types):
+        return None
+    return op_named(op).evaluate(known, attributes, {})
 
 
 def pack(content: Array, dtype: DType) -> Array:

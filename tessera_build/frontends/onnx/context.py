@@ -15,7 +15,7 @@ from itertools import count
 import numpy as np
 
 from bundle_format.errors import TesseraError
-from tessera_build.frontends.onnx.content import FOLD_LIMIT, Ratio, fold, is_symbolic, pack
+from tessera_build.frontends.onnx.content import Ratio, fold, fold_several, is_small, is_symbolic, pack
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.order import is_multiple, sign_of, solve
 from tessera_build.frontends.onnx.tracing import Piece, Place, pieces_of
@@ -122,11 +122,9 @@ class Context:
         """The results of a graph op that has more than one: folded where they are known and small."""
         full = complete(op_named(op), attributes)
         types = infer(op, [t.type for t in operands], full)
-        known = [t.content for t in operands if t.content is not None and not is_symbolic(t.content)]
-        static = all(isinstance(e, int) for type_ in types for e in type_.shape)
-        small = static and all(int(np.prod(type_.static_shape)) <= FOLD_LIMIT for type_ in types)
-        if op_named(op).ordered and small and len(known) == len(operands):
-            return tuple(self.constant(array) for array in op_named(op).evaluate(known, full, {}))
+        folded = fold_several(op, [t.content for t in operands], full, types)
+        if folded is not None:
+            return tuple(self.constant(array) for array in folded)
         values = self.builder.node(op, tuple(self.value(t) for t in operands), full)
         return tuple(Tensor(self.builder.type(value), value) for value in values)
 
@@ -134,8 +132,7 @@ class Context:
         self, op: str, operands: Sequence[Tensor], attributes: Mapping[str, Attribute], type_: Type
     ) -> Array | None:
         known = [t.content for t in operands if t.content is not None]
-        static = all(isinstance(e, int) for e in type_.shape)
-        if len(known) < len(operands) or not static or int(np.prod(type_.static_shape)) > FOLD_LIMIT:
+        if len(known) < len(operands) or not is_small(type_):
             return None
         return fold(op, known, attributes, (type_.dtype, self.ranges))
 
@@ -301,6 +298,17 @@ class Context:
         if is_symbolic(content) or content.size != 1:
             raise unsupported(f"{what} is not one constant", found=str(source.type))
         return float(content.reshape(()))
+
+    @contextmanager
+    def trial(self) -> Generator[None, None, None]:
+        """Try something for nothing: what it demands of the dims and reads from data is forgotten."""
+        guards, sizes, read = dict(self.guards), dict(self.sizes), dict(self._read)
+        try:
+            yield
+        finally:
+            for kept, before in ((self.guards, guards), (self.sizes, sizes), (self._read, read)):
+                kept.clear()
+                kept.update(before)  # type: ignore[arg-type]
 
     @contextmanager
     def branch(self) -> Generator[RegionBuilder, None, None]:

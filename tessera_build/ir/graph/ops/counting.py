@@ -151,6 +151,7 @@ COUNTING: tuple[Op, ...] = (
         _evaluate_suppress,
         ("centred",),
         {"centred": False},
+        ordered=True,
     ),
     Op(
         "listed",

@@ -83,9 +83,11 @@ def _evaluate(arrays: Sequence[Array], attributes: Attributes, _: DimValues) -> 
 TREES: tuple[Op, ...] = (
     Op(
         "tree_ensemble",
-        "(x[N, F], feature, split, left, roots, first, count, target, weight, equal?, missing?) -> [N, targets]",
+        "(x[N, F], feature, split, left, roots, first, count, target, weight, equal?, missing?) "
+        "<{targets, depth, aggregate, single, equal, missing}> -> [N, targets]",
         _infer,
         _evaluate,
         ("targets", "depth", "aggregate", "single", "equal", "missing"),
+        ordered=True,
     ),
 )
