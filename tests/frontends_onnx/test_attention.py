@@ -207,3 +207,12 @@ def test_grouped_query_attention_when_cache_is_quantised_then_is_refused() -> No
     with pytest.raises(UnsupportedError) as caught:
         read_onnx(model_of(node, inputs, weights))
     assert "k_quant_type" in caught.value.diagnostics()
+
+
+def test_attention_when_the_cache_may_be_empty_then_takes_the_first_call_too() -> None:
+    inputs = heads() | {n: floats(BATCH, HEADS, OLD, w) for n, w in (("pk", DEPTH), ("pv", 6))}
+    node = helper.make_node("Attention", ["q", "k", "v", "", "pk", "pv"], ["y", "ok", "ov"], is_causal=1)
+    model = model_of(node, inputs)
+    module = read_onnx(model, dims={"past": (0, 64)})
+    empty = {n: np.zeros((BATCH, HEADS, 0, w), np.float32) for n, w in (("pk", DEPTH), ("pv", 6))}
+    assert_agrees(model, inputs, inputs | empty, module=module)

@@ -101,9 +101,9 @@ def apply_requests(symbols: Symbols, requests: Mapping[str, DimRequest]) -> None
         if requested not in by_name:
             raise _unknown_dim(requested, symbols)
         low, high = (limits, limits) if isinstance(limits, int) else limits
-        if not 1 <= low <= high:
+        if not 0 <= low <= high or high < 1:
             message = f"dim {requested} has an empty range"
-            raise ModelError("BAD_DIM", message, expected="1 <= low <= high", found=str(limits))
+            raise ModelError("BAD_DIM", message, expected="0 <= low <= high, and 1 <= high", found=str(limits))
         name = by_name[requested]
         symbols.ranges[name] = (low, high)
         if low == high:
