@@ -71,6 +71,16 @@ def is_small(type_: Type) -> bool:
     return all(isinstance(e, int) for e in type_.shape) and int(np.prod(type_.static_shape)) <= FOLD_LIMIT
 
 
+def fold_one(
+    op: str, contents: Sequence[Array | None], attributes: Mapping[str, Attribute], state: tuple[Type, Ranges]
+) -> Array | None:
+    """The content of the op's result, whose type and ranges of dims are `state`; None where it is not known."""
+    known = [content for content in contents if content is not None]
+    if len(known) < len(contents) or not is_small(state[0]):
+        return None
+    return fold(op, known, attributes, (state[0].dtype, state[1]))
+
+
 def fold_several(
     op: str, contents: Sequence[Array | None], attributes: Mapping[str, Attribute], types: Sequence[Type]
 ) -> tuple[Array, ...] | None:

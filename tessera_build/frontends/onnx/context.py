@@ -14,10 +14,10 @@ from itertools import count
 
 import numpy as np
 
-from bundle_format.errors import TesseraError
-from tessera_build.frontends.onnx.content import Ratio, fold, fold_several, is_small, is_symbolic, pack
+from tessera_build.frontends.onnx.content import Ratio, fold_one, fold_several, is_symbolic, pack
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.order import is_multiple, sign_of, solve
+from tessera_build.frontends.onnx.restarts import Unified
 from tessera_build.frontends.onnx.tracing import Piece, Place, pieces_of
 from tessera_build.ir.core.dims import Dim, Extent, Range, bounds, symbol, symbols_of
 from tessera_build.ir.core.rewrite import RegionBuilder
@@ -60,24 +60,6 @@ class Tensor:
 Number = Extent | Tensor  # an element of a shape-like operand: known, or an i64 scalar that only a run knows
 
 
-class Undecided(Exception):  # noqa: N818 - a signal to the importer, not an error
-    """Which branch the If with result `name` takes depends on dims, and the two do not fit into one graph."""
-
-    def __init__(self, name: str, problem: TesseraError) -> None:
-        super().__init__(name)
-        self.name = name
-        self.problem = problem
-
-
-class Unified(Exception):  # noqa: N818 - a signal to the importer, not an error
-    """The model needs dim `symbol` to be `extent`: the import starts again with that known."""
-
-    def __init__(self, symbol: str, extent: Extent) -> None:
-        super().__init__(symbol)
-        self.symbol = symbol
-        self.extent = extent
-
-
 @dataclass(slots=True)
 class Context:
     """What operators need to translate themselves: constants, ops with folding, extents, guards."""
@@ -113,7 +95,7 @@ class Context:
             operands = self._aligned(operands)
         full = complete(op_named(op), attributes)
         (type_,) = infer(op, [t.type for t in operands], full)
-        content = self._fold(op, operands, full, type_)
+        content = fold_one(op, [t.content for t in operands], full, (type_, self.ranges))
         if content is not None:
             return Tensor(type_, None, content)
         return Tensor(type_, self.builder.op(op, *(self.value(t) for t in operands), **full))
@@ -127,14 +109,6 @@ class Context:
             return tuple(self.constant(array) for array in folded)
         values = self.builder.node(op, tuple(self.value(t) for t in operands), full)
         return tuple(Tensor(self.builder.type(value), value) for value in values)
-
-    def _fold(
-        self, op: str, operands: Sequence[Tensor], attributes: Mapping[str, Attribute], type_: Type
-    ) -> Array | None:
-        known = [t.content for t in operands if t.content is not None]
-        if len(known) < len(operands) or not is_small(type_):
-            return None
-        return fold(op, known, attributes, (type_.dtype, self.ranges))
 
     def value(self, source: Tensor) -> int:
         """The graph value of a tensor; a known content becomes constants and run-time dims."""
@@ -302,13 +276,12 @@ class Context:
     @contextmanager
     def trial(self) -> Generator[None, None, None]:
         """Try something for nothing: what it demands of the dims and reads from data is forgotten."""
-        guards, sizes, read = dict(self.guards), dict(self.sizes), dict(self._read)
+        before = self.guards, self.sizes, self._read
+        self.guards, self.sizes, self._read = dict(self.guards), dict(self.sizes), dict(self._read)
         try:
             yield
         finally:
-            for kept, before in ((self.guards, guards), (self.sizes, sizes), (self._read, read)):
-                kept.clear()
-                kept.update(before)  # type: ignore[arg-type]
+            self.guards, self.sizes, self._read = before
 
     @contextmanager
     def branch(self) -> Generator[RegionBuilder, None, None]:
