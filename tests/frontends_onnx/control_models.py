@@ -162,6 +162,55 @@ CASES: dict[str, ControlCase] = {
         }""",
         tuple({"x": np.asarray(v, np.float32)} for v in ([1, 2], [50, 1], [-1, -2])),
     ),
+    "loop_carries_counters": ControlCase(
+        """g (float[N, 2] x) => (float[1, 2] y, int64[1] i, float[2] same, int64 down) {
+            shape = Shape(x)
+            zero = Constant <value = int64[1] {0}> ()
+            ten = Constant <value = int64 {10}> ()
+            one = Constant <value = int64[1] {1}> ()
+            extent = Gather(shape, zero)
+            n = Squeeze(extent)
+            bias = ReduceSum <keepdims = 0> (x, zero)
+            start = Slice(x, zero, one, zero)
+            y, i, same, down = Loop (n, , start, zero, bias, ten) <
+                body = b (int64 k, bool c, float[1, 2] h, int64[1] p, float[2] d, int64 q) =>
+                         (bool again, float[1, 2] h2, int64[1] p2, float[2] d2, int64 q2) {
+                    again = Identity(c)
+                    p2 = Add(p, one)
+                    three = Constant <value = int64 {3}> ()
+                    q2 = Sub(q, three)
+                    row = Slice(x, p, p2, zero)
+                    f = Cast <to = 1> (q)
+                    a = Mul(row, f)
+                    s = Add(h, a)
+                    t = Add(s, d)
+                    h2 = Tanh(t)
+                    d2 = Identity(d)
+                }
+            >
+        }""",
+        tuple({"x": _floats(n, 2)} for n in (1, 4)),
+    ),
+    "loop_stops_with_counter": ControlCase(
+        """g (float[6, 2] x, float limit) => (float[1, 2] y, int64[1] i) {
+            zero = Constant <value = int64[1] {0}> ()
+            one = Constant <value = int64[1] {1}> ()
+            six = Constant <value = int64 {6}> ()
+            yes = Constant <value = bool {1}> ()
+            start = Slice(x, zero, one, zero)
+            y, i = Loop (six, yes, start, zero) <
+                body = b (int64 k, bool c, float[1, 2] h, int64[1] p) => (bool again, float[1, 2] h2, int64[1] p2) {
+                    p2 = Add(one, p)
+                    row = Slice(x, p, p2, zero)
+                    a = Abs(row)
+                    h2 = Add(h, a)
+                    top = ReduceMax <keepdims = 0> (h2)
+                    again = Less(top, limit)
+                }
+            >
+        }""",
+        tuple({"x": _floats(6, 2), "limit": np.asarray(v, np.float32)} for v in (0.0, 2.0, 100.0)),
+    ),
     "loop_never_runs": ControlCase(
         """g (float[2] x) => (float[2] y) {
             limit = Constant <value = int64 {10}> ()

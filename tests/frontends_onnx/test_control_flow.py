@@ -169,6 +169,12 @@ def test_loop_when_a_carried_value_grows_then_is_refused() -> None:
     assert "from one iteration to the next" in caught.value.diagnostics()
 
 
+def test_loop_when_it_carries_counters_and_constants_then_only_the_rest_is_carried() -> None:
+    module = run_passes(read_onnx(CASES["loop_carries_counters"].model()))
+    (loop,) = (n for n in module.entries["main"].walk() if isinstance(n, GraphNode) and n.op == "loop")
+    assert len(loop.inputs) == 1
+
+
 def test_loop_when_it_has_the_number_of_the_iteration_then_that_is_arithmetic_over_its_index() -> None:
     module = run_passes(read_onnx(CASES["loop_over_captured_rows"].model()))
     (loop,) = (n for n in module.entries["main"].walk() if isinstance(n, GraphNode) and n.op == "loop")

@@ -14,15 +14,17 @@ from dataclasses import dataclass
 from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx.call import Call, Subgraph, Translator, normalise_axis
 from tessera_build.frontends.onnx.containers import Value
-from tessera_build.frontends.onnx.context import Context, Tensor, Undecided
+from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ReportedError, UnsupportedError, ill_formed, unsupported
+from tessera_build.frontends.onnx.induction import habits_of
 from tessera_build.frontends.onnx.order import larger, smaller
+from tessera_build.frontends.onnx.restarts import Undecided
 from tessera_build.frontends.onnx.tracing import Place, pieces_of
 from tessera_build.frontends.onnx.truth import known_truth, tensors
 from tessera_build.frontends.onnx.unrolled import unrolled
 from tessera_build.ir.core.dims import Extent, symbol, symbols_of
 from tessera_build.ir.core.node import Region
-from tessera_build.ir.core.types import BOOL, I64, Type, tensor
+from tessera_build.ir.core.types import BOOL, I64, Type
 
 Shape = tuple[Extent, ...]
 # Iterations of a loop without a trip count; a run that long does not end.
@@ -226,36 +228,37 @@ def _loop(c: Context, n: Call) -> tuple[Value, ...]:
     scans = graph.outputs - 1 - len(initial)
     if graph.inputs != 2 + len(initial) or scans < 0:
         raise ill_formed("the body of Loop does not fit its operands", found=f"{graph.inputs} inputs")
-    if start is False:
-        trips = 0
+    return _repeated(c, graph, initial, 0 if start is False else trips, first if start is None else None)
+
+
+def _repeated(
+    c: Context, graph: Subgraph, initial: Sequence[Tensor], trips: Extent, first: Tensor | None
+) -> tuple[Tensor, ...]:
+    """A Loop over tensors: values that never change and counters need no carrying, as far as their ends are known."""
+    habits = habits_of(c, graph, initial)
+    endless = habits.always and first is None
+    known = habits.steady | (habits.counters.keys() if endless else frozenset[int]())
+    kept = [i for i in range(len(initial)) if i not in known]
     # A count beside the carried values tells how many slices a loop with a condition has stacked.
-    counted = scans > 0 and not (start is not None and _always(c, graph, initial))
+    counted = not endless and graph.outputs > 1 + len(initial)
     if counted and trips == ENDLESS:
         raise unsupported("a Loop without a trip count stacks values, so that nothing bounds the size of its result")
-    carried = (*initial, c.scalar(0, I64)) if counted else initial
-    with loop(c, trips, carried, first if start is None else None) as body:
+    carried = [*(initial[i] for i in kept), *([c.scalar(0, I64)] if counted else [])]
+    with loop(c, trips, carried, first) as body:
         # The iterations that there are, said so that slices at the number are seen to be inside.
         inside = body.index if isinstance(trips, int) else smaller(body.index, trips - 1, c.ranges)
-        number = c.number(inside, I64)
-        again, *given = tensors("Loop", graph.translate((number, c.scalar(True, BOOL), *body.carried[: len(initial)])))
+        found = dict(enumerate(initial)) | dict(zip(kept, body.carried, strict=False))
+        found |= {i: counter.at(c, initial[i], inside) for i, counter in habits.counters.items()}
+        arguments = [found[i] for i in range(len(initial))]
+        again, *given = tensors("Loop", graph.translate((c.number(inside, I64), c.scalar(True, BOOL), *arguments)))
         body.condition = None if known_truth(again) else c.reshape(again, ())
-        if counted:
-            count = c.op("add", body.carried[-1], c.scalar(1, I64))
-            given.insert(len(initial), count)
-        body.results = tuple(given)
-    if not counted:
-        return body.outputs
-    finals, stacked = body.outputs[: len(initial)], body.outputs[len(carried) :]
-    return (*finals, *(c.counted(whole, body.outputs[len(initial)]) for whole in stacked))
-
-
-def _always(c: Context, graph: Subgraph, initial: Sequence[Tensor]) -> bool:
-    """Whether the body asks for another iteration whatever happens; found by translating it once for nothing."""
-    with c.region([t.type for t in initial], {c.builder.fresh_index("probe"): (0, None)}) as block:
-        carried = [Tensor(t.type, value) for t, value in zip(initial, block.args, strict=True)]
-        index = Tensor(tensor(I64), c.value(c.scalar(0, I64)))
-        again, *_ = tensors("Loop", graph.translate((index, c.scalar(True, BOOL), *carried)))
-    return known_truth(again) is True
+        count = [c.op("add", body.carried[-1], c.scalar(1, I64))] if counted else []
+        body.results = (*(given[i] for i in kept), *count, *given[len(initial) :])
+    ends = dict(enumerate(initial)) | dict(zip(kept, body.outputs, strict=False))
+    ends |= {i: counter.at(c, initial[i], trips) for i, counter in habits.counters.items() if i not in kept}
+    stacked = body.outputs[len(carried) :]
+    slices = [c.counted(whole, body.outputs[len(kept)]) for whole in stacked] if counted else stacked
+    return (*(ends[i] for i in range(len(initial))), *slices)
 
 
 def _trips(c: Context, stated: Value | None) -> Extent:

@@ -19,11 +19,12 @@ from onnx.inliner import inline_local_functions
 from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx.call import AttributeValue, Call
 from tessera_build.frontends.onnx.containers import Value, flattened
-from tessera_build.frontends.onnx.context import Context, Tensor, Undecided, Unified
+from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ModelError, ReportedError, UnsupportedError, ill_formed, unsupported
 from tessera_build.frontends.onnx.functions import body_of, domain_of, has_body
 from tessera_build.frontends.onnx.inferred import inferred_types
 from tessera_build.frontends.onnx.load import array_of, check_model, load_model
+from tessera_build.frontends.onnx.restarts import Undecided, Unified
 from tessera_build.frontends.onnx.subgraphs import graphs_of, named_nodes, names_read, needed
 from tessera_build.frontends.onnx.symbols import DimRequest, Symbols, apply_requests
 from tessera_build.frontends.onnx.table import DOMAIN_HINTS, HINTS, OPERATORS
