@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from bundle_format.errors import TesseraError
 from tessera_build.ir.graph.nodes import Module
-from tessera_build.ir.graph.passes.canonical.arithmetic import ARITHMETIC, divide_by_constant
+from tessera_build.ir.graph.passes.canonical.arithmetic import ARITHMETIC, divide_by_constants
 from tessera_build.ir.graph.passes.canonical.movement import MOVEMENT
 from tessera_build.ir.graph.passes.canonical.tables import TABLES
 from tessera_build.ir.graph.passes.canonical.windows import WINDOWS
@@ -38,14 +38,17 @@ class Canonicalise:
 
     def run(self, module: Module) -> Module:
         """The module in canonical form."""
-        rules = (*ARITHMETIC, *MOVEMENT, *WINDOWS, *TABLES, *((divide_by_constant,) if self.reciprocals else ()))
         fired: list[str] = []
         for _ in range(self.sweeps_limit):
             fired = []
-            module = rewrite(module, lambda log=fired: _logged_rule(rules, log))
+            module = rewrite(module, lambda log=fired: _logged_rule(self._rules(), log))
             if not fired:
                 return module
         raise TesseraError("INTERNAL", "canonicalise does not end", found=", ".join(sorted(set(fired))))
+
+    def _rules(self) -> tuple[Rule, ...]:
+        reciprocals = (divide_by_constants(),) if self.reciprocals else ()
+        return (*ARITHMETIC, *MOVEMENT, *WINDOWS, *TABLES, *reciprocals)
 
 
 def _logged_rule(rules: Sequence[Rule], log: list[str]) -> Rule:

@@ -15,7 +15,7 @@ from tessera_build.ir.core.types import BOOL
 from tessera_build.ir.graph.builder import graph_nodes
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.graph.ops.op import dtype_attribute
-from tessera_build.ir.graph.sweep import Site
+from tessera_build.ir.graph.sweep import Rule, Site
 
 COMMUTATIVE = frozenset({"add", "mul", "max", "min", "eq", "ne", "and", "or", "xor"})
 # op -> the constant right operand that leaves the left one alone. x + 0 loses the sign of a zero, nothing else.
@@ -79,24 +79,28 @@ def divide_by_power_of_two(site: Site) -> Sequence[int] | None:
     return [site.to.op("mul", site.inputs[0], site.to.constant(reciprocal))]
 
 
-def divide_by_constant(site: Site) -> Sequence[int] | None:
+def divide_by_constants() -> Rule:
     """x / c → x * (1/c): rounds once more, but products are issued every cycle and a division blocks its unit.
 
-    Not where the quotient is rounded to a whole number, as in quantisation: what lies half way must stay there.
+    Not where the quotient is rounded to a whole number, as in quantisation: what lies half way must stay there. The
+    rule is one for each sweep: it remembers what the old function rounds.
     """
-    if site.node.op != "div" or not site.to.type(site.inputs[0]).dtype.is_float:
-        return None
-    constant = site.to.array(site.inputs[1])
-    if constant is None or _rounded_next(site):
-        return None
-    wide = constant.astype(np.float64)
-    if not _moderate(wide):
-        return None
-    return [site.to.op("mul", site.inputs[0], site.to.constant((1.0 / wide).astype(constant.dtype)))]
+    rounded: list[frozenset[int]] = []
 
+    def divide_by_constant(site: Site) -> Sequence[int] | None:
+        if site.node.op != "div" or not site.to.type(site.inputs[0]).dtype.is_float:
+            return None
+        constant = site.to.array(site.inputs[1])
+        if constant is None or not _moderate(constant.astype(np.float64)):
+            return None
+        if not rounded:
+            rounded.append(frozenset(v for n in graph_nodes(site.old) if n.op == "round" for v in n.inputs))
+        if site.node.output in rounded[0]:
+            return None
+        reciprocal = (1.0 / constant.astype(np.float64)).astype(constant.dtype)
+        return [site.to.op("mul", site.inputs[0], site.to.constant(reciprocal))]
 
-def _rounded_next(site: Site) -> bool:
-    return any(n.op == "round" and site.node.output in n.inputs for n in graph_nodes(site.old))
+    return divide_by_constant
 
 
 def small_power(site: Site) -> Sequence[int] | None:
