@@ -108,7 +108,7 @@ def run_unary(op: str, name: str) -> None:
     if op in ("Sin", "Cos", "Tan"):
         x = x[~(np.abs(x) > 1e5) | np.isinf(x)]
     if op == "Acosh":
-        x = x[~np.isneginf(x)]
+        x = x[x.astype(np.float64) > -np.inf]
     if op == "Sign" and name == "f16":  # of which onnxruntime finds 0 for a NaN, unlike for wider types
         x = x[~np.isnan(x)]
     result = BOOL if op.startswith("Is") else dtype
