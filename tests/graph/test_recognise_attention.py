@@ -92,6 +92,22 @@ def test_attention_when_keys_are_repeated_for_several_heads_then_reads_each_once
     assert_same_results(module, after)
 
 
+@pytest.mark.parametrize("mask", [None, (1, 1, 1, 9), (2, 6, 2, 9), (2, 1, 2, 9)], ids=str)
+def test_attention_when_queries_are_few_then_heads_become_rows(mask: tuple[int, ...] | None) -> None:
+    b = GraphBuilder()
+    q = b.input("q", tensor(F32, 2, 6, 2, 8))
+    k, v = (b.input(name, tensor(F32, 2, 2, 9, 8)) for name in "kv")
+    scores = b.op("matmul", q, repeated_heads(b, k, 3), transpose_b=True)
+    if mask is not None:
+        scores = b.op("add", scores, b.input("mask", tensor(F32, *mask)))
+    module = with_softmax(b, scores, repeated_heads(b, v, 3))
+    after = run_passes(module)
+    (attention,) = nodes_of(after, "attention")
+    folded = mask != (2, 1, 2, 9)  # a mask for each query that all heads share would have to be repeated
+    assert type_of(after, attention.inputs[0]).shape == ((2, 2, 6, 8) if folded else (2, 6, 2, 8))
+    assert_same_results(module, after)
+
+
 def test_attention_when_only_keys_are_repeated_then_keeps_the_repetition() -> None:
     b = GraphBuilder()
     q, v = (b.input(name, tensor(F32, N, 6, W, 8)) for name in "qv")

@@ -29,6 +29,8 @@ from tessera_build.ir.graph.ops.shapes import Shape, broadcast_shapes
 from tessera_build.ir.graph.sweep import Rule, Site, rewrite
 
 RANKS = (3, 4)
+# Decoding has one query a head. Where queries are many, each head by itself is work enough for a thread.
+FEW = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +167,27 @@ def _attention(site: Site, scores: _Scores) -> int | None:
         if broadcast_shapes("attention", [score_shape, to.type(scores.mask).shape]) != score_shape:
             return None
         operands.append(_with_keys(to, scores.mask, score_shape))
-    result = to.op("attention", *operands, scale=scores.scale * q_scale * k_scale)
+    result = to.op("attention", *_as_rows(to, operands), scale=scores.scale * q_scale * k_scale)
     shape = site.old.types[site.node.output].shape
-    return result if len(shape) == len(to.type(result).shape) else to.op("reshape", result, shape=shape)
+    return result if shape == to.type(result).shape else to.op("reshape", result, shape=shape)
+
+
+def _as_rows(to: GraphBuilder, operands: list[int]) -> list[int]:
+    """Few queries of heads that share keys as rows of one head, so that the keys are read once for all of them."""
+    (batch, heads, rows, depth), own = to.type(operands[0]).shape, to.type(operands[1]).shape[1]
+    if heads == own or not isinstance(rows, int) or rows > FEW:
+        return operands
+    assert isinstance(heads, int), "only heads of known number are read once"
+    assert isinstance(own, int), "only heads of known number are read once"
+    wide = heads // own * rows
+    masks = operands[3:]
+    for mask in operands[3:]:
+        shape = to.type(mask).shape
+        if shape[1:3] == (heads, rows):
+            masks = [to.op("reshape", mask, shape=(shape[0], own, wide, shape[3]))]
+        elif shape[1:3] != (1, 1):
+            return operands
+    return [to.op("reshape", operands[0], shape=(batch, own, wide, depth)), *operands[1:3], *masks]
 
 
 def _once_each(to: GraphBuilder, k: int, v: int) -> tuple[int, int]:
