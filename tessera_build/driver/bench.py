@@ -20,8 +20,8 @@ from tessera_build.config import ConfigError
 from tessera_build.driver.opened import graph_of, requested_sizes, variant_named
 from tessera_build.driver.source import source_of
 from tessera_build.ir.graph.nodes import Array
-from tessera_build.verify.check import FIRST_SEED, accepted_case
-from tessera_build.verify.inputs import Sizes
+from tessera_build.verify.check import FIRST_SEED
+from tessera_build.verify.inputs import Sizes, accepted_inputs
 from tessera_build.verify.onnx_reference import OnnxReference
 
 # A sample is at least this long: shorter ones measure the clock and the interpreter.
@@ -71,7 +71,7 @@ def bench(request: BenchRequest) -> Bench:
         variant = variant_named(opened, model.target)
         module = graph_of(opened, variant)
         sizes = requested_sizes(module, request.dims or {})
-        inputs = accepted_case(module, next(iter(module.entries)), sizes, FIRST_SEED).inputs
+        inputs = accepted_inputs(module, next(iter(module.entries)), sizes, FIRST_SEED, model.run)
         runners: dict[str, Runner] = {"tessera": lambda: model.run(inputs)}
         if request.against is not None:
             path = request.model or find_model(request.bundle, variant.config.sources.get("model"))

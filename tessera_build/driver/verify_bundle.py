@@ -18,11 +18,11 @@ from tessera_build.config import ConfigError, Tolerance, load_precision
 from tessera_build.driver.opened import graph_of, proofs_of
 from tessera_build.driver.source import Model, source_of
 from tessera_build.ir.graph.nodes import Array
-from tessera_build.verify.check import FIRST_SEED, accepted_case, digest_of
+from tessera_build.verify.check import FIRST_SEED, digest_of
 from tessera_build.verify.compare import error_of, limit_of
 from tessera_build.verify.errors import VerificationError
 from tessera_build.verify.execute import CompiledProgram, can_run
-from tessera_build.verify.inputs import choose_sizes, make_inputs
+from tessera_build.verify.inputs import accepted_inputs, choose_sizes, make_inputs
 from tessera_build.verify.onnx_reference import OnnxReference
 from tessera_build.verify.proof import CaseProof, Proof
 from tessera_runtime.cpu.machine import default_threads, this_machine
@@ -107,9 +107,9 @@ def _compare(bundle: Bundle, variant: VariantRecord, reference: OnnxReference, p
     worst, cases = 0.0, 0
     for index, sizes in enumerate(choose_sizes(module)):
         for entry in module.entries:
-            case = accepted_case(module, entry, sizes, FIRST_SEED + index, reference)
-            expected = reference.run(case.inputs)
-            for name, array in program.run(entry, case.inputs, case.sizes).items():
+            inputs = accepted_inputs(module, entry, sizes, FIRST_SEED + index, reference.run)
+            expected = reference.run(inputs)
+            for name, array in program.run(entry, inputs, sizes).items():
                 error, limit = error_of(array, expected[name]), limit_of(array, policy.end_to_end, policy)
                 worst = max(worst, error)
                 if error > limit:

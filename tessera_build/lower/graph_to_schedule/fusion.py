@@ -36,15 +36,16 @@ class FusionGroup:
     reduced: frozenset[int] = frozenset()
 
 
-def is_leading(node: GraphNode, shape: Shape) -> bool:
-    """Whether a slice is the beginning of a tensor of this shape in memory: all of it but the end of one axis.
+def cut_axis(node: GraphNode, shape: Shape) -> int | None:
+    """The only axis that a slice cuts, where what is left lies side by side in dense memory of this shape; else None.
 
-    The axes before that one have one element each. What a kernel fills of its buffer is such a slice.
+    The axes before it have one element each. What a kernel fills of its buffer is such a slice, and one row is.
     """
     starts, stops, steps = (extents_of(node.attributes, name) for name in ("starts", "stops", "steps"))
-    cut = [axis for axis, (stop, extent) in enumerate(zip(stops, shape, strict=True)) if stop != extent]
-    whole = all(start == 0 for start in starts) and all(step == 1 for step in steps)
-    return whole and len(cut) <= 1 and all(extent == 1 for axis in cut for extent in shape[:axis])
+    ends = zip(starts, stops, shape, strict=True)
+    cut = [axis for axis, (start, stop, extent) in enumerate(ends) if start != 0 or stop != extent] or [0]
+    alone = len(cut) == 1 and bool(shape) and all(extent == 1 for extent in shape[: cut[0]])
+    return cut[0] if alone and all(step == 1 for step in steps) else None
 
 
 def fuse(function: Function, constants: Mapping[int, Array]) -> tuple[FusionGroup, ...]:
@@ -121,7 +122,7 @@ class _Fuser:
                 return FusionGroup("concat", shape)
             case "reshape":
                 return FusionGroup("view", shape)
-            case "slice" if is_leading(node, self._shape(node.inputs[0])):
+            case "slice" if cut_axis(node, self._shape(node.inputs[0])) is not None:
                 return FusionGroup("view", shape)
             case op if op in KERNELS:
                 return FusionGroup("kernel", shape)

@@ -16,6 +16,8 @@ from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.structure import symbols_defined_by
 from tessera_build.ir.core.types import Type
 from tessera_build.ir.graph.nodes import GraphNode
+from tessera_build.ir.graph.ops.op import extents_of
+from tessera_build.lower.graph_to_schedule.fusion import cut_axis
 from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.schedule_to_tile.layouts import BufferLayout
 from tessera_build.lower.tile_to_target.values import row_major
@@ -117,9 +119,17 @@ class Placer:
                 self._place_parts(task)
         for task in self._tasks:
             if task.kind == "view":
-                source, result = task.nodes[0].inputs[0], task.nodes[0].output
-                self.places.of[result] = replace(self.places.of[source], strides=row_major(self._types[result].shape))
+                self.places.of[task.nodes[0].output] = self._seen_through(task.nodes[0])
         return self.places
+
+    def _seen_through(self, node: GraphNode) -> Place:
+        """The place of a reshape, or of a slice that is one piece of its operand's dense memory."""
+        place, shape = self.places.of[node.inputs[0]], self._types[node.inputs[0]].shape
+        offset = place.offset
+        axis = cut_axis(node, shape) if node.op == "slice" else None
+        if axis is not None:
+            offset = offset + extents_of(node.attributes, "starts")[axis] * row_major(shape)[axis]
+        return replace(place, offset=offset, strides=row_major(self._types[node.output].shape))
 
     def _must_be_dense(self) -> set[int]:
         """Values that others see through a reshape, that leave the entry, or that a written kernel reads."""
