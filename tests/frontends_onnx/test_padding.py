@@ -9,10 +9,11 @@ import onnx
 import pytest
 from onnx import helper
 
+from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx import read_onnx
 from tessera_build.ir.graph.nodes import Array, GraphNode
 from tessera_build.ir.graph.passes.pipeline import run_passes
-from tests.frontends_onnx.built import assert_built_agrees
+from tests.frontends_onnx.built import assert_built_agrees, run_built
 from tests.frontends_onnx.oracle import assert_agrees, floats, integers, make_model, one_node
 
 pytestmark = pytest.mark.numerics
@@ -92,3 +93,11 @@ def test_center_crop_pad_when_redrawn_then_agrees(seed: int) -> None:
     shape = ("A", "B", "C") if draw.random() < 0.5 else extents
     model = make_model([node], {"x": (np.float32, shape)}, ["y"], {"shape": np.asarray(wanted, np.int64)}, 18)
     assert_agrees(model, {"x": floats(*extents)})
+
+
+def test_pad_when_reflected_farther_than_there_are_elements_then_the_run_is_refused() -> None:
+    node = helper.make_node("Pad", ["x", "pads"], ["y"], mode="reflect")
+    model = make_model([node], {"x": (np.float32, ("W",))}, ["y"], {"pads": integers(3, 0)}, 19)
+    assert_built_agrees(model, {"x": floats(4)})
+    with pytest.raises(TesseraError, match="wider than what is reflected"):
+        run_built(model, [{"x": floats(3)}])

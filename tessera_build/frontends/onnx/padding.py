@@ -51,6 +51,9 @@ def _cut(
 def _positions(c: Context, mode: str, extent: Extent, widths: tuple[Extent, Extent]) -> Tensor:
     """Which element stands at every place of the padded axis."""
     before, after = widths
+    # onnxruntime reflects once only: about an end, there are extent - 1 elements.
+    for width in widths if mode == "reflect" else ():
+        c.require(extent - 1, ">=", width, "reflected padding is wider than what is reflected")
     c.require(extent, ">=", 1, f"there is nothing to pad with by mode={mode}")
     steps = c.op("iota", shape=(before + extent + after,), axis=0, dtype=I64)
     places = c.op("sub", steps, c.number(before, I64))
