@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from tessera_build.ir.core.node import Function
 from tessera_build.kernels.compaction import groups, non_zero
+from tessera_build.kernels.coupling import coupled
 from tessera_build.kernels.cumulate import cumulate
 from tessera_build.kernels.look_up import look_up
 from tessera_build.kernels.scatter import scatter_elements, scatter_nd, scatter_rows
@@ -23,6 +24,7 @@ KernelMaker = Callable[[KernelSubject], Function]
 KERNELS: Mapping[str, KernelMaker] = MappingProxyType(
     {
         "cumulate": cumulate,
+        "coupled": coupled,
         "groups": groups,
         "listed": listed,
         "look_up": look_up,

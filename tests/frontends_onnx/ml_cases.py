@@ -114,6 +114,18 @@ def support_vectors(draw: random.Random) -> Drawn:
     return model_of("SVMRegressor", {"x": x}, [FLOAT], version=1, **found)
 
 
+def support_classifier(draw: random.Random) -> Drawn:
+    x, counts = _rows(draw), [draw.randint(1, 3) for _ in range(draw.randint(2, 4))]
+    classes, pairs = len(counts), len(counts) * (len(counts) - 1) // 2
+    found: dict[str, object] = {"vectors_per_class": counts, "support_vectors": listed(draw, sum(counts) * x.shape[1])}
+    found |= {"coefficients": listed(draw, (classes - 1) * sum(counts)), "rho": listed(draw, pairs)}
+    found |= {"kernel_type": draw.choice(["LINEAR", "RBF", "SIGMOID"]), "kernel_params": [0.5, 0.3, 2.0]}
+    found |= {"classlabels_ints": draw.sample(range(9), classes), "post_transform": draw.choice(TRANSFORMS[:3])}
+    if draw.random() < 0.5:
+        found |= {"prob_a": [-abs(v) - 0.5 for v in listed(draw, pairs)], "prob_b": listed(draw, pairs)}
+    return model_of("SVMClassifier", {"x": x}, [INT64, FLOAT], version=1, **found)
+
+
 @dataclass(frozen=True)
 class Grown:
     """The nodes of an ensemble as the operators state them, its leaves (tree, node), and rows to walk it."""
@@ -210,6 +222,7 @@ ML: Mapping[str, Callable[[random.Random], Drawn]] = {
     "LinearRegressor": linear_regressor,
     "LinearClassifier": linear_classifier,
     "SVMRegressor": support_vectors,
+    "SVMClassifier": support_classifier,
     "TreeEnsembleRegressor": tree_regressor,
     "TreeEnsembleClassifier": tree_classifier,
 }

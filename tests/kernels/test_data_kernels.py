@@ -225,3 +225,18 @@ def test_network_when_lengths_differ_then_sorts_stably(extent: int, symbolic: bo
     wanted = np.argsort(-x[0], kind="stable")
     np.testing.assert_array_equal(places[0], wanted)
     np.testing.assert_array_equal(values[0], x[0][wanted])
+
+
+def test_chances_of_pairs_when_coupled_then_agree_best(tmp_path: Path) -> None:
+    r = np.random.default_rng(3).uniform(0.05, 0.95, (4, 3, 3)).astype(np.float32)
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        r[:, j, i] = 1 - r[:, i, j]
+    case = Case("coupled", (r,), {}, {(0, 0): "n"})
+    function, _ = case.kernel(True, WIDE.lanes)
+    verify(function)
+    out = np.zeros((4, 3), np.float32)
+    check(function, tmp_path, WIDE, case.sizes(True), [r, out])
+    assert execute(function, tmp_path, WIDE, [r, out], case.sizes(True)) == 0
+    (wanted,) = expected_results(case, {})
+    np.testing.assert_allclose(out.astype(np.float64), wanted.astype(np.float64), atol=1e-5)
+    np.testing.assert_allclose(out.sum(1), 1, atol=1e-5)

@@ -1,22 +1,34 @@
-"""SVMRegressor: kernels between rows and support vectors.
+"""SVMRegressor and SVMClassifier: kernels between rows and support vectors.
 
-Takes rows of features [N, F]; gives the weighed sum of the kernels [N, 1]. Invariant: distances are taken before they
-are squared, so that near vectors lose no digits.
+Takes rows of features [N, F]; gives weighed sums of the kernels, and what a classifier makes of them. Invariant:
+distances are taken before they are squared, so that near vectors lose no digits; conventions are onnxruntime's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tessera_build.frontends.onnx.call import Call, Translator
 from tessera_build.frontends.onnx.context import Context, Tensor
-from tessera_build.frontends.onnx.errors import ill_formed
-from tessera_build.frontends.onnx.ml.scores import floats, matrix, post_transform, regressed
+from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.frontends.onnx.ml.scores import (
+    first_largest,
+    floats,
+    labels_of,
+    matrix,
+    named,
+    post_transform,
+    regressed,
+    transformed,
+)
 from tessera_build.ir.core.types import F32
+from tessera_build.ir.graph.nodes import Array
 
+_LEAST_CHANCE = 1e-7
 _KERNELS = ("LINEAR", "POLY", "RBF", "SIGMOID")
 
 
@@ -64,4 +76,79 @@ def _regressor(c: Context, n: Call) -> Tensor:
     return regressed(c, score, word)
 
 
-SUPPORT_VECTOR_OPERATORS: Mapping[str, Translator] = {"SVMRegressor": _regressor}
+def _classifier(c: Context, n: Call) -> tuple[Tensor, ...]:
+    counts, coefficients = n.integers("vectors_per_class", ()), n.numbers("coefficients")
+    if len(counts) < 2:
+        raise unsupported("SVMClassifier without support vectors of two classes is not built")
+    stated, supports, classes = n.numbers("support_vectors"), sum(counts), len(counts)
+    features = len(stated) // max(supports, 1)
+    vectors = floats(stated, F32.numpy, supports, features).astype(np.float32)
+    weights = _weights(floats(coefficients, F32.numpy, classes - 1, supports), counts)
+    rho = floats(n.numbers("rho"), F32.numpy, weights.shape[1])
+    kernels = _kernel(c, n, _rows(c, n, features), vectors)
+    decisions = c.op("add", c.op("matmul", kernels, c.constant(weights)), c.constant(rho))
+    labels = labels_of(n, "classlabels_ints", "classlabels_strings", classes)
+    if len(labels) != classes:
+        raise ill_formed("SVMClassifier has another number of labels", expected=str(classes), found=str(len(labels)))
+    slopes, shifts, word = n.numbers("prob_a", ()), n.numbers("prob_b", ()), post_transform(n)
+    winners = first_largest(c, _votes(c, decisions, classes))
+    if slopes:
+        scores = transformed(c, _probabilities(c, decisions, (slopes, shifts), classes), word)
+    else:
+        scores = _decided(c, decisions, classes, word)
+    return named(c, winners, labels), scores
+
+
+def _weights(coefficients: Array, counts: Sequence[int]) -> NDArray[np.float32]:
+    """Weights of the support vectors in each decision between two classes [S, P], in the order (0, 1), (0, 2), ..."""
+    starts, dense = [0, *itertools.accumulate(counts)], coefficients.astype(np.float32)
+    columns: list[NDArray[np.float32]] = []
+    for i, j in itertools.combinations(range(len(counts)), 2):
+        column = np.zeros(starts[-1], np.float32)
+        column[starts[i] : starts[i + 1]] = dense[j - 1, starts[i] : starts[i + 1]]
+        column[starts[j] : starts[j + 1]] = dense[i, starts[j] : starts[j + 1]]
+        columns.append(column)
+    return np.stack(columns, 1)
+
+
+def _votes(c: Context, decisions: Tensor, classes: int) -> Tensor:
+    """How many decisions each class wins [N, C]."""
+    pairs = list(itertools.combinations(range(classes), 2))
+    won, lost = np.zeros((2, len(pairs), classes), np.float32)
+    for place, (i, j) in enumerate(pairs):
+        won[place, i], lost[place, j] = 1, 1
+    first = c.cast(c.op("gt", decisions, c.scalar(0.0, F32)), F32)
+    second = c.op("sub", c.scalar(1.0, F32), first)
+    return c.op("add", c.op("matmul", first, c.constant(won)), c.op("matmul", second, c.constant(lost)))
+
+
+def _decided(c: Context, decisions: Tensor, classes: int, word: str) -> Tensor:
+    """The decisions as scores; the only one of two classes becomes two columns."""
+    if classes > 2:
+        return transformed(c, decisions, word)
+    if word == "PROBIT":
+        raise unsupported("SVMClassifier with one score, two labels and PROBIT has no agreed result")
+    if word in ("NONE", "LOGISTIC"):
+        return transformed(c, c.op("concat", c.op("neg", decisions), decisions, axis=1), word)
+    return c.op("concat", c.op("sub", c.scalar(1.0, F32), decisions), decisions, axis=1)
+
+
+def _probabilities(
+    c: Context, decisions: Tensor, platt: tuple[Sequence[float], Sequence[float]], classes: int
+) -> Tensor:
+    """Probabilities of all classes from those of each pair, which are logistic in its decision."""
+    slopes, shifts = (c.constant(floats(values, F32.numpy, classes * (classes - 1) // 2)) for values in platt)
+    chances = c.op("sigmoid", c.op("neg", c.op("add", c.op("mul", decisions, slopes), shifts)))
+    low, high = c.scalar(_LEAST_CHANCE, F32), c.scalar(1 - _LEAST_CHANCE, F32)
+    chances = c.op("min", c.op("max", chances, low), high)
+    both = c.op("concat", chances, c.op("sub", c.scalar(1.0, F32), chances), axis=1)
+    pairs = list(itertools.combinations(range(classes), 2))
+    column = {pair: place for place, pair in enumerate(pairs)} | {
+        (j, i): len(pairs) + place for place, (i, j) in enumerate(pairs)
+    }
+    square = np.asarray([column.get((i, j), 0) for i, j in itertools.product(range(classes), repeat=2)])
+    table = c.op("gather", both, c.constant(square), axis=1)
+    return c.op("coupled", c.reshape(table, (table.shape[0], classes, classes)))
+
+
+SUPPORT_VECTOR_OPERATORS: Mapping[str, Translator] = {"SVMRegressor": _regressor, "SVMClassifier": _classifier}

@@ -1,4 +1,4 @@
-"""Ops that choose elements by their value: `top_k` and `look_up`.
+"""Ops that choose elements by their value, `top_k` and `look_up`, and `coupled`, probabilities that agree best.
 
 Takes tensors and tables; gives chosen elements. Invariant: the order in which elements are sorted is total: NaN counts
 as larger than every number, and of equal elements the one that comes first is better.
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tessera_build.ir.core.types import I64, Type, tensor
+from tessera_build.ir.core.types import F32, I64, Type, tensor
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.graph.ops.op import (
     Attributes,
@@ -23,6 +24,10 @@ from tessera_build.ir.graph.ops.op import (
     static,
     texts,
 )
+
+# What `coupled` stops at, as libsvm and onnxruntime do.
+_TURNS = 100
+_PRECISION = 0.005
 
 
 def _infer_top_k(types: Sequence[Type], attributes: Attributes) -> tuple[Type, ...]:
@@ -70,7 +75,39 @@ def _evaluate_look_up(arrays: Sequence[Array], _: Attributes, __: DimValues) -> 
     return (np.where(keys[places] == x, values[places], default),)
 
 
+def _infer_coupled(types: Sequence[Type], _: Attributes) -> tuple[Type, ...]:
+    expect_count("coupled", types, 1)
+    (r,) = types
+    if r.rank != 3 or r.dtype != F32 or r.shape[1] != r.shape[2] or not isinstance(r.shape[1], int):
+        raise mismatch("coupled's operand does not fit", "f32[N, C, C] with C known", r)
+    return (tensor(F32, *r.shape[:2]),)
+
+
+def couple(r: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The probabilities of C classes that agree best with those of pairs (Wu, Lin and Weng, second method)."""
+    classes = len(r)
+    q, p = -r.T * r, np.full(classes, 1.0 / classes)
+    np.fill_diagonal(q, (r**2).sum(0) - np.diag(r) ** 2)
+    for _ in range(_TURNS):
+        products = q @ p
+        expected = p @ products
+        if np.abs(products - expected).max() < _PRECISION / classes:
+            break
+        for t in range(classes):
+            step = (expected - products[t]) / q[t, t]
+            expected = (expected + step * (step * q[t, t] + 2 * products[t])) / (1 + step) ** 2
+            p[t] += step
+            p, products = p / (1 + step), (products + step * q[t]) / (1 + step)
+    return p
+
+
+def _evaluate_coupled(arrays: Sequence[Array], _: Attributes, __: DimValues) -> tuple[Array, ...]:
+    rows = [couple(r) for r in arrays[0].astype(np.float64)]
+    return (np.asarray(rows, np.float32).reshape(arrays[0].shape[:2]),)
+
+
 SELECTIONS: tuple[Op, ...] = (
+    Op("coupled", "(r: f32[N, C, C]) -> probabilities [N, C] from those of pairs", _infer_coupled, _evaluate_coupled),
     Op(
         "look_up",
         "(x[N], keys[K], values[K], default[]) -> values[k] where keys[k] == x[n], else default; keys ascend",
