@@ -137,6 +137,16 @@ MODELS: dict[str, Model] = {
         {"i": (np.float32, (1, 2, "H", "W")), "t": (np.int64, (4,))},
         [{"i": floats(1, 2, 5, 6), "t": (1, 2, *size)} for size in ((7, 9), (5, 6), (3, 12))],
     ),
+    "Resize by scales": Model(
+        [node("Resize", "i", "", "s", mode="nearest", coordinate_transformation_mode="half_pixel")],
+        {"i": (np.float32, (1, 2, "H", "W")), "s": (np.float32, (4,))},
+        [{"i": floats(1, 2, 5, 6), "s": (1, 1, *scales)} for scales in ((2, 3), (0.5, 1.7), (1, 1))],
+    ),
+    "Resize by scales, linear": Model(
+        [node("Resize", "i", "", "s", mode="linear", coordinate_transformation_mode="pytorch_half_pixel")],
+        {"i": (np.float32, (1, 2, "H", "W")), "s": (np.float32, (4,))},
+        [{"i": floats(1, 2, 5, 6), "s": (1, 1, *scales)} for scales in ((2, 3), (0.6, 1.7), (1, 1))],
+    ),
     "OneHot": Model(
         [node("OneHot", "t", "d", "values")],
         {"t": (np.int64, (3,)), "d": (np.int64, ())},

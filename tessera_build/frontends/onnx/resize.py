@@ -18,7 +18,7 @@ from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.taps import Sampling, Scaled, coordinates, nearest_indices, outside, taps
 from tessera_build.ir.core.dims import Extent, floordiv
-from tessera_build.ir.core.types import F32
+from tessera_build.ir.core.types import F32, I64
 
 # Up to here a product of float32 scale and extent was compared with exact division; larger images are refused by name.
 LARGEST = 1 << 16
@@ -32,7 +32,10 @@ def _resize(c: Context, n: Call) -> Tensor:
     n.ignore("axes", "keep_aspect_ratio_policy")
     axes = normalise_axes(n.integers("axes"), x.rank) if n.has("axes") else tuple(range(x.rank))
     if scales is not None and scales.shape != (0,):
-        rows = _from_scales(c, x, axes, _numbers(c, scales, "the scales of Resize"))
+        if scales.content is None:
+            rows = _from_data(c, x, axes, scales, sampling.transform)
+        else:
+            rows = _from_scales(c, x, axes, _numbers(c, scales, "the scales of Resize"))
     elif sizes is not None:
         rows = _from_sizes(c, n, x, (axes, c.extents_of(sizes)))
     else:
@@ -48,13 +51,16 @@ def _resize(c: Context, n: Call) -> Tensor:
 def _upsample(c: Context, n: Call) -> Tensor:
     x = n.input(0)
     mode = n.text("mode", "nearest")
+    sampling = Sampling("linear" if mode in ("linear", "bilinear") else mode, "asymmetric", "simple")
+    axes = tuple(range(x.rank))
+    if n.opset >= 9 and n.input(1).content is None:
+        return _resized(c, x, _from_data(c, x, axes, n.input(1), sampling.transform), sampling)
     if n.opset < 9:
         value = n.value("scales")
         scales = tuple(float(v) for v in value) if isinstance(value, tuple) else ()
     else:
         scales = _numbers(c, n.input(1), "the scales of Upsample")
-    sampling = Sampling("linear" if mode in ("linear", "bilinear") else mode, "asymmetric", "simple")
-    return _resized(c, x, _from_scales(c, x, tuple(range(x.rank)), scales), sampling)
+    return _resized(c, x, _from_scales(c, x, axes, scales), sampling)
 
 
 def _sampling(n: Call) -> Sampling:
@@ -85,6 +91,23 @@ def _from_scales(c: Context, x: Tensor, axes: Sequence[int], scales: Sequence[fl
     if len(axes) != len(scales) or any(not s > 0 for s in scales):
         raise ill_formed("scales do not fit", expected=f"{len(axes)} positive numbers", found=str(list(scales)))
     return [Scaled(a, x.shape[a], _times(c, x.shape[a], s), s) for a, s in zip(axes, scales, strict=True)]
+
+
+def _from_data(c: Context, x: Tensor, axes: Sequence[int], scales: Tensor, transform: str) -> list[Scaled]:
+    """Scales that only data tell: the extents that they give are read; one that is not positive gives none."""
+    if transform in ("align_corners", "tf_crop_and_resize"):
+        # Where a scale leaves a rest, ONNX and onnxruntime differ.
+        raise unsupported("Resize between corners by scales that only data tell", hint="state sizes")
+    if scales.shape != (len(axes),):
+        raise ill_formed("scales do not fit", expected=f"{len(axes)} numbers", found=str(scales.type))
+    rows: list[Scaled] = []
+    for position, axis in enumerate(axes):
+        factor = c.reshape(c.slice(scales, (position,), (position + 1,)), ())
+        whole = c.op("floor", c.op("mul", c.number(x.shape[axis], F32), factor))
+        sound = c.op("gt", factor, c.scalar(0.0, F32))
+        number = c.op("select", sound, c.cast(whole, I64), c.scalar(-1, I64))
+        rows.append(Scaled(axis, x.shape[axis], c.size(number), None, factor=factor))
+    return rows
 
 
 def _times(c: Context, extent: Extent, scale: float) -> Extent:

@@ -32,13 +32,17 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """One axis: its extent before and after, its scale where that is a number, and what part of it is resized."""
+    """One axis: its extent before and after, its scale where that is a number, and what part of it is resized.
+
+    A scale that only data tell is `factor`; without either, the scale is that of the extents.
+    """
 
     axis: int
     extent: Extent
     result: Extent
     scale: float | None
     region: tuple[float, float] = (0.0, 1.0)
+    factor: Tensor | None = None
 
     @property
     def still(self) -> bool:
@@ -53,6 +57,8 @@ def _f32(c: Context, number: float) -> Tensor:
 def _scale(c: Context, row: Scaled) -> Tensor:
     if row.scale is not None:
         return _f32(c, row.scale)
+    if row.factor is not None:
+        return row.factor
     return c.op("div", c.number(row.result, F32), c.number(row.extent, F32))
 
 
@@ -102,9 +108,11 @@ def _unless_single(c: Context, row: Scaled, many: Tensor, single: Tensor) -> Ten
 
 
 def _unless_still(c: Context, row: Scaled, moved: Tensor, steps: Tensor) -> Tensor:
-    """A scale that is 1 only for some values of the dims keeps the axis for those."""
+    """A scale that is 1 only for some values of the dims, or of the data, keeps the axis for those."""
     if row.scale is not None:
         return moved
+    if row.factor is not None:
+        return c.op("select", c.op("eq", row.factor, _f32(c, 1.0)), steps, moved)
     same = c.op("eq", c.number(row.result, I64), c.number(row.extent, I64))
     return c.op("select", same, steps, moved)
 
@@ -157,6 +165,8 @@ def nearest_indices(c: Context, place: Tensor, row: Scaled, sampling: Sampling) 
         case "simple":
             shrinks = row.scale is not None and row.scale < 1
             found = c.op("ceil", place) if shrinks else low
+            if row.factor is not None:
+                found = c.op("select", c.op("lt", row.factor, _f32(c, 1.0)), c.op("ceil", place), low)
         case other:
             raise ill_formed("nearest_mode is unknown", found=other)
     return _clamped(c, row, c.cast(found, I64))
