@@ -148,6 +148,20 @@ def blockwise(draw: Draw) -> onnx.ModelProto:
     return finish(draw, "MatMulNBits", domain=MICROSOFT)
 
 
+def rows(draw: Draw) -> onnx.ModelProto:
+    """GatherBlockQuantized of a table packed in bytes."""
+    bits, block, count = (4, 8)[int(draw.coin())], 16, draw.size(2, 9)
+    depth = block * draw.size(1, 4) - 8 * int(draw.coin())
+    blocks = -(-depth // block)
+    draw.give(draw.integers(np.uint8, count, depth * bits // 8), constant=True)
+    draw.give(draw.rng.integers(-count, count, (draw.size(), draw.size())))
+    draw.give(draw.scale(count, blocks), constant=True)
+    if draw.coin():
+        draw.give(draw.integers(np.uint8, count, -(-blocks * bits // 8)), constant=True)
+    draw.attributes.update(bits=bits, block_size=block)
+    return finish(draw, "GatherBlockQuantized", domain=MICROSOFT)
+
+
 def attention(draw: Draw) -> onnx.ModelProto:
     """QAttention with a mask of keys now and then."""
     batch, length, depth, heads = draw.size(1, 3), draw.size(1, 6), draw.size(2, 10), draw.size(1, 3)
@@ -197,6 +211,7 @@ CASES: dict[str, Callable[[Draw], onnx.ModelProto]] = {
     "ms_dynamic_matmul": dynamic_matmul,
     "ms_gemm": gemm,
     "ms_blockwise": blockwise,
+    "ms_rows": rows,
     "ms_attention": attention,
     "ms_lstm": lstm,
 }

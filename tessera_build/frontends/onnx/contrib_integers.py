@@ -11,17 +11,18 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera_build.frontends.onnx.call import Call, Translator
+from tessera_build.frontends.onnx.call import Call, Translator, normalise_axis
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.contraction import matrix_product
 from tessera_build.frontends.onnx.contrib_attention import projected_attention
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
-from tessera_build.frontends.onnx.quantisation import Numbers, Pair, integer_matmul, rescaled
+from tessera_build.frontends.onnx.quantisation import Numbers, Pair, dequantised, integer_matmul, rescaled, spread
 from tessera_build.frontends.onnx.quantised import dynamic, matrices
-from tessera_build.ir.core.types import F32, I32
+from tessera_build.ir.core.types import F32, I32, U8
 from tessera_build.ir.graph.nodes import Array
 
 _BYTE_BITS = 8
+_AXES = (("gather_axis", 0), ("quantize_axis", -1))
 
 
 def _floats(c: Context, total: Tensor, factor: Tensor, bias: Tensor | None, scales: Tensor) -> Tensor:
@@ -109,6 +110,32 @@ def _zeros(c: Context, n: Call, layout: tuple[int, int, int]) -> NDArray[np.floa
     return known.astype(np.float32).reshape(columns, blocks, 1)
 
 
+def _rows(c: Context, n: Call) -> Tensor:
+    """GatherBlockQuantized: rows of a table of a few bits, dequantised after they were taken."""
+    table, indices, scales, zeros = n.input(0), n.input(1), n.input(2), n.optional(3)
+    axis, along = (normalise_axis(n.integer(name, default), table.rank) for name, default in _AXES)
+    bits, block = n.integer("bits", 4), n.integer("block_size", 128)
+    if axis != 0 or along != table.rank - 1 or bits not in (4, 8):
+        raise unsupported(f"{n.op} along other axes than the first and the last, or of {bits} bits, is not built")
+    middle = 0
+    if table.dtype == U8:
+        depth = _BYTE_BITS // bits * (table.shape[-1] if isinstance(table.shape[-1], int) else 0)
+        table = _wide(c, n, table, (bits, depth))
+        zeros = None if zeros is None else _wide(c, n, zeros, (bits, c.known(scales, "scales").shape[-1]))
+        middle = 1 << (bits - 1)
+    taken = [c.op("gather", t, indices, axis=0) for t in (table, scales, *([] if zeros is None else [zeros]))]
+    rank = taken[0].rank - 1
+    scale, *zero = (spread(c, t, taken[0], rank, block) for t in taken[1:])
+    point = zero[0] if zero else c.scalar(middle, I32)
+    return dequantised(c, taken[0], Numbers(scale, point), scales.dtype)
+
+
+def _wide(c: Context, n: Call, packed: Tensor, layout: tuple[int, int]) -> Tensor:
+    """Numbers of a few bits, a byte each: `layout` is how many bits, and how many numbers a row."""
+    known = c.known(packed, f"{n.op}'s packed numbers")
+    return c.constant(_unpacked(known, *layout).astype(np.uint8), packed.name)
+
+
 # -- attention ---------------------------------------------------------------------------------------------------------
 
 
@@ -128,5 +155,6 @@ CONTRIB_INTEGER_OPERATORS: Mapping[str, Translator] = {
     "DynamicQuantizeMatMul": _dynamic,
     "QGemm": _gemm,
     "MatMulNBits": _blockwise,
+    "GatherBlockQuantized": _rows,
     "QAttention": _attention,
 }
