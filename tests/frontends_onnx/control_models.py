@@ -211,6 +211,29 @@ CASES: dict[str, ControlCase] = {
         }""",
         tuple({"x": _floats(6, 2), "limit": np.asarray(v, np.float32)} for v in (0.0, 2.0, 100.0)),
     ),
+    "loop_collects_rows": ControlCase(
+        """g (float[N, 3] x, float[2, 3] start) => (float[K, 3] all, float s) {
+            shape = Shape(x)
+            zero = Constant <value = int64[1] {0}> ()
+            extent = Gather(shape, zero)
+            n = Squeeze(extent)
+            all = Loop (n, , start) <
+                body = b (int64 i, bool c, float[M, 3] h) => (bool again, float[L, 3] h2) {
+                    again = Identity(c)
+                    one = Constant <value = int64[1] {1}> ()
+                    first = Unsqueeze(i, zero)
+                    next = Add(first, one)
+                    row = Slice(x, first, next, zero)
+                    sum = ReduceSum (h, zero)
+                    new = Tanh(sum)
+                    both = Add(new, row)
+                    h2 = Concat <axis = 0> (h, both, row)
+                }
+            >
+            s = ReduceSum <keepdims = 0> (all)
+        }""",
+        tuple({"x": _floats(n, 3), "start": _floats(2, 3)} for n in (1, 2, 5)),
+    ),
     "loop_never_runs": ControlCase(
         """g (float[2] x) => (float[2] y) {
             limit = Constant <value = int64 {10}> ()

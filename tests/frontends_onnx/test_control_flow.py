@@ -152,14 +152,15 @@ def test_branch_when_it_would_bind_a_dim_then_the_dim_stays_free() -> None:
     assert "may not be taken" in caught.value.diagnostics()
 
 
-def test_loop_when_a_carried_value_grows_then_is_refused() -> None:
+def test_loop_when_a_carried_value_grows_by_what_data_tell_then_is_refused() -> None:
     model = parsed(
-        """g (float[1] x) => (float[K] y) {
+        """g (float[1] x, int64[1] k) => (float[K] y) {
             n = Constant <value = int64 {3}> ()
             y = Loop (n, , x) <
                 body = b (int64 i, bool c, float[K] h) => (bool again, float[K] h2) {
                     again = Identity(c)
-                    h2 = Concat <axis = 0> (h, x)
+                    more = Expand(x, k)
+                    h2 = Concat <axis = 0> (h, more)
                 }
             >
         }"""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx.call import Call, Subgraph, Translator, normalise_axis
@@ -24,7 +24,7 @@ from tessera_build.frontends.onnx.truth import known_truth, tensors
 from tessera_build.frontends.onnx.unrolled import unrolled
 from tessera_build.ir.core.dims import Extent, symbol, symbols_of
 from tessera_build.ir.core.node import Region
-from tessera_build.ir.core.types import BOOL, I64, Type
+from tessera_build.ir.core.types import BOOL, I64, Type, tensor
 
 Shape = tuple[Extent, ...]
 # Iterations of a loop without a trip count; a run that long does not end.
@@ -162,30 +162,49 @@ class LoopBody:
     outputs: tuple[Tensor, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a loop runs: while `condition` holds before the first iteration, from the last index `downward`.
+
+    `growing` gives, for a carried value, the axis and the extent by which each iteration makes it longer.
+    """
+
+    condition: Tensor | None = None
+    downward: bool = False
+    growing: Mapping[int, tuple[int, Extent]] = field(default_factory=dict[int, tuple[int, Extent]])
+
+    def type_at(self, number: int, initial: Type, index: Extent) -> Type:
+        """The type of a carried value as the iteration of this index finds it."""
+        axis, added = self.growing.get(number, (-1, 0))
+        return tensor(initial.dtype, *(e + added * index if i == axis else e for i, e in enumerate(initial.shape)))
+
+
+ONCE_EACH = Course()
+
+
 @contextmanager
-def loop(
-    c: Context, trips: Extent, initial: Sequence[Tensor], condition: Tensor | None = None, *, downward: bool = False
-) -> Generator[LoopBody]:
+def loop(c: Context, trips: Extent, initial: Sequence[Tensor], course: Course = ONCE_EACH) -> Generator[LoopBody]:
     """A loop of the graph. Inside the `with`, set `results` (carried values, then slices) and, where the body is to be
     asked before the next iteration, `condition`; behind it, `outputs` are the final values and the stacked slices.
     """
-    name = c.builder.fresh_index()
-    types = [t.type for t in initial]
+    name, condition = c.builder.fresh_index(), course.condition
+    types = [course.type_at(i, t.type, symbol(name)) for i, t in enumerate(initial)]
     starts = [c.value(t) for t in initial]  # before the region opens: they belong outside
     begin = c.value(condition if condition is not None else c.scalar(True, BOOL))
     high = max(0, trips - 1) if isinstance(trips, int) else None
     with c.region(types, {name: (0, high)}) as block:
         body = LoopBody(symbol(name), tuple(Tensor(t, v) for t, v in zip(types, block.args, strict=True)))
         yield body
-        _check_carried(types, body.results)
+        following = [course.type_at(i, t.type, symbol(name) + 1) for i, t in enumerate(initial)]
+        _check_carried(following, body.results)
         values = [c.value(t) for t in body.results]
         conditional = body.condition is not None or condition is not None
         again = body.condition if body.condition is not None else c.scalar(True, BOOL)
         block.yields(*([c.value(again)] if conditional else []), *values)
     scans = len(body.results) - len(initial)
-    attributes = {"index": name, "trips": trips, "scans": scans, "conditional": conditional, "downward": downward}
+    attributes = {"index": name, "trips": trips, "scans": scans, "conditional": conditional}
     operands = (*((begin,) if conditional else ()), *starts)
-    results = c.builder.node("loop", operands, attributes, (block.region,))
+    results = c.builder.node("loop", operands, {**attributes, "downward": course.downward}, (block.region,))
     body.outputs = tuple(Tensor(c.builder.type(v), v) for v in results)
 
 
@@ -202,7 +221,7 @@ def recurrence(
         results = step(0, tuple(initial))
         slices = (c.reshape(part, (1, *part.shape)) for part in results[len(initial) :])
         return (*results[: len(initial)], *slices)
-    with loop(c, trips, initial, downward=downward) as body:
+    with loop(c, trips, initial, Course(downward=downward)) as body:
         body.results = step(body.index, body.carried)
     return body.outputs
 
@@ -235,7 +254,7 @@ def _repeated(
     c: Context, graph: Subgraph, initial: Sequence[Tensor], trips: Extent, first: Tensor | None
 ) -> tuple[Tensor, ...]:
     """A Loop over tensors: values that never change and counters need no carrying, as far as their ends are known."""
-    habits = habits_of(c, graph, initial)
+    habits = habits_of(c, graph, initial, trips)
     endless = habits.always and first is None
     known = habits.steady | (habits.counters.keys() if endless else frozenset[int]())
     kept = [i for i in range(len(initial)) if i not in known]
@@ -244,7 +263,8 @@ def _repeated(
     if counted and trips == ENDLESS:
         raise unsupported("a Loop without a trip count stacks values, so that nothing bounds the size of its result")
     carried = [*(initial[i] for i in kept), *([c.scalar(0, I64)] if counted else [])]
-    with loop(c, trips, carried, first) as body:
+    growing = {kept.index(i): growth for i, growth in habits.growing.items() if i in kept and endless}
+    with loop(c, trips, carried, Course(first, growing=growing)) as body:
         # The iterations that there are, said so that slices at the number are seen to be inside.
         inside = body.index if isinstance(trips, int) else smaller(body.index, trips - 1, c.ranges)
         found = dict(enumerate(initial)) | dict(zip(kept, body.carried, strict=False))

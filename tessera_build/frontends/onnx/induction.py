@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from tessera_build.frontends.onnx.call import Subgraph
 from tessera_build.frontends.onnx.context import Context, Tensor
+from tessera_build.frontends.onnx.order import sign_of, smaller
 from tessera_build.frontends.onnx.truth import known_truth, tensors
-from tessera_build.ir.core.dims import Extent
+from tessera_build.ir.core.dims import Extent, symbol, symbols_of
 from tessera_build.ir.core.types import BOOL, I32, I64
 
 
@@ -30,25 +31,46 @@ class Counter:
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """`always`: the body asks for another iteration whatever happens. `steady`: carried values that never change."""
+    """`always`: the body asks for another iteration whatever happens. `steady`: carried values that never change.
+
+    `growing`: (axis, extent) by which an iteration makes a carried value longer.
+    """
 
     always: bool
     steady: frozenset[int]
     counters: Mapping[int, Counter]
+    growing: Mapping[int, tuple[int, Extent]]
 
 
-def habits_of(c: Context, graph: Subgraph, initial: Sequence[Tensor]) -> Habits:
+def habits_of(c: Context, graph: Subgraph, initial: Sequence[Tensor], trips: Extent) -> Habits:
     """Translate the body over unknown values and look at what it gives back; the graph stays as it is."""
-    outside = c.value(c.scalar(0, I64))
-    with c.trial(), c.region([t.type for t in initial], {c.builder.fresh_index("probe"): (0, None)}) as block:
+    name, known = c.builder.fresh_index("probe"), set(c.sizes)
+    with c.trial(), c.region([t.type for t in initial], {name: (0, None)}) as block:
         carried = [Tensor(t.type, value) for t, value in zip(initial, block.args, strict=True)]
-        number = Tensor(c.builder.type(outside), outside)
+        number = c.number(smaller(symbol(name), trips - 1, c.ranges), I64)
         again, *results = tensors("Loop", graph.translate((number, c.scalar(True, BOOL), *carried)))
         pairs = list(enumerate(zip(results, block.args, strict=False)))
         steady = frozenset(i for i, (result, argument) in pairs if result.value == argument)
         counters = {i: _counter(c, result, argument, initial[i]) for i, (result, argument) in pairs}
-    found = {i: counter for i, counter in counters.items() if counter is not None}
-    return Habits(known_truth(again) is True, steady, found)
+        growing = {i: _growth(c, initial[i], result) for i, (result, _) in pairs}
+        inside = {*c.indices, *(c.sizes.keys() - known)}
+    return Habits(
+        known_truth(again) is True,
+        steady,
+        {i: counter for i, counter in counters.items() if counter is not None},
+        {i: growth for i, growth in growing.items() if growth and symbols_of(growth[1]).isdisjoint(inside)},
+    )
+
+
+def _growth(c: Context, before: Tensor, after: Tensor) -> tuple[int, Extent] | None:
+    """The axis along which one iteration adds elements, and how many."""
+    if before.dtype != after.dtype or before.rank != after.rank:
+        return None
+    changed = [axis for axis, (old, new) in enumerate(zip(before.shape, after.shape, strict=True)) if old != new]
+    if len(changed) != 1:
+        return None
+    added = after.shape[changed[0]] - before.shape[changed[0]]
+    return (changed[0], added) if sign_of(added, c.ranges) == 1 else None
 
 
 def _counter(c: Context, result: Tensor, argument: int, initial: Tensor) -> Counter | None:

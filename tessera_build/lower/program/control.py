@@ -50,6 +50,9 @@ def plan_control(node: GraphNode, blocks: Sequence[PlannedBlock], types: Mapping
     """Lay out the scratch: the blocks of a choice share it; a loop adds a second place for each carried value."""
     values = (*node.inputs, *node.outputs, *(v for region in node.regions for v in region.results))
     sizes = {value: _bytes(types[value]) for value in values}
+    if node.op == "loop":  # what grows from one iteration to the next has room for its last size from the first
+        conditional = flag_of(node.attributes, "conditional")
+        sizes |= {v: sizes[end] for v, end in zip(node.inputs[conditional:], node.outputs, strict=False)}
     if node.op == "if":
         return ControlPlan(node, tuple(blocks), sizes, _largest([block.arena_bytes for block in blocks]))
     end = aligned(_known(room.most(_over_iterations(node, blocks[0].arena_bytes))))

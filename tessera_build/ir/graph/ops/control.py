@@ -1,7 +1,8 @@
 """Ops with regions: a choice between two blocks, and a block that runs again and again.
 
 Takes operands and regions that capture values of the blocks around them; gives what the regions give. Invariant: a
-result's type is known before anything runs, so no region gives a value whose extents mention the index of its loop.
+result's type is known before anything runs. What a loop carries may change its extents as the index tells: the type of
+a region's argument at index 0 is the operand's, at the next index the result's, and behind the last the output's.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Never
 
-from tessera_build.ir.core.dims import evaluate, symbols_of
+from tessera_build.ir.core.dims import Extent, evaluate, substitute, symbol, symbols_of
 from tessera_build.ir.core.types import BOOL, Type, tensor
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.graph.ops.op import (
@@ -70,14 +71,22 @@ def _infer_loop(types: Sequence[Type], attributes: Attributes, regions: Sequence
             raise mismatch("the region of a conditional loop gives no condition", str(tensor(BOOL)), "no results")
         _expect_condition("loop", results[0])
         results = results[1:]
-    if regions[0].args != carried:
-        raise mismatch("the region of loop takes other values", texts(carried), texts(regions[0].args))
-    if scans < 0 or results[: len(results) - scans] != carried:
-        raise mismatch(f"the region of loop gives others, before {scans} slices", texts(carried), texts(results))
-    if any(index in symbols_of(extent) for type_ in results for extent in type_.shape):
-        raise mismatch("a result of loop changes its shape", f"extents without {index}", texts(results))
+    args = regions[0].args
+    once_each = not conditional and not flag_of(attributes, "downward")
+    if _at(args, index, 0) != carried or not (once_each or args == carried):
+        raise mismatch("the region of loop takes other values", texts(carried), texts(args))
+    following = _at(args, index, symbol(index) + 1)
+    if scans < 0 or results[: len(results) - scans] != following:
+        raise mismatch(f"the region of loop gives others, before {scans} slices", texts(following), texts(results))
     slices = results[len(carried) :]
-    return (*carried, *(tensor(t.dtype, trips, *t.shape) for t in slices))
+    if any(index in symbols_of(extent) for type_ in slices for extent in type_.shape):
+        raise mismatch("a slice of loop changes its shape", f"extents without {index}", texts(slices))
+    return (*_at(args, index, trips), *(tensor(t.dtype, trips, *t.shape) for t in slices))
+
+
+def _at(types: Sequence[Type], index: str, position: Extent) -> tuple[Type, ...]:
+    """What the types of carried values are when the index has this value."""
+    return tuple(tensor(t.dtype, *(substitute(e, {index: position}) for e in t.shape)) for t in types)
 
 
 def _run_loop(
@@ -115,10 +124,10 @@ CONTROL: tuple[Op, ...] = (
     ),
     Op(
         "loop",
-        "([condition: bool[] if conditional,] carried...) <{index, trips, scans, conditional, downward}> ({body}) -> carried "
-        "after the last iteration, then `scans` results stacked by index. The body runs for index = 0, 1, ... below "
-        "`trips`, or from the last to 0 if `downward`, while the condition holds; it takes carried and gives ([condition,] carried, slices). What iterations that "
-        "do not run would have stacked is unspecified",
+        "([condition: bool[] if conditional,] carried...) <{index, trips, scans, conditional, downward}> ({body}) -> "
+        "carried after the last iteration, then `scans` results stacked by index. The body runs for index = 0, 1, ... "
+        "below `trips`, or from the last to 0 if `downward`, while the condition holds; it takes carried and gives "
+        "([condition,] carried, slices). What iterations that do not run would have stacked is unspecified",
         _by_regions,
         _by_regions,
         ("index", "trips", "scans", "conditional", "downward"),
