@@ -222,3 +222,22 @@ def test_dropout_when_nothing_is_dropped_then_training_is_inference() -> None:
     ((y, mask),) = run_built(model, [{"x": x, "training": np.array(True)}])
     np.testing.assert_array_equal(y, x)
     assert mask.all()
+
+
+@pytest.mark.parametrize("name", ["i32", "i64"])
+def test_integer_power_when_exponents_are_any_then_wraps_and_truncates(name: str) -> None:
+    dtype = DTYPES[name]
+    bases, exponents = [0, 1, -1, 2, -2, 3, -7, 10], [0, 1, 2, 3, 5, 20, 63, 64, 101, -1, -2, -3]
+    x, y = (np.array(g, dtype.numpy).reshape(-1) for g in np.meshgrid(bases, exponents, indexing="ij"))
+    ((found,),) = run_built(model_of("Pow", [dtype, dtype], dtype, opset=15), [{"x0": x, "x1": y}])
+    for base, exponent, result in zip(x.tolist(), y.tolist(), found.tolist(), strict=True):
+        exact = base**exponent if exponent >= 0 else (base if exponent % 2 else abs(base)) * (abs(base) == 1)
+        wrapped = (exact + (1 << (dtype.bits - 1))) % (1 << dtype.bits) - (1 << (dtype.bits - 1))
+        assert result == wrapped, (base, exponent)
+
+
+def test_power_when_the_exponent_alone_is_a_float_then_large_integers_keep_their_digits() -> None:
+    x = np.array([16777217, -16777219, 3], np.int32)
+    types = [DTYPES["i32"], DTYPES["f32"]]
+    ((found,),) = run_built(model_of("Pow", types, types[0], opset=15), [{"x0": x, "x1": np.ones(3, np.float32)}])
+    assert found.tolist() == x.tolist()

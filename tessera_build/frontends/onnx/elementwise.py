@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from tessera_build.frontends.onnx.call import Call, Translator
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
-from tessera_build.ir.core.types import BOOL
+from tessera_build.ir.core.types import BOOL, F64
 
 SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 
@@ -191,7 +191,7 @@ def _pow(c: Context, n: Call) -> Tensor:
     if number == 0.5 and x.dtype.is_float:
         return c.op("sqrt", x)
     if exponent.dtype.is_float and not x.dtype.is_float:
-        return c.cast(c.op("pow", c.cast(x, exponent.dtype), exponent), x.dtype)
+        return c.cast(c.op("pow", c.cast(x, F64), c.cast(exponent, F64)), x.dtype)
     return c.op("pow", x, c.cast(exponent, x.dtype))
 
 

@@ -107,6 +107,17 @@ def _divide(a: Array, b: Array) -> Array:
     return np.asarray(quotient + np.logical_and(remainder != 0, np.less(a, 0) != np.less(b, 0)), dtype=a.dtype)
 
 
+def _power(base: Array, exponent: Array) -> Array:
+    """Integers wrap; to a negative power they are what their reciprocals truncate to, and zero stays zero."""
+    if base.dtype.kind != "i":
+        return np.asarray(np.power(base, exponent))
+    odd = np.bitwise_and(exponent, exponent.dtype.type(1))
+    whole = np.power(base, np.maximum(exponent, exponent.dtype.type(0)))
+    unit = np.where(odd == 1, base, np.abs(base))
+    reciprocal = np.where(np.equal(np.abs(base), 1), unit, 0)
+    return np.where(np.less(exponent, 0), reciprocal, whole).astype(base.dtype)
+
+
 def _shift(move: Callable[[Array, Array], Array], values: Array, count: Array) -> Array:
     """A shift; by the width or more (negative counts are large ones) it moves every bit out."""
     bits = values.dtype.itemsize * 8
@@ -151,7 +162,7 @@ _BINARY: dict[str, Callable[[Array, Array], Array]] = {
     "mul": np.multiply,
     "div": _divide,
     "mod": np.mod,
-    "pow": np.power,
+    "pow": _power,
     "max": np.maximum,
     "min": np.minimum,
     "eq": np.equal,

@@ -96,15 +96,28 @@ class ScalarEmitter:
     # -- operations whose meaning takes more than one instruction -----------------------------------------------------
 
     def _integer_power(self, base: int, exponent: int) -> int:
-        """base**exponent by squaring, wrapping on overflow; a negative exponent gives what its low six bits give."""
-        b, dtype = self._b, self._b.type(base).dtype
+        """base**exponent by squaring, wrapping on overflow; to a negative power only 1 and -1 are not zero."""
+        b, dtype, known = self._b, self._b.type(base).dtype, self._b.constant(exponent)
         lanes = b.lanes(base)
-        zero, result = b.const(0, dtype, lanes), b.const(1, dtype, lanes)
-        for bit in range(min(6, dtype.bits - 1)):
-            chosen = b.op("ne", b.op("and", exponent, b.const(1 << bit, dtype, lanes)), zero)
-            result = b.op("select", chosen, b.op("mul", result, base), result)
-            base = b.op("mul", base, base)
-        return result
+        zero, result, square = b.const(0, dtype, lanes), b.const(1, dtype, lanes), base
+        width = dtype.bits - (dtype.kind == "signed")
+        for bit in range(width if known is None or known < 0 else int(known).bit_length()):
+            if known is None:
+                chosen = b.op("ne", b.op("and", exponent, b.const(1 << bit, dtype, lanes)), zero)
+                result = b.op("select", chosen, b.op("mul", result, square), result)
+            elif int(known) >> bit & 1:
+                result = b.op("mul", result, square)
+            square = b.op("mul", square, square)
+        return self._negative_power(base, exponent, result) if dtype.kind == "signed" else result
+
+    def _negative_power(self, base: int, exponent: int, otherwise: int) -> int:
+        b, dtype, lanes = self._b, self._b.type(base).dtype, self._b.lanes(base)
+        zero, one = b.const(0, dtype, lanes), b.const(1, dtype, lanes)
+        is_odd = b.op("ne", b.op("and", exponent, one), zero)
+        size = b.op("abs", base)
+        unit = b.op("select", is_odd, base, size)
+        reciprocal = b.op("select", b.op("eq", size, one), unit, zero)
+        return b.op("select", b.op("lt", exponent, zero), reciprocal, otherwise)
 
     def convert(self, value: int, dtype: DType) -> int:
         """`value` as another element type; the storage types by way of f32."""
