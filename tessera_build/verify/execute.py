@@ -6,7 +6,7 @@ Invariant: the code that is proved here is, byte for byte, the code that the bun
 """
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Final, cast, final
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from bundle_format import media
 from bundle_format.digest import Digest
-from bundle_format.schema import Config
+from bundle_format.schema import Config, Entry
 from bundle_format.writer import Variant
 from tessera_build.ir.core.dims import evaluate
 from tessera_build.ir.graph.nodes import Array
@@ -25,7 +25,7 @@ from tessera_runtime.arrays import numpy_dtype
 from tessera_runtime.cpu.abi import Call, ErrorRecord, Plan, Services
 from tessera_runtime.cpu.image import CodeImage
 from tessera_runtime.cpu.machine import Machine, normal_arch, normal_feature
-from tessera_runtime.cpu.memory import take_memory
+from tessera_runtime.cpu.memory import ALLOCATE, take_memory
 from tessera_runtime.cpu.pool import PROCESS_POOLS
 from tessera_runtime.errors import status_error
 
@@ -41,6 +41,17 @@ def can_run(config: Config, machine: Machine) -> bool:
     target = config.target
     known = machine.system == "Linux" and normal_arch(target.arch) == machine.arch
     return known and all(normal_feature(name) in machine.features for name in target.features)
+
+
+def _filled(context: int | None, size: int, alignment: int) -> int:
+    """tessera_services.allocate."""
+    address = ALLOCATE(context, size, alignment) or 0
+    if address:
+        ctypes.memset(address, 0xFF, size)
+    return address
+
+
+_FILLED: Final = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)(_filled)
 
 
 @final
@@ -123,11 +134,7 @@ class CompiledProgram:
             output_shapes=ctypes.addressof(found_shapes),
         )
         self._check(cast(int, self._image.run(ctypes.addressof(call))), error)
-        rest = iter(found_shapes)
-        for i, value in enumerate(signature.outputs if signature.dynamic_outputs else ()):
-            shape = tuple(islice(rest, len(value.shape)))
-            if i in signature.dynamic_outputs:
-                results[i] = take_memory(cast(int, tables["output"][i]), numpy_dtype(value.dtype), shape)
+        results |= _allocated(signature, tables["output"], found_shapes)
         return {value.name: results[i] for i, value in enumerate(signature.outputs)}
 
     def _plan(self, entry: int, dims: object, error: ErrorRecord) -> tuple[Array, list[tuple[int, ...]]]:
@@ -145,8 +152,10 @@ class CompiledProgram:
         return _aligned_copy(np.full(cast(int, plan.workspace_bytes), 0xFF, np.uint8)), shapes
 
     def _services(self) -> Services:
-        """The pool's table, with room for a profile hook of our own."""
-        return Services.from_buffer_copy(ctypes.string_at(self._pool.services(), ctypes.sizeof(Services)))
+        """The pool's table, with room for a profile hook of our own and memory as full of NaN as the workspace."""
+        services = Services.from_buffer_copy(ctypes.string_at(self._pool.services(), ctypes.sizeof(Services)))
+        services.allocate = ctypes.cast(_FILLED, ctypes.c_void_p)
+        return services
 
     def _check(self, status: int, error: ErrorRecord) -> None:
         if status:
@@ -154,6 +163,18 @@ class CompiledProgram:
             node = cast(int, error.node) if known else -1
             detail = list(cast("list[int]", error.detail)) if known else [0, 0, 0, 0]
             raise status_error(status, node, detail, self._config)
+
+
+def _allocated(
+    signature: Entry, addresses: "ctypes.Array[ctypes.c_void_p]", extents: Iterable[int]
+) -> dict[int, Array]:
+    """The outputs that a run allocated, by position."""
+    rest, taken = iter(extents), dict[int, Array]()
+    for index, value in enumerate(signature.outputs if signature.dynamic_outputs else ()):
+        shape = tuple(islice(rest, len(value.shape)))
+        if index in signature.dynamic_outputs:
+            taken[index] = take_memory(cast(int, addresses[index]), numpy_dtype(value.dtype), shape)
+    return taken
 
 
 def _hook(look: Look | None, memory: Memory) -> "ctypes._CFunctionType":  # pyright: ignore[reportPrivateUsage]
