@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 
 from tessera_build.frontends.onnx.errors import UnsupportedError, ill_formed, unsupported
 from tessera_build.frontends.onnx.load import array_of
+from tessera_build.frontends.onnx.subgraphs import names_read
 from tessera_build.ir.graph.nodes import Array
 
 Value = Array | np.generic | Sequence["Value"] | onnx.TensorProto | None
@@ -128,16 +129,24 @@ def needed_values(model: onnx.ModelProto, error: UnsupportedError, named: Mappin
     makers = {output: node for node in model.graph.node for output in node.output}
     found: set[str] = set()
     for problem in error.problems:
-        node = nodes.get(problem.where or "")
+        node = _named(nodes, problem.where or "")
         if node is not None:
             found.update(name for name in _sources(node, makers) if name in named and _is_small(named[name]))
     return frozenset(found)
 
 
+def _named(nodes: Mapping[str, onnx.NodeProto], where: str) -> onnx.NodeProto | None:
+    """The node of a name, or the outermost one around it: nodes of subgraphs are called `outer/inner`."""
+    while where and where not in nodes:
+        where = where.rpartition("/")[0]
+    return nodes.get(where)
+
+
 def _sources(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> Iterator[str]:
     """The graph inputs behind a node's operands; of a node with data, all operands but the first."""
     decides = len(node.input) == 1 or node.op_type in _DECIDED_BY_ALL
-    open_names = list(node.input if decides else node.input[1:])
+    captured = names_read(node) - set(node.input)
+    open_names = [*(node.input if decides else node.input[1:]), *sorted(captured)]
     seen: set[str] = set()
     while open_names:
         name = open_names.pop()
@@ -145,7 +154,7 @@ def _sources(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> Iter
             continue
         seen.add(name)
         if name in makers:
-            open_names += makers[name].input
+            open_names += sorted(names_read(makers[name]))
         else:
             yield name
 
