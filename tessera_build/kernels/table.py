@@ -14,6 +14,7 @@ from tessera_build.kernels.compaction import groups, non_zero
 from tessera_build.kernels.coupling import coupled
 from tessera_build.kernels.cumulate import cumulate
 from tessera_build.kernels.look_up import look_up
+from tessera_build.kernels.rows import sort_rows
 from tessera_build.kernels.scatter import scatter_elements, scatter_nd, scatter_rows
 from tessera_build.kernels.subject import KernelSubject
 from tessera_build.kernels.suppression import listed, suppress
@@ -32,6 +33,7 @@ KERNELS: Mapping[str, KernelMaker] = MappingProxyType(
         "scatter_elements": scatter_elements,
         "scatter_nd": scatter_nd,
         "scatter_rows": scatter_rows,
+        "sort_rows": sort_rows,
         "suppress": suppress,
         "top_k": top_k,
         "tree_ensemble": tree_ensemble,

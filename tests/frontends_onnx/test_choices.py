@@ -6,14 +6,11 @@ import random
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import helper
 
 import tessera_build
 import tessera_runtime
 from bundle_format.errors import TesseraError
-from tessera_build.frontends.onnx import UnsupportedError, read_onnx
 from tests.frontends_onnx.built import assert_built_agrees, run_built
 from tests.frontends_onnx.choice_cases import CHOICES, model_of
 from tests.frontends_onnx.oracle import assert_agrees
@@ -66,16 +63,3 @@ def test_top_k_when_data_ask_for_more_than_there_are_then_the_run_ends(tmp_path:
     tessera_build.build(model, targets=["native"], out=tmp_path / "m.tessera", verify=False, workers=1)
     with tessera_runtime.load(tmp_path / "m.tessera") as loaded, pytest.raises(TesseraError, match="size"):
         loaded.run(case)
-
-
-@pytest.mark.errors
-def test_unique_when_slices_have_a_dynamic_size_then_is_refused() -> None:
-    node = helper.make_node("Unique", ["x"], ["y"], axis=0)
-    graph = helper.make_graph(
-        [node],
-        "g",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", "C"])],
-        [onnx.ValueInfoProto(name="y")],
-    )
-    with pytest.raises(UnsupportedError, match="problem"):
-        read_onnx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]))

@@ -141,6 +141,7 @@ CASES: dict[str, Callable[[], Case]] = {
         {},
         {(0, 0): "n", (1, 0): "n"},
     ),
+    "sort_rows": lambda: Case("sort_rows", (integers(0, 0, 2, 19, 3),), {}, {(0, 0): "n", (0, 1): "w"}),
     "suppress": lambda: Case(
         "suppress",
         (

@@ -13,13 +13,11 @@ import numpy as np
 from tessera_build.frontends.onnx.call import Call, Translator
 from tessera_build.frontends.onnx.content import is_symbolic
 from tessera_build.frontends.onnx.context import Context, Tensor
-from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.frontends.onnx.errors import ill_formed
 from tessera_build.frontends.onnx.indexing import counting
-from tessera_build.ir.core.dims import Extent, minimum
-from tessera_build.ir.core.types import BOOL, F32, I64
+from tessera_build.ir.core.dims import Extent, bounds, minimum
+from tessera_build.ir.core.types import BOOL, F32, I8, I64
 from tessera_build.ir.graph.ops.shapes import count
-
-_WIDEST_ROW = 256  # columns of Unique with an axis: each one takes a sort
 
 
 def _places(c: Context, x: Tensor) -> Tensor:
@@ -74,29 +72,16 @@ def _unique(c: Context, n: Call) -> tuple[Tensor, ...]:
 
 def _sorted(c: Context, x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """Where groups of equal slices start when the slices are sorted, and where each of them came from."""
-    extent = x.shape[axis]
-    rest = [i for i in range(x.rank) if i != axis]
-    width = count([x.shape[i] for i in rest])
-    if not isinstance(width, int) or width > _WIDEST_ROW:
-        raise unsupported("Unique over slices of this size is not built", found=f"{width} elements in a slice")
-    table = c.reshape(c.transpose(x, (*rest, axis)), (width, extent))
-    places = c.cast(counting(c, 1, 0, extent), I64)
-    if width == 0:
-        raise unsupported("Unique over empty slices is not built")
-    for column in reversed(range(width)):
-        # Stable sorts by one column after the other, the last first, sort by all of them.
-        key = c.slice(table, (column, 0), (column + 1, extent))
-        key = c.op("gather", c.reshape(key, (extent,)), places, axis=0)
-        plain = c.cast(key, F32) if key.dtype == BOOL else key
-        _, order = c.several("top_k", c.reshape(plain, (1, extent)), k=extent, largest=False)
-        places = c.op("gather", places, c.reshape(order, (extent,)), axis=0)
-    arranged = c.op("gather", table, places, axis=1)
-    before = c.slice(arranged, (0, 0), (width, extent - 1))
-    after = c.slice(arranged, (0, 1), (width, extent))
-    differs = c.cast(c.op("ne", before, after), F32)
-    changes = c.op("gt", c.reduce("max", differs, (0,), False), c.scalar(0.0, F32))
-    start = c.constant(np.ones(1, np.bool_))
-    return c.op("concat", start, changes, axis=0), places
+    x = c.cast(x, I8) if x.dtype == BOOL else x
+    extent, rest = x.shape[axis], [i for i in range(x.rank) if i != axis]
+    if rest or (bounds(extent, c.ranges)[0] or 0) < 1:  # a line that may be empty has no first element either
+        rows = c.reshape(c.transpose(x, (axis, *rest)), (extent, count([x.shape[i] for i in rest])))
+        places, heads = c.several("sort_rows", rows)
+        return heads, places
+    values, places = c.several("top_k", c.reshape(x, (1, extent)), k=extent, largest=False)
+    line = c.reshape(values, (extent,))
+    changes = c.op("ne", c.slice(line, (0,), (extent - 1,)), c.slice(line, (1,), (extent,)))
+    return c.op("concat", c.constant(np.ones(1, np.bool_)), changes, axis=0), c.reshape(places, (extent,))
 
 
 def _by_appearance(c: Context, firsts: Tensor, counts: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Tensor]:

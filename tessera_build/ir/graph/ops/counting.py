@@ -1,4 +1,4 @@
-"""Ops that find how many there are: `non_zero`, `groups`, and `suppress` with `listed`.
+"""Ops that find how many there are: `non_zero`, `sort_rows` and `groups`, `suppress` and `listed`.
 
 Takes tensors; gives buffers of the largest size, filled from the front, with counts. Invariant: elements behind the
 last one found are zero; the part that counts is cut out with `sizes`.
@@ -42,6 +42,24 @@ def _filled(found: Array, extent: int) -> NDArray[np.int64]:
     buffer = np.zeros((extent, *found.shape[1:]), np.int64)
     buffer[: len(found)] = found
     return buffer
+
+
+def _infer_sort_rows(types: Sequence[Type], _: Attributes) -> tuple[Type, ...]:
+    expect_count("sort_rows", types, 1)
+    (x,) = types
+    if x.rank != 2 or x.dtype == BOOL:
+        raise mismatch("sort_rows's operand does not fit", "numbers [N, W]", x)
+    return tensor(I64, x.shape[0]), tensor(BOOL, x.shape[0])
+
+
+def _evaluate_sort_rows(arrays: Sequence[Array], _: Attributes, __: DimValues) -> tuple[Array, ...]:
+    (x,) = arrays
+    keys = x if x.dtype.kind in "iuf" else x.astype(np.float32)
+    order = np.lexsort(keys.T[::-1]) if keys.shape[1] else np.arange(len(keys))
+    arranged = keys[order]
+    heads = np.ones(len(keys), np.bool_)
+    heads[1:] = (arranged[1:] != arranged[:-1]).any(1)
+    return order.astype(np.int64), heads
 
 
 def _infer_groups(types: Sequence[Type], _: Attributes) -> tuple[Type, ...]:
@@ -135,6 +153,13 @@ COUNTING: tuple[Op, ...] = (
         "(found: bool[N]) -> places i64[N] of true elements, then zeros; count i64[]",
         _infer_non_zero,
         _evaluate_non_zero,
+        ordered=True,
+    ),
+    Op(
+        "sort_rows",
+        "(x[N, W]) -> places i64[N] of rows in lexicographic order; heads bool[N]: not as the one before",
+        _infer_sort_rows,
+        _evaluate_sort_rows,
         ordered=True,
     ),
     Op(
