@@ -28,12 +28,15 @@ _TOLERANCE: Final = 1e-3
 
 
 def leading_dim(entry: EntryPoint) -> DimRange | None:
-    """The dynamic dimension with which every input and output begins and which occurs nowhere else, if there is one."""
+    """The dynamic dimension with which every input and output begins and which occurs nowhere else, if there is one.
+
+    None where data decide a shape: that of one request would depend on the others beside it.
+    """
     values = (*entry.inputs, *entry.outputs)
     leading = {value.shape[0] if value.shape else 0 for value in values}
     name = next(iter(leading)) if len(leading) == 1 and entry.inputs and not entry.states else None
     others = (extent for value in values for extent in value.shape[1:] if isinstance(extent, str))
-    if not isinstance(name, str) or any(name in _WORD.findall(text) for text in others):
+    if entry.sizes or not isinstance(name, str) or any(name in _WORD.findall(text) for text in others):
         return None
     return next((dim for dim in entry.dims if dim.name == name), None)
 

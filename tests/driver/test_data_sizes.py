@@ -15,6 +15,7 @@ import tessera_runtime
 from tessera_runtime import RunError
 from tessera_runtime.arrays import Array
 from tessera_runtime.cpu import memory
+from tessera_runtime.serve.batching import leading_dim
 from tests.frontends_onnx.oracle import make_model
 
 pytestmark = pytest.mark.bundle
@@ -177,3 +178,16 @@ def test_run_when_called_from_eight_threads_then_every_answer_is_right(bundle: P
     assert not failures
     gc.collect()
     assert counted["taken"] == counted["given"] >= 8 * 60 * 2
+
+
+def test_requests_when_a_shape_depends_on_all_rows_then_are_not_combined(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("ReduceMax", ["k"], ["most"], axes=[0], keepdims=1),
+        helper.make_node("Slice", ["x", "zero", "most", "one"], ["y"]),
+    ]
+    inputs = {"x": (np.float32, ("A", 7)), "k": (np.int64, ("A",))}
+    model = make_model(nodes, inputs, ["y"], {"zero": np.array([0]), "one": np.array([1])})
+    tessera_build.build(model, None, tmp_path / "rows.tessera", workers=1, verify=False)
+    with tessera_runtime.load(tmp_path / "rows.tessera") as loaded:
+        assert leading_dim(loaded.entries["main"]) is None
+        assert loaded.run(x=X, k=np.array([1, 3, 2, 0]))["y"].shape == (4, 3)
