@@ -6,8 +6,10 @@ time, else the place where it is found at run time. Invariant: what is looked th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from tessera_build.frontends.onnx.errors import unsupported
 from tessera_build.ir.core.dims import Dim, Extent
 from tessera_build.ir.core.types import I32, I64
 from tessera_build.ir.graph.builder import GraphBuilder
@@ -29,11 +31,11 @@ Piece = Extent | Place
 
 
 def pieces_of(builder: GraphBuilder, value: int) -> tuple[Piece, ...]:
-    """The elements of a value of static shape, in row-major order."""
+    """The elements of a value, in row-major order; refused where their number is a dim, as of a shape of any rank."""
     type_ = builder.type(value)
-    count = 1
-    for extent in type_.static_shape:
-        count *= extent
+    if not all(isinstance(extent, int) for extent in type_.shape):
+        raise unsupported("an operand that says a shape has a symbolic shape itself", found=str(type_))
+    count = math.prod(type_.static_shape)
     whole = tuple(Place(value, i) for i in range(count))
     array, node = builder.array(value), builder.producer(value)
     if array is not None:
