@@ -15,10 +15,11 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
+from tessera_build.backends.llvm.errors import CompileError
 from tessera_build.backends.llvm.objects import native_options
 from tessera_build.backends.llvm.variant import build_cpu_variant
 from tessera_build.ir.core.dims import symbol
-from tessera_build.ir.core.node import Function
+from tessera_build.ir.core.node import Function, Node
 from tessera_build.ir.core.types import F32
 from tessera_build.ir.target import spec
 from tessera_build.ir.target.host import Allocate, Buffer, Entry, Guard, Launch, Read, Release, Variant
@@ -245,3 +246,39 @@ def test_variant_when_printed_then_parses_equal() -> None:
     again = parse_variant(text)
     assert print_variant(again) == text
     assert again.entries[0].dynamic_outputs == (0, 2)
+
+
+def without(kind: type[Node], *more: Node) -> Variant:
+    """The example without its nodes of one class, and with others in front."""
+    variant = example()
+    (entry,) = variant.entries
+    kept = tuple(node for node in entry.nodes if not isinstance(node, kind))
+    return replace(variant, entries=(replace(entry, nodes=(*more, *kept)),))
+
+
+COUNTS = Buffer("input", 0)
+MISUSES: dict[str, tuple[str, Variant]] = {
+    "a size that is never read": ("host_dims", without(Read)),
+    "a size that is read twice": ("fresh_size", without(Guard, Read("count", COUNTS, 0, N, 0))),
+    "a bound over a size that is read later": ("host_dims", without(Guard, Read("other", COUNTS, 0, LIMIT, 0))),
+    "a slot that does not exist": ("slots", without(Guard, Allocate("dynamic", 1, 4, 0))),
+    "an output that the caller gives": ("slots", without(Guard, Allocate("output", 1, 4, 0))),
+    "a release of nothing": ("slots", without(Guard, Release(7))),
+    "an arena of unknown size": (
+        "host_dims",
+        replace(example(), entries=(replace(example().entries[0], arena_bytes=COUNT * 4),)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISUSES)
+def test_host_program_when_sizes_are_misused_then_the_rule_refuses(name: str) -> None:
+    rule, variant = MISUSES[name]
+    with pytest.raises(spec.SpecError) as caught:
+        spec.verify_variant(variant)
+    assert {violation.rule for violation in caught.value.violations} == {rule}
+
+
+def test_host_program_when_a_size_has_no_value_then_is_not_compiled() -> None:
+    with pytest.raises(CompileError, match="are not dims"):
+        build_cpu_variant(without(Read), native_options(), workers=1)
