@@ -167,7 +167,7 @@ def _col2im(c: Context, n: Call) -> Tensor:
     pads, size, channels = n.integers("pads", (0,) * (2 * axes)), math.prod(block), x.shape[1]
     if not axes == len(block) == len(strides) == len(dilations) or len(pads) != 2 * axes or x.rank != 3:
         raise ill_formed("Col2Im's attributes do not fit its image", expected=f"{axes} axes", found=str(x.type))
-    if not isinstance(channels, int):
+    if size < 1 or not isinstance(channels, int):
         raise unsupported("Col2Im of blocks whose number is dynamic", found=str(x.type))
     if channels % size:
         raise ill_formed("Col2Im's channels hold whole blocks", expected=f"a multiple of {size}", found=str(x.type))
@@ -176,6 +176,8 @@ def _col2im(c: Context, n: Call) -> Tensor:
         for i in range(axes)
     ]
     c.unify(x.shape[2], count(tuple(turns)), "Col2Im's blocks do not cover its image")
+    if min(block, default=1) < 1 or channels * size > MOST:
+        raise unsupported(f"Col2Im of {channels} channels in blocks of {size} elements")
     kernel = np.zeros((channels, 1, *block), x.dtype.numpy)
     for channel in range(channels // size):
         for number, place in enumerate(itertools.product(*(range(b) for b in block))):

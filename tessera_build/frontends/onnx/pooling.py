@@ -23,6 +23,9 @@ from tessera_build.ir.core.types import I32, I64
 from tessera_build.ir.graph.ops.reduction import identity
 from tessera_build.ir.graph.ops.shapes import count
 
+# Each element of a window is compared by an operation of its own.
+MOST_TAPS = 1024
+
 
 def _pool(c: Context, kind: str, x: Tensor, axes: list[Axis]) -> Tensor:
     """`reduce_window` over the spatial axes."""
@@ -58,6 +61,8 @@ def _places(
     """Where in the whole operand each window's first maximum stands; `tensors`: what is pooled, and the maxima."""
     padded, best = tensors
     axes, static = windows
+    if math.prod(a.size for a in axes) > MOST_TAPS:
+        raise unsupported(f"places of maxima in windows of more than {MOST_TAPS} elements")
     low, high = ((0, 0, *(getattr(a, name) for a in static)) for name in ("low", "high"))
     if any((*low, *high)):
         padded = c.op("pad", padded, low=low, high=high, value=float(identity("max", best.dtype)))

@@ -88,7 +88,7 @@ def _numbers(c: Context, source: Tensor, what: str) -> tuple[float, ...]:
 
 
 def _from_scales(c: Context, x: Tensor, axes: Sequence[int], scales: Sequence[float]) -> list[Scaled]:
-    if len(axes) != len(scales) or any(not s > 0 for s in scales):
+    if len(axes) != len(scales) or any(not 0 < s < float("inf") for s in scales):
         raise ill_formed("scales do not fit", expected=f"{len(axes)} positive numbers", found=str(list(scales)))
     return [Scaled(a, x.shape[a], _times(c, x.shape[a], s), s) for a, s in zip(axes, scales, strict=True)]
 
@@ -98,6 +98,8 @@ def _from_data(c: Context, x: Tensor, axes: Sequence[int], scales: Tensor, trans
     if transform in ("align_corners", "tf_crop_and_resize"):
         # Where a scale leaves a rest, ONNX and onnxruntime differ.
         raise unsupported("Resize between corners by scales that only data tell", hint="state sizes")
+    if not all(isinstance(extent, int) for extent in scales.shape):
+        raise unsupported("scales have a symbolic shape", found=str(scales.type))
     if scales.shape != (len(axes),):
         raise ill_formed("scales do not fit", expected=f"{len(axes)} numbers", found=str(scales.type))
     rows: list[Scaled] = []

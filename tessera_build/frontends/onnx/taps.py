@@ -16,6 +16,9 @@ from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.types import F32, I64
 
+# A filter's elements are read one by one in the code of one loop; this many shrink an image by 64.
+MOST_TAPS = 256
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -240,6 +243,8 @@ def _filtered(c: Context, row: Scaled, sampling: Sampling, place: Tensor) -> tup
     """A filter as wide as what one resized element covers; elements beyond an end count as the end's."""
     if row.scale is None:
         raise unsupported("antialias with sizes that depend on a dynamic dim", hint="give scales, or fix the sizes")
+    if row.scale * MOST_TAPS < 4:
+        raise unsupported(f"antialias with a scale of {row.scale}", hint="resize in several steps")
     reach = 1.0 if sampling.mode == "linear" else 2.0
     step = max(float(np.float32(1) / np.float32(row.scale)), 1.0)
     support = float(np.float32(reach) * np.float32(step))

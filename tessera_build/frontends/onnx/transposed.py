@@ -21,6 +21,8 @@ from tessera_build.ir.core.dims import Extent, floordiv
 
 # Stacking phases of few channels fills vectors of this many lanes that each phase alone would leave empty.
 LANES = 16
+# Each phase may become a convolution of its own; networks have up to 256, where patches of 16 x 16 become pixels.
+MOST_PHASES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ def _conv_transpose(c: Context, n: Call) -> Tensor:
 def transposed_convolution(c: Context, x: Tensor, w: Tensor, axes: Sequence[Axis], groups: int) -> Tensor:
     """The sums of x times w [I, O/groups, *kernel], each put where a convolution would have read it."""
     kernel = _grouped(c, w, groups)
+    if math.prod(a.stride for a in axes) > MOST_PHASES:
+        raise unsupported(f"{math.prod(a.stride for a in axes)} phases of a transposed convolution", hint="use Resize")
     phases = list(itertools.product(*([_taps(a, p) for p in range(a.stride)] for a in axes)))
     channels = kernel.shape[0]
     assert isinstance(channels, int)
