@@ -43,7 +43,7 @@ def _one(op: str, low: int = 1, most: float = 1.0) -> Callable[[Draw], onnx.Mode
         _parameters(draw, dtype)
         if op == "QLinearSoftmax":  # onnxruntime wraps a probability of 1 around where it is 256 steps
             draw.attributes.update(axis=draw.size(0, len(shape)), opset=13 if draw.coin() else 11)
-            draw.give(np.asarray(1 / 256, np.float32), constant=True)
+            draw.give(np.asarray(1 / 256 if draw.coin() else draw.rng.uniform(1 / 256, 1 / 60), np.float32), True)
             draw.give(np.asarray(0 if dtype == np.uint8 else -128, dtype), constant=True)
         else:
             _parameters(draw, dtype, most)

@@ -69,6 +69,13 @@ def _leaky_relu(c: Context, n: Call, x: Tensor) -> Tensor:
     return applied(c, "LeakyRelu", x, alpha=n.number("alpha", 0.01))[0]
 
 
+def _quantised_softmax(c: Context, n: Call) -> Tensor:
+    """Probabilities times the whole part of 1 / y_scale, which is what onnxruntime's kernel multiplies by."""
+    target = _numbers(c, n, 3)
+    steps = c.op("floor", c.op("div", c.scalar(1, F32), c.cast(target.scale, F32)))
+    return saturated(c, c.op("mul", _softmax(c, n, _number(c, n, 0)), steps), target.zero, n.input(0).dtype)
+
+
 def _softmax(c: Context, n: Call, x: Tensor) -> Tensor:
     axis = normalise_axis(n.integer("axis", -1), x.rank)
     if n.integer("opset") >= _ONE_AXIS:
@@ -166,7 +173,7 @@ CONTRIB_QUANTISED_OPERATORS: Mapping[str, Translator] = {
     "QLinearMul": _times,
     "QLinearSigmoid": _unary(_sigmoid),
     "QLinearLeakyRelu": _unary(_leaky_relu),
-    "QLinearSoftmax": _unary(_softmax),
+    "QLinearSoftmax": _quantised_softmax,
     "QLinearAveragePool": _unary(_average_pool),
     "QLinearGlobalAveragePool": _global_average,
     "QLinearConcat": _concat,
