@@ -74,7 +74,7 @@ def _placed(c: Context, coordinate: Tensor, extent: Extent, corners: bool) -> Te
 
 
 def _affine_grid(c: Context, n: Call) -> Tensor:
-    theta, size = n.input(0), c.known_extents(n.input(1), "the size of AffineGrid's result")
+    theta, size = n.input(0), c.extents_of(n.input(1))
     corners, spatial = bool(n.integer("align_corners", 0)), size[2:]
     if theta.rank != 3:
         raise ill_formed("AffineGrid's theta holds one matrix an image", found=f"{theta.type} for {len(size)} axes")

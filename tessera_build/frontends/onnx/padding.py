@@ -89,7 +89,7 @@ def _pad_operands(c: Context, n: Call, rank: int) -> tuple[list[Extent], list[Ex
 
 def _center_crop_pad(c: Context, n: Call) -> Tensor:
     """Cut or fill both sides alike; of an odd number of elements, the end gets one more."""
-    x, wanted = n.input(0), c.known_extents(n.input(1), "the shape of CenterCropPad's result")
+    x, wanted = n.input(0), c.extents_of(n.input(1))
     axes = normalise_axes(n.integers("axes"), x.rank) if n.has("axes") else tuple(range(x.rank))
     if len(axes) != len(wanted):
         raise ill_formed("CenterCropPad's shape does not fit its axes", expected=f"{len(axes)}", found=f"{len(wanted)}")
