@@ -27,6 +27,6 @@ def sigmoid_outputs(module: Module, entry: str) -> frozenset[str]:
         node = made.get(value)
         while node is not None and node.op in _PLACES:
             node = made.get(node.inputs[0])
-        if node is not None and node.op == "sigmoid":
+        if node is not None and node.op in {"sigmoid", "logistic"}:
             found.add(name)
     return frozenset(found)

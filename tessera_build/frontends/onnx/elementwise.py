@@ -133,6 +133,11 @@ def _swiglu(c: Context, n: Call) -> Tensor:
     return c.op("mul", _swish(c, n), n.input(1))
 
 
+def _sigmoid(c: Context, n: Call) -> Tensor:
+    x = n.input(0)
+    return c.op("sigmoid" if x.dtype == F64 else "logistic", x)
+
+
 def _swish(c: Context, n: Call) -> Tensor:
     x = n.input(0)
     return c.op("mul", x, c.op("sigmoid", _times(c, x, n.number("alpha", 1.0))))
@@ -249,7 +254,6 @@ _DIRECT: Mapping[str, str] = {
     "Sqrt": "sqrt",
     "Erf": "erf",
     "Tanh": "tanh",
-    "Sigmoid": "sigmoid",
     "Sin": "sin",
     "Cos": "cos",
     "Tan": "tan",
@@ -296,6 +300,7 @@ ELEMENTWISE_OPERATORS: Mapping[str, Translator] = {
     **_table(_folded, _VARIADIC),
     **_table(_rounding, {"Floor": "floor", "Ceil": "ceil", "Round": "round"}),
     "Mean": _mean,
+    "Sigmoid": _sigmoid,
     "Relu": _relu,
     "LeakyRelu": _leaky_relu,
     "PRelu": _prelu,

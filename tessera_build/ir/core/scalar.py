@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_build.ir.core.conversion import convert, reinterpret
+from tessera_build.ir.core.logistic import logistic
 from tessera_build.ir.core.rounding import fma
 from tessera_build.ir.core.types import BOOL, DTYPES, DType, dtype_of, number_in
 
@@ -138,6 +139,7 @@ _UNARY: dict[str, Callable[[Array], Array]] = {
     "tanh": np.tanh,
     "erf": _erf,
     "sigmoid": _sigmoid,
+    "logistic": logistic,
     "sin": np.sin,
     "cos": np.cos,
     "tan": np.tan,

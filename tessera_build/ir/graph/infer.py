@@ -16,7 +16,6 @@ from tessera_build.ir.core.types import Type
 from tessera_build.ir.graph.ops import OPS
 from tessera_build.ir.graph.ops.op import Attributes, Op, RegionType, mismatch
 
-
 # No machine holds a value of this size, and arithmetic on offsets stays far from 64 bits.
 LARGEST_VALUE_BYTES = 1 << 40
 LARGEST_RANK = 32

@@ -17,7 +17,7 @@ from tessera_build.lower.graph_to_schedule.definitions import COMBINING, IDENTIT
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
 from tessera_build.lower.schedule_to_tile.pointwise import Step, vector_axis
 
-_COSTLY = frozenset({"exp", "log", "tanh", "erf", "sigmoid", "pow", "sin", "cos", "div", "sqrt"})
+_COSTLY = frozenset({"exp", "log", "tanh", "erf", "sigmoid", "logistic", "pow", "sin", "cos", "div", "sqrt"})
 
 
 def emit_row(nest: Nest, schedule: Schedule) -> None:

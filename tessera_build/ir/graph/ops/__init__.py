@@ -11,8 +11,8 @@ from types import MappingProxyType
 from tessera_build.ir.graph.ops.attention import ATTENTION
 from tessera_build.ir.graph.ops.contraction import CONTRACTIONS
 from tessera_build.ir.graph.ops.control import CONTROL
-from tessera_build.ir.graph.ops.cumulation import CUMULATIONS
 from tessera_build.ir.graph.ops.counting import COUNTING
+from tessera_build.ir.graph.ops.cumulation import CUMULATIONS
 from tessera_build.ir.graph.ops.elementwise import ELEMENTWISE
 from tessera_build.ir.graph.ops.images import IMAGES
 from tessera_build.ir.graph.ops.indexing import INDEXING

@@ -39,7 +39,7 @@ SHIFTS = frozenset({"shl", "shr"})
 _CIRCULAR = frozenset({"sin", "cos", "tan", "asin", "acos", "atan"})
 _HYPERBOLIC = frozenset({"sinh", "cosh", "tanh", "asinh", "acosh", "atanh"})
 MACHINE_DEPENDENT = frozenset({"exp", "log", "erf", "sigmoid", "pow"}) | _CIRCULAR | _HYPERBOLIC
-FLOAT_ONLY = (MACHINE_DEPENDENT - {"pow"}) | {"sqrt", "rsqrt", "floor", "ceil", "round", "isnan"}
+FLOAT_ONLY = (MACHINE_DEPENDENT - {"pow"}) | {"logistic", "sqrt", "rsqrt", "floor", "ceil", "round", "isnan"}
 NOT_GRAPH_OPS = frozenset({"const", "fma", *CONVERSIONS})
 
 
