@@ -234,6 +234,34 @@ CASES: dict[str, ControlCase] = {
         }""",
         tuple({"x": _floats(n, 3), "start": _floats(2, 3)} for n in (1, 2, 5)),
     ),
+    "loop_attends_to_what_it_made": ControlCase(
+        """g (float[N, 8] x, float[1, 8] first) => (float[1, K, 8] all, float[N] y) {
+            one = Constant <value = int64 {1}> ()
+            zero = Constant <value = int64[1] {0}> ()
+            shape = Shape(x)
+            extent = Gather(shape, zero)
+            n = Squeeze(extent)
+            less = Sub(n, one)
+            start = Unsqueeze(first, zero)
+            all = Loop (less, , start) <
+                body = b (int64 i, bool c, float[1, M, 8] h) => (bool again, float[1, L, 8] h2) {
+                    again = Identity(c)
+                    row = Gather <axis = 0> (x, i)
+                    two = Constant <value = int64[2] {0, 1}> ()
+                    q = Unsqueeze(row, two)
+                    e = Exp(h)
+                    k = Transpose <perm = [0, 2, 1]> (e)
+                    s = MatMul(q, k)
+                    p = Softmax <axis = -1> (s)
+                    o = MatMul(p, h)
+                    h2 = Concat <axis = 1> (h, o)
+                }
+            >
+            last = Constant <value = int64[1] {1}> ()
+            y = ReduceSum <keepdims = 0> (x, last)
+        }""",
+        tuple({"x": _floats(n, 8), "first": _floats(1, 8)} for n in (1, 2, 7)),
+    ),
     "loop_never_runs": ControlCase(
         """g (float[2] x) => (float[2] y) {
             limit = Constant <value = int64 {10}> ()

@@ -146,7 +146,8 @@ def _over_iterations(node: GraphNode, size: Extent) -> Extent:
     if index not in symbols_of(size):
         return size
     if all(_grows(factor, index) and count > 0 for term, count in terms_of(size) for factor, _ in term):
-        return substitute(size, {index: extent_of(node.attributes["trips"]) - 1})
+        # Where nothing runs, a size over index -1 could be negative and move other memory.
+        return substitute(size, {index: maximum(extent_of(node.attributes["trips"]) - 1, 0)})
     raise TesseraError(
         "UNSUPPORTED",
         "the memory that a loop needs shrinks from one iteration to the next in a way that is not understood",
