@@ -16,8 +16,8 @@ from tests.frontends_onnx.oracle import expected
 from tests.frontends_onnx.quantised_cases import Draw
 
 CASES = {**quantised_cases.CASES, **contrib_cases.CASES}
-# One step of the result: a sum divided by its count, where we multiply by the reciprocal.
-STEPS = {"ms_average_pool": 1}
+# One step of the result: a sum divided by its count, where we multiply by the reciprocal, and another order of a sum.
+STEPS = {"ms_average_pool": 1, "ms_add": 1}
 _REFUSED = (errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.NotImplemented, errors.RuntimeException)
 
 
