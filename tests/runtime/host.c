@@ -1,6 +1,7 @@
 /* Runs one entry of a variant's shared object without Python.
  * host MODEL.so ENTRY THREADS DIMS WEIGHT... -- INPUT... -- OUTPUT:BYTES...
- * DIMS: values joined by commas, or "-" for none. WEIGHT, INPUT: files of raw bytes. OUTPUT: file to write. */
+ * DIMS: values joined by commas, or "-" for none. WEIGHT, INPUT: files of raw bytes. OUTPUT: file to write.
+ * An output whose shape depends on data is OUTPUT:?ITEM,RANK instead, and so are all outputs before it. */
 #define _GNU_SOURCE
 #include "tessera_model.h"
 #include <dlfcn.h>
@@ -45,7 +46,7 @@ int main(int argc, char **argv) {
     if (!strcmp(argv[i], "--")) { group++; continue; }
     char *colon = group == 2 ? strrchr(argv[i], ':') : 0;
     if (colon) *colon = 0, names[count[2]] = argv[i];
-    pointers[group][count[group]++] = colon ? malloc(strtoull(colon + 1, 0, 10) + 1) : read_file(argv[i]);
+    pointers[group][count[group]++] = !colon ? read_file(argv[i]) : colon[1] == '?' ? 0 : malloc(strtoull(colon + 1, 0, 10) + 1);
     if (colon) *colon = ':';
   }
   tessera_services services = {sizeof services, 1, 0, allocate, release, 0, (void *)pthread_create,
@@ -60,9 +61,11 @@ int main(int argc, char **argv) {
                        pointers[2], allocate(0, plan.workspace_bytes, 64), &services, &error, shapes};
   if (!status) status = tessera_run_(&call);
   if (status) fprintf(stderr, "status %d at node %d\n", status, error.node), exit(1);
+  int64_t *extent = shapes;
   for (int i = 0; i < count[2]; i++) {
     char *colon = strrchr(names[i], ':');
-    size_t bytes = strtoull(colon + 1, 0, 10);
+    size_t bytes = strtoull(colon + (colon[1] == '?') + 1, &end, 10);
+    for (long left = *end == ',' ? strtol(end + 1, 0, 10) : 0; left > 0; left--) bytes *= (size_t)*extent++;
     FILE *file = (*colon = 0, fopen(names[i], "wb"));
     if (!file || fwrite(pointers[2][i], 1, bytes, file) != bytes || fclose(file)) perror(names[i]), exit(2);
   }

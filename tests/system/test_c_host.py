@@ -4,11 +4,15 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import helper
 
+import tessera_build
 import tessera_runtime
 from bundle_format import media
 from bundle_format.reader import open_bundle
+from tests.frontends_onnx.oracle import floats, integers, make_model
 from tests.models.bundles import digits_images
 from tests.runtime.conftest import compile_c
 
@@ -42,3 +46,33 @@ def test_c_program_when_it_serves_a_built_bundle_then_gets_the_bytes_of_python(
     command = [str(tmp_path / "host"), str(tmp_path / "model.so"), "0", str(threads), str(count), *files]
     subprocess.run(command, cwd=tmp_path, check=True)
     assert (tmp_path / "probabilities").read_bytes() == expected.tobytes()
+
+
+@pytest.mark.numerics
+def test_c_program_when_data_make_the_shape_then_gets_the_memory_that_the_run_allocated(tmp_path: Path) -> None:
+    compile_c(tmp_path / "host", "host.c", "-ldl", "-lpthread")
+    nodes = [helper.make_node("Tile", ["x", "k"], ["wide"]), helper.make_node("Tanh", ["wide"], ["y"])]
+    model = make_model(nodes, {"x": (np.float32, ("A", 5)), "k": (np.int64, (2,))}, ["y"])
+    tessera_build.build(model, None, tmp_path / "tile.tessera", workers=1, verify=False)
+    x, k = floats(3, 5), integers(4, 2)
+    with tessera_runtime.load(tmp_path / "tile.tessera", threads=1) as loaded:
+        expected = loaded.run(x=x, k=k)["y"]
+        weights = list(unpack(tmp_path / "tile.tessera", loaded.target, tmp_path))
+    for name, array in (("x", x), ("k", k)):
+        (tmp_path / name).write_bytes(array.tobytes())
+    command = [
+        str(tmp_path / "host"),
+        str(tmp_path / "model.so"),
+        "0",
+        "2",
+        "3",
+        *weights,
+        "--",
+        "x",
+        "k",
+        "--",
+        "y:?4,2",
+    ]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert expected.shape == (12, 10)
+    assert (tmp_path / "y").read_bytes() == expected.tobytes()
