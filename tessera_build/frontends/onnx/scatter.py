@@ -13,16 +13,9 @@ from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.types import I64
+from tessera_build.ir.graph.ops.shapes import count
 
 _REDUCTIONS = ("none", "add", "mul", "max", "min")
-
-
-def product(extents: Sequence[Extent]) -> Extent:
-    """How many elements a shape has."""
-    total: Extent = 1
-    for extent in extents:
-        total = total * extent
-    return total
 
 
 def _reduction(n: Call) -> str:
@@ -69,7 +62,7 @@ def _merged_axes(whole: Sequence[Extent], some: Sequence[Extent], axis: int) -> 
 
 
 def _grouped(shape: Sequence[Extent], groups: Sequence[Sequence[int]]) -> tuple[Extent, ...]:
-    return tuple(product([shape[position] for position in group]) for group in groups)
+    return tuple(count([shape[position] for position in group]) for group in groups)
 
 
 def _scatter_nd(c: Context, n: Call) -> Tensor:
@@ -78,15 +71,15 @@ def _scatter_nd(c: Context, n: Call) -> Tensor:
     if indices.rank == 0 or not 0 < depth <= data.rank:
         raise ill_formed(f"{n.op}'s operands do not fit", found=f"{data.type}, {indices.type}, {updates.type}")
     c.unify(depth, indices.shape[-1], f"the last axis of {n.op}'s indices names another number of axes")
-    row, count = data.shape[depth:], product(indices.shape[:-1])
+    row, updated = data.shape[depth:], count(indices.shape[:-1])
     wanted = (*indices.shape[:-1], *row)
     pairs = zip(wanted, updates.shape, strict=True)
     updates = c.retyped(updates, [c.unify(w, u, "ScatterND's updates have another shape") for w, u in pairs])
     changed = c.op(
         "scatter_nd",
-        c.reshape(data, (*data.shape[:depth], product(row))),
-        c.reshape(indices, (count, depth)),
-        c.reshape(updates, (count, product(row))),
+        c.reshape(data, (*data.shape[:depth], count(row))),
+        c.reshape(indices, (updated, depth)),
+        c.reshape(updates, (updated, count(row))),
         reduction=_reduction(n),
     )
     return c.reshape(changed, data.shape)
@@ -105,7 +98,7 @@ def _tensor_scatter(c: Context, n: Call) -> Tensor:
     c.require(cache.shape[axis], ">=", updates.shape[axis], "TensorScatter's update is longer than the cache")
     batch = cache.shape[0]
     whole, part = (
-        c.reshape(t, (batch, product(t.shape[1:axis]), t.shape[axis], product(t.shape[axis + 1 :])))
+        c.reshape(t, (batch, count(t.shape[1:axis]), t.shape[axis], count(t.shape[axis + 1 :])))
         for t in (cache, updates)
     )
     if first is not None:

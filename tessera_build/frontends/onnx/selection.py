@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from tessera_build.frontends.onnx.call import Call, Translator
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed
-from tessera_build.frontends.onnx.scatter import product
 from tessera_build.ir.core.dims import Extent
+from tessera_build.ir.graph.ops.shapes import count as elements
 
 
 def _top_k(c: Context, n: Call) -> tuple[Tensor, ...]:
@@ -25,7 +25,7 @@ def _top_k(c: Context, n: Call) -> tuple[Tensor, ...]:
     others = [i for i in range(x.rank) if i != axis]
     lines = c.transpose(x, (*others, axis))
     chosen = c.several(
-        "top_k", c.reshape(lines, (product(lines.shape[:-1]), lines.shape[-1])), k=count, largest=largest
+        "top_k", c.reshape(lines, (elements(lines.shape[:-1]), lines.shape[-1])), k=count, largest=largest
     )
     back = [*others, axis]
     places = [back.index(i) for i in range(x.rank)]
