@@ -37,7 +37,6 @@ REFERENCES: dict[str, Callable[[Double], Double]] = {
 }
 SPECIALS = [0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0, 1e-45, -1e-45, 1e-39, -1e-39, 1.17549435e-38]
 LIMITS = [3.4028235e38, -3.4028235e38, 88.72283, 88.72284, -87.33655, -103.97208, -103.97209, 9.0109, 3.92, 1e5, -1e5]
-PERIODIC_LIMIT = 1e5
 
 
 def points(stride: int) -> Single:
@@ -48,12 +47,6 @@ def points(stride: int) -> Single:
     near_pi = np.arange(1, 60_000) * (np.pi / 2)  # where sine and cosine cancel most
     parts = (*dense, near_pi, np.array(SPECIALS + LIMITS))
     return np.concatenate([patterns, *(part.astype(np.float32) for part in parts)])
-
-
-def in_domain(name: str, x: Single) -> Single:
-    """The points for which the function's bound is stated."""
-    limited = name in ("sin", "cos", "tan")
-    return x[~(np.abs(x) > PERIODIC_LIMIT) | np.isinf(x)] if limited else x
 
 
 def errors(actual: Single, exact: Double) -> Double:
