@@ -21,6 +21,7 @@ LEAF = "LEAF"
 # Conditions whose children change places: not (x <= split) is x > split, but for NaN.
 _EXCHANGED = {"BRANCH_GTE": "BRANCH_LT", "BRANCH_GT": "BRANCH_LEQ", "BRANCH_NEQ": "BRANCH_EQ"}
 _VECTOR = 16
+_MOST_TARGETS = 4096  # their sums are kept on the stack
 _DEEPEST = 4096
 _MOST_ROWS = 1 << 22  # a node with several parents is laid out once for each
 
@@ -102,6 +103,8 @@ def forest(
     nodes: Sequence[Branch | Leaf], roots: Sequence[int], targets: int, aggregate: str, dtype: np.dtype[np.generic]
 ) -> Forest:
     """Lay the trees out, level by level, the children of a node side by side."""
+    if not 0 < targets <= _MOST_TARGETS:
+        raise unsupported("an ensemble with this number of targets is not built", found=str(targets))
     tables = _Tables(dtype)
     rows = [_lay(tables, nodes, root) for root in roots]
     nothing = tables.reserve(1)

@@ -29,6 +29,7 @@ from tessera_build.ir.core.types import F32
 from tessera_build.ir.graph.nodes import Array
 
 _LEAST_CHANCE = 1e-7
+_MOST_COUPLED = 24  # classes: every pair of them takes code of its own
 _KERNELS = ("LINEAR", "POLY", "RBF", "SIGMOID")
 
 
@@ -92,6 +93,8 @@ def _classifier(c: Context, n: Call) -> tuple[Tensor, ...]:
         raise ill_formed("SVMClassifier has another number of labels", expected=str(classes), found=str(len(labels)))
     slopes, shifts, word = n.numbers("prob_a", ()), n.numbers("prob_b", ()), post_transform(n)
     winners = first_largest(c, _votes(c, decisions, classes))
+    if slopes and classes > _MOST_COUPLED:
+        raise unsupported("SVMClassifier with probabilities of this many classes is not built", found=str(classes))
     if slopes:
         scores = transformed(c, _probabilities(c, decisions, (slopes, shifts), classes), word)
     else:
