@@ -152,7 +152,7 @@ def _keeps_type(site: Site) -> bool:
     return site.to.type(site.inputs[0]) == site.old.types[site.node.output]
 
 
-def _all(array: Array, number: float) -> bool:
+def _all(array: Array, number: float | Array) -> bool:
     return bool(np.all(array == np.asarray(number).astype(array.dtype)))
 
 
