@@ -55,45 +55,48 @@ class _Row:
     def prepare(self, r: Buffer) -> None:
         """Q, and equal probabilities to start with."""
         tile = self.tile
-        for t in range(self.classes):
+        for t in tile.range(self.classes):
             tile.put(tile.constant(1.0 / self.classes, F32), self.out, self.row, t)
-            total = tile.constant(0.0, F32)
-            for j in range(self.classes):
-                if j == t:
-                    continue
-                other = tile.element(r, self.row, j, t)
-                total = total + other * other
-                tile.put(-other * tile.element(r, self.row, t, j), self.q, t, j)
-            tile.put(total, self.q, t, t)
+            state = Carry(total=tile.constant(0.0, F32))
+            for j in tile.range(self.classes, carry=state):
+                with tile.when(j, "ne", t, carry=state):
+                    other = tile.element(r, self.row, j, t)
+                    state.total = state.total + other * other
+                    tile.put(-other * tile.element(r, self.row, t, j), self.q, t, j)
+            tile.put(state.total, self.q, t, t)
 
     def measure(self) -> Tile:
         """Q p, and what p Q p is expected to be everywhere."""
-        tile, expected = self.tile, self.tile.constant(0.0, F32)
-        for t in range(self.classes):
-            product = tile.constant(0.0, F32)
-            for j in range(self.classes):
-                product = product + tile.element(self.q, t, j) * tile.element(self.out, self.row, j)
-            tile.put(product, self.products, t)
-            expected = expected + tile.element(self.out, self.row, t) * product
-        return expected
+        tile = self.tile
+        state = Carry(expected=tile.constant(0.0, F32))
+        for t in tile.range(self.classes, carry=state):
+            inner = Carry(product=tile.constant(0.0, F32))
+            for j in tile.range(self.classes, carry=inner):
+                inner.product = inner.product + tile.element(self.q, t, j) * tile.element(self.out, self.row, j)
+            tile.put(inner.product, self.products, t)
+            state.expected = state.expected + tile.element(self.out, self.row, t) * inner.product
+        return state.expected
 
     def is_good(self, expected: Tile) -> Tile:
         """1 where no class is too far off, else 0."""
-        tile, worst = self.tile, self.tile.constant(0.0, F32)
-        for t in range(self.classes):
-            worst = tile.map("max", worst, tile.map("abs", tile.element(self.products, t) - expected))
-        return tile.cast(worst < PRECISION / self.classes, I64)
+        tile = self.tile
+        state = Carry(worst=tile.constant(0.0, F32))
+        for t in tile.range(self.classes, carry=state):
+            off = tile.map("abs", tile.element(self.products, t) - expected)
+            state.worst = tile.map("max", state.worst, off)
+        return tile.cast(state.worst < PRECISION / self.classes, I64)
 
     def improve(self, expected: Tile) -> None:
         """One class after the other."""
         tile = self.tile
-        for t in range(self.classes):
+        state = Carry(expected=expected)
+        for t in tile.range(self.classes, carry=state):
             own, product = tile.element(self.q, t, t), tile.element(self.products, t)
-            step = (expected - product) / own
+            step = (state.expected - product) / own
             grown = step + 1.0
             tile.put(tile.element(self.out, self.row, t) + step, self.out, self.row, t)
-            expected = (expected + step * (step * own + product * 2.0)) / grown / grown
-            for j in range(self.classes):
+            state.expected = (state.expected + step * (step * own + product * 2.0)) / grown / grown
+            for j in tile.range(self.classes):
                 moved = tile.element(self.products, j) + step * tile.element(self.q, t, j)
                 tile.put(moved / grown, self.products, j)
                 tile.put(tile.element(self.out, self.row, j) / grown, self.out, self.row, j)

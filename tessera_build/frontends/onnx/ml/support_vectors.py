@@ -29,7 +29,7 @@ from tessera_build.ir.core.types import F32
 from tessera_build.ir.graph.nodes import Array
 
 _LEAST_CHANCE = 1e-7
-_MOST_COUPLED = 24  # classes: every pair of them takes code of its own
+_MOST_COUPLED = 64  # classes: their pairs are kept on the stack
 _KERNELS = ("LINEAR", "POLY", "RBF", "SIGMOID")
 
 
