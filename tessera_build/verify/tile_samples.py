@@ -6,6 +6,7 @@ Invariant: of a loop over independent instances only the first one runs, and onl
 left out for its cost is not reported as proved.
 """
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -66,7 +67,8 @@ class _Plan:
         for argument, buffer in zip(function.args, self.groups.launches[launch].buffers, strict=True):
             value = self._value(launch, buffer)
             made = self._blank(function.types[argument]) if value in written else self._given(value, buffer, expected)
-            buffers.append(made.reshape(self._shape(function.types[argument])))
+            shape = self._shape(function.types[argument])
+            buffers.append(made.reshape(-1)[: math.prod(shape)].reshape(shape))
         tile_reference.run(function, buffers, self.case.sizes)
         pairs: list[tuple[Array, Array]] = []
         for buffer, array in zip(self.groups.launches[launch].buffers, buffers, strict=True):
@@ -91,7 +93,9 @@ class _Plan:
         if buffer.space == "weight":
             return np.array(self.lowered.weights[buffer.index].array)
         if buffer.space == "input":
-            return np.array(self.case.inputs[self.groups.module.input_names[self.case.entry][buffer.index]])
+            # A slice may be the same memory: what the buffer names begins at its offset.
+            whole = self.case.inputs[self.groups.module.input_names[self.case.entry][buffer.index]]
+            return np.array(whole).reshape(-1)[evaluate(buffer.offset, self.case.sizes) // whole.dtype.itemsize :]
         assert value is not None
         return np.array(expected[value])
 
