@@ -46,7 +46,9 @@ def judge(case: TestCase, *, dynamic: bool = False, execute: Execute | None = No
     try:
         for inputs, outputs in case.data_sets or ():
             assert case.model is not None
-            if not all(isinstance(v, (np.ndarray, np.generic, onnx.TensorProto)) for v in list[object]((*inputs, *outputs))):
+            if not all(
+                isinstance(v, (np.ndarray, np.generic, onnx.TensorProto)) for v in list[object]((*inputs, *outputs))
+            ):
                 return Verdict(case.name, "unsupported", "sequences and optionals")
             named = dict(zip([i.name for i in case.model.graph.input], [_array(v) for v in inputs], strict=True))
             model = with_dynamic_dims(case.model, named) if dynamic else case.model

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tessera_build.ir.core.types import BF16, F16, F32
-from tessera_build.lower.math import exponential, inverse, logarithm, power, remainder, simple, trigonometric
+from tessera_build.lower.math import exponential, inverse, logarithm, power, rational, remainder, simple, trigonometric
 from tessera_build.lower.math.emitter import Emitter
 
 _BOTH = ("f32", "f64")
@@ -19,7 +19,8 @@ _ANY: tuple[str, ...] = ()
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """`ulp` is the largest error in units in the last place of f32, None where the result is exact."""
+    """`ulp` is the largest error in units in the last place of f32, None where the
+    result is exact, step by step what the scalar operation is defined to be."""
 
     expand: Callable[..., int]
     operands: int
@@ -54,6 +55,7 @@ EXPANSIONS: dict[str, Expansion] = {
     "exp": Expansion(exponential.exp, 1, _BOTH, 1.0),
     "tanh": Expansion(exponential.tanh, 1, _BOTH, 2.5),
     "sigmoid": Expansion(exponential.sigmoid, 1, _BOTH, 2.5),
+    "logistic": Expansion(rational.logistic, 1, ("f32",), None),
     "erf": Expansion(exponential.erf, 1, _BOTH, 2.0),
     "log": Expansion(logarithm.log, 1, _BOTH, 1.0),
     "sin": Expansion(trigonometric.sin, 1, _BOTH, 2.0),  # f64: |x| <= 1e5
