@@ -240,7 +240,7 @@ def _output_failure(item: Expected, found: Mapping[str, Array], subject: Subject
             error = error_of(array, answers[name])
             if error > limit and steps and distance(array, answers[name]) <= LARGEST_STEPS:
                 continue
-            if error > limit and who == ONNXRUNTIME and name in absolute and _apart(array, answers[name]) <= ERROR:
+            if error > limit and name in absolute and _apart(array, answers[name]) <= ERROR:
                 continue
             if error > limit and noise is None and is_float(array):
                 noise = noise_of(subject.source, item.case.entry, item.case.inputs, item.answers[GRAPH])

@@ -1,9 +1,10 @@
-"""Outputs that onnxruntime knows only absolutely: those of a Sigmoid.
+"""Outputs that are known only absolutely: those of a Sigmoid.
 
 Takes a module; gives names. Invariant: only what a Sigmoid made, and nothing but its place changed since, is named.
 
-Onnxruntime computes 1/2 plus a rational function, so its Sigmoid is right to the last places of 1/2 and not of its own
-value: measured 1.7e-7 at most. A detector that finds nothing in noise answers 2e-6 everywhere, 3 % of which that is.
+Sigmoid is 1/2 plus a rational function, in onnxruntime as here (docs/adr/0013), so its results come in steps of the last
+place of 1/2: a rounding before it may move one by a step, and a detector that finds nothing in noise answers 2e-6
+everywhere, 3 % of which that is. Against the exact function the error is 1.7e-7 at most.
 """
 
 from __future__ import annotations
