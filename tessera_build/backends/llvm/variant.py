@@ -38,10 +38,9 @@ def build_cpu_variant(
     units: dict[str, Unit] = {}
     symbols: dict[str, str] = {}
     for kernel in variant.kernels:
-        symbol = kernel_symbol(kernel, options)
+        symbol, text = _named_by_content(kernel_ir(kernel, options, _NEUTRAL))
         symbols[kernel.name] = symbol
-        if symbol not in units:
-            units[symbol] = Unit(kernel.name, kernel_ir(kernel, options, symbol))
+        units.setdefault(symbol, Unit(kernel.name, text))
     fixed = (
         Unit("host program", host_ir(variant, symbols, options)),
         Unit("thread pool", pool_ir(options.architecture)),
@@ -55,9 +54,10 @@ def build_cpu_variant(
     return BuiltVariant(code, tuple(sorted(symbols.items())), _records(compiled))
 
 
-def kernel_symbol(kernel: Function, options: CodegenOptions) -> str:
-    """`k_` and 16 digits of the digest of the kernel's text under a neutral name."""
-    return f"k_{hashlib.sha256(kernel_ir(kernel, options, _NEUTRAL).encode()).hexdigest()[:16]}"
+def _named_by_content(text: str) -> tuple[str, str]:
+    """`k_` and 16 digits of the digest of a kernel's text under the neutral name, and the text under this one."""
+    symbol = f"k_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return symbol, text.replace(f"@{_NEUTRAL}(", f"@{symbol}(")
 
 
 def _records(compiled: CompiledUnits) -> tuple[UnitRecord, ...]:

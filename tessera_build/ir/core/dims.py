@@ -2,20 +2,21 @@
 
 Takes integers and names; gives canonical expressions (equal content, equal text, equal hash) that can be evaluated,
 substituted, bounded, printed and parsed. Invariant: a constant expression is always a plain `int`, so `Extent` values
-compare by `==` whatever way they were built.
+compare by `==` whatever way they were built. The text is made once and stands for the content: it is what expressions
+are compared, hashed and sorted by, because walking nested ones for each of these took most of a kernel's lowering.
 """
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Monomial = tuple[tuple["Atom", int], ...]
 Range = tuple[int | None, int | None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Atom:
     """A symbol (`function == ""`) or a function of two expressions: floordiv, mod, min, max."""
 
@@ -23,16 +24,47 @@ class Atom:
     name: str = ""
     left: Extent = 0
     right: Extent = 0
+    text: str = field(init=False, repr=False)
+    symbols: frozenset[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        inside = symbols_of(self.left) | symbols_of(self.right) if self.function else frozenset((self.name,))
+        object.__setattr__(self, "symbols", inside)
+        text = self.name if not self.function else f"{self.function}({self.left}, {self.right})"
+        object.__setattr__(self, "text", text)
+
+    def __eq__(self, other: object) -> bool:
+        return self.text == other.text if isinstance(other, Atom) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.text)
 
     def __str__(self) -> str:
-        return self.name if not self.function else f"{self.function}({self.left}, {self.right})"
+        return self.text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Dim:
     """A non-constant polynomial: terms sorted by text, coefficients never zero. Build with `symbol` and operators."""
 
     terms: tuple[tuple[Monomial, int], ...]
+    text: str = field(init=False, repr=False)
+    symbols: frozenset[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        atoms = (atom for monomial, _ in self.terms for atom, _power in monomial)
+        object.__setattr__(self, "symbols", frozenset[str]().union(*(atom.symbols for atom in atoms)))
+        text = ""
+        for monomial, coefficient in self.terms:
+            sign = "-" if coefficient < 0 else ("+" if text else "")
+            text += sign + _term_text(monomial, abs(coefficient))
+        object.__setattr__(self, "text", text)
+
+    def __eq__(self, other: object) -> bool:
+        return self.text == other.text if isinstance(other, Dim) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.text)
 
     def __add__(self, other: Extent) -> Extent:
         total = dict(self.terms)
@@ -70,37 +102,28 @@ class Dim:
         return mod(self, other)
 
     def __str__(self) -> str:
-        text = ""
-        for monomial, coefficient in self.terms:
-            sign = "-" if coefficient < 0 else ("+" if text else "")
-            text += sign + _term_text(monomial, abs(coefficient))
-        return text
-
-    @property
-    def symbols(self) -> frozenset[str]:
-        """Names of all symbols in the expression."""
-        found: set[str] = set()
-        for monomial, _ in self.terms:
-            for atom, _power in monomial:
-                found |= {atom.name} if not atom.function else symbols_of(atom.left) | symbols_of(atom.right)
-        return frozenset(found)
+        return self.text
 
 
 Extent = int | Dim
 
 
 def _term_text(monomial: Monomial, coefficient: int) -> str:
-    factors = [str(atom) for atom, power in monomial for _ in range(power)]
+    if len(monomial) == 1 and coefficient == 1 and monomial[0][1] == 1:
+        return monomial[0][0].text
+    factors = [atom.text for atom, power in monomial for _ in range(power)]
     if coefficient != 1 or not factors:
         factors.insert(0, str(coefficient))
     return "*".join(factors)
 
 
 def _times(left: Monomial, right: Monomial) -> Monomial:
+    if not left or not right:
+        return left or right
     powers = dict(left)
     for atom, power in right:
         powers[atom] = powers.get(atom, 0) + power
-    return tuple(sorted(powers.items(), key=lambda item: str(item[0])))
+    return tuple(sorted(powers.items(), key=lambda item: item[0].text))
 
 
 def _from_terms(total: Mapping[Monomial, int]) -> Extent:
@@ -109,6 +132,8 @@ def _from_terms(total: Mapping[Monomial, int]) -> Extent:
         return 0
     if len(kept) == 1 and kept[0][0] == ():
         return kept[0][1]
+    if len(kept) == 1:
+        return Dim(tuple(kept))
     return Dim(tuple(sorted(kept, key=lambda t: (t[0] == (), _term_text(t[0], 1)))))
 
 
@@ -167,7 +192,7 @@ def _monomial_quotient(term: Monomial, divisor: Monomial) -> Monomial | None:
         if powers.get(atom, 0) < power:
             return None
         powers[atom] -= power
-    return tuple((a, p) for a, p in sorted(powers.items(), key=lambda item: str(item[0])) if p)
+    return tuple((a, p) for a, p in sorted(powers.items(), key=lambda item: item[0].text) if p)
 
 
 def mod(left: Extent, right: Extent) -> Extent:
@@ -215,7 +240,7 @@ def symbols_of(extent: Extent) -> frozenset[str]:
 
 def substitute(extent: Extent, values: Mapping[str, Extent]) -> Extent:
     """`extent` with the named symbols replaced; the rest stay symbolic."""
-    if isinstance(extent, int) or not extent.symbols & values.keys():
+    if isinstance(extent, int) or extent.symbols.isdisjoint(values):
         return extent
     total: Extent = 0
     for monomial, coefficient in extent.terms:

@@ -33,6 +33,7 @@ class TargetBuilder:
         self._types: dict[int, Type] = {}
         self._scopes: list[_Scope] = [_Scope()]
         self._constants: dict[int, float | int] = {}
+        self._without_constant: dict[Extent, tuple[Extent, int]] = {}
         self.symbols: dict[str, int] = {}
         self.fixed: dict[str, Extent] = {}  # indices of loops being unrolled, by their current number
 
@@ -206,8 +207,11 @@ class TargetBuilder:
     def address(self, base: Extent) -> tuple[int, int]:
         """(i64 value of the expression without its constant term, that constant): lets addresses share the value."""
         base = substitute(base, self.fixed)
-        constant = next((c for m, c in terms_of(base) if m == ()), 0)
-        return self.extent(base - constant if isinstance(base, Dim) else 0), constant
+        if base not in self._without_constant:
+            constant = next((c for m, c in terms_of(base) if m == ()), 0)
+            self._without_constant[base] = (base - constant if isinstance(base, Dim) else 0, constant)
+        rest, constant = self._without_constant[base]
+        return self.extent(rest), constant
 
     # -- structure --------------------------------------------------------------------------------------------------
 

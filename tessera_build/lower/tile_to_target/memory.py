@@ -107,8 +107,9 @@ class Memory:
         distance: Extent = 0
         for tile_axis, position in enumerate(element):
             distance = distance + view.step(tile_axis) * position
-        value, constant = self._b.address(view.base + distance)
-        index = self._b.op("add", value, self._b.const(constant, I64))
+        known = isinstance(distance, int)  # added to the constant part: no new expression for each element
+        value, constant = self._b.address(view.base if known else view.base + distance)
+        index = self._b.op("add", value, self._b.const(constant + (distance if known else 0), I64))
         if chosen is None or self._b.lanes(chosen) > 1:
             return index
         stride = self._b.extent(view.buffer.strides[view.gather_axis])

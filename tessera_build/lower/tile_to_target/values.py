@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.types import DType
@@ -46,7 +46,11 @@ class BufferValue:
 
 @dataclass(frozen=True, slots=True)
 class ViewValue:
-    """A window into a buffer; see `tile.nodes.View`."""
+    """A window into a buffer; see `tile.nodes.View`.
+
+    `base` is the element index of the window's first element, `steps` the distance in elements between neighbours
+    along each tile axis: made once, because every element of an unrolled loop asks for them.
+    """
 
     buffer: BufferValue
     shape: tuple[int, ...]
@@ -56,19 +60,20 @@ class ViewValue:
     gather_axis: int
     gather_checked: bool
     stored: bool
+    base: Extent = field(init=False)
+    steps: tuple[Extent, ...] = field(init=False)
 
-    @property
-    def base(self) -> Extent:
-        """Element index of the window's first element."""
+    def __post_init__(self) -> None:
         total: Extent = 0
         for offset, stride in zip(self.offsets, self.buffer.strides, strict=True):
             total = total + offset * stride
-        return total
+        steps = (0 if walk.axis < 0 else self.buffer.strides[walk.axis] * walk.step for walk in self.axes)
+        object.__setattr__(self, "base", total)
+        object.__setattr__(self, "steps", tuple(steps))
 
     def step(self, tile_axis: int) -> Extent:
         """Distance in elements between neighbours along a tile axis."""
-        walk = self.axes[tile_axis]
-        return 0 if walk.axis < 0 else self.buffer.strides[walk.axis] * walk.step
+        return self.steps[tile_axis]
 
 
 def vector_lanes(last_extent: int, machine_lanes: int) -> int:
