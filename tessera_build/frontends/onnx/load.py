@@ -177,11 +177,14 @@ def _mapped(path: Path, offset: int, size: int, name: str) -> NDArray[np.uint8]:
                 raise ModelError("NO_MODEL", f"weights of {name!r} do not lie in a regular file", where=str(path))
             if offset + size > status.st_size:
                 raise ValueError(f"{max(0, status.st_size - offset)} bytes at {offset}, its type needs {size}")
-            whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if status.st_size else b""
+            # From a page's start, as mmap wants it, and only this tensor's pages, so that they can be dropped alone.
+            rest = offset % mmap.ALLOCATIONGRANULARITY
+            page = offset - rest
+            whole = mmap.mmap(file.fileno(), size + rest, access=mmap.ACCESS_READ, offset=page) if size else b""
     except OSError as error:
         reason = error.strerror or str(error)
         raise ModelError("NO_MODEL", f"weights of {name!r} cannot be read: {reason}", where=str(path)) from error
-    return np.frombuffer(whole, np.uint8, size, offset)
+    return np.frombuffer(whole, np.uint8, size, rest)
 
 
 def _unpacked(data: NDArray[np.uint8], count: int, dtype: DType) -> Array:

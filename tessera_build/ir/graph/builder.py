@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike
 from bundle_format.errors import TesseraError
 from tessera_build.ir.core.dims import Extent, Range, symbols_of
 from tessera_build.ir.core.node import Function, Node, Region, Span
+from tessera_build.ir.core.pages import drop_pages
 from tessera_build.ir.core.rewrite import RegionBuilder
 from tessera_build.ir.core.structure import defs_of
 from tessera_build.ir.core.types import DType, Type, dtype_of
@@ -63,6 +64,7 @@ class ConstantPool:
             kept = np.array(array, order="C")
             kept.flags.writeable = False
         digest = digest_of(kept)
+        drop_pages(kept)
         self.arrays.setdefault(digest, kept)
         if name:
             self.names.setdefault(digest, name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from tessera_build.ir.core.node import Function
+from tessera_build.ir.core.pages import drop_pages
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.lower.program.audit import Checks
@@ -31,6 +32,7 @@ class Weights:
         if key not in self.rows:
             array = self.module.constants[digest]
             laid = packing.apply(array) if packing else array
+            drop_pages(array)
             layout = packing.layout if packing else "v1:row-major"
             self.rows[key] = len(self.packed)
             name = self.module.constant_names.get(digest, digest[:19])
