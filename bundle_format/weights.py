@@ -66,4 +66,6 @@ def _pool_of_small(weights: Sequence[WeightData]) -> _Pool:
             data.extend(bytes(-len(data) % WEIGHT_ALIGNMENT))
             offsets[digest] = len(data)
             data.extend(view.cast("B"))
+    if offsets and not data:
+        data.extend(bytes(WEIGHT_ALIGNMENT))  # a blob of no bytes is no layer, and each weight lies in one
     return _Pool(bytes(data), offsets)

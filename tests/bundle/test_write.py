@@ -229,6 +229,13 @@ def test_weights_when_packed_then_small_ones_share_a_blob_and_equal_ones_a_place
 
 
 @pytest.mark.unit
+def test_weights_when_all_are_empty_then_lie_within_a_layer() -> None:
+    weights, (layer,) = pack_weights([WeightData("a", b"", "f32", (0, 3), "dense", Digest.of(b""))])
+    assert weights[0].digest == Digest.of(layer.data)
+    assert weights[0].bytes == 0 < len(layer.data)
+
+
+@pytest.mark.unit
 def test_text_when_packed_then_unpacks_to_itself_and_twice_to_equal_bytes() -> None:
     text = "func @main(%0: tensor<?x3xf32>) ü\n" * 1000
     assert unpack_text(pack_text(text)) == text

@@ -1,0 +1,35 @@
+"""Re-drawn models of every operator: what is compiled answers as onnxruntime and onnx's reference do, or is refused."""
+
+from __future__ import annotations
+
+import collections
+
+import pytest
+
+from tests.redrawn.judge import Verdict, bad, run
+from tests.redrawn.table import drawn
+
+pytestmark = pytest.mark.numerics
+
+
+def _check(verdicts: list[Verdict], count: int) -> None:
+    assert len(verdicts) == count
+    assert not bad(verdicts)
+    outcomes = collections.Counter(v.outcome for v in verdicts)
+    assert outcomes["right"] >= 0.9 * count
+    assert outcomes["refused"] <= 0.06 * count
+
+
+def test_operators_when_redrawn_then_answer_as_the_oracles() -> None:
+    _check(run(0, 150), 150)
+
+
+@pytest.mark.slow
+def test_operators_when_redrawn_in_ten_thousand_ways_then_answer_as_the_oracles() -> None:
+    _check(run(0, 10_000), 10_000)
+
+
+def test_seed_when_drawn_twice_then_gives_one_model() -> None:
+    for seed in range(40):
+        first, second = drawn(seed), drawn(seed)
+        assert first.model.SerializeToString(deterministic=True) == second.model.SerializeToString(deterministic=True)
