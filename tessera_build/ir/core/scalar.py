@@ -6,7 +6,6 @@ operation). Invariant: a program is pure, topologically ordered, and every opera
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_build.ir.core.conversion import convert, reinterpret
+from tessera_build.ir.core.error_function import erf
 from tessera_build.ir.core.logistic import logistic
 from tessera_build.ir.core.rounding import fma
 from tessera_build.ir.core.types import BOOL, DTYPES, DType, dtype_of, number_in
@@ -88,13 +88,6 @@ def _parse_literal(text: str, dtype: DType) -> float | int | bool:
     return float.fromhex(text) if dtype.is_float else int(text)
 
 
-_erf_ufunc = np.frompyfunc(math.erf, 1, 1)
-
-
-def _erf(x: Array) -> Array:
-    return np.asarray(_erf_ufunc(np.asarray(x, np.float64)), dtype=x.dtype)
-
-
 def _sigmoid(x: Array) -> Array:
     smaller = np.exp(-np.abs(np.asarray(x, np.float64)))
     return np.asarray(np.where(np.greater_equal(x, 0), 1 / (1 + smaller), smaller / (1 + smaller)), dtype=x.dtype)
@@ -137,7 +130,7 @@ _UNARY: dict[str, Callable[[Array], Array]] = {
     "sqrt": np.sqrt,
     "rsqrt": lambda x: np.asarray(1 / np.sqrt(x), dtype=x.dtype),
     "tanh": np.tanh,
-    "erf": _erf,
+    "erf": erf,
     "sigmoid": _sigmoid,
     "logistic": logistic,
     "sin": np.sin,
