@@ -98,8 +98,9 @@ class Program:
         entry, main = self.lowered.variant.entries[0], case.module.entries["main"]
         rng = np.random.default_rng(1)
         shape = main.types[main.args[0]].static_shape
-        self.feed = _aligned(rng.standard_normal(shape).astype(np.float32))
-        outputs = [np.zeros([evaluate(e, {}) for e in s], np.float32) for s in entry.outputs]
+        self.feed = _aligned(rng.standard_normal(shape).astype(main.types[main.args[0]].dtype.numpy))
+        kinds = [main.types[v].dtype.numpy for v in main.results]
+        outputs = [np.zeros([evaluate(e, {}) for e in s], k) for s, k in zip(entry.outputs, kinds, strict=True)]
         self.spaces = {
             "input": [self.feed],
             "output": [_aligned(o) for o in outputs],

@@ -15,7 +15,8 @@ from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.nodes import Access, Axis, Compute
 from tessera_build.ir.schedule.trace import Group, Schedule
 from tessera_build.space.contraction import Domain, schedule_contraction
-from tessera_build.space.pointwise import schedule_pointwise, schedule_row
+from tessera_build.space.crossing import crossed_axis, crossing_tile
+from tessera_build.space.pointwise import schedule_crossed, schedule_pointwise, schedule_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,8 @@ class Subject:
     constants: Container[int]
 
 
-def derive_schedule(subject: Subject, machine: CpuMachine) -> Schedule:
-    """The schedule that the rules give a task."""
+def derive_schedule(subject: Subject, machine: CpuMachine, crossing: bool = True) -> Schedule:
+    """The schedule that the rules give a task; without `crossing` one for any extents, with tiles on one axis."""
     kind, domain = subject.kind, subject.domain
     definitions = [n for n in subject.nodes if isinstance(n, Compute)]
     if kind == "contraction":
@@ -39,6 +40,9 @@ def derive_schedule(subject: Subject, machine: CpuMachine) -> Schedule:
     stuck = any(_stuck(i, domain[-1].name) for n in definitions for a in n.accesses for i in a.indices)
     if kind == "row":
         return schedule_row(domain, subject.reduced, machine, stuck)
+    crossed = None if stuck or not crossing else crossed_axis(definitions, domain)
+    if crossed is not None:
+        return schedule_crossed(domain, crossed, crossing_tile(definitions, crossed, domain[-1], machine))
     return schedule_pointwise(domain, machine, stuck)
 
 

@@ -38,11 +38,39 @@ def schedule_pointwise(axes: Sequence[Axis], machine: CpuMachine, scalar: bool) 
         not isinstance(last.extent, int) or last.extent > 2 * GRAIN_ELEMENTS
     ):
         steps.append(Split(f"{last.name}_chunk", GRAIN_ELEMENTS // tile * tile))
-    work = known(last.extent)
+    return Schedule((*steps, *(Bind(a.name, "parallel") for a in _bound(bound, known(last.extent)))))
+
+
+def schedule_crossed(axes: Sequence[Axis], crossed: Axis, tile: tuple[int, int]) -> Schedule:
+    """Pointwise tasks with a read that is contiguous along `crossed`: tiles along it and along the last axis.
+
+    Blocks of tiles are shared out where one matrix is work for several; square ones touch the fewest pages.
+    """
+    last = axes[-1]
+    bound = [a for a in axes[:-1] if a is not crossed]
+    steps: list[Step] = [Split(crossed.name, tile[0]), Split(last.name, tile[1])]
+    work = known(crossed.extent) * known(last.extent)
+    dynamic = not (isinstance(crossed.extent, int) and isinstance(last.extent, int))
+    if dynamic or work > 2 * GRAIN_ELEMENTS:
+        side = math.isqrt(GRAIN_ELEMENTS)
+        wide = side if not isinstance(crossed.extent, int) else max(side, GRAIN_ELEMENTS // crossed.extent)
+        tall = side if not isinstance(last.extent, int) else max(side, GRAIN_ELEMENTS // last.extent)
+        for axis, room, size in ((crossed, tall, tile[0]), (last, wide, tile[1])):
+            chunk = -(-room // size) * size
+            if not isinstance(axis.extent, int) or axis.extent > chunk:
+                steps.append(Split(f"{axis.name}_chunk", chunk))
+    else:
+        bound = _bound(bound, work)
+    return Schedule((*steps, *(Bind(a.name, "parallel") for a in bound)))
+
+
+def _bound(axes: Sequence[Axis], work: int) -> list[Axis]:
+    """Axes to run in parallel: all but inner ones, where an iteration had too little work otherwise."""
+    bound = list(axes)
     while bound and work < GRAIN_ELEMENTS and math.prod(known(a.extent) for a in bound[:-1]) >= 4:
         work *= known(bound[-1].extent)
         bound.pop()
-    return Schedule((*steps, *(Bind(a.name, "parallel") for a in bound)))
+    return bound
 
 
 def schedule_row(axes: Sequence[Axis], reduced: frozenset[int], machine: CpuMachine, scalar: bool) -> Schedule:

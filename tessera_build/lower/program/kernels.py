@@ -25,6 +25,7 @@ from tessera_build.lower.program.bind import bind_outer_loops
 from tessera_build.lower.program.border import border_kernel
 from tessera_build.lower.program.places import Border
 from tessera_build.lower.program.rewrite_tasks import flattened
+from tessera_build.lower.schedule_to_tile.crossed import crossed_tiles
 from tessera_build.lower.schedule_to_tile.layouts import BufferLayout
 from tessera_build.lower.schedule_to_tile.nest import Operand
 from tessera_build.lower.schedule_to_tile.replay import (
@@ -61,9 +62,12 @@ def lower_task(
     if task.kind == "pointwise":
         task = flattened(task, layouts)
     axes = axes_of_domain(grouped_domain(task, Schedule())[0])
-    schedule = derive_schedule(Subject(task.kind, task.function.nodes, axes, task.reduced, constants), machine)
+    subject = Subject(task.kind, task.function.nodes, axes, task.reduced, constants)
+    schedule = derive_schedule(subject, machine)
     bindings = Bindings(layouts, {v: a.shape for v, a in constants.items()}, machine.lanes)
     fits, small = _versions(task, schedule, ranges)
+    if task.kind == "pointwise" and not isinstance(fits, int):
+        small = derive_schedule(subject, machine, crossing=False)
 
     def version(chosen: Schedule, enabled: Extent) -> LoweredTask:
         program = schedule_to_tile(task, chosen, bindings)
@@ -76,13 +80,16 @@ def lower_task(
 
 
 def _versions(task: Task, schedule: Schedule, ranges: Mapping[str, Range]) -> tuple[Extent, Schedule]:
-    """1 where every dynamic row axis holds a whole register tile, else 0; and the schedule for when it does not."""
-    if task.kind != "contraction":
-        return 1, schedule
+    """1 where dynamic axes hold the whole tiles that move back inside, else 0; and the schedule for when they do not.
+
+    Accumulations check the vector axis; pointwise tasks with tiles on one axis check that.
+    """
     domain, _ = grouped_domain(task, schedule)
+    crossed = crossed_tiles(schedule, tuple(domain)) if task.kind == "pointwise" else ()
+    if task.kind != "contraction" and not crossed:
+        return 1, schedule
     factors, fits, ones = schedule.factors(), 1, list[Split]()
-    names = list(domain)[:-1]
-    for name in names:
+    for name in list(domain) if crossed else list(domain)[:-1]:
         extent, size = domain[name], factors.get(name, 1)
         low = bounds(extent, ranges)[0]
         if size > 1 and not isinstance(extent, int) and (low is None or low < size):

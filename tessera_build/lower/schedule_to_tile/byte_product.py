@@ -13,7 +13,8 @@ from tessera_build.ir.core.dims import Extent, symbol
 from tessera_build.ir.machine.instructions import QUAD
 from tessera_build.ir.schedule.nodes import Access, Axis, Compute
 from tessera_build.ir.tile import nodes as t
-from tessera_build.lower.schedule_to_tile.nest import Nest, byte_of, quad_of
+from tessera_build.lower.schedule_to_tile.indices import byte_of, quad_of
+from tessera_build.lower.schedule_to_tile.nest import Nest
 
 LETTERS = "abcdefghijlmnopqrs"
 

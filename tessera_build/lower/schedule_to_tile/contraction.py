@@ -18,7 +18,8 @@ from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.graph_to_schedule.definitions import COMBINING, IDENTITY
 from tessera_build.lower.schedule_to_tile.byte_product import LETTERS, contract_bytes, moving
-from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest, quad_of
+from tessera_build.lower.schedule_to_tile.indices import quad_of
+from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
 
 
 def emit_contraction(nest: Nest, schedule: Schedule) -> None:

@@ -24,6 +24,7 @@ from tessera_build.ir.schedule.trace import (
     Tensorise,
 )
 from tessera_build.lower.graph_to_schedule.tasks import Task
+from tessera_build.lower.schedule_to_tile.crossed import crossed_tiles
 from tessera_build.lower.schedule_to_tile.nest import Nest
 from tessera_build.space.contraction import is_byte_product, is_product
 
@@ -121,14 +122,15 @@ class _Rules:
         """What the steps come to, taken together."""
         factors = self._schedule.factors()
         order = self._schedule.order() or tuple(self._domain)
+        crossed = crossed_tiles(self._schedule, tuple(self._domain))
         for axis, factor in factors.items():
             extent = self._domain.get(axis, self._reduction.get(axis))
             if self._task.kind == "contraction":
                 self._contraction_tile(axis, factor, extent)
             elif axis.endswith("_chunk"):
                 self._chunk(axis.removesuffix("_chunk"), factor, factors, order)
-            elif self._task.kind == "pointwise" and factor > 1 and axis != order[-1]:
-                raise _rejected("TILE", self._task, f"tiles of {factor} along {axis}, which is not the innermost axis")
+            elif self._task.kind == "pointwise" and crossed:
+                self._crossed_tile(axis, factor, crossed)
         self._panels(factors)
 
     def _contraction_tile(self, axis: str, factor: int, extent: Extent | None) -> None:
@@ -140,9 +142,17 @@ class _Rules:
         if axis in self._reduction and factor > 1 and axis != self._schedule.tensorised():
             raise _rejected("TILE", self._task, f"tiles of {factor} along {axis}, which no instruction runs over")
 
+    def _crossed_tile(self, axis: str, factor: int, crossed: Sequence[str]) -> None:
+        """One axis beside the innermost has tiles at most, and both hold theirs: the last one moves back inside."""
+        extent = self._domain[axis]
+        if axis in crossed[1:]:
+            raise _rejected("TILE", self._task, f"tiles along {axis} and {crossed[0]}, neither of them the innermost")
+        if isinstance(extent, int) and factor > max(1, extent):
+            raise _rejected("TILE", self._task, f"tiles of {factor} along {axis} of extent {extent}")
+
     def _chunk(self, axis: str, factor: int, factors: Mapping[str, int], order: Sequence[str]) -> None:
         tile = factors.get(axis, 1)
-        innermost = axis == order[-1] if self._task.kind == "pointwise" else tile > 1
+        innermost = axis == order[-1] if self._task.kind == "pointwise" and tile == 1 else tile > 1
         if not innermost or factor % tile:
             raise _rejected("CHUNK", self._task, f"chunks of {factor} along {axis} in tiles of {tile}")
 

@@ -10,18 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tessera_build.ir.core.dims import (
-    Atom,
-    Dim,
-    Extent,
-    Range,
-    bounds,
-    minimum,
-    substitute,
-    symbol,
-    symbols_of,
-    terms_of,
-)
+from tessera_build.ir.core.dims import Extent, minimum, substitute, symbol, symbols_of
 from tessera_build.ir.core.rewrite import FunctionBuilder
 from tessera_build.ir.core.scalar import ScalarBuilder
 from tessera_build.ir.core.types import I32, I64, DType, memref, number_in, tile
@@ -29,7 +18,9 @@ from tessera_build.ir.schedule.nodes import Access, Compute
 from tessera_build.ir.schedule.trace import ScheduleRejectedError
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.graph_to_schedule.tasks import Task
+from tessera_build.lower.schedule_to_tile.indices import coefficient, without_zeros
 from tessera_build.lower.schedule_to_tile.layouts import DENSE, BufferLayout, Packing
+from tessera_build.space.crossing import crosses
 
 Body = Callable[[tuple[int, ...]], tuple[int, ...]]
 
@@ -274,6 +265,9 @@ class Nest:
 
     def load(self, value: int, access: Access, gather: tuple[str, int] | None = None) -> int:
         """Load through a view over all domain axes."""
+        crossed = self._crossed(value, access) if gather is None else None
+        if crossed is not None:
+            return self._load_crossed(value, access, crossed)
         view = self.view(value, access, self.axes, gather)
         shape = list(self.builder.types[view].static_shape)
         if gather is not None:
@@ -281,6 +275,25 @@ class Nest:
             view = self._widened(view, shape)
         pad = access.pad if access.pad is not None else 0.0
         return self.builder.emit(lambda r: t.Load(r, view, pad), tile(self.dtype(value), *shape))
+
+    def _crossed(self, value: int, access: Access) -> int | None:
+        """The place of a tiled axis along which a read is contiguous while the vector axis strides, if there is one."""
+        strides = self.layouts.get(value, DENSE).strides
+        if self.task.kind == "contraction" or (strides is not None and strides[-1] != 1):
+            return None
+        indices = self._resolve(value, access)[2]
+        tiled = [i for i, axis in enumerate(self.axes[:-1]) if self.tiles.get(axis, 1) > 1]
+        return next((i for i in tiled if crosses(indices, self.axes[i], self.axes[-1])), None)
+
+    def _load_crossed(self, value: int, access: Access, place: int) -> int:
+        """Load a tile as it lies in memory, contiguous along the axis at `place`, and exchange that with the last."""
+        order = list(range(len(self.axes)))
+        order[place], order[-1] = order[-1], order[place]
+        view = self.view(value, access, [self.axes[i] for i in order])
+        shape, dtype = self.builder.types[view].static_shape, self.dtype(value)
+        pad = access.pad if access.pad is not None else 0.0
+        loaded = self.builder.emit(lambda r: t.Load(r, view, pad), tile(dtype, *shape))
+        return self.builder.emit(lambda r: t.Permute(r, loaded, tuple(order)), tile(dtype, *(shape[i] for i in order)))
 
     def _widened(self, view: int, shape: Sequence[int]) -> int:
         """A gathering view takes the shape that its index tile broadcasts it to."""
@@ -323,6 +336,13 @@ class Nest:
             self.builder.types[source] = tile(self.dtype(target), *full)
         self.builder.add(t.Store(view, source))
 
+    def store_outputs(self) -> tuple[int, ...]:
+        """Evaluate and write every output at the current offsets; gives no carried tiles."""
+        self.memo.clear()
+        for value in self.task.outputs:
+            self.store(value, self.evaluate(value))
+        return ()
+
     def valid(self, axis: str, source: int, identity: float) -> int:
         """The tile with the elements beyond the end of a ragged axis replaced by a reduction's identity."""
         position, shape = self.axes.index(axis), self.builder.types[source].static_shape
@@ -335,39 +355,3 @@ class Nest:
             (index, source),
             lambda s: s.op("select", s.op("lt", 0, s.const(0, I32)), 1, s.const(number_in(identity, dtype), dtype)),
         )
-
-
-def quad_of(axis: str) -> str:
-    """The symbol that counts groups of four along an axis."""
-    return f"{axis}_quad"
-
-
-def byte_of(axis: str) -> str:
-    """The symbol for the place in such a group."""
-    return f"{axis}_byte"
-
-
-def without_zeros(index: Extent, ranges: Mapping[str, Range]) -> Extent:
-    """Drop the floor divisions that ranges prove to be zero: floordiv(o, n) where 0 <= o < n."""
-    total: Extent = 0
-    for monomial, factor in terms_of(index):
-        zero = any(atom.function == "floordiv" and _range_of(atom, ranges) == (0, 0) for atom, _ in monomial)
-        if not zero:
-            total = total + (Dim(((monomial, factor),)) if monomial else factor)
-    return total
-
-
-def _range_of(atom: Atom, ranges: Mapping[str, Range]) -> Range:
-    return bounds(Dim(((((atom, 1),), 1),)), ranges)
-
-
-def coefficient(index: Extent, axis: str) -> int | None:
-    """The constant factor of a symbol in a linear expression; None when it does not enter linearly."""
-    found = 0
-    for monomial, factor in terms_of(index):
-        names = [atom.name for atom, power in monomial for _ in range(power) if not atom.function]
-        nested = any(atom.function and axis in symbols_of(Dim(((((atom, 1),), 1),))) for atom, _ in monomial)
-        if nested or (axis in names and names != [axis]):
-            return None
-        found += factor if names == [axis] and len(monomial) == 1 else 0
-    return found

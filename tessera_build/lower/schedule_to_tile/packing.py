@@ -15,8 +15,9 @@ from tessera_build.ir.core.types import int_extent
 from tessera_build.ir.machine.instructions import QUAD
 from tessera_build.ir.schedule.nodes import Access, Compute
 from tessera_build.ir.schedule.trace import Schedule
+from tessera_build.lower.schedule_to_tile.indices import byte_of, quad_of
 from tessera_build.lower.schedule_to_tile.layouts import Packing
-from tessera_build.lower.schedule_to_tile.nest import Nest, byte_of, quad_of
+from tessera_build.lower.schedule_to_tile.nest import Nest
 
 Packed = tuple[Packing, tuple[Extent, ...], tuple[Extent, ...]]
 

@@ -34,7 +34,7 @@ def emit_pointwise(nest: Nest, schedule: Schedule) -> None:
 def _loops(nest: Nest, schedule: Schedule, axes: list[str]) -> None:
     axis, rest = axes[0], axes[1:]
     if not rest:
-        vector_axis(nest, schedule, axis, (), lambda _: _store_all(nest))
+        vector_axis(nest, schedule, axis, (), lambda _: nest.store_outputs())
         return
     extent = nest.domain[axis]
     if extent == 1:
@@ -48,13 +48,6 @@ def _loops(nest: Nest, schedule: Schedule, axes: list[str]) -> None:
         return ()
 
     nest.loop(LoopRange(axis, extent, 1, schedule.scope(axis)), (), body)
-
-
-def _store_all(nest: Nest) -> tuple[int, ...]:
-    nest.memo.clear()
-    for value in nest.task.outputs:
-        nest.store(value, nest.evaluate(value))
-    return ()
 
 
 def vector_axis(nest: Nest, schedule: Schedule, axis: str, carried: tuple[int, ...], step: Step) -> tuple[int, ...]:

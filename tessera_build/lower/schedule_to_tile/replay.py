@@ -17,6 +17,7 @@ from tessera_build.ir.schedule.nodes import Axis, Compute
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.schedule_to_tile.contraction import emit_contraction
+from tessera_build.lower.schedule_to_tile.crossed import crossed_tiles, emit_crossed
 from tessera_build.lower.schedule_to_tile.layouts import DENSE, BufferLayout
 from tessera_build.lower.schedule_to_tile.legality import check_groups, check_trace
 from tessera_build.lower.schedule_to_tile.nest import Nest, Operand
@@ -69,8 +70,11 @@ def schedule_to_tile(task: Task, schedule: Schedule, bindings: Bindings) -> Tile
     check_trace(nest, schedule, bindings.constants)
     nest.packed.update(packings(nest, schedule, bindings.constants))
     _mark_ragged(nest)
-    emit = {"contraction": emit_contraction, "row": emit_row}.get(task.kind, emit_pointwise)
-    emit(nest, schedule)
+    crossed = crossed_tiles(schedule, tuple(domain)) if task.kind == "pointwise" else ()
+    if crossed:
+        emit_crossed(nest, schedule, crossed[0])
+    else:
+        {"contraction": emit_contraction, "row": emit_row}.get(task.kind, emit_pointwise)(nest, schedule)
     return _finish(nest, bindings)
 
 

@@ -18,6 +18,7 @@ from tessera_build.lower.tile_to_target.builder import TargetBuilder
 from tessera_build.lower.tile_to_target.byte_product import ByteProducts
 from tessera_build.lower.tile_to_target.memory import Memory
 from tessera_build.lower.tile_to_target.scalars import ScalarEmitter
+from tessera_build.lower.tile_to_target.transpose import transposed
 from tessera_build.lower.tile_to_target.values import Key, TileValue, ViewValue, positions, vector_lanes
 
 Operand = TileValue | ViewValue
@@ -203,33 +204,26 @@ class Arithmetic:
         return values
 
     def permute(self, operand: TileValue, permutation: tuple[int, ...]) -> TileValue:
-        """Axes in another order; moving the last axis goes lane by lane."""
-        shape = tuple(operand.shape[p] for p in permutation)
-        lanes = self.lanes(shape)
+        """Axes in another order; where another one becomes the last, blocks of registers are transposed."""
+        shape, last = tuple(operand.shape[p] for p in permutation), len(permutation) - 1
+        lanes, crossed = self.lanes(shape), permutation[-1]
         registers: dict[Key, int] = {}
-        for key in positions(shape, lanes):
-            if permutation[-1] == len(shape) - 1:
-                source = tuple(key[permutation.index(axis)] for axis in range(len(shape)))
-                registers[key] = operand.registers[source]
-            else:
-                registers[key] = self._gather_lanes(operand, permutation, key, lanes, shape)
+        if crossed == last:
+            for key in positions(shape, lanes):
+                registers[key] = operand.registers[tuple(key[permutation.index(axis)] for axis in range(last + 1))]
+            return TileValue(shape, operand.dtype, lanes, registers)
+        for key in positions((*operand.shape[:crossed], 1, *operand.shape[crossed + 1 :]), operand.lanes):
+            for vector, top in enumerate(range(0, shape[-1], lanes)):
+                rows = [
+                    operand.registers[(*key[:crossed], row, *key[crossed + 1 :])]
+                    for row in range(top, min(top + lanes, shape[-1]))
+                ]
+                first = key[-1] * operand.lanes
+                columns = transposed(self._b, rows, lanes, min(operand.lanes, operand.shape[-1] - first))
+                for column, register in enumerate(columns):
+                    moved = (*key[:crossed], vector, *key[crossed + 1 : -1], first + column)
+                    registers[tuple(moved[axis] for axis in permutation)] = register
         return TileValue(shape, operand.dtype, lanes, registers)
-
-    def _gather_lanes(
-        self, operand: TileValue, permutation: tuple[int, ...], key: Key, lanes: int, shape: tuple[int, ...]
-    ) -> int:
-        zero = self._b.const(0.0 if operand.dtype.is_float else 0, operand.dtype, lanes)
-        register = zero
-        for lane in range(lanes):
-            position = key[-1] * lanes + lane
-            if position >= shape[-1]:
-                break
-            target = (*key[:-1], position)
-            source = tuple(target[permutation.index(axis)] for axis in range(len(shape)))
-            where = (*source[:-1], source[-1] // operand.lanes)
-            value = self._b.extract(operand.registers[where], source[-1] % operand.lanes)
-            register = value if lanes == 1 else self._b.insert(register, value, lane)
-        return register
 
 
 def _lanes_are_partials(node: Reduce, shape: tuple[int, ...], lanes: int) -> bool:
