@@ -24,7 +24,7 @@ INTEGERS: tuple[Type, ...] = (np.int64, np.int32, np.int8, np.uint8, np.int16, n
 NUMBERS: tuple[Type, ...] = (*FLOATS, *FLOATS, *INTEGERS)
 ANY: tuple[Type, ...] = (*NUMBERS, np.bool_)
 BFLOAT16: Type = ml_dtypes.bfloat16
-NEWEST = defs.onnx_opset_version()
+NEWEST = min(defs.onnx_opset_version(), 26)  # what onnxruntime 1.31 runs
 
 _EXTENTS = (1, 2, 2, 3, 3, 4, 5, 5, 7, 8, 9, 13, 16, 17)
 _SMALL = (1, 1, 2, 2, 3, 3, 3, 4, 4, 5, 5, 6, 7, 8, 9, 16)
@@ -112,6 +112,7 @@ class Draw:
         first = max(low, next((v for v in range(1, NEWEST + 1) if defs.has(op, v)), 0))
         if not defs.has(op, first):  # onnxruntime has operators in this domain that ONNX has not
             return 17
+        high = max(first, high)
         since = {defs.get_schema(op, v).since_version for v in range(first, high + 1)}
         return max(first, self.one([*since, self.whole(first, high), min(high, 21)]))
 

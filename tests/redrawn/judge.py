@@ -32,6 +32,8 @@ from tests.redrawn.table import drawn
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60.0
+# Where it rounds up, onnx's reference has windows that lie in the padding alone.
+_CEILED = frozenset(("AveragePool", "MaxPool", "LpPool"))
 _MODERN = 13  # before it, softmax and its like saw matrices, which onnx's reference does not know
 
 
@@ -87,7 +89,8 @@ def _sound(model: onnx.ModelProto, answers: Answers) -> bool:
         for t, a in rows
         if t.HasField("shape")
     )
-    return same and model.opset_import[0].version >= _MODERN
+    pools = any(n.op_type in _CEILED for n in model.graph.node)
+    return same and not pools and model.opset_import[0].version >= _MODERN
 
 
 def judge(seed: int, folder: Path) -> Verdict:
@@ -100,7 +103,7 @@ def judge(seed: int, folder: Path) -> Verdict:
         found = compiled(case, folder)
         texts = [difference(found, answers, case.steps) for answers in wanted]
         if oracle in ("none", "disagree"):
-            outcome, reason = "skipped", "neither agrees" if all(texts) else "one agrees"
+            outcome, reason = "skipped", "neither agrees" if texts and all(texts) else "one agrees"
         elif texts[0]:
             outcome, reason = "wrong", texts[0]
     except TesseraError as error:

@@ -108,11 +108,13 @@ def softplus(c: Context, x: Tensor) -> Tensor:
 
 
 def _shrink(c: Context, n: Call) -> Tensor:
-    """x + bias below -lambd, x - bias above lambd, 0 between."""
-    x, bias, edge = n.input(0), n.number("bias", 0.0), n.number("lambd", 0.5)
+    """x + bias below -lambd, x - bias above lambd, 0 between; integers as floats, cut off."""
+    given, bias, edge = n.input(0), n.number("bias", 0.0), n.number("lambd", 0.5)
+    x = given if given.dtype.is_float else c.cast(given, F64)
     zero = c.scalar(0, x.dtype)
     above = c.op("select", c.op("gt", x, c.scalar(edge, x.dtype)), _plus(c, x, -bias), zero)
-    return c.op("select", c.op("lt", x, c.scalar(-edge, x.dtype)), _plus(c, x, bias), above)
+    result = c.op("select", c.op("lt", x, c.scalar(-edge, x.dtype)), _plus(c, x, bias), above)
+    return c.cast(result, given.dtype)
 
 
 def _softplus(c: Context, n: Call) -> Tensor:

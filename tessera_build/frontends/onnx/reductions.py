@@ -7,10 +7,15 @@ counted from the front.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import ml_dtypes
 
 from tessera_build.frontends.onnx.call import Call, Translator, normalise_axes
+from tessera_build.frontends.onnx.containers import Value
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.ir.core.dims import Extent
+from tessera_build.ir.core.types import F64, I64
 
 Body = Callable[[Context, Tensor, Sequence[int], bool], Tensor]
 
@@ -44,7 +49,25 @@ def _simple(kind: str) -> Body:
 
 
 def _mean(c: Context, x: Tensor, axes: Sequence[int], keepdims: bool) -> Tensor:
-    return c.mean(x, axes, keepdims) if axes else x
+    if not axes:
+        return x
+    if x.dtype.is_float or x.dtype.bits >= 32:
+        return c.mean(x, axes, keepdims)
+    return c.cast(c.mean(c.cast(x, I64), axes, keepdims), x.dtype)  # sums of bytes soon leave their type
+
+
+def _in_doubles(reduction: Translator) -> Translator:
+    """A reduction whose steps have no integer form: integers are computed as f64 and cut off, as onnxruntime does."""
+
+    def translate(c: Context, n: Call) -> Value | tuple[Value, ...]:
+        x = n.input(0)
+        if x.dtype.is_float:
+            return reduction(c, n)
+        result = reduction(c, replace(n, inputs=(c.cast(x, F64), *n.inputs[1:])))
+        assert isinstance(result, Tensor)
+        return c.cast(result, x.dtype)
+
+    return translate
 
 
 def _root_of_sum(c: Context, x: Tensor, axes: Sequence[int], keepdims: bool) -> Tensor:
@@ -58,7 +81,10 @@ def _log_of_sum(c: Context, x: Tensor, axes: Sequence[int], keepdims: bool) -> T
 
 def _log_sum_exp(c: Context, x: Tensor, axes: Sequence[int], keepdims: bool) -> Tensor:
     """max + log(sum(exp(x - max))), which cannot overflow."""
+    most = float(ml_dtypes.finfo(x.dtype.numpy).max)
     top = c.reduce("max", x, axes, keepdims=True)
+    # Less an infinite maximum, every element would be NaN; less the largest number, -inf stays 0 and inf stays inf.
+    top = c.op("max", c.op("min", top, c.scalar(most, x.dtype)), c.scalar(-most, x.dtype))
     total = c.reduce("sum", c.op("exp", c.op("sub", x, top)), axes, keepdims=True)
     result = c.op("add", top, c.op("log", total))
     return result if keepdims else c.reshape(result, [e for i, e in enumerate(x.shape) if i not in axes])
@@ -115,9 +141,9 @@ REDUCTION_OPERATORS: Mapping[str, Translator] = {
     "ReduceProd": _reduction(_simple("prod")),
     "ReduceMean": _reduction(_mean),
     "ReduceL1": _reduction(_simple("sum"), _absolute),
-    "ReduceL2": _reduction(_root_of_sum, square),
+    "ReduceL2": _in_doubles(_reduction(_root_of_sum, square)),
     "ReduceSumSquare": _reduction(_simple("sum"), square),
-    "ReduceLogSum": _reduction(_log_of_sum),
+    "ReduceLogSum": _in_doubles(_reduction(_log_of_sum)),
     "ReduceLogSumExp": _reduction(_log_sum_exp),
     "Softmax": _softmax(_plain_softmax),
     "LogSoftmax": _softmax(_log_softmax),

@@ -22,8 +22,10 @@ def _shape(draw: Draw) -> tuple[int, ...]:
 def _reduce(op: str) -> Maker:
     def make(draw: Draw) -> Drawn:
         opset, shape, dtype = draw.opset(op), _shape(draw), draw.dtype(_TYPES)
-        x = draw.data(shape, dtype, special=op in ("ReduceMax", "ReduceMin"))
-        if op == "ReduceLogSum" or (op in LOGARITHMIC and np.dtype(dtype).kind != "f"):
+        x = draw.data(shape, dtype, special=op in ("ReduceMax", "ReduceMin", "ReduceLogSumExp", "ReduceSum"))
+        if op == "ReduceLogSumExp" and np.dtype(dtype).kind != "f":  # onnxruntime cuts each exponential off
+            x = draw.data(shape)
+        if op == "ReduceLogSum" or (op == "ReduceSumSquare" and np.dtype(dtype).kind != "f"):
             x = Operand(draw.between(1, 5, shape, dtype), 0.2)
         attributes: dict[str, object] = {"keepdims": draw.whole(0, 1)} if draw.maybe(0.7) else {}
         axes = draw.axes(len(shape)) if draw.maybe(0.75) else None

@@ -1,0 +1,44 @@
+"""What re-drawing found, one small model each: each answered otherwise, or died, before its cause was mended."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from tests.frontends_onnx.built import assert_built_agrees, run_built
+from tests.frontends_onnx.oracle import floats, make_model, one_node
+
+pytestmark = pytest.mark.numerics
+
+
+def test_weights_when_all_are_empty_then_the_bundle_loads() -> None:
+    model = one_node("Concat", {"x": (2, 3)}, {"none": np.zeros((0, 3), np.float32)}, axis=0)
+    assert_built_agrees(model, {"x": floats(2, 3)})
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_log_of_a_sum_of_exponentials_when_all_are_infinite_then_is_infinite(dtype: type[np.generic]) -> None:
+    x = np.array([[-np.inf, -np.inf], [np.inf, 1], [1, -np.inf], [3, 4]], dtype)
+    node = helper.make_node("ReduceLogSumExp", ["x"], ["y"], axes=[1], keepdims=0)
+    assert_built_agrees(make_model([node], {"x": (dtype, (4, 2))}, ["y"]), {"x": x})
+
+
+@pytest.mark.parametrize("op", ["ReduceL2", "ReduceLogSum"])
+def test_reduction_when_of_integers_then_is_cut_off(op: str) -> None:
+    x = np.arange(1, 13, dtype=np.int32).reshape(3, 4)
+    node = helper.make_node(op, ["x"], ["y"], axes=[1])
+    assert_built_agrees(make_model([node], {"x": (np.int32, ("N", 4))}, ["y"]), {"x": x})
+
+
+def test_mean_when_of_bytes_then_its_sum_does_not_wrap() -> None:
+    x = np.full((4, 100), 120, np.int8)
+    node = helper.make_node("ReduceMean", ["x"], ["y"], axes=[1], keepdims=0)
+    ((found,),) = run_built(make_model([node], {"x": (np.int8, (4, 100))}, ["y"]), [{"x": x}])
+    assert found.tolist() == [120] * 4
+
+
+def test_shrink_when_of_integers_then_its_bias_is_no_integer() -> None:
+    x = np.arange(-9, 10, dtype=np.int16)
+    node = helper.make_node("Shrink", ["x"], ["y"], bias=0.77, lambd=0.37)
+    assert_built_agrees(make_model([node], {"x": (np.int16, (19,))}, ["y"]), {"x": x})
