@@ -37,10 +37,13 @@ def build_cpu_variant(
     check_variant(variant)
     units: dict[str, Unit] = {}
     symbols: dict[str, str] = {}
+    printed: dict[int, str] = {}  # by identity of the nodes, which equal kernels may share
     for kernel in variant.kernels:
-        symbol, text = _named_by_content(kernel_ir(kernel, options, _NEUTRAL))
-        symbols[kernel.name] = symbol
-        units.setdefault(symbol, Unit(kernel.name, text))
+        if id(kernel.nodes) not in printed:
+            symbol, text = _named_by_content(kernel_ir(kernel, options, _NEUTRAL))
+            printed[id(kernel.nodes)] = symbol
+            units.setdefault(symbol, Unit(kernel.name, text))
+        symbols[kernel.name] = printed[id(kernel.nodes)]
     fixed = (
         Unit("host program", host_ir(variant, symbols, options)),
         Unit("thread pool", pool_ir(options.architecture)),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -56,6 +57,7 @@ def memory_element(dtype: DType) -> str:
     return f"i{8 * dtype.bytes}" if dtype.bits < 8 else element_type(dtype)
 
 
+@lru_cache(maxsize=1024)  # asked for three times an instruction, of a few types
 def register_type(type_: Type) -> str:
     """The LLVM type of a value in a register."""
     if type_.container == "memref":

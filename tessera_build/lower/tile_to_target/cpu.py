@@ -8,7 +8,8 @@ many there are. Invariant: the kernel computes what the Tile reference interpret
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import cast
 
 from tessera_build.ir.core.dims import Extent, Range, bounds, floordiv
@@ -17,6 +18,7 @@ from tessera_build.ir.core.types import I64, Type, memref, scalar
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.target import kernel as k
 from tessera_build.ir.tile import nodes as t
+from tessera_build.ir.tile.text import print_function as print_tile
 from tessera_build.lower.tile_to_target.builder import TargetBuilder, make_region
 from tessera_build.lower.tile_to_target.compute import Arithmetic
 from tessera_build.lower.tile_to_target.memory import INDEX_OUT_OF_RANGE, Memory
@@ -40,8 +42,28 @@ class LoweredKernel:
 
 
 def lower_cpu(function: Function, machine: CpuMachine, ranges: Mapping[str, Range]) -> LoweredKernel:
-    """Lower one bound tile program; `ranges` bounds its symbolic dims."""
-    return _CpuLowering(function, machine, ranges).run()
+    """Lower one bound tile program; `ranges` bounds its symbolic dims.
+
+    Programs with the same text share the nodes of their kernel: a network of equal layers has few distinct ones.
+    """
+    text = print_tile(replace(function, name=""))
+    lowered = _lower_text(_Request(text, machine, tuple(sorted(ranges.items())), function))
+    return replace(lowered, kernel=replace(lowered.kernel, name=function.name))
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What a kernel is made from; `text` says all that `function` is."""
+
+    text: str
+    machine: CpuMachine
+    ranges: tuple[tuple[str, Range], ...]
+    function: Function = field(compare=False)
+
+
+@lru_cache(maxsize=64)  # of some hundred nodes to some thousand each
+def _lower_text(request: _Request) -> LoweredKernel:
+    return _CpuLowering(request.function, request.machine, dict(request.ranges)).run()
 
 
 class _CpuLowering:
