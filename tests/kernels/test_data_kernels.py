@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tessera_build.frontends.onnx.ml.forest import Branch, Leaf, forest
 from tessera_build.ir.core.dims import Extent, symbol
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.types import Type, dtype_of, tensor
@@ -69,26 +70,38 @@ def _boxes(seed: int, *shape: int) -> Array:
     return np.random.default_rng(seed).random((*shape, 4)).astype(np.float32)
 
 
-def _forest() -> tuple[Array, ...]:
-    """Two trees: x0 <= 0 ? a : (x1 == 2 ? b : c), and a leaf alone; both roots are filled up to a vector."""
-    feature, split = np.array([0, 0, 1, 0, 0, 0, 0]), np.array([0, np.nan, 2, np.nan, np.nan, np.nan, np.nan])
-    left, equal, missing = (
-        np.array([1, 1, 3, 3, 4, 5, 6]),
-        np.array([0, 0, 1, 0, 0, 0, 0]),
-        np.array([0, 0, 1, 0, 0, 0, 0]),
-    )
-    feature[1:3], split[1:3], left[1:3] = (1, 0), (2, np.nan), (3, 2)
-    equal[1:3], missing[1:3] = (1, 0), (1, 0)
-    roots = np.array([0, 5, *[6] * 14])
-    first, count = np.array([0, 0, 0, 1, 3, 4, 5]), np.array([0, 0, 1, 2, 1, 1, 0])
-    target, weight = np.array([0, 0, 1, 1, 1]), np.array([1.5, 2.25, -4, 8, 0.5])
-    tables = (feature, split, left, roots, first, count, target, weight, equal, missing)
-    return tuple(t.astype(np.float32 if t is split or t is weight else np.int32) for t in tables)
+def _trees(columns: int, leaves: int, modes: Sequence[str], targets: int = 1) -> tuple[list[Branch | Leaf], list[int]]:
+    """Ten trees whose conditions compare small integers with small integers; the last one is a leaf alone."""
+    random = np.random.default_rng(columns + leaves)
+    nodes: list[Branch | Leaf] = []
+    roots: list[int] = []
+
+    def grow(room: int) -> int:
+        place = len(nodes)
+        if room == 1:
+            nodes.append(Leaf(tuple((t, float(random.integers(-9, 9))) for t in range(targets))))
+            return place
+        nodes.append(Leaf(()))
+        true = int(random.integers(1, room))
+        mode, tracked = modes[int(random.integers(len(modes)))], bool(random.integers(2))
+        children = grow(true), grow(room - true)
+        nodes[place] = Branch(int(random.integers(columns)), mode, float(random.integers(-3, 4)), *children, tracked)
+        return place
+
+    for room in (leaves, 3, leaves // 2, 7, 2, leaves, 5, 9, leaves - 1, 1):
+        roots.append(grow(room))
+    return nodes, roots
 
 
-def _rows() -> Array:
-    return np.array([[-1, 5], [3, 2], [3, 7], [np.nan, np.nan], [0, 2]], np.float32)
+def _walked(columns: int, leaves: int, modes: Sequence[str], targets: int = 1, aggregate: str = "sum") -> Case:
+    nodes, roots = _trees(columns, leaves, modes, targets)
+    grown = forest(nodes, roots, targets, aggregate, np.dtype(np.float32))
+    assert grown.attributes["masks"] == (leaves <= 64 and columns < 100 and "BRANCH_EQ" not in modes)
+    rows = numbers(0, 23 if targets < 100 else 2, columns + 1)
+    return Case("tree_ensemble", (rows, *grown.tables), grown.attributes, {(0, 0): "n"})
 
+
+ORDERED = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GT", "BRANCH_GTE")
 
 CASES: dict[str, Callable[[], Case]] = {
     "scatter_elements": lambda: Case(
@@ -128,12 +141,13 @@ CASES: dict[str, Callable[[], Case]] = {
         {},
         {(0, 0): "n"},
     ),
-    "tree_ensemble": lambda: Case(
-        "tree_ensemble",
-        (_rows(), *_forest()),
-        {"targets": 2, "depth": 2, "aggregate": "sum", "single": False, "equal": True, "missing": True},
-        {(0, 0): "n"},
-    ),
+    "trees with equalities": lambda: _walked(5, 40, (*ORDERED, "BRANCH_EQ", "BRANCH_NEQ")),
+    "trees of few leaves": lambda: _walked(5, 32, ORDERED),
+    "trees of 64 leaves": lambda: _walked(5, 64, ORDERED, aggregate="max"),
+    "trees of many leaves": lambda: _walked(5, 90, ORDERED, targets=3),
+    "trees over many columns": lambda: _walked(600, 40, ORDERED, aggregate="min"),
+    "trees for several targets": lambda: _walked(5, 32, ORDERED, targets=3),
+    "trees for many targets": lambda: _walked(5, 12, ORDERED, targets=300),
     "non_zero": lambda: Case("non_zero", (integers(0, 0, 2, 83).astype(np.bool_),), {}, {(0, 0): "n"}),
     "groups": lambda: Case(
         "groups",
@@ -185,7 +199,7 @@ def test_kernel_when_compiled_then_agrees_with_both_references(name: str, symbol
     check(function, tmp_path, WIDE, sizes, [*case.operands, *(np.zeros_like(o) for o in outputs)])
 
 
-@pytest.mark.parametrize("name", ["top_k by keys", "top_k of all", "tree_ensemble", "suppress"])
+@pytest.mark.parametrize("name", ["top_k by keys", "top_k of all", "trees of 64 leaves", "suppress"])
 def test_kernel_when_vectors_are_shorter_then_gives_the_same(name: str, tmp_path: Path) -> None:
     machine: CpuMachine = MIDDLE
     case = CASES[name]()

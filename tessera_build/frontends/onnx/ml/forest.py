@@ -1,8 +1,10 @@
 """Decision trees as tables: what the three tree operators of ai.onnx.ml state, laid out for `tree_ensemble`.
 
 Takes nodes with their children and leaves with their weights; gives arrays. Every condition becomes `x <= split` or
-`x == split`, where need be with the children exchanged, so that a walk takes the same steps at every node. Invariant:
-a value of NaN goes where the specification sends it, whatever a condition became.
+`x == split`, where need be with the children exchanged, so that a walk takes the same steps at every node; where NaN
+goes to the true child of `x <= split`, x is read from a copy with the lowest number in NaN's place. Trees come in order
+of their depth, so that those walked together are about as deep. Invariant: a value of NaN goes where the specification
+sends it, whatever a condition became.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.frontends.onnx.ml.forest_masks import conditions, fits_masks
 from tessera_build.ir.graph.nodes import Array
 
 MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ", "BRANCH_MEMBER")
 LEAF = "LEAF"
 # Conditions whose children change places: not (x <= split) is x > split, but for NaN.
 _EXCHANGED = {"BRANCH_GTE": "BRANCH_LT", "BRANCH_GT": "BRANCH_LEQ", "BRANCH_NEQ": "BRANCH_EQ"}
-_VECTOR = 16
+_GROUP = 8
 _MOST_TARGETS = 4096  # their sums are kept on the stack
 _DEEPEST = 4096
 _MOST_ROWS = 1 << 22  # a node with several parents is laid out once for each
@@ -58,13 +61,12 @@ class _Tables:
     """Rows of nodes and of leaf entries while trees are laid out."""
 
     dtype: np.dtype[np.generic]
+    columns: int
     feature: list[int] = field(default_factory=list[int])
     split: list[float] = field(default_factory=list[float])
     left: list[int] = field(default_factory=list[int])
     equal: list[int] = field(default_factory=list[int])
-    missing: list[int] = field(default_factory=list[int])
     leaf: list[Leaf | None] = field(default_factory=list["Leaf | None"])
-    depth: int = 0
 
     def reserve(self, count: int) -> int:
         """Rows for nodes that are filled later; a row that stays as it is is a leaf without weights."""
@@ -73,7 +75,6 @@ class _Tables:
         self.split += [np.nan] * count
         self.left += range(start, start + count)
         self.equal += [0] * count
-        self.missing += [0] * count
         self.leaf += [None] * count
         return start
 
@@ -88,8 +89,13 @@ class _Tables:
             missing = not missing if node.mode != "BRANCH_NEQ" else False
         if mode == "BRANCH_LT":
             mode, split = "BRANCH_LEQ", _next_below(split, self.dtype)
-        self.feature[row], self.split[row] = node.feature, split
-        self.equal[row], self.missing[row] = int(mode == "BRANCH_EQ"), int(missing)
+        if mode == "BRANCH_EQ":
+            self.feature[row], self.split[row], self.equal[row] = node.feature, split, 2 if missing else 1
+            return false, true
+        if missing and np.isnan(split):  # only NaN goes to the true child: every number is <= inf, and NaN is not
+            self.feature[row], self.split[row] = node.feature, np.inf
+            return true, false
+        self.feature[row], self.split[row] = node.feature + (self.columns if missing else 0), split
         return false, true
 
 
@@ -105,30 +111,36 @@ def forest(
     """Lay the trees out, level by level, the children of a node side by side."""
     if not 0 < targets <= _MOST_TARGETS:
         raise unsupported("an ensemble with this number of targets is not built", found=str(targets))
-    tables = _Tables(dtype)
-    rows = [_lay(tables, nodes, root) for root in roots]
+    columns = max((node.feature + 1 for node in nodes if isinstance(node, Branch)), default=1)
+    tables = _Tables(dtype, columns)
+    laid = sorted((_lay(tables, nodes, root) for root in roots), key=lambda tree: tree[0])
     nothing = tables.reserve(1)
-    rows += [nothing] * (-len(rows) % _VECTOR)
+    laid += [(0, nothing)] * (-len(laid) % _GROUP)
+    depths = [max(depth for depth, _ in laid[g - g % _GROUP :][:_GROUP]) for g in range(len(laid))]
+    rows = [row for _, row in laid]
     single = targets == 1 and all(leaf is None or len(leaf.weights) <= 1 for leaf in tables.leaf)
     identity = {"sum": 0.0, "min": np.inf, "max": -np.inf}[aggregate]
     first, count, target, weight = _entries(tables.leaf, identity, single=single)
     if any(not 0 <= t < targets for t in target):
         raise ill_formed("a leaf speaks of a target that there is not", expected=f"0 to {targets - 1}")
-    integers = (tables.feature, tables.left, rows, first, count, target)
-    feature, left, root_rows, firsts, counts, target_ids = (np.asarray(v, np.int32) for v in integers)
-    arrays = [feature, np.asarray(tables.split).astype(dtype), left, root_rows, firsts, counts, target_ids]
-    arrays.append(np.asarray(weight, np.float64).astype(dtype))
-    extra = {"equal": tables.equal, "missing": tables.missing}
-    arrays += [np.asarray(flags, np.int32) for flags in extra.values() if any(flags)]
-    used: dict[str, int | str | bool] = {name: any(flags) for name, flags in extra.items()}
-    used |= {"targets": targets, "depth": tables.depth, "aggregate": aggregate, "single": single}
-    return Forest(tuple(arrays), used)
+    integers = (tables.feature, tables.left, rows, depths, first, count, target)
+    feature, left, root_rows, deep, firsts, counts, target_ids = (np.asarray(v, np.int32) for v in integers)
+    split, weights = np.asarray(tables.split).astype(dtype), np.asarray(weight, np.float64).astype(dtype)
+    arrays = [feature, split, left, root_rows, deep, firsts, counts, target_ids, weights]
+    equal, missing = any(tables.equal), bool((feature >= columns).any())
+    masks = not equal and fits_masks(left, root_rows, columns * (1 + missing))
+    if masks:
+        arrays += conditions(arrays, weights if single else None)
+    arrays += [np.asarray(tables.equal, np.int32)] if equal else []
+    used: dict[str, int | str | bool] = {"equal": equal, "missing": missing, "masks": masks}
+    used |= {"targets": targets, "depth": max(depths, default=0), "aggregate": aggregate, "single": single}
+    return Forest(tuple(arrays), used | {"columns": columns})
 
 
-def _lay(tables: _Tables, nodes: Sequence[Branch | Leaf], root: int) -> int:
-    """Rows for one tree; gives the row of its root."""
+def _lay(tables: _Tables, nodes: Sequence[Branch | Leaf], root: int) -> tuple[int, int]:
+    """Rows for one tree; gives its depth and the row of its root."""
     start = tables.reserve(1)
-    level, depth = [(root, start)], 0
+    level, depth = [(root, start)], -1
     while level:
         following: list[tuple[int, int]] = []
         for position, row in level:
@@ -140,11 +152,10 @@ def _lay(tables: _Tables, nodes: Sequence[Branch | Leaf], root: int) -> int:
                 continue
             tables.left[row] = tables.reserve(2)
             following += zip(tables.branch(row, node), (tables.left[row], tables.left[row] + 1), strict=True)
-        tables.depth = max(tables.depth, depth)
         level, depth = following, depth + 1
         if depth > _DEEPEST or len(tables.feature) > _MOST_ROWS:
             raise unsupported("a tree is deeper than Tessera builds, or its nodes form a circle", found=str(depth))
-    return start
+    return depth, start
 
 
 def _entries(

@@ -98,7 +98,7 @@ def _all_reached(nodes: Sequence[Branch | Leaf], roots: Sequence[int]) -> bool:
 
 def _ensemble(c: Context, n: Call, grown: Forest) -> Tensor:
     x = matrix(c, numbers(c, n), n.op)
-    needed = int(grown.tables[0].max()) + 1
+    needed = int(grown.attributes["columns"])
     c.require(x.shape[1], ">=", needed, f"{n.op}'s trees ask for more features than there are")
     return c.op("tree_ensemble", x, *(c.constant(table) for table in grown.tables), **grown.attributes)
 
