@@ -7,6 +7,7 @@ rearrangement — every packed element is a weight or zero — and its text (`la
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -28,6 +29,7 @@ class BufferLayout:
 
 
 DENSE = BufferLayout()
+_BLOCK_BYTES: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +61,18 @@ class Packing:
             axis, size = self.group
             shape = (*array.shape[:axis], array.shape[axis] // size, size, *array.shape[axis + 1 :])
             array = array.reshape(shape)
-        array = np.transpose(array, self.order)
+        major, array = self.order.index(0), np.transpose(array, self.order)
         if not self.width:
             return np.ascontiguousarray(array)
-        panels = -(-array.shape[-1] // self.width)
-        padded = np.zeros((*array.shape[:-1], panels * self.width), array.dtype)
-        padded[..., : array.shape[-1]] = array
-        cut = np.moveaxis(padded.reshape(*array.shape[:-1], panels, self.width), -2, self.outer)
-        return np.ascontiguousarray(self._in_quads(cut) if self.quad > 1 else cut)
+        whole, rest = divmod(array.shape[-1], self.width)
+        *lead, _ = array.shape
+        packed = np.zeros((*lead[: self.outer], whole + (rest > 0), *lead[self.outer :], self.width), array.dtype)
+        panels = np.moveaxis(packed, self.outer, -2)
+        cut = array[..., : whole * self.width].reshape(*lead, whole, self.width)
+        _copy_in_blocks(cut, panels[..., :whole, :], major)
+        if rest:
+            panels[..., whole, :rest] = array[..., whole * self.width :]
+        return np.ascontiguousarray(self._in_quads(packed)) if self.quad > 1 else packed
 
     def _in_quads(self, cut: Array) -> Array:
         """[..., depth, width] as [..., depth / quad, width, quad]."""
@@ -75,3 +81,15 @@ class Packing:
         padded = np.zeros((*outer, steps * self.quad, width), cut.dtype)
         padded[..., :depth, :] = cut
         return np.swapaxes(padded.reshape(*outer, steps, self.quad, width), -1, -2)
+
+
+def _copy_in_blocks(source: Array, target: Array, axis: int) -> None:
+    """Copy between views block by block along the axis that moves slowest in the source's memory.
+
+    At once, numpy follows the target's order through all of the source: 0.2 GB/s where rows are 16 KiB apart.
+    """
+    whole = [slice(None)] * source.ndim
+    step = max(1, _BLOCK_BYTES * source.shape[axis] // max(1, source.nbytes))
+    for first in range(0, source.shape[axis], step):
+        block = (*whole[:axis], slice(first, first + step), *whole[axis + 1 :])
+        target[block] = source[block]
