@@ -196,13 +196,14 @@ def _passes(draft: _Draft) -> None:
 
 
 def _lower(draft: _Draft) -> None:
-    for index, config in enumerate(draft.configs):
-        draft.targets.append(_Target(config, _lowered(draft, config)))
-        draft.report("lower", index + 1, len(draft.configs), config.name)
+    draft.targets += [_Target(config, _lowered(draft, config)) for config in draft.configs]
 
 
 def _lowered(draft: _Draft, config: TargetConfig) -> LoweredVariant:
-    return lower_module(_present(draft.module), machine_of(config), draft.request.checks)
+    def progress(done: int, total: int, name: str) -> None:
+        draft.report("lower", done, total, f"{config.name}: {name}")
+
+    return lower_module(_present(draft.module), machine_of(config), draft.request.checks, progress)
 
 
 def _compile(draft: _Draft) -> None:

@@ -104,6 +104,9 @@ def test_build_when_watched_then_reports_every_stage_in_order(tmp_path: Path, ke
     stages = list(dict.fromkeys(event.stage for event in events))
     assert stages == [timing.stage for timing in result.timings]
     assert all(event.done <= event.total for event in events)
+    lowered = [(event.done, event.total) for event in events if event.stage == "lower" and event.total]
+    assert len(lowered) > 1
+    assert lowered == [(index + 1, len(lowered)) for index in range(len(lowered))]
 
 
 @pytest.mark.numerics

@@ -18,11 +18,13 @@ from tessera_build.lower.program.block import Block
 from tessera_build.lower.program.frame import Frame, Home, Surroundings
 from tessera_build.lower.program.reads import check_placed, early_guards
 from tessera_build.lower.program.records import LaunchRecord, LoweredVariant
-from tessera_build.lower.program.shared import Shared, Weights
+from tessera_build.lower.program.shared import Progress, Shared, Weights
 from tessera_build.lower.schedule_to_tile.replay import is_reserved
 
 
-def lower_module(module: Module, machine: CpuMachine, checks: Checks = NO_CHECKS) -> LoweredVariant:
+def lower_module(
+    module: Module, machine: CpuMachine, checks: Checks = NO_CHECKS, progress: Progress | None = None
+) -> LoweredVariant:
     """Lower every entry of a module for one machine; a dim may not be called like a loop that lowering makes.
 
     With `checks`, what every task writes is looked at before the next one runs.
@@ -36,7 +38,7 @@ def lower_module(module: Module, machine: CpuMachine, checks: Checks = NO_CHECKS
             expected="other names",
             hint="fix them with `--dims`, or give them other names in the model",
         )
-    shared = Shared(module, machine, Weights(module), checks)
+    shared = Shared(module, machine, Weights(module), checks, progress=progress)
     entries: list[Entry] = []
     launches: list[tuple[LaunchRecord, ...]] = []
     bound = 0

@@ -49,6 +49,7 @@ class Block:
         placer = Placer(prepared.function, prepared.tasks, external)
         self._places: Places = placer.run()
         self._tasks = self._ordered(prepared.tasks, placer.copies)
+        shared.tasks += len(self._tasks)
         self._controls = {step: self._plan(task) for step, task in enumerate(self._tasks) if task.kind == "control"}
         self._dynamic: dict[int, Dynamic] = {}
         self._zone_of: dict[int, Extent] = {}
@@ -126,6 +127,7 @@ class Block:
                 nodes += self._launches(task)
                 nodes += self._audits(task)
             nodes += (node for item in self._dynamic.values() for node in item.after(step))
+            self._shared.finish_task(task.name)
         return nodes
 
     def _launches(self, task: Task) -> list[Node]:

@@ -6,6 +6,7 @@ layout is one weight, and a name has one row.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from tessera_build.ir.core.node import Function
@@ -16,6 +17,9 @@ from tessera_build.lower.program.audit import Checks
 from tessera_build.lower.program.frame import Slots
 from tessera_build.lower.program.records import PackedWeight
 from tessera_build.lower.schedule_to_tile.layouts import Packing
+
+Progress = Callable[[int, int, str], None]
+"""Called with (tasks lowered, tasks known so far, name of the one just done)."""
 
 
 @dataclass(slots=True)
@@ -53,10 +57,19 @@ class Shared:
     slots: Slots = field(default_factory=Slots)
     dynamic: Slots = field(default_factory=Slots)
     known: set[str] = field(default_factory=set[str])
+    progress: Progress | None = None
+    tasks: int = 0
+    done: int = 0
 
     def begin_entry(self) -> None:
         """Dynamic slots and the symbols that are known belong to one entry."""
         self.dynamic, self.known = Slots(), set()
+
+    def finish_task(self, name: str) -> None:
+        """Tell whoever watches that a task of any block was lowered."""
+        self.done += 1
+        if self.progress:
+            self.progress(self.done, self.tasks, name)
 
     def name_row(self, name: str) -> int:
         """The row of a graph node's name."""
