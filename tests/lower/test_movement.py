@@ -103,6 +103,17 @@ def test_permute_when_a_matrix_of_any_type_is_transposed_then_elements_follow(
         check(function, tmp_path, machine)
 
 
+@pytest.mark.parametrize("dtype", [F32, F64, I8, I16, F16, BOOL])
+@pytest.mark.parametrize("step", [2, 3, 4, 5])
+def test_slice_when_it_takes_every_nth_element_then_each_is_its_own(step: int, dtype: DType) -> None:
+    b, extent = GraphBuilder(), 16 * step * 3 + 5  # whole vectors and a rest
+    x = b.input("x", tensor(dtype, 5, extent))
+    b.output("y", b.op("slice", x, starts=(0, 1), stops=(5, extent), steps=(1, step)))
+    values = _random((5, extent), dtype)
+    found = compile_module(b.finish()).run({"x": values}, {})["y"]
+    _same(found, np.ascontiguousarray(values[:, 1::step]))
+
+
 def _sum(b: GraphBuilder, sides: tuple[int, int]) -> int:
     """Two transposed operands, one that is not, and a row."""
     rows, columns = sides
@@ -140,6 +151,14 @@ def _added(_: DType) -> Module:
     b = GraphBuilder()
     b.output("out", _sum(b, (64, 48)))
     return b.finish()
+
+
+@pytest.mark.parametrize("target", ["x86-64-v4", "x86-64-v3"])
+def test_slice_when_every_second_element_is_taken_then_loads_are_plain(target: str) -> None:
+    b = GraphBuilder()
+    x = b.input("x", tensor(F32, 40, 128))
+    b.output("y", b.op("slice", x, starts=(0, 0), stops=(40, 128), steps=(1, 2)))
+    assert "gather" not in _texts(b.finish(), target)
 
 
 @pytest.mark.parametrize("target", ["x86-64-v4", "x86-64-v3"])

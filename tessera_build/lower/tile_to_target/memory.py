@@ -7,12 +7,14 @@ touched, and a domain that loop bounds already prove costs nothing.
 from __future__ import annotations
 
 from tessera_build.ir.core.dims import Extent, Range, bounds
-from tessera_build.ir.core.types import BOOL, I32, I64, Type, number_in, scalar, tile
+from tessera_build.ir.core.types import BOOL, F16, I32, I64, DType, Type, number_in, scalar, tile
 from tessera_build.ir.target import kernel as k
 from tessera_build.lower.tile_to_target.builder import TargetBuilder
 from tessera_build.lower.tile_to_target.values import Key, TileValue, ViewValue, positions, vector_lanes
 
 INDEX_OUT_OF_RANGE = 1
+# Distance of elements from which on a gather takes no longer than loads of everything between them.
+_LONGEST_PICKED = 4
 
 
 class Memory:
@@ -61,11 +63,27 @@ class Memory:
         other = None if mask is None else self._b.const(number_in(pad, view.buffer.dtype), view.buffer.dtype, lanes)
         if view.step(len(view.shape) - 1) == 1 and (chosen is None or self._b.lanes(chosen) == 1):
             return self._emit_load(view, self._index(view, first, chosen), lanes, mask, other)
+        step = view.step(len(view.shape) - 1)
+        if mask is None and chosen is None and isinstance(step, int) and _is_short(step, view.buffer.dtype):
+            return self._picked(view, self._index(view, first, None), step, lanes)
         indices = self._lane_indices(view, first, lanes, chosen)
         full = self._b.const(1, BOOL, lanes)
         result = self._b.fresh(tile(view.buffer.dtype, lanes))
         filler = self._b.const(number_in(pad, view.buffer.dtype), view.buffer.dtype, lanes) if other is None else other
         self._b.emit(k.Gather(result, view.buffer.pointer, indices, full if mask is None else mask, filler))
+        return result
+
+    def _picked(self, view: ViewValue, first: int, step: int, lanes: int) -> int:
+        """Every `step`-th element from `first` on, picked from plain loads that begin and end within them."""
+        b, span = self._b, (lanes - 1) * abs(step) + 1
+        start = b.op("add", first, b.const(min(0, (lanes - 1) * step), I64))
+        begins = [min(lanes * part, span - lanes) for part in range(-(-span // lanes))]
+        loads = [self._emit_load(view, b.op("add", start, b.const(n, I64)), lanes, None, None) for n in begins]
+        wanted = [(lane if step > 0 else lanes - 1 - lane) * abs(step) for lane in range(lanes)]
+        places = [next((k, p - n) for k, n in enumerate(begins) if p < n + lanes) for p in wanted]
+        result = b.shuffle(loads[0], loads[0], [place if k == 0 else 0 for k, place in places])
+        for part, loaded in enumerate(loads[1:], 1):
+            result = b.shuffle(result, loaded, [lanes + p if k == part else at for at, (k, p) in enumerate(places)])
         return result
 
     def store(self, view: ViewValue, value: TileValue) -> None:
@@ -219,6 +237,11 @@ class Memory:
 
 def _lanes(view: ViewValue, machine_lanes: int) -> int:
     return vector_lanes(view.shape[-1], machine_lanes) if view.shape[-1] > 1 else 1
+
+
+def _is_short(step: int, dtype: DType) -> bool:
+    """Whether strided elements are picked from plain loads sooner than gathered: in a few loads, in whole bytes."""
+    return 0 < abs(step) <= _LONGEST_PICKED and dtype != F16 and (dtype.bits >= 8 or dtype.is_float)
 
 
 def _coordinate(view: ViewValue, axis: int, element: Key) -> Extent:
