@@ -2,6 +2,8 @@
 
 Takes x[R, N]; gives values and places [R, K]. Elements of up to 32 bits become keys in the places' own memory, of which
 a heap keeps the k best so far and a network sorts them; wider ones are kept and sorted by a heap of values and places.
+Where rows are short and k is small, a vector of rows goes through its columns at once, with the k best of each row in
+registers: what a row does then does not depend on its data.
 Invariant: the order is total (see `ordering`), and the results' own memory is all that is used.
 """
 
@@ -10,29 +12,71 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tessera.kernel import kernel
-from tessera.tile import TileBuilder
+from tessera.tile import Carry, TileBuilder
 from tessera.values import Buffer, Tile
 from tessera_build.ir.core.dims import Extent, minimum
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.scalar import ScalarBuilder
-from tessera_build.ir.core.types import I32, I64
+from tessera_build.ir.core.types import I32, I64, int_extent
 from tessera_build.kernels.keys import Network, fits_key, heap_of_keys, key_of, place_of
 from tessera_build.kernels.ordering import Heap, Order, heap_of_pairs
 from tessera_build.kernels.subject import KernelSubject
+
+_BLOCK = 16  # rows that are gone through together
+_FEW = 4  # rows from which on that is faster than one row after the other
+_SHORT = 128  # columns: in longer rows, most blocks of elements have none that is good enough
+_SMALL = 8  # best ones that stay in registers
 
 
 def top_k(subject: KernelSubject) -> Function:
     """values, places = the best `K` of each row; `largest` says which are good."""
     rows, count, largest = subject.operands[0].shape[0], subject.results[0].shape[1], subject.flag("largest")
     body = _by_keys if fits_key(subject.operands[0].dtype) else _by_pairs
+    together = _BLOCK if _goes_by_columns(subject) else 1
 
     @kernel(x=subject.buffer(0), values=subject.target(0), places=subject.target(1))
     def top_k(tile: TileBuilder, x: Buffer, values: Buffer, places: Buffer) -> None:
-        for row in tile.range(rows):
+        def one(row: Extent) -> None:
             with tile.when(0, "lt", count):
                 body(_Row(tile, x, row, subject.lanes, largest=largest), values, places)
 
+        for first in tile.range(rows, together):
+            if together == 1:
+                one(first)
+                continue
+            with tile.when(_FEW, "le", rows - first):
+                _by_columns(tile, (x, values, places), first, largest=largest)
+            with tile.when(rows - first, "lt", _FEW):
+                for step in tile.range(minimum(_FEW, rows - first)):
+                    one(first + step)
+
     return top_k
+
+
+def _goes_by_columns(subject: KernelSubject) -> bool:
+    length, count = subject.operands[0].shape[1], subject.results[0].shape[1]
+    short = isinstance(length, int) and length <= _SHORT and isinstance(count, int) and 0 < count <= _SMALL
+    return short and fits_key(subject.operands[0].dtype)
+
+
+def _by_columns(tile: TileBuilder, buffers: tuple[Buffer, Buffer, Buffer], first: Extent, *, largest: bool) -> None:
+    """Insert each column's keys into the sorted best ones of a vector of rows."""
+    x, values, places = buffers
+    names = [f"best{rank}" for rank in range(int_extent(values.shape[1]))]
+    state = Carry(**{name: tile.full((_BLOCK,), (1 << 63) - 1, I64) for name in names})
+    for column in tile.range(x.shape[1], carry=state):
+        key = key_of(tile, tile.load(x[first : first + _BLOCK, column]), tile.number(column), largest=largest)
+        for name in names:
+            better = getattr(state, name)
+            setattr(state, name, tile.map("min", better, key))
+            key = tile.map("max", better, key)
+    for rank, name in enumerate(names):
+        tile.store(places[first : first + _BLOCK, rank], place_of(tile, getattr(state, name)))
+    for step in tile.range(minimum(_BLOCK, x.shape[0] - first)):
+        row = first + step
+        for rank in range(len(names)):
+            place = tile.index(tile.load(places[row : row + 1, rank]), x.shape[1])
+            tile.store(values[row : row + 1, rank], tile.load(x[row : row + 1, place]))
 
 
 class _Row:

@@ -134,6 +134,10 @@ CASES: dict[str, Callable[[], Case]] = {
     "top_k by keys": lambda: Case("top_k", (numbers(0, 2, 150),), {"k": 37, "largest": True}, {(0, 1): "n"}),
     "top_k of all": lambda: Case("top_k", (numbers(1, 3, 77),), {"k": 77, "largest": False}, {(0, 0): "r"}),
     "top_k of one": lambda: Case("top_k", (numbers(2, 3, 40),), {"k": 1, "largest": False}, {(0, 1): "n"}),
+    "top_k by columns": lambda: Case("top_k", (numbers(4, 23, 9),), {"k": 3, "largest": True}, {(0, 0): "r"}),
+    "top_k of few rows by columns": lambda: Case(
+        "top_k", (numbers(5, 18, 5),), {"k": 5, "largest": False}, {(0, 0): "r"}
+    ),
     "top_k by pairs": lambda: Case("top_k", (integers(3, -9, 9, 2, 90),), {"k": 21, "largest": True}, {(0, 1): "n"}),
     "look_up": lambda: Case(
         "look_up",
