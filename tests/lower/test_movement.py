@@ -20,10 +20,11 @@ from tessera_build.backends.llvm.objects import assembly
 from tessera_build.backends.llvm.variant import codegen_options
 from tessera_build.config import load_target
 from tessera_build.driver.machine import machine_of, options_of
-from tessera_build.ir.core.dims import symbol
+from tessera_build.ir.core.dims import Extent, symbol
 from tessera_build.ir.core.types import BF16, BOOL, F16, F32, F64, I4, I8, I16, I32, I64, U8, DType, tensor
-from tessera_build.ir.graph.builder import GraphBuilder
+from tessera_build.ir.graph.builder import GraphBuilder, graph_nodes
 from tessera_build.ir.graph.nodes import Array, Module
+from tessera_build.ir.graph.passes.store_transposed import StoreTransposed
 from tessera_build.lower.program.assemble import lower_module
 from tests.lower.compiled import compile_module
 from tests.lower.execution import AVX2, AVX512
@@ -133,6 +134,34 @@ def test_sum_when_operands_are_transposed_then_bits_are_numpys(sides: tuple[int,
     v = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     found = compile_module(b.finish()).run(v, {})["out"]
     _same(found, ((np.add(np.add(v["x"].T, v["z"]), v["row"])) + v["y"].T) * v["column"])
+
+
+def _scores(dims: tuple[Extent, int]) -> Module:
+    """Queries by transposed keys, both computed."""
+    rows, depth = dims
+    b = GraphBuilder(dims={"S": (1, None)})
+    x = b.input("x", tensor(F32, 1, rows, 3, depth))
+    q, k = (b.op("transpose", b.op(name, x), perm=(0, 2, 1, 3)) for name in ("neg", "abs"))
+    b.output("y", b.op("matmul", q, k, transpose_b=True))
+    return b.finish()
+
+
+@pytest.mark.parametrize("rows", [1, 5, 16, 50])
+def test_product_when_its_second_operand_is_stored_transposed_then_bits_stay(rows: int) -> None:
+    for module in (_scores((rows, 24)), _scores((symbol("S"), 24))):
+        moved = StoreTransposed().run(module)
+        assert [bool(n.attributes["transpose_b"]) for n in graph_nodes(moved.entries["main"]) if n.op == "matmul"] == [
+            False
+        ]
+        x = np.random.default_rng(2).standard_normal((1, rows, 3, 24)).astype(np.float32)
+        before, after = (compile_module(m).run({"x": x}, {"S": rows})["y"] for m in (module, moved))
+        _same(after, before)
+
+
+def test_product_when_its_second_operand_was_transposed_before_then_one_transposition_is_left() -> None:
+    moved = StoreTransposed().run(_scores((20, 24)))
+    orders = [n.attributes["perm"] for n in graph_nodes(moved.entries["main"]) if n.op == "transpose"]
+    assert sorted(orders, key=str) == [(0, 2, 1, 3), (0, 2, 3, 1)]
 
 
 def _texts(module: Module, target: str) -> str:

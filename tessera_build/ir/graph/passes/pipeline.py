@@ -17,6 +17,7 @@ from tessera_build.ir.graph.passes.fold_scale import FoldScale
 from tessera_build.ir.graph.passes.layout_channels_last import LayoutChannelsLast
 from tessera_build.ir.graph.passes.multiply_bytes import MultiplyBytes
 from tessera_build.ir.graph.passes.recognise_attention import RecogniseAttention
+from tessera_build.ir.graph.passes.store_transposed import StoreTransposed
 from tessera_build.ir.graph.spec import verify_module
 
 
@@ -42,6 +43,7 @@ GRAPH_PASSES: tuple[GraphPass, ...] = (
     FoldConstants(widening=8),
     Canonicalise(),  # composes the transposes that attention and layout made; they meet at the borders of regions
     FoldConstants(widening=8),
+    StoreTransposed(),  # after canonicalise, which makes flags of transposes; products of one operand share it then
     EliminateCommon(),
     EliminateDead(),
 )
