@@ -21,7 +21,7 @@ def crossed_axis(definitions: Sequence[Compute], domain: Sequence[Axis]) -> Axis
     reads = [a for n in definitions for v, a in zip(n.reads, n.accesses, strict=True) if v not in made]
     counts = {axis: sum(crosses(a.indices, axis.name, vector) for a in reads) for axis in domain[:-1]}
     best = max(counts, key=lambda axis: counts[axis], default=None)
-    if best is None or not counts[best] or best.extent == 1 or domain[-1].extent == 1:
+    if best is None or not counts[best] or best.extent in (0, 1) or domain[-1].extent in (0, 1):
         return None
     return best if all(_free(node, best.name) for node in definitions) else None
 

@@ -96,7 +96,7 @@ def _constants_alike(drawn: Drawn, twin: Drawn, constants: list[bool]) -> bool:
 
 def _operands(parts: _Parts, dress: Draw, twins: Sequence[Drawn], constants: list[bool]) -> list[str]:
     names: list[str] = []
-    symbols: dict[tuple[int, ...], str] = {}
+    symbols, free = dict[tuple[int, ...], str](), dict[tuple[int, ...], bool]()
     dynamic, shared = len(twins) > 1 or dress.maybe(0.35), dress.maybe(0.7)
     for index, operand in enumerate(twins[0].operands):
         if operand.array is None:
@@ -111,8 +111,9 @@ def _operands(parts: _Parts, dress: Draw, twins: Sequence[Drawn], constants: lis
         dims: list[int | str] = []
         for axis, extents in enumerate(zip(*(a.shape for a in arrays), strict=True)):
             symbol = symbols.setdefault(extents, f"N{len(symbols)}") if shared else f"{name}_{axis}"
-            free = len(set(extents)) > 1 or (dynamic and extents[0] > 1 and dress.maybe(0.6))
-            dims.append(symbol if free else extents[0])
+            if not shared or extents not in free:
+                free[extents] = len(set(extents)) > 1 or (dynamic and extents[0] > 1 and dress.maybe(0.6))
+            dims.append(symbol if free[extents] else extents[0])
         code = helper.np_dtype_to_tensor_dtype(operand.array.dtype)
         parts.inputs.append(helper.make_tensor_value_info(name, code, dims))
         for call, array in zip(parts.calls, arrays, strict=True):

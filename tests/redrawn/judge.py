@@ -34,6 +34,19 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 60.0
 # Where it rounds up, onnx's reference has windows that lie in the padding alone.
 _CEILED = frozenset(("AveragePool", "MaxPool", "LpPool"))
+# Codes that speak of the model or of the call; any other speaks of the compiler.
+_REFUSALS = frozenset(
+    (
+        "UNSUPPORTED",
+        "BAD_MODEL",
+        "TYPE_MISMATCH",
+        "DIM_RANGE",
+        "GUARD_FAILED",
+        "INPUT_SHAPE",
+        "BAD_INPUT",
+        "DIM_MISMATCH",
+    )
+)
 _MODERN = 13  # before it, softmax and its like saw matrices, which onnx's reference does not know
 
 
@@ -108,7 +121,7 @@ def judge(seed: int, folder: Path) -> Verdict:
             outcome, reason = "wrong", texts[0]
     except TesseraError as error:
         outcome, reason = "refused", _problem(error)
-        if error.code in ("INTERNAL", "CODE_CRASHED") or isinstance(error, BundleError):
+        if error.code not in _REFUSALS or isinstance(error, BundleError):
             outcome, reason = "crash", _innermost(error.__cause__ or error)
         elif not wanted:
             outcome = "skipped"

@@ -6,12 +6,14 @@ Takes the families' tables; gives `MAKERS`. Invariant: a name is in one family o
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tests.redrawn.cases import Case, Maker, make
 from tests.redrawn.families.borrowed import CASES
 from tests.redrawn.families.borrowed import MAKERS as BORROWED
+from tests.redrawn.families.chains import CHAINS
 from tests.redrawn.families.contraction import MAKERS as CONTRACTION
+from tests.redrawn.families.control import CONTROL
 from tests.redrawn.families.elementwise import MAKERS as ELEMENTWISE
 from tests.redrawn.families.movement import MAKERS as MOVEMENT
 from tests.redrawn.families.reductions import MAKERS as REDUCTIONS
@@ -19,10 +21,11 @@ from tests.redrawn.families.sampling import MAKERS as SAMPLING
 
 FAMILIES: tuple[Mapping[str, Maker], ...] = (ELEMENTWISE, REDUCTIONS, MOVEMENT, CONTRACTION, SAMPLING, BORROWED)
 MAKERS: Mapping[str, Maker] = {name: make for family in FAMILIES for name, make in family.items()}
-NAMES = sorted([*MAKERS, *CASES])
+WHOLE: Mapping[str, Callable[[int], Case]] = {**CASES, **CHAINS, **CONTROL}
+NAMES = sorted([*MAKERS, *WHOLE])
 
 
 def drawn(seed: int) -> Case:
     """The case of a seed."""
     name = random.Random(f"name {seed}").choice(NAMES)
-    return CASES[name](seed) if name in CASES else make(seed, name, MAKERS[name])
+    return WHOLE[name](seed) if name in WHOLE else make(seed, name, MAKERS[name])

@@ -42,3 +42,9 @@ def test_shrink_when_of_integers_then_its_bias_is_no_integer() -> None:
     x = np.arange(-9, 10, dtype=np.int16)
     node = helper.make_node("Shrink", ["x"], ["y"], bias=0.77, lambd=0.37)
     assert_built_agrees(make_model([node], {"x": (np.int16, (19,))}, ["y"]), {"x": x})
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 0, 0), (0, 4, 5), (4, 0, 5), (4, 5, 0)])
+def test_transpose_when_of_nothing_then_is_built(shape: tuple[int, ...]) -> None:
+    node = helper.make_node("Transpose", ["x"], ["y"])
+    assert_built_agrees(make_model([node], {"x": (np.float32, shape)}, ["y"]), {"x": np.zeros(shape, np.float32)})
