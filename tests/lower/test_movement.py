@@ -26,7 +26,7 @@ from tessera_build.ir.graph.builder import GraphBuilder, graph_nodes
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.graph.passes.store_transposed import StoreTransposed
 from tessera_build.lower.program.assemble import lower_module
-from tests.lower.compiled import compile_module
+from tests.lower.compiled import check_module, compile_module
 from tests.lower.execution import AVX2, AVX512
 from tests.lower.tile_programs import Program, check
 
@@ -180,6 +180,17 @@ def _added(_: DType) -> Module:
     b = GraphBuilder()
     b.output("out", _sum(b, (64, 48)))
     return b.finish()
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_softmax_when_its_input_is_transposed_then_no_pass_gathers(axis: int) -> None:
+    b = GraphBuilder()
+    x = b.op("transpose", b.input("x", tensor(F32, 2, 48, 33)), perm=(0, 2, 1))
+    b.output("y", b.op("softmax", b.op("mul", x, b.scalar(0.5, F32)), axis=axis))
+    module = b.finish()
+    assert "gather" not in _texts(module, "x86-64-v4")
+    values = np.random.default_rng(3).standard_normal((2, 48, 33)).astype(np.float32)
+    check_module(module, {"x": values}, {})
 
 
 @pytest.mark.parametrize("target", ["x86-64-v4", "x86-64-v3"])

@@ -48,6 +48,12 @@ def cut_axis(node: GraphNode, shape: Shape) -> int | None:
     return cut[0] if alone and all(step == 1 for step in steps) else None
 
 
+def crosses_last(node: GraphNode) -> bool:
+    """Whether a node's neighbours along the last axis come from elements that lie apart."""
+    perm = node.attributes.get("perm")
+    return isinstance(perm, tuple) and bool(perm) and perm[-1] != len(perm) - 1
+
+
 def fuse(function: Function, constants: Mapping[int, Array]) -> tuple[FusionGroup, ...]:
     """Group the nodes of a function; `constants` are the values known at build time."""
     return _Fuser(function, constants).run()
@@ -135,6 +141,8 @@ class _Fuser:
         if own.kind == "row":
             keeps = node.op == "softmax" or bool(node.attributes.get("keepdims"))
             same_rows = group.kind == "pointwise" or (group.kind == "row" and group.reduced == own.reduced)
+            if group.kind == "pointwise" and any(crosses_last(n) for n in group.nodes):
+                return False  # each pass over a row would collect it from a column again
             return keeps and same_rows and group.domain == own.domain and self._reads_domain(node, group)
         if node.op not in SCALAR_OPS:
             return False
