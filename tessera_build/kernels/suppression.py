@@ -14,7 +14,7 @@ from tessera.tile import Carry, TileBuilder
 from tessera.values import Buffer, Tile
 from tessera_build.ir.core.dims import Extent, floordiv, minimum, mod
 from tessera_build.ir.core.node import Function
-from tessera_build.ir.core.types import F32, I64
+from tessera_build.ir.core.types import F32, I32, I64
 from tessera_build.kernels.keys import key_of, place_of
 from tessera_build.kernels.ordering import Heap, Item, levels_of
 from tessera_build.kernels.subject import KernelSubject
@@ -78,14 +78,21 @@ class _Class:
 
     def candidates(self, boxes: Extent) -> Extent:
         """Write the boxes whose score is above the least one from the end of the memory backwards; how many."""
-        tile, (b, c) = self.tile, self.at
+        tile, (b, c), width = self.tile, self.at, self.lanes
         least = tile.load(self.given["least"][None])
         state = Carry(count=tile.constant(0, I64))
         scores = self.given["scores"]
-        for first in tile.range(boxes, self.lanes, carry=state):
-            block = tile.load(scores[b, c, first : first + self.lanes], pad=float("-inf"))
-            with tile.when(0, "lt", tile.index(any_of(tile, block > least), 2), carry=state):
-                for n in tile.range(minimum(self.lanes, boxes - first), carry=state):
+        for first in tile.range(boxes, width, carry=state):
+            block = tile.load(scores[b, c, first : first + width], pad=float("-inf"))
+            good = _number_of(tile, block > least)
+            number, slot = tile.index(good, width + 1), tile.index(state.count, boxes + 1)
+            with tile.when(number, "eq", width, carry=state):  # a heap takes them in any order
+                start = boxes - width - slot
+                keys = key_of(tile, block, tile.iota((width,), 0, first, I64), largest=True)
+                tile.store(self.chosen[b, c, start : start + width], keys)
+                state.count = state.count + width
+            with tile.when(mod(number, width), "ne", 0, carry=state):
+                for n in tile.range(minimum(width, boxes - first), carry=state):
                     # Written in any case, for a branch could not be foreseen: the next candidate overwrites it.
                     i, score = first + n, tile.element(scores, b, c, first + n)
                     slot = tile.index(state.count, boxes)
@@ -158,3 +165,8 @@ class _Class:
         union = areas[0] + areas[1] - common
         solid = tile.map("and", tile.map("and", areas[0] > zero, areas[1] > zero), union > zero)
         return tile.map("and", solid, common / union > iou)
+
+
+def _number_of(tile: TileBuilder, flags: Tile) -> Tile:
+    """How many flags of the tile are set."""
+    return tile.sum(tile.cast(flags, I32), 0, "tree(16)")
