@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tessera_build.backends.llvm.objects import CodegenOptions, llvm_version
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DEFAULT_LIMIT_BYTES = 2 * 1024**3
 
 _MAGIC = b"tessera-object-1"

@@ -22,6 +22,7 @@ from tessera_build.backends.llvm.linker.reader import read_object
 from tessera_build.backends.llvm.memory import MEMORY_FUNCTIONS
 from tessera_build.backends.llvm.target_names import KNOWN, check_names
 
+_COMBINE_OFF = "--disable-vector-combine"
 _ATTRIBUTE = re.compile(r'"target-(cpu|features)"\s*=\s*"([^"]*)"')
 
 
@@ -137,7 +138,12 @@ def _optimise(module: llvm.ModuleRef, target_machine: llvm.TargetMachine, level:
         tuning.loop_vectorization = False  # the text has explicit vectors; LLVM's own only add code, change rounding
         tuning.slp_vectorization = False
         builder = stack.enter_context(llvm.create_pass_builder(target_machine, tuning))
-        stack.enter_context(builder.getModulePassManager()).run(module, builder)
+        manager = stack.enter_context(builder.getModulePassManager())
+        # It took a quarter of the time and changed no byte of 238 kernels measured. Options hold for the process, in
+        # which someone else may compile: the default comes back.
+        llvm.set_option("tessera", f"{_COMBINE_OFF}=true")
+        stack.callback(llvm.set_option, "tessera", f"{_COMBINE_OFF}=false")
+        manager.run(module, builder)
 
 
 def _check_attributes(ir_text: str, machine: CodegenOptions) -> None:
