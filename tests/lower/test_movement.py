@@ -85,6 +85,15 @@ def test_transpose_when_extents_are_dynamic_then_small_and_large_ones_are_exact(
         _same(found, np.ascontiguousarray(x.transpose(perm)))
 
 
+@pytest.mark.parametrize("perm", [(0, 3, 1, 2), (0, 2, 3, 1), (3, 0, 1, 2), (2, 3, 0, 1)])
+def test_transpose_when_axes_move_together_then_small_dynamic_ones_share_tiles(perm: tuple[int, ...]) -> None:
+    compiled = compile_module(_transposition(F32, (2, 7, 9, 24), perm, (1, 2)))
+    for rows, columns in ((7, 9), (1, 1), (16, 3), (40, 33)):
+        x = _random((2, rows, columns, 24), F32)
+        found = compiled.run({"x": x}, {"D1": rows, "D2": columns}, threads=2)["y"]
+        _same(found, np.ascontiguousarray(x.transpose(perm)))
+
+
 @pytest.mark.parametrize("shape", [(300, 500), (16, 5000), (5000, 16), (3, 20000), (20000, 3)])
 def test_transpose_when_a_matrix_is_large_then_its_blocks_cover_it(shape: tuple[int, int]) -> None:
     x = _random(shape, I32)

@@ -23,6 +23,7 @@ from tessera_build.kernels.table import KERNELS
 from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.program.bind import bind_outer_loops
 from tessera_build.lower.program.border import border_kernel
+from tessera_build.lower.program.merge_axes import with_merged_axes
 from tessera_build.lower.program.places import Border
 from tessera_build.lower.program.rewrite_tasks import flattened
 from tessera_build.lower.schedule_to_tile.crossed import crossed_tiles
@@ -60,7 +61,7 @@ def lower_task(
     if task.kind == "kernel":
         return (_lower_kernel_call(task, machine, ranges),)
     if task.kind == "pointwise":
-        task = flattened(task, layouts)
+        task = with_merged_axes(flattened(task, layouts), layouts)
     axes = axes_of_domain(grouped_domain(task, Schedule())[0])
     subject = Subject(task.kind, task.function.nodes, axes, task.reduced, constants)
     schedule = derive_schedule(subject, machine)
