@@ -33,6 +33,7 @@ _AFTER = (
     "Tanh",
     "Sub",
 )
+_STATED = 0.75  # operands that are as often constant have static extents
 _IR_OF_OPSET = ((25, 13), (24, 12), (23, 11), (21, 10), (19, 9))
 
 
@@ -113,6 +114,9 @@ def _operands(parts: _Parts, dress: Draw, twins: Sequence[Drawn], constants: lis
             symbol = symbols.setdefault(extents, f"N{len(symbols)}") if shared else f"{name}_{axis}"
             if not shared or extents not in free:
                 free[extents] = len(set(extents)) > 1 or (dynamic and extents[0] > 1 and dress.maybe(0.6))
+            if operand.constant >= _STATED and len(set(extents)) == 1:
+                dims.append(extents[0])  # how many axes, or how wide a kernel: that is seldom dynamic
+                continue
             dims.append(symbol if free[extents] else extents[0])
         code = helper.np_dtype_to_tensor_dtype(operand.array.dtype)
         parts.inputs.append(helper.make_tensor_value_info(name, code, dims))

@@ -187,7 +187,7 @@ def _reshaped(chain: Chain) -> None:
 def _normalised(chain: Chain) -> None:
     name, shape = chain.take()
     if shape and isinstance(shape[-1], int) and shape[-1] > 1:
-        weights = [chain.constant(chain.draw.values(shape[-1:])) for _ in range(2)]
+        weights = [chain.constant(chain.draw.values((shape[-1],))) for _ in range(2)]
         chain.add("LayerNormalization", [name, *weights], shape, axis=-1)
 
 
@@ -240,7 +240,7 @@ def chain(seed: int) -> Case:
     sizes: dict[str, tuple[int, int]] = {}
     if draw.maybe():
         for axis in draw.random.sample(range(rank), draw.one([1, 1, min(2, rank)])):
-            sizes[f"N{axis}"] = (draw.whole(2, 9), draw.whole(2, 33))
+            sizes[f"N{axis}"] = (draw.whole(2, 9), draw.one([1, draw.whole(2, 33), draw.whole(34, 70)]))
             shape = (*shape[:axis], f"N{axis}", *shape[axis + 1 :])
     made = Chain(draw, [("x", shape)])
     inputs = ["x"]

@@ -125,7 +125,10 @@ def deformed(draw: Draw) -> Drawn:
     extents = [k + draw.whole(0, 5) for k in kernel]
     out = [e - k + 1 for e, k in zip(extents, kernel, strict=True)]
     points, batch = kernel[0] * kernel[1], draw.whole(1, 2)
-    operands = [draw.data((batch, channels, *extents)), draw.weight((outputs, channels // groups, *kernel))]
+    operands = [
+        draw.data((batch, channels, *extents)),
+        Operand(draw.values((outputs, channels // groups, *kernel)), 0.8),
+    ]
     operands.append(draw.data((batch, shifts * points * 2, *out)))
     operands.append(draw.optional(draw.weight((outputs,))))
     operands.append(draw.optional(draw.data((batch, shifts * points, *out))))

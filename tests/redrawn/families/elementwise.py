@@ -19,8 +19,8 @@ SIGNED: tuple[Type, ...] = (*FLOATS, np.int64, np.int32, np.int8, np.int16)
 ONE_OPERAND: dict[str, Sequence[Type]] = {
     **dict.fromkeys(("Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh"), FLOATS),
     **dict.fromkeys(("Ceil", "Floor", "Round", "Exp", "Log", "Sqrt", "Reciprocal", "Sigmoid", "Tanh"), FLOATS),
-    **dict.fromkeys(("Softplus", "Softsign", "Mish", "HardSwish", "IsNaN"), FLOATS),
-    **dict.fromkeys(("Abs", "Sign", "Erf"), NUMBERS),
+    **dict.fromkeys(("Softplus", "Softsign", "Mish", "HardSwish", "IsNaN", "Erf"), FLOATS),
+    **dict.fromkeys(("Abs", "Sign"), NUMBERS),
     **dict.fromkeys(("Neg",), SIGNED),
     **dict.fromkeys(("Relu",), SIGNED),
     "Identity": ANY,
@@ -52,7 +52,7 @@ def _one(op: str) -> Maker:
         x = draw.data(draw.shape(0, 5), dtype, special=True)
         if np.dtype(dtype).kind == "f" and op in ("Asin", "Acos", "Atanh", "Acosh", "Log", "Sqrt") and draw.maybe(0.7):
             assert x.array is not None
-            x = Operand(np.asarray(np.abs(x.array) % 1 + (op == "Acosh"), dtype), x.constant)
+            x = Operand(np.asarray(np.abs(draw.between(0, 1, x.array.shape)) + (op == "Acosh"), dtype), x.constant)
         return Drawn(op, [x], {}, draw.opset(op))
 
     return make
@@ -259,7 +259,7 @@ def constant_of_shape(draw: Draw) -> Drawn:
     )
     return Drawn(
         "ConstantOfShape",
-        [fixed(list(shape), chance=0.6)],
+        [fixed(list(shape), chance=0.8)],
         {"value": value} if draw.maybe(0.8) else {},
         draw.opset("ConstantOfShape", 9),
     )

@@ -21,7 +21,7 @@ def _shape(draw: Draw) -> tuple[int, ...]:
 
 def _reduce(op: str) -> Maker:
     def make(draw: Draw) -> Drawn:
-        opset, shape, dtype = draw.opset(op), _shape(draw), draw.dtype(_TYPES)
+        opset, shape, dtype = draw.opset(op), _shape(draw), draw.dtype(_TYPES[:-2] if op == "ReduceMean" else _TYPES)
         x = draw.data(shape, dtype, special=op in ("ReduceMax", "ReduceMin", "ReduceLogSumExp", "ReduceSum"))
         if op == "ReduceLogSumExp" and np.dtype(dtype).kind != "f":  # onnxruntime cuts each exponential off
             x = draw.data(shape)

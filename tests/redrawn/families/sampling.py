@@ -208,7 +208,7 @@ def rotary(draw: Draw) -> Drawn:
     batch, steps, heads, half = draw.whole(1, 3), draw.extent(1, False), draw.whole(1, 3), draw.whole(1, 4)
     longest = steps + draw.whole(0, 4)
     positions = Operand(draw.between(0, longest, (batch, steps), np.int64), 0.2)
-    tables = [draw.weight((longest, half)), draw.weight((longest, half))]
+    tables = [Operand(draw.values((longest, half)), 0.8) for _ in range(2)]
     found = {"interleaved": draw.whole(0, 1)}
     x = draw.data((batch, heads, steps, 2 * half))
     return Drawn("RotaryEmbedding", [x, positions, *tables], found, 1, domain="com.microsoft")
