@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import parser
 
-from tessera_build.frontends.onnx import UnsupportedError, read_onnx
+from tessera_build.frontends.onnx import UnsupportedError, read_onnx, survey_onnx
 from tessera_build.ir.core.dims import symbol
 from tessera_build.ir.graph.nodes import GraphNode, Module
 from tessera_build.ir.graph.passes.pipeline import run_passes
@@ -72,6 +72,11 @@ def test_if_when_only_one_branch_fits_then_the_dim_is_held_to_it() -> None:
     assert "N" not in module.dims  # it is 1 in the signature
     found = run(module, "main", {"x": np.ones((2, 1), np.float32)})
     np.testing.assert_array_equal(found["y"], np.ones(2))
+
+
+def test_survey_when_an_import_decides_by_trying_then_finds_no_gap() -> None:
+    found = survey_onnx(squeezing("N"))
+    assert (found.problems, "N" in found.imported.module.dims) == ((), False)
 
 
 def test_if_when_a_larger_expression_decides_then_a_guard_says_so() -> None:

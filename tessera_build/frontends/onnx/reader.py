@@ -79,6 +79,11 @@ def survey_onnx(source: str | Path | onnx.ModelProto, *, dims: Mapping[str, DimR
     Raises only where there is no model to look at.
     """
     reader = _opened(source)
+    # An import may come to its end by trying branches, which a survey does not: what builds has no gaps.
+    with suppress(UnsupportedError, ModelError):
+        reader.prepare()
+        return Surveyed(reader.read(dims or {}), (), reader.nodes, reader.opsets)
+    reader = _opened(source)
     reader.stand_ins = inferred_types(reader.model)
     reader.prepare()
     return Surveyed(reader.read(dims or {}), tuple(reader.problems), reader.nodes, reader.opsets)
