@@ -48,3 +48,12 @@ def test_shrink_when_of_integers_then_its_bias_is_no_integer() -> None:
 def test_transpose_when_of_nothing_then_is_built(shape: tuple[int, ...]) -> None:
     node = helper.make_node("Transpose", ["x"], ["y"])
     assert_built_agrees(make_model([node], {"x": (np.float32, shape)}, ["y"]), {"x": np.zeros(shape, np.float32)})
+
+
+def test_threshold_when_between_two_halves_then_is_not_rounded() -> None:
+    x = np.array([1.153, 1.154, 1.155], np.float16)
+    alpha = float(np.nextafter(x[1].astype(np.float32), np.float32(0)))
+    node = helper.make_node("ThresholdedRelu", ["x"], ["y"], alpha=alpha)
+    model = make_model([node], {"x": (np.float16, (3,))}, ["y"], opset=22)
+    ((found,),) = run_built(model, [{"x": x}])
+    assert found.tolist() == [0.0, *x[1:].tolist()]

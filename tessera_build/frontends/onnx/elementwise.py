@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from tessera_build.frontends.onnx.call import Call, Translator
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
-from tessera_build.ir.core.types import BOOL, F64
+from tessera_build.ir.core.types import BOOL, F32, F64
 
 SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 
@@ -97,7 +97,8 @@ def _celu(c: Context, n: Call) -> Tensor:
 
 def _thresholded_relu(c: Context, n: Call) -> Tensor:
     x = n.input(0)
-    above = c.op("gt", x, c.scalar(n.number("alpha", 1.0), x.dtype))
+    wide = c.cast(x, F32) if x.dtype.bits < 32 else x  # rounded to x's type, the threshold may be one of its numbers
+    above = c.op("gt", wide, c.scalar(n.number("alpha", 1.0), wide.dtype))
     return c.op("select", above, x, c.scalar(0, x.dtype))
 
 

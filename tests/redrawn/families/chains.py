@@ -17,7 +17,7 @@ from tessera_build.ir.graph.nodes import Array
 from tests.redrawn.cases import Case
 from tests.redrawn.draw import Draw
 
-_UNARY = ("Relu", "Neg", "Abs", "Exp", "Sigmoid", "Tanh", "Erf", "Floor", "Softplus", "HardSwish", "Elu", "Sqrt", "Cos")
+_UNARY = ("Relu", "Neg", "Abs", "Exp", "Sigmoid", "Tanh", "Erf", "Floor", "Softplus", "HardSwish", "Elu", "Sin", "Cos")
 _BINARY = ("Add", "Sub", "Mul", "Max", "Min", "Div", "PRelu")
 _REDUCED = ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceLogSumExp")
 _OPSET = 21
