@@ -27,7 +27,7 @@ def check_affordable(module: Module, limit: int | None = None) -> None:
             "the values of the model are too large to be proved within the allowed memory",
             expected=f"at most {allowed >> 20} MiB",
             found=f"{needed >> 20} MiB",
-            hint="allow more with --proof-memory 16GiB, bound dims with --dims, or leave the proof out with --no-verify",
+            hint="allow more with --proof-memory 16GiB, bound dims with --dims, or leave out the proof: --no-verify",
         )
 
 

@@ -2,8 +2,8 @@
 
 Takes a module; gives names. Invariant: only what a Sigmoid made, and nothing but its place changed since, is named.
 
-Sigmoid is 1/2 plus a rational function, in onnxruntime as here (docs/adr/0013), so its results come in steps of the last
-place of 1/2: a rounding before it may move one by a step, and a detector that finds nothing in noise answers 2e-6
+Sigmoid is 1/2 plus a rational function, in onnxruntime as here (docs/adr/0013), so its results come in steps of the
+last place of 1/2: a rounding before it may move one by a step, and a detector that finds nothing in noise answers 2e-6
 everywhere, 3 % of which that is. Against the exact function the error is 1.7e-7 at most.
 """
 

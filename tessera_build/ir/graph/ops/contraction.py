@@ -49,7 +49,7 @@ def _wide(array: Array) -> NDArray[np.float64] | NDArray[np.int64]:
     return array.astype(np.float64) if array.dtype.itemsize == 1 and array.dtype.kind in "iu" else wide(array)
 
 
-def _narrowed(total: NDArray[np.float64] | NDArray[np.int64], operands: Sequence[Array]) -> Array:
+def _narrowed(total: NDArray[np.float64 | np.int64], operands: Sequence[Array]) -> Array:
     """The sums in the result's type; integers wrap."""
     if all(dtype_of(o.dtype) in BYTES for o in operands):
         return total.astype(np.int64).astype(np.int32)
