@@ -57,3 +57,10 @@ def test_threshold_when_between_two_halves_then_is_not_rounded() -> None:
     model = make_model([node], {"x": (np.float16, (3,))}, ["y"], opset=22)
     ((found,),) = run_built(model, [{"x": x}])
     assert found.tolist() == [0.0, *x[1:].tolist()]
+
+
+def test_clip_when_old_and_without_bounds_then_cuts_infinities() -> None:
+    node = helper.make_node("Clip", ["x"], ["y"], max=1.0)
+    model = make_model([node], {"x": (np.float32, (4,))}, ["y"], opset=6)
+    ((found,),) = run_built(model, [{"x": np.array([-np.inf, np.inf, np.nan, 2], np.float32)}])
+    np.testing.assert_array_equal(found, np.array([-3.4028235e38, 1, np.nan, 1], np.float32))

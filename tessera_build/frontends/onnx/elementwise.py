@@ -170,11 +170,16 @@ def _gelu(c: Context, n: Call) -> Tensor:
     return c.op("mul", _times(c, x, 0.5), _plus(c, inner, 1.0))
 
 
+_LARGEST = 3.4028234663852886e38  # of float32
+
+
 def _clip(c: Context, n: Call) -> Tensor:
     x = n.input(0)
     if n.opset < 11:
-        low = c.scalar(n.number("min"), x.dtype) if n.has("min") else None
-        high = c.scalar(n.number("max"), x.dtype) if n.has("max") else None
+        # The attributes have defaults, so that infinities are cut; since opset 11 a bound that is left out is none.
+        cuts = x.dtype in (F32, F64)
+        low = c.scalar(n.number("min", -_LARGEST), x.dtype) if cuts or n.has("min") else None
+        high = c.scalar(n.number("max", _LARGEST), x.dtype) if cuts or n.has("max") else None
     else:
         low, high = n.optional(1), n.optional(2)
     x = x if low is None else c.op("max", x, low)
