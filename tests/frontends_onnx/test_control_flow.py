@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import parser
+from onnx import helper, parser
 
 from tessera_build.frontends.onnx import UnsupportedError, read_onnx, survey_onnx
 from tessera_build.ir.core.dims import symbol
@@ -186,3 +186,16 @@ def test_loop_when_it_has_the_number_of_the_iteration_then_that_is_arithmetic_ov
     (loop,) = (n for n in module.entries["main"].walk() if isinstance(n, GraphNode) and n.op == "loop")
     assert loop.attributes["trips"] == symbol("N")
     assert loop.attributes["conditional"] is False
+
+
+@pytest.mark.errors
+def test_if_when_nested_without_end_then_is_refused_soon() -> None:
+    graph = helper.make_graph([helper.make_node("Not", ["c"], ["v"])], "g", [], [onnx.ValueInfoProto(name="v")])
+    for level in range(11):
+        node = helper.make_node("If", ["c"], [f"v{level}"], then_branch=graph, else_branch=graph)
+        graph = helper.make_graph([node], "g", [], [onnx.ValueInfoProto(name=f"v{level}")])
+    graph.input.append(helper.make_tensor_value_info("c", onnx.TensorProto.BOOL, []))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    with pytest.raises(UnsupportedError) as caught:
+        read_onnx(model)
+    assert any("8 deep" in problem.message for problem in caught.value.problems)

@@ -60,6 +60,10 @@ class Tensor:
 Number = Extent | Tensor  # an element of a shape-like operand: known, or an i64 scalar that only a run knows
 
 
+# Both branches of an If are built, so that each level may double the work.
+DEEPEST = 8
+
+
 @dataclass(slots=True)
 class Context:
     """What operators need to translate themselves: constants, ops with folding, extents, guards."""
@@ -298,6 +302,8 @@ class Context:
         self, types: Sequence[Type] = (), index: Mapping[str, Range] | None = None
     ) -> Generator[RegionBuilder, None, None]:
         """A region under construction; what is made of known tensors inside is made again outside."""
+        if self.builder.depth >= DEEPEST:
+            raise unsupported(f"subgraphs lie inside each other more than {DEEPEST} deep")
         outer, read = dict(self._values), dict(self._read)
         self.ranges.update(index or {})
         self.indices.update(index or {})

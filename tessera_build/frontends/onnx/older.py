@@ -15,7 +15,7 @@ import onnx
 from tessera_build.frontends.onnx.call import Call, Translator
 from tessera_build.frontends.onnx.containers import Value
 from tessera_build.frontends.onnx.context import Context, Tensor
-from tessera_build.frontends.onnx.errors import unsupported
+from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 
 SETTLED = 7  # the first opset with the broadcasting of today
 _Change = Callable[[Context, Call], Call]
@@ -35,7 +35,10 @@ def _modern(c: Context, n: Call) -> Call:
     change = _CHANGES.get(n.op)
     if change is not None:
         return change(c, n)
-    then, since = (onnx.defs.get_schema(n.op, version).since_version for version in (max(n.opset, 1), SETTLED))
+    try:
+        then, since = (onnx.defs.get_schema(n.op, version).since_version for version in (max(n.opset, 1), SETTLED))
+    except onnx.defs.SchemaError as error:
+        raise ill_formed(f"opset {n.opset} has no operator {n.op}") from error
     if then != since and n.op not in _SAME:
         raise unsupported(
             f"{n.op} of opset {n.opset} is not built, it has changed since",

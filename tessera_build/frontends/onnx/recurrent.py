@@ -123,7 +123,8 @@ def _inputs(c: Context, layer: Layer, direction: int, bias: Tensor | None) -> Te
     """x W^T + bias for all steps: [steps, batch, gates * hidden]."""
     rows = layer.gates * layer.hidden
     weights = layer.part(c, 1, direction, (rows, layer.x.shape[2]))
-    assert weights is not None
+    if weights is None:
+        raise ill_formed("a recurrent layer has no weights", expected="W and R")
     product = c.op("matmul", layer.x, weights, transpose_b=True)
     return product if bias is None else c.op("add", product, bias)
 
@@ -152,7 +153,8 @@ def _by_rows(c: Context, layer: Layer, index: int, direction: int) -> Multiply:
     """Multiplication by the weights at an operand's place, [gates * hidden, features]."""
     width = layer.x.shape[2] if index == 1 else layer.hidden
     weights = layer.part(c, index, direction, (layer.gates * layer.hidden, width))
-    assert weights is not None
+    if weights is None:
+        raise ill_formed("a recurrent layer has no weights", expected="W and R")
     return lambda c, x: _product(c, x, weights)
 
 

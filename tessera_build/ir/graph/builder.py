@@ -104,7 +104,12 @@ class GraphBuilder:
     @property
     def nested(self) -> bool:
         """Whether a region is open."""
-        return len(self._blocks) > 1
+        return self.depth > 0
+
+    @property
+    def depth(self) -> int:
+        """How many regions are open, one inside the other."""
+        return len(self._blocks) - 1
 
     def input(self, name: str, type_: Type) -> int:
         """A new input of the function; symbols of its shape without a range are taken to be at least 1."""
