@@ -17,6 +17,7 @@ from tessera_build.ir.core.spec import SpecError
 from tessera_build.ir.core.types import BOOL, F32, I64, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import GraphNode, Module
+from tessera_build.ir.graph.ops import OPS
 from tessera_build.ir.graph.passes.pipeline import run_passes
 from tessera_build.ir.graph.reference import run
 from tessera_build.ir.graph.spec import verify, verify_module
@@ -173,3 +174,12 @@ def test_region_when_it_holds_a_constant_then_is_refused() -> None:
     nodes = tuple(moved if node is loop else node for node in function.nodes if node is not constant)
     with pytest.raises(SpecError, match="a region holds a constant"):
         verify(replace(function, nodes=nodes))
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize("name", ["if", "loop"])
+def test_op_with_regions_when_taken_for_one_without_then_is_refused(name: str) -> None:
+    with pytest.raises(TesseraError, match="with regions"):
+        OPS[name].infer((), {})
+    with pytest.raises(TesseraError, match="with regions"):
+        OPS[name].evaluate((), {}, {})

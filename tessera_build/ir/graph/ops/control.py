@@ -110,16 +110,17 @@ def _run_loop(
     return (*carried, *stacked)
 
 
-def _by_regions(*_: object) -> Never:
-    raise NotImplementedError("an op with regions is typed and run by its `control`")
+def _without_regions(*_: object) -> Never:
+    """Refuse to type or run an op with regions as if it had none: both are done by its `control`."""
+    raise mismatch("an op with regions is typed and run with them", "its regions", "none")
 
 
 CONTROL: tuple[Op, ...] = (
     Op(
         "if",
         "(condition: bool[]) ({then}, {otherwise}) -> the results of the region that the condition chooses",
-        _by_regions,
-        _by_regions,
+        _without_regions,
+        _without_regions,
         control=Control(("then", "otherwise"), _infer_if, _run_if),
     ),
     Op(
@@ -128,8 +129,8 @@ CONTROL: tuple[Op, ...] = (
         "carried after the last iteration, then `scans` results stacked by index. The body runs for index = 0, 1, ... "
         "below `trips`, or from the last to 0 if `downward`, while the condition holds; it takes carried and gives "
         "([condition,] carried, slices). What iterations that do not run would have stacked is unspecified",
-        _by_regions,
-        _by_regions,
+        _without_regions,
+        _without_regions,
         ("index", "trips", "scans", "conditional", "downward"),
         {"scans": 0, "conditional": False, "downward": False},
         control=Control(("body",), _infer_loop, _run_loop),
