@@ -16,6 +16,7 @@ from tessera_build.lower.program.arena import aligned
 from tessera_build.lower.program.audit import NO_CHECKS, Checks
 from tessera_build.lower.program.block import Block
 from tessera_build.lower.program.frame import Frame, Home, Surroundings
+from tessera_build.lower.program.kernels import Chooser, derived
 from tessera_build.lower.program.reads import check_placed, early_guards
 from tessera_build.lower.program.records import LaunchRecord, LoweredVariant
 from tessera_build.lower.program.shared import Progress, Shared, Weights
@@ -23,11 +24,15 @@ from tessera_build.lower.schedule_to_tile.replay import is_reserved
 
 
 def lower_module(
-    module: Module, machine: CpuMachine, checks: Checks = NO_CHECKS, progress: Progress | None = None
+    module: Module,
+    machine: CpuMachine,
+    checks: Checks = NO_CHECKS,
+    progress: Progress | None = None,
+    choose: Chooser = derived,
 ) -> LoweredVariant:
     """Lower every entry of a module for one machine; a dim may not be called like a loop that lowering makes.
 
-    With `checks`, what every task writes is looked at before the next one runs.
+    With `checks`, what every task writes is looked at before the next one runs. `choose` gives the tasks' schedules.
     """
     sizes = (name for function in module.entries.values() for name in data_sizes(function))
     reserved = sorted(name for name in (*module.dims, *sizes) if is_reserved(name))
@@ -38,7 +43,7 @@ def lower_module(
             expected="other names",
             hint="fix them with `--dims`, or give them other names in the model",
         )
-    shared = Shared(module, machine, Weights(module), checks, progress=progress)
+    shared = Shared(module, machine, Weights(module), checks, progress=progress, choose=choose)
     entries: list[Entry] = []
     launches: list[tuple[LaunchRecord, ...]] = []
     bound = 0

@@ -22,7 +22,7 @@ from tessera_build.lower.program.arena import Lifetime, aligned, plan_arena
 from tessera_build.lower.program.audit import ZONE_BYTES, finite_kernel, zone_kernel
 from tessera_build.lower.program.control import ControlPlan, Room, emit_control, plan_control
 from tessera_build.lower.program.frame import Frame, Home, Surroundings
-from tessera_build.lower.program.kernels import LoweredTask, lower_border, lower_task
+from tessera_build.lower.program.kernels import LoweredTask, Setting, lower_border, lower_task
 from tessera_build.lower.program.places import Border, Placer, Places
 from tessera_build.lower.program.prepare import prepare
 from tessera_build.lower.program.reads import Dynamic, late_guards, read_nodes
@@ -132,7 +132,8 @@ class Block:
 
     def _launches(self, task: Task) -> list[Node]:
         layouts = {v: self._places.of[v].layout(self._shape(task, v)) for v in _values(task)}
-        lowered = lower_task(task, layouts, self._constants, self._shared.machine, self._frame.ranges)
+        setting = Setting(task, layouts, self._constants, self._frame.ranges)
+        lowered = lower_task(setting, self._shared.machine, self._shared.choose)
         return [self._launch(task, version) for version in lowered]
 
     def _read(self, task: Task) -> list[Node]:

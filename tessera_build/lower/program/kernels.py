@@ -6,8 +6,8 @@ host program then runs exactly one of them). Invariant: both versions compute ev
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from tessera_build.ir.core.dims import Extent, Range, bounds, minimum
 from tessera_build.ir.core.node import Function
@@ -50,25 +50,45 @@ class LoweredTask:
     count: Extent
 
 
-def lower_task(
-    task: Task,
-    layouts: Mapping[int, BufferLayout],
-    constants: Mapping[int, Array],
-    machine: CpuMachine,
-    ranges: Mapping[str, Range],
-) -> tuple[LoweredTask, ...]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Setting:
+    """A task where it stands in a program: how its values lie in memory, which are constants, ranges of its dims."""
+
+    task: Task
+    layouts: Mapping[int, BufferLayout]
+    constants: Mapping[int, Array]
+    ranges: Mapping[str, Range]
+
+
+# Gives the schedule of a task that stands somewhere: the derived one, one from a file, one under measurement.
+Chooser = Callable[[Setting, CpuMachine], Schedule]
+
+
+def subject_of(setting: Setting) -> Subject:
+    """What the rules of the search space look at."""
+    task = setting.task
+    axes = axes_of_domain(grouped_domain(task, Schedule())[0])
+    return Subject(task.kind, task.function.nodes, axes, task.reduced, setting.constants)
+
+
+def derived(setting: Setting, machine: CpuMachine) -> Schedule:
+    """The schedule that rules and the cost model give."""
+    return derive_schedule(subject_of(setting), machine)
+
+
+def lower_task(setting: Setting, machine: CpuMachine, choose: Chooser = derived) -> tuple[LoweredTask, ...]:
     """All versions of a task's kernel."""
+    task, layouts, ranges = setting.task, setting.layouts, setting.ranges
     if task.kind == "kernel":
         return (_lower_kernel_call(task, machine, ranges),)
     if task.kind == "pointwise":
         task = with_merged_axes(flattened(task, layouts), layouts)
-    axes = axes_of_domain(grouped_domain(task, Schedule())[0])
-    subject = Subject(task.kind, task.function.nodes, axes, task.reduced, constants)
-    schedule = derive_schedule(subject, machine)
-    bindings = Bindings(layouts, {v: a.shape for v, a in constants.items()}, machine.lanes)
+        setting = replace(setting, task=task)
+    schedule = choose(setting, machine)
+    bindings = Bindings(layouts, {v: a.shape for v, a in setting.constants.items()}, machine.lanes)
     fits, small = _versions(task, schedule, ranges)
     if task.kind == "pointwise" and not isinstance(fits, int):
-        small = derive_schedule(subject, machine, crossing=False)
+        small = derive_schedule(subject_of(setting), machine, crossing=False)
 
     def version(chosen: Schedule, enabled: Extent) -> LoweredTask:
         program = schedule_to_tile(task, chosen, bindings)

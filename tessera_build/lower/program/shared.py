@@ -15,6 +15,7 @@ from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.lower.program.audit import Checks
 from tessera_build.lower.program.frame import Slots
+from tessera_build.lower.program.kernels import Chooser, derived
 from tessera_build.lower.program.records import PackedWeight
 from tessera_build.lower.schedule_to_tile.layouts import Packing
 
@@ -46,7 +47,7 @@ class Weights:
 
 @dataclass(slots=True)
 class Shared:
-    """What all entries of a module add to: weights, node names, kernels."""
+    """What all entries of a module add to: weights, node names, kernels; and who chooses schedules."""
 
     module: Module
     machine: CpuMachine
@@ -58,6 +59,7 @@ class Shared:
     dynamic: Slots = field(default_factory=Slots)
     known: set[str] = field(default_factory=set[str])
     progress: Progress | None = None
+    choose: Chooser = derived
     tasks: int = 0
     done: int = 0
 
