@@ -14,6 +14,7 @@ from tessera_build.kernels.compaction import groups, non_zero
 from tessera_build.kernels.coupling import coupled
 from tessera_build.kernels.cumulate import cumulate
 from tessera_build.kernels.look_up import look_up
+from tessera_build.kernels.regions import max_regions, sample_regions
 from tessera_build.kernels.rows import sort_rows
 from tessera_build.kernels.scatter import scatter_elements, scatter_nd, scatter_rows
 from tessera_build.kernels.subject import KernelSubject
@@ -29,7 +30,9 @@ KERNELS: Mapping[str, KernelMaker] = MappingProxyType(
         "groups": groups,
         "listed": listed,
         "look_up": look_up,
+        "max_regions": max_regions,
         "non_zero": non_zero,
+        "sample_regions": sample_regions,
         "scatter_elements": scatter_elements,
         "scatter_nd": scatter_nd,
         "scatter_rows": scatter_rows,

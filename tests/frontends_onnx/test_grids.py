@@ -11,7 +11,6 @@ import pytest
 from onnx import helper
 
 from bundle_format.errors import TesseraError
-from tessera_build.frontends.onnx import UnsupportedError, read_onnx
 from tessera_build.ir.graph.nodes import Array
 from tests.frontends_onnx.built import assert_built_agrees, run_built
 from tests.frontends_onnx.oracle import assert_agrees, floats, integers, make_model
@@ -49,26 +48,6 @@ def grid_sample(draw: random.Random) -> Case:
         "align_corners": draw.choice([0, 1]),
     }
     return node_model("GridSample", feeds, found, draw, 20), feeds
-
-
-def roi_align(draw: random.Random) -> Case:
-    count, batch = draw.randint(1, 4), draw.randint(1, 2)
-    low = np.asarray([[draw.uniform(-2, 6), draw.uniform(-2, 6)] for _ in range(count)])
-    size = np.asarray([[draw.uniform(0, 6), draw.uniform(0, 6)] for _ in range(count)])
-    feeds: dict[str, Array] = {
-        "x": abs(floats(batch, 3, draw.randint(2, 8), draw.randint(2, 8))),
-        "rois": np.concatenate([low, low + size], axis=1).astype(np.float32),
-        "images": integers(*(draw.randrange(batch) for _ in range(count))),
-    }
-    found = {
-        "output_height": draw.randint(1, 3),
-        "output_width": draw.randint(1, 3),
-        "sampling_ratio": draw.randint(1, 3),
-        "spatial_scale": draw.choice([1.0, 0.5]),
-        "mode": draw.choice(["avg", "max"]),
-        "coordinate_transformation_mode": draw.choice(["half_pixel", "output_half_pixel"]),
-    }
-    return node_model("RoiAlign", feeds, found, draw, 16), feeds
 
 
 def reverse_sequence(draw: random.Random) -> Case:
@@ -111,7 +90,6 @@ def deform_conv(draw: random.Random) -> Case:
 
 DRAWN: dict[str, Callable[[random.Random], Case]] = {
     "GridSample": grid_sample,
-    "RoiAlign": roi_align,
     "ReverseSequence": reverse_sequence,
     "DeformConv": deform_conv,
 }
@@ -154,10 +132,3 @@ def test_reverse_sequence_when_a_length_is_too_large_then_the_run_fails() -> Non
     model = make_model([node], {"x": (np.float32, (2, 4)), "lengths": (np.int64, (2,))}, ["y"], None, 10)
     with pytest.raises(TesseraError):
         run_built(model, [{"x": floats(2, 4), "lengths": integers(2, 5)}])
-
-
-def test_roi_align_when_samples_depend_on_the_region_then_is_refused() -> None:
-    node = helper.make_node("RoiAlign", ["x", "rois", "images"], ["y"], output_height=2, output_width=2)
-    inputs = {"x": (np.float32, (1, 1, 4, 4)), "rois": (np.float32, (1, 4)), "images": (np.int64, (1,))}
-    with pytest.raises(UnsupportedError, match="depend on a region's size"):
-        read_onnx(make_model([node], inputs, ["y"], None, 16))

@@ -101,6 +101,17 @@ def _walked(columns: int, leaves: int, modes: Sequence[str], targets: int = 1, a
     return Case("tree_ensemble", (rows, *grown.tables), grown.attributes, {(0, 0): "n"})
 
 
+def _sampled(kind: str) -> Case:
+    """Regions in and around images, one of them without samples."""
+    random = np.random.default_rng(5)
+    starts, sizes = (random.uniform(-2, high, (4, 2)).astype(np.float32) for high in (6, 3))
+    x = random.integers(-9, 9, (2, 5, 7, 70)).astype(np.float32)
+    counts = np.array([[1, 2], [3, 1], [0, 2], [2, 2]])
+    attributes: dict[str, Attribute] = {"kind": kind, "bins": (3, 2)}
+    dims = {(0, 1): "h", (0, 3): "c", **dict.fromkeys(((1, 0), (2, 0), (3, 0), (4, 0)), "r")}
+    return Case("sample_regions", (x, integers(1, 0, 2, 4), starts, sizes, counts), attributes, dims)
+
+
 ORDERED = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GT", "BRANCH_GTE")
 
 CASES: dict[str, Callable[[], Case]] = {
@@ -171,6 +182,19 @@ CASES: dict[str, Callable[[], Case]] = {
         ),
         {"centred": False},
         {(0, 1): "n", (1, 2): "n", (1, 1): "c"},
+    ),
+    "sample_regions": lambda: _sampled("avg"),
+    "sample_regions by maximum": lambda: _sampled("max"),
+    "max_regions": lambda: Case(
+        "max_regions",
+        (
+            numbers(0, 2, 5, 7, 70),
+            integers(1, 0, 2, 4),
+            np.sort(integers(2, 0, 6, 4, 3, 2), 2),
+            np.sort(integers(3, 0, 8, 4, 2, 2), 2),
+        ),
+        {},
+        {(1, 0): "r", (2, 0): "r", (3, 0): "r", (0, 1): "h", (0, 3): "c"},
     ),
     "listed": lambda: Case(
         "listed",

@@ -1,4 +1,4 @@
-"""Operators that read images at computed places: GridSample, AffineGrid, RoiAlign, DeformConv, ReverseSequence.
+"""Operators that read images at computed places: GridSample, AffineGrid, DeformConv, ReverseSequence.
 
 Takes tensors with their channels on axis 1; gives core ops. Invariant: places are computed in the graph, from
 coordinates as they come at run time and from arithmetic over the extents.
@@ -103,79 +103,6 @@ def _centres(c: Context, spatial: Sequence[Extent], axis: int, corners: bool) ->
     return c.op("sub", c.op("div", c.op("add", c.op("mul", steps, two), one), size), one)
 
 
-def _roi_align(c: Context, n: Call) -> Tensor:
-    """Every bin of every region is sampled at a fixed grid of places, then averaged."""
-    x, regions, batch = n.input(0), n.input(1), n.input(2)
-    height, width = n.integer("output_height", 1), n.integer("output_width", 1)
-    ratio, mode = n.integer("sampling_ratio", 0), n.text("mode", "avg")
-    aligned = n.opset >= 16 and n.text("coordinate_transformation_mode", "half_pixel") == "half_pixel"
-    if ratio <= 0:
-        raise unsupported("RoiAlign whose samples depend on a region's size", hint="state sampling_ratio")
-    if mode not in ("avg", "max") or x.rank != 4 or regions.rank != 2:
-        raise ill_formed("RoiAlign's operands do not fit", found=f"{mode} of {x.type} in {regions.type}")
-    scale, bins = n.number("spatial_scale", 1.0), (height, width)
-    number = c.unify(regions.shape[0], batch.shape[0], "RoiAlign's regions and batch indices differ in number")
-    axes = [
-        (x.shape[2 + i], _region_taps(c, (regions, 1 - i), x.shape[2 + i], (i, bins[i], ratio), (scale, aligned)))
-        for i in (0, 1)
-    ]
-    first = c.reshape(c.cast(batch, I64), (number, 1, 1))
-    rows, shape = rows_of(c, x), (number, height, ratio, width, ratio, x.shape[1])
-    if mode == "avg":
-        found = c.reshape(sample(c, rows, first, axes), shape)
-        return _channels_first(c, c.mean(found, (2, 4), keepdims=False))
-    # onnxruntime takes the greatest of all weighted corners, and so does ONNX's reference.
-    corners = [
-        c.reduce("max", c.reshape(sample(c, rows, first, [(h, [down]), (w, [across])]), shape), (2, 4), keepdims=False)
-        for h, w in [(axes[0][0], axes[1][0])]
-        for down in axes[0][1]
-        for across in axes[1][1]
-    ]
-    best = corners[0]
-    for corner in corners[1:]:
-        best = c.op("max", best, corner)
-    return _channels_first(c, best)
-
-
-def _region_taps(
-    c: Context,
-    ends: tuple[Tensor, int],
-    extent: Extent,
-    bins: tuple[int, int, int],
-    scaling: tuple[float, bool],
-) -> list[Tap]:
-    """Taps [R, rows * ratio, 1] or [R, 1, columns * ratio]; `ends`: regions, and which column begins them."""
-    (regions, column), (axis, parts, ratio), (scale, aligned) = ends, bins, scaling
-    number = regions.shape[0]
-    offset = c.scalar(0.5 if aligned else 0.0, F32)
-    edges = [_column(c, regions, at) for at in (column, column + 2)]
-    start, stop = (c.op("sub", c.op("mul", edge, c.scalar(scale, F32)), offset) for edge in edges)
-    length = c.op("sub", stop, start)
-    if not aligned:
-        length = c.op("max", length, c.scalar(1.0, F32))
-    size = c.op("div", length, c.scalar(float(parts), F32))
-    steps = c.op("iota", shape=(1, parts * ratio), axis=1, dtype=I64)
-    part = c.cast(c.op("div", steps, c.scalar(ratio, I64)), F32)
-    within = c.op("add", c.cast(c.op("mod", steps, c.scalar(ratio, I64)), F32), c.scalar(0.5, F32))
-    inner = c.op("div", c.op("mul", within, size), c.scalar(float(ratio), F32))
-    place = c.op("add", c.op("add", start, c.op("mul", part, size)), inner)
-    shape = (number, parts * ratio, 1) if axis == 0 else (number, 1, parts * ratio)
-    return _within_reach(c, c.reshape(place, shape), extent)
-
-
-def _column(c: Context, regions: Tensor, index: int) -> Tensor:
-    return c.cast(c.slice(regions, (0, index), (regions.shape[0], index + 1)), F32)
-
-
-def _within_reach(c: Context, place: Tensor, extent: Extent) -> list[Tap]:
-    """Up to one element outside the image its border counts; farther away, nothing does."""
-    low, high = c.op("lt", place, c.scalar(-1.0, F32)), c.op("gt", place, c.number(extent, F32))
-    nearer = c.op("min", c.op("max", place, c.scalar(0.0, F32)), c.number(extent - 1, F32))
-    away, zero = c.op("or", low, high), c.scalar(0.0, F32)
-    taps = linear_taps(c, nearer, extent, Beyond("border"))
-    return [Tap(tap.index, c.op("select", away, zero, tap.weight)) for tap in taps]
-
-
 def _deform_conv(c: Context, n: Call) -> Tensor:
     """Samples of every tap become the columns of one product a group."""
     x, w, offset = n.input(0), n.input(1), n.input(2)
@@ -253,7 +180,6 @@ def _reverse_sequence(c: Context, n: Call) -> Tensor:
 GRID_OPERATORS: Mapping[str, Translator] = {
     "GridSample": _grid_sample,
     "AffineGrid": _affine_grid,
-    "RoiAlign": _roi_align,
     "DeformConv": _deform_conv,
     "ReverseSequence": _reverse_sequence,
 }

@@ -34,6 +34,7 @@ from tessera_build.frontends.onnx.precision import ROUNDED_ONCE, rounded_once
 from tessera_build.frontends.onnx.quantised import QUANTISED_OPERATORS
 from tessera_build.frontends.onnx.recurrent import RECURRENT_OPERATORS
 from tessera_build.frontends.onnx.reductions import REDUCTION_OPERATORS
+from tessera_build.frontends.onnx.regions import CONTRIB_REGION_OPERATORS, REGION_OPERATORS
 from tessera_build.frontends.onnx.resize import RESIZE_OPERATORS
 from tessera_build.frontends.onnx.scatter import SCATTER_OPERATORS
 from tessera_build.frontends.onnx.selection import SELECTION_OPERATORS
@@ -63,6 +64,7 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", PADDING_OPERATORS),
     ("", FOURIER_OPERATORS),
     ("", GRID_OPERATORS),
+    ("", REGION_OPERATORS),
     ("", POOLING_OPERATORS),
     ("", TRANSPOSED_OPERATORS),
     ("", INDEXING_OPERATORS),
@@ -79,6 +81,7 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("com.microsoft", CONTRIB_QUANTISED_OPERATORS),
     ("com.microsoft", CONTRIB_INTEGER_OPERATORS),
     ("com.microsoft", CONTRIB_RECURRENT_OPERATORS),
+    ("com.microsoft", CONTRIB_REGION_OPERATORS),
 )
 OPERATORS: Mapping[tuple[str, str], Translator] = {
     (domain, name): of_any_age(rounded_once(translate) if name in ROUNDED_ONCE else translate)

@@ -18,7 +18,9 @@ from tessera_build.ir.graph.ops.images import IMAGES
 from tessera_build.ir.graph.ops.indexing import INDEXING
 from tessera_build.ir.graph.ops.movement import MOVEMENTS
 from tessera_build.ir.graph.ops.op import Op
+from tessera_build.ir.graph.ops.random import RANDOM
 from tessera_build.ir.graph.ops.reduction import REDUCTIONS
+from tessera_build.ir.graph.ops.regions import REGIONS
 from tessera_build.ir.graph.ops.scatter import SCATTERS
 from tessera_build.ir.graph.ops.selection import SELECTIONS
 from tessera_build.ir.graph.ops.sizes import SIZES
@@ -30,6 +32,7 @@ OPS: Mapping[str, Op] = MappingProxyType(
         op.name: op
         for family in (
             SOURCES,
+            RANDOM,
             ELEMENTWISE,
             CONTRACTIONS,
             REDUCTIONS,
@@ -41,6 +44,7 @@ OPS: Mapping[str, Op] = MappingProxyType(
             CUMULATIONS,
             TREES,
             IMAGES,
+            REGIONS,
             ATTENTION,
             CONTROL,
             SIZES,
