@@ -99,10 +99,11 @@ def test_product_when_it_does_not_qualify_then_stays_in_floats() -> None:
     assert set(_contractions(MultiplyBytes().run(b.finish()))) == {F32}
 
 
-def test_division_when_its_quotient_is_rounded_then_no_reciprocal_takes_its_place() -> None:
+@pytest.mark.parametrize("rounding", ["round", "floor", "ceil", "cast"])
+def test_division_when_its_quotient_is_rounded_then_no_reciprocal_takes_its_place(rounding: str) -> None:
     b = GraphBuilder()
     x = b.op("div", b.input("x", tensor(F32, 3)), b.scalar(0.1, F32))
-    b.output("rounded", b.op("round", x))
+    b.output("rounded", b.op(rounding, x, **({"dtype": I32} if rounding == "cast" else {})))
     b.output("as it is", b.op("div", b.input("z", tensor(F32, 3)), b.scalar(0.1, F32)))
     ops = [node.op for node in graph_nodes(run_passes(b.finish()).entries["main"])]
     assert ops.count("div") == 1

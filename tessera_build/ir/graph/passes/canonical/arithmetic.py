@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.types import BOOL
 from tessera_build.ir.graph.builder import graph_nodes
-from tessera_build.ir.graph.nodes import Array
+from tessera_build.ir.graph.nodes import Array, GraphNode
 from tessera_build.ir.graph.ops.op import dtype_attribute
 from tessera_build.ir.graph.sweep import Rule, Site
 
@@ -82,8 +83,8 @@ def divide_by_power_of_two(site: Site) -> Sequence[int] | None:
 def divide_by_constants() -> Rule:
     """x / c → x * (1/c): rounds once more, but products are issued every cycle and a division blocks its unit.
 
-    Not where the quotient is rounded to a whole number, as in quantisation: what lies half way must stay there. The
-    rule is one for each sweep: it remembers what the old function rounds.
+    Not where the quotient becomes a whole number, as in quantisation: what lies half way must stay there, and 41 / 41
+    must not fall below 1. The rule is one for each sweep: it remembers what the old function rounds.
     """
     rounded: list[frozenset[int]] = []
 
@@ -94,13 +95,20 @@ def divide_by_constants() -> Rule:
         if constant is None or not _moderate(constant.astype(np.float64)):
             return None
         if not rounded:
-            rounded.append(frozenset(v for n in graph_nodes(site.old) if n.op == "round" for v in n.inputs))
+            rounded.append(frozenset(v for n in graph_nodes(site.old) if _rounds(site.old, n) for v in n.inputs))
         if site.node.output in rounded[0]:
             return None
         reciprocal = (1.0 / constant.astype(np.float64)).astype(constant.dtype)
         return [site.to.op("mul", site.inputs[0], site.to.constant(reciprocal))]
 
     return divide_by_constant
+
+
+def _rounds(function: Function, node: GraphNode) -> bool:
+    """Whether the operation turns its operand into a whole number."""
+    if node.op == "cast":
+        return not function.types[node.output].dtype.is_float
+    return node.op in ("round", "floor", "ceil")
 
 
 def small_power(site: Site) -> Sequence[int] | None:
