@@ -18,12 +18,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.native import LAUNCH_IR, function, peak_gflops
+from benchmarks.native import LAUNCH_IR
 from tessera_build.backends.llvm.emit_kernel import kernel_ir
 from tessera_build.backends.llvm.objects import CodegenOptions
 from tessera_build.backends.llvm.variant import codegen_options
 from tessera_build.config import load_target
 from tessera_build.driver.machine import machine_of, options_of
+from tessera_build.driver.roofline import compiled_function, peak_gflops
 from tessera_build.ir.core.dims import evaluate
 from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph import reference
@@ -114,7 +115,7 @@ class Program:
         ]
 
     def _ready(self, launch: Launch, text: str, options: CodegenOptions) -> Callable[[], int]:
-        run = function([text, LAUNCH_IR], "launch", options)
+        run = compiled_function([text, LAUNCH_IR], "launch", options)
         slots = (ctypes.c_int64 * len(launch.buffers))(*(self._address(b) for b in launch.buffers))
         count = evaluate(launch.count, {})
         return lambda: run(ctypes.addressof(slots), count)

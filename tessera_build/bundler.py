@@ -26,6 +26,7 @@ from tessera_build.config import PrecisionConfig, TargetConfig
 from tessera_build.ir.core.attributes import Attr, encode_fields
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.hashing import hash_function
+from tessera_build.ir.core.node import walk
 from tessera_build.ir.core.text.printer import print_container
 from tessera_build.ir.core.types import DTYPES, Type, dtype_of
 from tessera_build.ir.graph.nodes import Array, Module
@@ -34,11 +35,13 @@ from tessera_build.ir.graph.sizes import data_sizes
 from tessera_build.ir.graph.text import print_module
 from tessera_build.ir.schedule import text as schedule_text
 from tessera_build.ir.schedule.trace import Schedule
+from tessera_build.ir.target.host import Entry as HostEntry
+from tessera_build.ir.target.host import Launch
 from tessera_build.ir.target.text import print_variant
 from tessera_build.ir.tile import text as tile_text
 from tessera_build.lower.program.records import LaunchRecord, LoweredVariant, PackedWeight
 
-TUNING_FORMAT: Final = 1
+TUNING_FORMAT: Final = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,7 +150,7 @@ def _texts(parts: Parts) -> list[tuple[str, str]]:
         "target": (media.TARGET_IR, lambda: print_variant(parts.lowered.variant)),
     }
     texts = [(kind, write()) for level, (kind, write) in writers.items() if level in parts.levels]
-    return [*texts, (media.TUNING, _tuning_text(records))]
+    return [*texts, (media.TUNING, _tuning_text(records, parts))]
 
 
 def _schedule_text(records: Sequence[LaunchRecord]) -> str:
@@ -176,8 +179,8 @@ def _tile_text(records: Sequence[LaunchRecord], symbols: Mapping[str, str]) -> s
     return print_container("ttile.program", {}, kernels)
 
 
-def _tuning_text(records: Sequence[LaunchRecord]) -> str:
-    """How each schedule came to be: until a tuner has measured, all of them come from the rules."""
+def _tuning_text(records: Sequence[LaunchRecord], parts: Parts) -> str:
+    """How each schedule came to be (until a tuner has measured, by the rules), and which kernel each launch runs."""
     tasks = {
         hash_function(record.schedule_function).hex: {
             "origin": "rules",
@@ -185,7 +188,15 @@ def _tuning_text(records: Sequence[LaunchRecord]) -> str:
         }
         for record in _scheduled(records)
     }
-    return canonical_bytes(cast(Json, {"format": TUNING_FORMAT, "tasks": tasks})).decode()
+    launches = {entry.name: _launch_rows(entry, parts) for entry in parts.lowered.variant.entries}
+    return canonical_bytes(cast(Json, {"format": TUNING_FORMAT, "tasks": tasks, "launches": launches})).decode()
+
+
+def _launch_rows(entry: HostEntry, parts: Parts) -> list[dict[str, str]]:
+    """Each launch as profiles number them: the node's name, the kernel that it runs, and how many iterations."""
+    nodes, symbols = parts.lowered.nodes, parts.symbols
+    launches = (node for node in walk(entry.nodes) if isinstance(node, Launch))
+    return [{"node": nodes[n.node], "kernel": symbols[n.kernel], "count": str(n.count)} for n in launches]
 
 
 def _scheduled(records: Sequence[LaunchRecord]) -> list[LaunchRecord]:

@@ -6,12 +6,14 @@ Invariant: immutable but for `close`, and re-entrant: any number of threads may 
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final, Self, final
 
 from bundle_format.digest import Digest
 from tessera_runtime.arrays import Array, TensorSpec
 from tessera_runtime.choice import Choice
 from tessera_runtime.cpu.frame import Program
+from tessera_runtime.cpu.pool import Look
 from tessera_runtime.entry import EntryPoint
 from tessera_runtime.state import State
 
@@ -32,6 +34,7 @@ class Model:
         self.entries: Final[Mapping[str, EntryPoint]] = {point.name: point for point in points}
         self._main = self.entries.get(MAIN) or self.entries[config.entries[0].name]
         self._choice = choice
+        self._pool = program.pool
         self.identity: Final = identity
         self.target: Final = config.target.name
         self.threads: Final = program.pool.threads
@@ -66,6 +69,13 @@ class Model:
         elif named:
             feeds = {**feeds, **named}
         return self._main.run(feeds, out, state, timeout=timeout, cancel=cancel)
+
+    def profiled(self, look: Look) -> AbstractContextManager[None]:
+        """A block in which `look(launch, phase)` is called before (0) and after (1) each launch of its entries.
+
+        The threads belong to the process: launches of other models with as many threads call it, too.
+        """
+        return self._pool.profiled(look)
 
     def new_state(self, initial: Mapping[str, object] | None = None) -> State:
         """A state for the main entry, if it has one: the arrays given, zeros for the rest."""

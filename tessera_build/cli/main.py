@@ -18,6 +18,7 @@ from tessera_build.cli.bench import bench_command
 from tessera_build.cli.build import build_command
 from tessera_build.cli.doctor import doctor_command
 from tessera_build.cli.inspect import inspect_command
+from tessera_build.cli.profile import profile_command
 from tessera_build.cli.quickstart import quickstart_command
 from tessera_build.cli.run import run_command
 from tessera_build.cli.serve import serve_command
@@ -66,6 +67,7 @@ for _command in (
     run_command,
     serve_command,
     bench_command,
+    profile_command,
     verify_command,
     inspect_command,
     targets_command,

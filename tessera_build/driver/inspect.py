@@ -141,10 +141,10 @@ def _parts_of(text: str, level: str, operator: str) -> Iterator[str]:
         quoted = f'loc("{operator}"'
         yield from (line.strip() + "\n" for line in text.splitlines() if quoted in line)
         return
-    yield from (part for part in _containers(text) if operator in _NAME.findall(part.partition("\n")[0]))
+    yield from (part for part in containers(text) if operator in _NAME.findall(part.partition("\n")[0]))
 
 
-def _containers(text: str) -> list[str]:
+def containers(text: str) -> list[str]:
     """The tasks or kernels of a program, which the printer puts two columns further in."""
     parts: list[str] = _CONTAINER.findall(text)
     return ["".join(line.removeprefix("  ") + "\n" for line in part.splitlines()) for part in parts]
@@ -164,8 +164,8 @@ def _kernels(bundle: Bundle, variant: VariantRecord, operator: str | None) -> li
     machine = machine_of(_target(variant))
     ranges: dict[str, Range] = {dim.name: (dim.min, dim.max) for entry in variant.config.entries for dim in entry.dims}
     text = level_text(bundle, variant, "tile")
-    parts = _containers(text) if operator is None else _parts_of(text, "tile", operator)
-    return [lower_cpu(parse_function(_inner(part)), machine, ranges).kernel for part in parts]
+    parts = containers(text) if operator is None else _parts_of(text, "tile", operator)
+    return [lower_cpu(parse_function(inner_of(part)), machine, ranges).kernel for part in parts]
 
 
 def _stored_kernels(found: Variant, variant: VariantRecord, operator: str | None) -> list[Function]:
@@ -174,7 +174,7 @@ def _stored_kernels(found: Variant, variant: VariantRecord, operator: str | None
     return [kernel for kernel in found.kernels if kernel.name in names]
 
 
-def _inner(part: str) -> str:
+def inner_of(part: str) -> str:
     """The function inside a container: everything between its first and its last line."""
     return "\n".join(part.strip().splitlines()[1:-1])
 

@@ -9,6 +9,8 @@ threads do not survive a fork.
 import ctypes
 import os
 import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Final, cast, final
 
 from bundle_format.schema import ABI_VERSION
@@ -18,6 +20,10 @@ from tessera_runtime.cpu.memory import ALLOCATE, RELEASE
 from tessera_runtime.errors import RunError
 
 _C: Final = ctypes.CDLL(None)
+_PROFILE: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int32)
+
+# Called with the number of a launch and its phase.
+Look = Callable[[int, int], None]
 
 
 @final
@@ -30,6 +36,7 @@ class Pool:
         self._image = image
         self._lock = threading.Lock()
         self._services = Services()
+        self._hooks: list[object] = []
         self.address = 0
 
     def services(self) -> int:
@@ -39,6 +46,25 @@ class Pool:
                 self._services = self._create()
                 self.address = ctypes.addressof(self._services)
             return self.address
+
+    @contextmanager
+    def profiled(self, look: Look) -> Generator[None]:
+        """While the block runs, every launch on this pool, of whatever model, calls `look(launch, phase)`.
+
+        Phase 0 begins a launch, 1 ends it; launches are numbered per entry. `look` must not raise: nobody would know.
+        """
+        self.services()
+
+        def called(_context: int | None, launch: int, phase: int) -> None:
+            look(launch, phase)
+
+        hook = _PROFILE(called)
+        self._hooks.append(hook)  # a call that began in the block may still hold the address
+        self._services.profile = ctypes.cast(hook, ctypes.c_void_p)
+        try:
+            yield
+        finally:
+            self._services.profile = None
 
     def forget(self) -> None:
         """Called in a child after `fork`: the pool's threads, and whoever held the lock, are in the parent."""

@@ -161,3 +161,17 @@ def test_command_when_started_as_a_process_then_exit_code_and_streams_are_the_do
 def test_group_when_walked_then_every_command_is_documented() -> None:
     assert isinstance(main, click.Group)
     assert all(command.help for command in main.commands.values())
+
+
+def test_profile_when_asked_then_shows_a_line_a_kernel_and_writes_the_trace(
+    tessera: Tessera, bundle_file: Path, tmp_path: Path
+) -> None:
+    words = ("profile", bundle_file, "--seconds", "0.1", "--threads", 1, "--dims", "batch=8")
+    done = tessera(*words, "--trace", tmp_path / "run.json")
+    assert done.exit_code == 0, done.output
+    assert "of roof" in done.stdout
+    assert "100.0%" not in done.stdout
+    assert json.loads((tmp_path / "run.json").read_text())["traceEvents"][0]["name"] == "run"
+    found = json.loads(tessera(*words, "--json").stdout)
+    assert found["sizes"] == {"batch": 8}
+    assert sum(row["share"] for row in found["rows"]) == pytest.approx(1.0)
