@@ -6,6 +6,8 @@ an exactly emulated fma.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,7 +42,8 @@ _UNARY = {"neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "floor": np.floor,
 class NumpyEmitter:
     """Values are arrays, kept by id."""
 
-    def __init__(self) -> None:
+    def __init__(self, fused: bool = True) -> None:
+        self.fused = fused
         self.values: list[Array] = []
         self.operations = 0
 
@@ -60,6 +63,8 @@ class NumpyEmitter:
         self.operations += 1
         arrays = [self.values[operand] for operand in operands]
         with np.errstate(all="ignore"):
+            if name == "fma" and not self.fused:
+                return self.add(np.add(np.multiply(arrays[0], arrays[1]), arrays[2]))
             return self.add(np.asarray(_compute(name, arrays)))
 
     def cast(self, value: int, dtype: DType) -> int:
@@ -70,6 +75,9 @@ class NumpyEmitter:
     def bitcast(self, value: int, dtype: DType) -> int:
         assert dtype != BOOL
         return self.add(self.values[value].view(dtype.numpy))
+
+    def rarely(self, mask: int, compute: Callable[[], Sequence[int]], otherwise: Sequence[int]) -> Sequence[int]:
+        return [self.op("select", mask, new, old) for new, old in zip(compute(), otherwise, strict=True)]
 
 
 def _compute(name: str, arrays: list[Array]) -> Array:

@@ -5,7 +5,7 @@ Takes `EXPANSIONS`; sweeps exponents, dense ranges and special values. Invariant
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -158,6 +158,8 @@ def test_slope_of_erf_when_added_up_then_is_two_over_the_root_of_pi() -> None:
 class KernelEmitter:
     """Writes an expansion into a kernel."""
 
+    fused = True
+
     def __init__(self, builder: KernelBuilder) -> None:
         self.builder = builder
 
@@ -175,6 +177,9 @@ class KernelEmitter:
 
     def bitcast(self, value: int, dtype: DType) -> int:
         return self.builder.op("bitcast", value, type_=self._with(value, dtype))
+
+    def rarely(self, mask: int, compute: Callable[[], Sequence[int]], otherwise: Sequence[int]) -> Sequence[int]:
+        return [self.op("select", mask, new, old) for new, old in zip(compute(), otherwise, strict=True)]
 
     def _with(self, value: int, dtype: DType) -> Type:
         type_ = self.builder.types[value]

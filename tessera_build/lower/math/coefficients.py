@@ -69,4 +69,8 @@ HALF_PI = {
     "f32": _numbers("0x1.921fb6p+0", "-0x1.777a5cp-25", "-0x1.ee59dap-50"),
     "f64": _numbers("0x1.921fb54442d18p+0", "0x1.1a62633145c07p-54", "-0x1.f1976b7ed8fbcp-110"),
 }
+# the same in f64, in parts whose products with numbers below 2**22 are exact
+SHORT_HALF_PI = _numbers(
+    "0x1.921fb54400000p+0", "0x1.0b4611a400000p-34", "0x1.13198a2c00000p-65", "0x1.01b839a25204ap-96"
+)
 TWO_OVER_PI = {"f32": _number("0x1.45f306p-1"), "f64": _number("0x1.45f306dc9c883p-1")}

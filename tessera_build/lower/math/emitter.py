@@ -6,6 +6,7 @@ so one expansion serves compiled kernels, device kernels and the numpy runs that
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,11 @@ from tessera_build.ir.core.types import F32, F64, I32, I64, DType
 
 class Emitter(Protocol):
     """Appends operations; values are ids whose element type and number of lanes the emitter knows."""
+
+    @property
+    def fused(self) -> bool:
+        """Whether `fma` rounds once; where it does not, no exact product may be taken from it."""
+        ...
 
     def dtype(self, value: int) -> DType:
         """Element type of a value."""
@@ -33,6 +39,10 @@ class Emitter(Protocol):
 
     def bitcast(self, value: int, dtype: DType) -> int:
         """The same bits as another element type of the same width."""
+        ...
+
+    def rarely(self, mask: int, compute: Callable[[], Sequence[int]], otherwise: Sequence[int]) -> Sequence[int]:
+        """What `compute` writes where `mask` holds, else the values given; skipped where no lane asks for it."""
         ...
 
 

@@ -30,6 +30,7 @@ class Expansion:
 
 # Rounded once from f64, where their own bounds are those of `DOUBLE_ULP`.
 _IN_DOUBLE = {
+    "tan": inverse.tan,
     "asin": inverse.asin,
     "acos": inverse.acos,
     "atan": inverse.atan,
@@ -58,9 +59,8 @@ EXPANSIONS: dict[str, Expansion] = {
     "logistic": Expansion(rational.logistic, 1, ("f32",), None),
     "erf": Expansion(exponential.erf, 1, _BOTH, 2.0),
     "log": Expansion(logarithm.log, 1, _BOTH, 1.0),
-    "sin": Expansion(trigonometric.sin, 1, _BOTH, 2.0),  # f64: |x| <= 1e5
-    "cos": Expansion(trigonometric.cos, 1, _BOTH, 2.0),  # f64: |x| <= 1e5
-    "tan": Expansion(inverse.tan, 1, _BOTH, 0.51),  # f64: |x| <= 1e5
+    "sin": Expansion(trigonometric.sin, 1, _BOTH, 2.0),
+    "cos": Expansion(trigonometric.cos, 1, _BOTH, 2.0),
     "pow": Expansion(power.power, 2, _BOTH, 1.5),
     "rsqrt": Expansion(simple.rsqrt, 1, _BOTH, 1.5),
     **{name: Expansion(inverse.in_double(function), 1, _BOTH, 0.51) for name, function in _IN_DOUBLE.items()},

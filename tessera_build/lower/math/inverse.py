@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tessera_build.ir.core.types import F32, F64
+from tessera_build.ir.core.types import F64, I64
 from tessera_build.lower.math import exponential, logarithm, trigonometric
 from tessera_build.lower.math.coefficients import LN2_HIGH, LN2_LOW
 from tessera_build.lower.math.coefficients_double import ASIN, ATAN, QUARTER_TURN, SINH
-from tessera_build.lower.math.emitter import Emitter, copy_sign, format_of, polynomial
-from tessera_build.lower.math.large_angle import large_angle
+from tessera_build.lower.math.emitter import DOUBLE, Emitter, copy_sign, polynomial
 
 _TAN_EIGHTH, _TAN_THREE_EIGHTHS = 0.41421356237309503, 2.414213562373095
 # Beyond this, x*x + 1 is x*x and what log would lose to overflow is taken as log(x) + ln 2.
@@ -37,25 +36,15 @@ def _odd(emitter: Emitter, x: int, coefficients: tuple[float, ...]) -> int:
 
 
 def tan(emitter: Emitter, x: int) -> int:
-    """Tangent as sine over cosine, in f64; of every f32, of f64 for |x| <= 1e5."""
-    size = emitter.op("abs", x)
-    wide = emitter.cast(size, F64) if emitter.dtype(x) == F32 else size
-    quadrant, r = trigonometric.reduced(emitter, wide)
+    """Tangent as sine over cosine."""
+    quadrant, r = trigonometric.reduced(emitter, emitter.op("abs", x))
     is_odd = trigonometric.odd(emitter, quadrant)
-    if emitter.dtype(x) == F32:
-        far = large_angle(emitter, size)
-        is_far = emitter.op("gt", size, emitter.const(trigonometric.LIMIT, size))
-        is_far = emitter.op("and", is_far, emitter.op("lt", size, emitter.const(float("inf"), size)))
-        is_odd = emitter.op("select", is_far, trigonometric.odd(emitter, far.quadrant), is_odd)
-        r = emitter.op("select", is_far, far.rest, r)
     sine, cosine = trigonometric.sin_near_zero(emitter, r, "f64"), trigonometric.cos_near_zero(emitter, r, "f64")
     above = emitter.op("select", is_odd, emitter.op("neg", cosine), sine)
-    ratio = emitter.op("div", above, emitter.op("select", is_odd, sine, cosine))
-    value = emitter.cast(ratio, F32) if emitter.dtype(x) == F32 else ratio
-    layout = format_of(emitter, x)
-    bits = emitter.bitcast(x, layout.integer)
-    sign = emitter.op("and", bits, emitter.const(layout.sign_bit, bits))
-    return emitter.bitcast(emitter.op("xor", emitter.bitcast(value, layout.integer), sign), layout.dtype)
+    value = emitter.op("div", above, emitter.op("select", is_odd, sine, cosine))
+    bits = emitter.bitcast(x, I64)
+    sign = emitter.op("and", bits, emitter.const(DOUBLE.sign_bit, bits))
+    return emitter.bitcast(emitter.op("xor", emitter.bitcast(value, I64), sign), F64)
 
 
 def asin(emitter: Emitter, x: int) -> int:

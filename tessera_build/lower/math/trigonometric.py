@@ -1,18 +1,19 @@
 """sin and cos.
 
-Takes f32 or f64 values; gives values of that type. Invariant: no branch; the bound holds for every f32 and up to
-|x| = 1e5 in f64, where the three parts of pi/2 (Cody and Waite's reduction) still cancel exactly. Beyond, f64 loses
-digits and its result is only known to lie in [-1, 1]; infinities give NaN.
+Takes f32 or f64 values; gives values of that type. Invariant: the bound holds for every number: up to `LIMIT` parts
+of pi/2 cancel exactly (Cody and Waite's reduction), beyond, integers multiply by the digits of 2/pi that matter, in a
+branch that vectors of small numbers skip; infinities give NaN.
 """
 
 from __future__ import annotations
 
-from tessera_build.ir.core.types import F32
-from tessera_build.lower.math.coefficients import COS, HALF_PI, SIN, TWO_OVER_PI
+from tessera_build.ir.core.types import F32, F64
+from tessera_build.lower.math.coefficients import COS, HALF_PI, SHORT_HALF_PI, SIN, TWO_OVER_PI
 from tessera_build.lower.math.emitter import Emitter, format_of, polynomial
 from tessera_build.lower.math.large_angle import large_angle
+from tessera_build.lower.math.large_double_angle import large_double_angle
 
-LIMIT = 1e5  # up to here, f32's parts of pi/2 cancel exactly
+LIMIT = {"f32": 1e5, "f64": 2.0**22}  # up to here, the parts of pi/2 cancel exactly
 
 
 def sin(emitter: Emitter, x: int) -> int:
@@ -53,23 +54,37 @@ def odd(emitter: Emitter, quadrant: int) -> int:
 def reduced(emitter: Emitter, x: int) -> tuple[int, int]:
     """The quadrant of an angle x >= 0 as an integer of its width, and the distance from the nearest one."""
     layout = format_of(emitter, x)
-    name = layout.dtype.name
     magic = emitter.const(layout.magic, x)
-    shifted = emitter.op("fma", x, emitter.const(TWO_OVER_PI[name], x), magic)
+    shifted = emitter.op("fma", x, emitter.const(TWO_OVER_PI[layout.dtype.name], x), magic)
     n = emitter.op("sub", shifted, magic)
-    r = x
-    for part in HALF_PI[name]:
-        r = emitter.op("fma", n, emitter.const(-part, x), r)
     limit = emitter.const(1.0, x)
+    r = _beyond_quadrants(emitter, x, n)
     r = emitter.op("max", emitter.op("min", r, limit), emitter.op("neg", limit))
     quadrant = emitter.bitcast(shifted, layout.integer)
-    if layout.dtype != F32:
-        return quadrant, r
-    far = large_angle(emitter, x)
-    beyond = emitter.op("gt", x, emitter.const(LIMIT, x))
+    beyond = emitter.op("gt", x, emitter.const(LIMIT[layout.dtype.name], x))
     is_far = emitter.op("and", beyond, emitter.op("lt", x, emitter.const(float("inf"), x)))
-    quadrant = emitter.op("select", is_far, far.quadrant, quadrant)
-    return quadrant, emitter.op("select", is_far, emitter.cast(far.rest, F32), r)
+    quadrant, r = emitter.rarely(is_far, lambda: _far(emitter, x), (quadrant, r))
+    return quadrant, r
+
+
+def _beyond_quadrants(emitter: Emitter, x: int, n: int) -> int:
+    """x - n * pi/2 for a whole n below 2**22; every product is exact, as is each difference that cancels."""
+    dtype = emitter.dtype(x)
+    if emitter.fused:
+        for part in HALF_PI[dtype.name]:
+            x = emitter.op("fma", n, emitter.const(-part, x), x)
+        return x
+    x, n = emitter.cast(x, F64), emitter.cast(n, F64)
+    for part in HALF_PI[F32.name] if dtype == F32 else SHORT_HALF_PI:
+        x = emitter.op("sub", x, emitter.op("mul", n, emitter.const(part, x)))
+    return emitter.cast(x, dtype)
+
+
+def _far(emitter: Emitter, x: int) -> tuple[int, int]:
+    if emitter.dtype(x) == F64:
+        return large_double_angle(emitter, x)
+    far = large_angle(emitter, x)
+    return far.quadrant, emitter.cast(far.rest, F32)
 
 
 def sin_near_zero(emitter: Emitter, r: int, name: str) -> int:

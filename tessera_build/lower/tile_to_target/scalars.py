@@ -6,11 +6,12 @@ register per result. Invariant: only the operations of Target IR's table come ou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from tessera_build.ir.core.node import Region
 from tessera_build.ir.core.scalar import ScalarOp, ScalarProgram
-from tessera_build.ir.core.types import BOOL, F32, STORAGE_FLOATS, DType
-from tessera_build.ir.target.kernel import OPS
+from tessera_build.ir.core.types import BOOL, F32, I32, STORAGE_FLOATS, DType
+from tessera_build.ir.target.kernel import OPS, Branch
 from tessera_build.lower.math.expand import EXPANSIONS, expand
 from tessera_build.lower.math.storage import from_storage, to_storage
 from tessera_build.lower.tile_to_target.builder import TargetBuilder
@@ -92,6 +93,33 @@ class ScalarEmitter:
     def dtype(self, value: int) -> DType:
         """Element type of a value."""
         return self._b.type(value).dtype
+
+    @property
+    def fused(self) -> bool:
+        """Whether `fma` rounds once."""
+        return self._fused
+
+    def rarely(self, mask: int, compute: Callable[[], Sequence[int]], otherwise: Sequence[int]) -> Sequence[int]:
+        """`compute()` where `mask` holds, in a branch that is taken when any lane asks for it."""
+        b = self._b
+        with b.region() as nodes:
+            found = [b.op("select", mask, new, old) for new, old in zip(compute(), otherwise, strict=True)]
+            taken = Region((), tuple(nodes), tuple(found))
+        results = tuple(b.fresh(b.type(value)) for value in otherwise)
+        b.emit(Branch(results, self._any(mask), taken, Region((), (), tuple(otherwise))))
+        return results
+
+    def _any(self, mask: int) -> int:
+        """Whether a lane is true: lanes as integers, halved until one is left."""
+        b, width = self._b, self._b.lanes(mask)
+        if width == 1:
+            return mask
+        value = b.op("select", mask, b.const(1, I32, width), b.const(0, I32, width))
+        while width > 2:
+            width //= 2
+            value = b.op("or", b.shuffle(value, value, range(width)), b.shuffle(value, value, range(width, 2 * width)))
+        value = b.op("or", b.extract(value, 0), b.extract(value, 1))
+        return b.op("ne", value, b.const(0, I32))
 
     # -- operations whose meaning takes more than one instruction -----------------------------------------------------
 
