@@ -100,6 +100,8 @@ def _integer_operation(out: FunctionText, name: str, operands: tuple[Value, ...]
         return _binary(out, (_INTEGER | _LOGIC)[name], first, operands[1])
     if name in ("min", "max"):
         return out.instruction(out.lane_intrinsic(f"{'s' if signed else 'u'}{name}", *operands), first.type)
+    if name == "mulhi":
+        return _high_product(out, first, operands[1])
     if name == "neg":
         return _negated(out, first)
     if name == "not":
@@ -115,6 +117,13 @@ def _integer_operation(out: FunctionText, name: str, operands: tuple[Value, ...]
 
 def _negated(out: FunctionText, value: Value) -> Value:
     return _binary(out, "sub", constant(value.type, 0), value)
+
+
+def _high_product(out: FunctionText, left: Value, right: Value) -> Value:
+    """Multiplied as 64 bits, which code generators see to be one widening product of 32 bits each."""
+    wide = [emit_cast(out, operand, U64) for operand in (left, right)]
+    product = _binary(out, "mul", wide[0], wide[1])
+    return emit_cast(out, _binary(out, "lshr", product, constant(product.type, 32)), left.dtype)
 
 
 def _divide(out: FunctionText, name: str, left: Value, right: Value) -> Value:

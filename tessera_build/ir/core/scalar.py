@@ -122,6 +122,11 @@ def _shift(move: Callable[[Array, Array], Array], values: Array, count: Array) -
     return np.where(inside, move(values, np.where(inside, count, np.zeros((), count.dtype))), empty)
 
 
+def _high_product(a: Array, b: Array) -> Array:
+    """The upper 32 of the 64 bits of a product of u32."""
+    return np.right_shift(np.multiply(a.astype(np.uint64), b.astype(np.uint64)), np.uint64(32))
+
+
 _UNARY: dict[str, Callable[[Array], Array]] = {
     "neg": np.negative,
     "abs": np.abs,
@@ -167,6 +172,7 @@ _BINARY: dict[str, Callable[[Array, Array], Array]] = {
     "gt": np.greater,
     "ge": np.greater_equal,
     "rem": np.fmod,
+    "mulhi": _high_product,
     "and": np.bitwise_and,
     "or": np.bitwise_or,
     "xor": np.bitwise_xor,
@@ -177,7 +183,8 @@ COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 # Their result's type is stated, not derived: `cast` keeps the value, `bitcast` the bits.
 CONVERSIONS: dict[str, Callable[[Array, DType], Array]] = {"cast": convert, "bitcast": reinterpret}
 # name -> number of arguments; `select(c, a, b)` is a where c holds, else b; `fma(a, b, c)` is a*b + c rounded once;
-# and, or, xor, not work on every bit of an integer; `rem` has the sign of its first argument, `mod` of its second.
+# and, or, xor, not work on every bit of an integer; `rem` has the sign of its first argument, `mod` of its second;
+# `mulhi` is of u32 alone: what `mul` of two of them leaves out.
 SCALAR_OPS: dict[str, int] = (
     dict.fromkeys(_UNARY, 1)
     | dict.fromkeys(_BINARY, 2)

@@ -20,6 +20,7 @@ OPS: dict[str, int] = {
     "add": 2, "sub": 2, "mul": 2, "div": 2, "rem": 2, "neg": 1, "abs": 1, "fma": 3, "sqrt": 1,
     "min": 2, "max": 2,  # floats: b where b < a (a > b), else a: a NaN in a stays, as x86's and PTX's do
     "eq": 2, "ne": 2, "lt": 2, "le": 2, "gt": 2, "ge": 2, "and": 2, "or": 2, "xor": 2, "not": 1, "select": 3,
+    "mulhi": 2,  # the upper half of a product of u32
     "shl": 2, "lshr": 2, "ashr": 2, "floor": 1, "ceil": 1, "round": 1,
     "cast": 1,  # numeric conversion, as ir/core/conversion.py defines it; the storage floats have none
     "bitcast": 1,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from tessera_build.ir.core.node import Region
 from tessera_build.ir.core.spec import Scope
-from tessera_build.ir.core.types import BOOL, I8, I16, I32, I64, U8, DType, Type, scalar
+from tessera_build.ir.core.types import BOOL, I8, I16, I32, I64, U8, U32, DType, Type, scalar
 from tessera_build.ir.target.kernel import (
     OPS,
     Branch,
@@ -87,6 +87,8 @@ def _types_join(name: str, operands: list[Type], result: Type) -> bool:
     if name == "select":
         condition = first in (_booleans(result), scalar(BOOL))
         return condition and operands[1] == operands[2] == result
+    if name == "mulhi" and first.dtype != U32:
+        return False
     kinds = not (name in FLOAT_ONLY and not first.dtype.is_float) and not (name in BITWISE and first.dtype.is_float)
     return kinds and all(t == result for t in operands)
 

@@ -27,6 +27,7 @@ from tessera_build.lower.graph_to_schedule.defining import (
     symbols_of_axes,
 )
 from tessera_build.lower.graph_to_schedule.images import define_depth_to_space, define_repeat, define_resample
+from tessera_build.lower.graph_to_schedule.random import define_random
 
 # The scalar operation and the identity of every way to combine.
 COMBINING: dict[str, str] = {"sum": "add", "max": "max", "min": "min", "prod": "mul"}
@@ -320,6 +321,7 @@ _TABLE: dict[str, _Row] = {
     "gather_elements": _gather_elements,
     "iota": _index_value,
     "dimension": _index_value,
+    "random": define_random,
     "matmul": _rounded_once(_matmul),
     "conv": _rounded_once(_conv),
     "reduce_window": _rounded_once(_reduce_window),

@@ -40,7 +40,7 @@ _CIRCULAR = frozenset({"sin", "cos", "tan", "asin", "acos", "atan"})
 _HYPERBOLIC = frozenset({"sinh", "cosh", "tanh", "asinh", "acosh", "atanh"})
 MACHINE_DEPENDENT = frozenset({"exp", "log", "erf", "sigmoid", "pow"}) | _CIRCULAR | _HYPERBOLIC
 FLOAT_ONLY = (MACHINE_DEPENDENT - {"pow"}) | {"logistic", "sqrt", "rsqrt", "floor", "ceil", "round", "isnan"}
-NOT_GRAPH_OPS = frozenset({"const", "fma", *CONVERSIONS})
+NOT_GRAPH_OPS = frozenset({"const", "fma", "mulhi", *CONVERSIONS})
 
 
 def _check_operands(name: str, types: Sequence[Type]) -> None:
