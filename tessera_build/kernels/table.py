@@ -13,6 +13,7 @@ from tessera_build.ir.core.node import Function
 from tessera_build.kernels.compaction import groups, non_zero
 from tessera_build.kernels.coupling import coupled
 from tessera_build.kernels.cumulate import cumulate
+from tessera_build.kernels.elimination import determinant, solve
 from tessera_build.kernels.look_up import look_up
 from tessera_build.kernels.regions import max_regions, sample_regions
 from tessera_build.kernels.rows import sort_rows
@@ -27,6 +28,7 @@ KERNELS: Mapping[str, KernelMaker] = MappingProxyType(
     {
         "cumulate": cumulate,
         "coupled": coupled,
+        "determinant": determinant,
         "groups": groups,
         "listed": listed,
         "look_up": look_up,
@@ -36,6 +38,7 @@ KERNELS: Mapping[str, KernelMaker] = MappingProxyType(
         "scatter_elements": scatter_elements,
         "scatter_nd": scatter_nd,
         "scatter_rows": scatter_rows,
+        "solve": solve,
         "sort_rows": sort_rows,
         "suppress": suppress,
         "top_k": top_k,

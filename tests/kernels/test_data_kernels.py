@@ -101,6 +101,13 @@ def _walked(columns: int, leaves: int, modes: Sequence[str], targets: int = 1, a
     return Case("tree_ensemble", (rows, *grown.tables), grown.attributes, {(0, 0): "n"})
 
 
+def _matrices(*shape: int) -> Array:
+    """Matrices, of which the last one is singular."""
+    x = np.random.default_rng(shape[1]).standard_normal(shape).astype(np.float32)
+    x[-1, 3] = 0
+    return x
+
+
 def _sampled(kind: str) -> Case:
     """Regions in and around images, one of them without samples."""
     random = np.random.default_rng(5)
@@ -195,6 +202,13 @@ CASES: dict[str, Callable[[], Case]] = {
         ),
         {},
         {(1, 0): "r", (2, 0): "r", (3, 0): "r", (0, 1): "h", (0, 3): "c"},
+    ),
+    "determinant": lambda: Case("determinant", (_matrices(2, 19, 19),), {}, {(0, 0): "b", (0, 1): "n", (0, 2): "n"}),
+    "solve": lambda: Case(
+        "solve",
+        (_matrices(3, 21, 21), _matrices(3, 21, 5)),
+        {},
+        {(0, 1): "n", (0, 2): "n", (1, 1): "n", (1, 2): "m"},
     ),
     "listed": lambda: Case(
         "listed",

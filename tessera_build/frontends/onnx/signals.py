@@ -1,4 +1,4 @@
-"""Operators along one axis and for signals: cumulative sums and products, Hardmax, windows, mel weights, determinants.
+"""Operators along one axis and for signals: cumulative sums and products, Hardmax, windows, mel weights.
 
 Takes tensors and sizes, which data may tell; gives core ops. Invariant: windows and weights are computed in f64 and
 rounded once.
@@ -8,18 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from tessera_build.frontends.onnx.call import Call, Translator, normalise_axis
 from tessera_build.frontends.onnx.context import Context, Tensor
-from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.load import element_type
 from tessera_build.frontends.onnx.reductions import flattened
 from tessera_build.ir.core.dims import Extent, floordiv
 from tessera_build.ir.core.types import BF16, F16, F32, F64, I64
-
-# Elimination of one column is about fifteen nodes of the graph.
-LARGEST_MATRIX = 64
 
 
 def _cumulative(kind: str) -> Translator:
@@ -138,61 +133,6 @@ def _mel_edges(c: Context, n: Call, bins: Extent, length: Extent) -> Tensor:
     return c.op("floor", c.op("div", c.op("mul", frequency, c.number(length + 1, F64)), rate))
 
 
-# -- determinants -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Elimination:
-    """What is left to eliminate, and the product of the pivots so far."""
-
-    rest: Tensor
-    product: Tensor
-
-
-def _determinant(c: Context, n: Call) -> Tensor:
-    """Gaussian elimination with the largest element of each column as its pivot, one step after the other."""
-    x = n.input(0)
-    if x.rank < 2:
-        raise ill_formed("Det takes matrices", found=str(x.type))
-    size = x.shape[-1]
-    c.require(x.shape[-2], "==", size, "Det takes square matrices")
-    if not isinstance(size, int) or size > LARGEST_MATRIX:
-        hint = f"the extent must be known and at most {LARGEST_MATRIX}"
-        raise unsupported("Det of a large matrix, or of one whose size is dynamic", found=str(x.type), hint=hint)
-    wide = c.cast(x, F32) if x.dtype in (F16, BF16) else x
-    state = _Elimination(wide, c.scalar(1, wide.dtype))
-    for left in range(size, 0, -1):
-        state = _without_column(c, state, left)
-    return c.cast(c.broadcast_to(c.reshape(state.product, x.shape[:-2]), x.shape[:-2]), x.dtype)
-
-
-def _without_column(c: Context, state: _Elimination, size: int) -> _Elimination:
-    """One step: the pivot's row changes places with the first one, and its multiples leave the others."""
-    rest, rank = state.rest, state.rest.rank
-    place = c.op("iota", shape=(*(1,) * (rank - 2), size, 1), axis=rank - 2, dtype=I64)
-    column = _part(c, rest, (0, size), (0, 1))
-    chosen = c.op("eq", place, _place_of_first_largest(c, c.op("abs", column), rank - 2, place))
-    nothing = c.scalar(0, rest.dtype)
-    row = c.reduce("sum", c.op("select", chosen, rest, nothing), (rank - 2,), keepdims=True)
-    pivot = _part(c, row, (0, 1), (0, 1))
-    is_first = _part(c, chosen, (0, 1), (0, 1))
-    signed = c.op("select", is_first, pivot, c.op("neg", pivot))
-    product = c.op("mul", state.product, signed)
-    if size == 1:
-        return _Elimination(rest, product)
-    exchanged = c.op("select", chosen, _part(c, rest, (0, 1), (0, size)), rest)
-    below, beside = _part(c, exchanged, (1, size), (0, 1)), _part(c, row, (0, 1), (1, size))
-    factor = c.op("select", c.op("eq", pivot, nothing), nothing, c.op("div", below, pivot))
-    remaining = c.op("sub", _part(c, exchanged, (1, size), (1, size)), c.op("mul", factor, beside))
-    return _Elimination(remaining, product)
-
-
-def _part(c: Context, x: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
-    """Rows and columns of the last two axes."""
-    outer = x.shape[:-2]
-    return c.slice(x, (*(0,) * len(outer), rows[0], columns[0]), (*outer, rows[1], columns[1]))
-
-
 SIGNAL_OPERATORS: Mapping[str, Translator] = {
     "CumSum": _cumulative("sum"),
     "CumProd": _cumulative("prod"),
@@ -201,5 +141,4 @@ SIGNAL_OPERATORS: Mapping[str, Translator] = {
     "HammingWindow": _window(25 / 46, 21 / 46),
     "BlackmanWindow": _window(0.42, 0.5, 0.08),
     "MelWeightMatrix": _mel_weights,
-    "Det": _determinant,
 }

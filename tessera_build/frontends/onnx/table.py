@@ -24,6 +24,7 @@ from tessera_build.frontends.onnx.elementwise import ELEMENTWISE_OPERATORS
 from tessera_build.frontends.onnx.fourier import FOURIER_OPERATORS
 from tessera_build.frontends.onnx.grids import GRID_OPERATORS
 from tessera_build.frontends.onnx.indexing import INDEXING_OPERATORS
+from tessera_build.frontends.onnx.matrices import CONTRIB_MATRIX_OPERATORS, MATRIX_OPERATORS
 from tessera_build.frontends.onnx.ml import ML_OPERATORS
 from tessera_build.frontends.onnx.movement import MOVEMENT_OPERATORS
 from tessera_build.frontends.onnx.normalisation import NORMALISATION_OPERATORS
@@ -32,6 +33,7 @@ from tessera_build.frontends.onnx.padding import PADDING_OPERATORS
 from tessera_build.frontends.onnx.pooling import POOLING_OPERATORS
 from tessera_build.frontends.onnx.precision import ROUNDED_ONCE, rounded_once
 from tessera_build.frontends.onnx.quantised import QUANTISED_OPERATORS
+from tessera_build.frontends.onnx.random import RANDOM_OPERATORS
 from tessera_build.frontends.onnx.recurrent import RECURRENT_OPERATORS
 from tessera_build.frontends.onnx.reductions import REDUCTION_OPERATORS
 from tessera_build.frontends.onnx.regions import CONTRIB_REGION_OPERATORS, REGION_OPERATORS
@@ -49,6 +51,7 @@ from tessera_build.frontends.onnx.windows import WINDOW_OPERATORS
 FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", ELEMENTWISE_OPERATORS),
     ("", CASTING_OPERATORS),
+    ("", RANDOM_OPERATORS),
     ("", SIGNAL_OPERATORS),
     ("", REDUCTION_OPERATORS),
     ("", NORMALISATION_OPERATORS),
@@ -65,6 +68,7 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", FOURIER_OPERATORS),
     ("", GRID_OPERATORS),
     ("", REGION_OPERATORS),
+    ("", MATRIX_OPERATORS),
     ("", POOLING_OPERATORS),
     ("", TRANSPOSED_OPERATORS),
     ("", INDEXING_OPERATORS),
@@ -82,6 +86,7 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("com.microsoft", CONTRIB_INTEGER_OPERATORS),
     ("com.microsoft", CONTRIB_RECURRENT_OPERATORS),
     ("com.microsoft", CONTRIB_REGION_OPERATORS),
+    ("com.microsoft", CONTRIB_MATRIX_OPERATORS),
 )
 OPERATORS: Mapping[tuple[str, str], Translator] = {
     (domain, name): of_any_age(rounded_once(translate) if name in ROUNDED_ONCE else translate)
@@ -100,10 +105,8 @@ DOMAIN_HINTS: Mapping[str, str | None] = {
 
 _QUANTISED = "export the model in float32"
 _TEXT = "strings are refused: do the text processing outside the model"
-_RANDOM = "random numbers agree with no other runtime's: draw them outside the model and pass them in"
 _INTERPOLATION = "use Conv, Reshape and Expand for fixed factors"
 HINTS: Mapping[str, str] = {
-    **dict.fromkeys(("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial"), _RANDOM),
     **dict.fromkeys(("QEmbedLayerNormalization",), _QUANTISED),
     **dict.fromkeys(("StringNormalizer", "TfIdfVectorizer", "StringConcat", "StringSplit"), _TEXT),
     **dict.fromkeys(("GridSample",), _INTERPOLATION),

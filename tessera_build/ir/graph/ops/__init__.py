@@ -16,6 +16,7 @@ from tessera_build.ir.graph.ops.cumulation import CUMULATIONS
 from tessera_build.ir.graph.ops.elementwise import ELEMENTWISE
 from tessera_build.ir.graph.ops.images import IMAGES
 from tessera_build.ir.graph.ops.indexing import INDEXING
+from tessera_build.ir.graph.ops.matrices import MATRICES
 from tessera_build.ir.graph.ops.movement import MOVEMENTS
 from tessera_build.ir.graph.ops.op import Op
 from tessera_build.ir.graph.ops.random import RANDOM
@@ -45,6 +46,7 @@ OPS: Mapping[str, Op] = MappingProxyType(
             TREES,
             IMAGES,
             REGIONS,
+            MATRICES,
             ATTENTION,
             CONTROL,
             SIZES,
