@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from bundle_format.errors import TesseraError
 from tests.frontends_onnx.built import assert_built_agrees, run_built
 from tests.frontends_onnx.oracle import floats, make_model, one_node
 
@@ -64,3 +65,21 @@ def test_clip_when_old_and_without_bounds_then_cuts_infinities() -> None:
     model = make_model([node], {"x": (np.float32, (4,))}, ["y"], opset=6)
     ((found,),) = run_built(model, [{"x": np.array([-np.inf, np.inf, np.nan, 2], np.float32)}])
     np.testing.assert_array_equal(found, np.array([-3.4028235e38, 1, np.nan, 1], np.float32))
+
+
+def test_place_of_the_largest_when_there_is_none_then_is_refused() -> None:
+    node = helper.make_node("ArgMax", ["x"], ["y"], axis=1)
+    with pytest.raises(TesseraError, match="ArgMax along an axis without elements"):
+        run_built(make_model([node], {"x": (np.float32, (2, 0))}, ["y"]), [])
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_place_of_the_largest_when_data_leave_none_then_the_run_ends(last: int) -> None:
+    nodes = [
+        helper.make_node("NonZero", ["x"], ["places"]),
+        helper.make_node("ArgMax", ["places"], ["y"], axis=1, select_last_index=last),
+    ]
+    model = make_model(nodes, {"x": (np.float32, ("N",))}, ["y"])
+    assert_built_agrees(model, {"x": np.array([0, 3, 4], np.float32)})
+    with pytest.raises(TesseraError, match="index"):
+        run_built(model, [{"x": np.zeros(3, np.float32)}])

@@ -12,6 +12,7 @@ from tessera_build.frontends.onnx.call import Call, Translator, normalise_axis
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.load import element_type
+from tessera_build.frontends.onnx.order import sign_of
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.types import I32, I64
 from tessera_build.ir.graph.ops.shapes import count
@@ -79,14 +80,19 @@ def _arg(kind: str) -> Translator:
     def translate(c: Context, n: Call) -> Tensor:
         x = n.input(0)
         axis, last = n.axis(x.rank, 0), bool(n.integer("select_last_index", 0))
+        extent = x.shape[axis]
+        if extent == 0 and 0 not in (*x.shape[:axis], *x.shape[axis + 1 :]):
+            raise ill_formed(f"{n.op} along an axis without elements", found=str(x.type))
         extreme = c.reduce(kind, x, (axis,), keepdims=True)
         found = c.op("eq", x, extreme)
         if x.dtype.is_float:
             found = c.op("or", found, c.op("isnan", x))
         none = c.scalar(-1 if last else 2**31 - 1, I32)
-        places = c.op("select", found, counting(c, x.rank, axis, x.shape[axis]), none)
+        places = c.op("select", found, counting(c, x.rank, axis, extent), none)
         keep = bool(n.integer("keepdims", 1))
-        return c.cast(c.reduce("max" if last else "min", places, (axis,), keep), I64)
+        place = c.cast(c.reduce("max" if last else "min", places, (axis,), keep), I64)
+        is_some = sign_of(extent - 1, c.ranges) == 1
+        return place if is_some or 0 in x.shape else _checked(c, place, extent)
 
     return translate
 
