@@ -30,8 +30,8 @@ class Body:
     opsets: Mapping[str, int]
 
 
-def domain_of(node: onnx.NodeProto | onnx.OperatorSetIdProto) -> str:
-    """The domain of a node or an operator set, "" for ONNX's own under either of its names."""
+def domain_of(node: onnx.NodeProto | onnx.OperatorSetIdProto | onnx.FunctionProto) -> str:
+    """The domain of a node, a function or an operator set, "" for ONNX's own under either of its names."""
     return "" if node.domain in DEFAULT_DOMAINS else node.domain
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import onnx
 from onnx import helper
-from onnx.inliner import inline_local_functions
 
 from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx.call import AttributeValue, Call
@@ -23,9 +22,10 @@ from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ModelError, ReportedError, UnsupportedError, ill_formed, unsupported
 from tessera_build.frontends.onnx.functions import body_of, domain_of, has_body
 from tessera_build.frontends.onnx.inferred import inferred_types
+from tessera_build.frontends.onnx.inlining import inlined
 from tessera_build.frontends.onnx.load import array_of, check_model, load_model
-from tessera_build.frontends.onnx.restarts import Undecided, Unified
-from tessera_build.frontends.onnx.subgraphs import graphs_of, named_nodes, names_read, needed
+from tessera_build.frontends.onnx.restarts import Exhausted, Undecided, Unified, Work
+from tessera_build.frontends.onnx.subgraphs import graphs_of, named_nodes, names_read, needed, nodes_in
 from tessera_build.frontends.onnx.symbols import DimRequest, Symbols, apply_requests
 from tessera_build.frontends.onnx.table import DOMAIN_HINTS, HINTS, OPERATORS
 from tessera_build.ir.core.node import Span
@@ -91,12 +91,12 @@ def survey_onnx(source: str | Path | onnx.ModelProto, *, dims: Mapping[str, DimR
 
 def _opened(source: str | Path | onnx.ModelProto) -> _Reader:
     model, folder = load_model(source)
-    if model.functions:
-        model = inline_local_functions(model)
     where = "the model" if isinstance(source, onnx.ModelProto) else str(source)
+    check_model(model, where)
+    model = inlined(model, where)
     version = check_model(model, where)
     opsets = {domain_of(o): o.version for o in model.opset_import} | {"": version}
-    return _Reader(model, where, folder, opsets)
+    return _Reader(model, where, folder, opsets, Work.for_nodes(nodes_in(model.graph)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,7 @@ class _Reader:
     where: str
     folder: Path | None
     opsets: Mapping[str, int]
+    work: Work
     stand_ins: Mapping[str, onnx.ValueInfoProto] | None = None
     constants: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     nodes: list[tuple[onnx.NodeProto, str]] = field(default_factory=list[tuple[onnx.NodeProto, str]])
@@ -128,7 +129,15 @@ class _Reader:
         symbols = Symbols()
         self.input_types(symbols)
         apply_requests(symbols, dims)
-        return self._decide(symbols, list(self.problems), {})
+        try:
+            return self._decide(symbols, list(self.problems), {})
+        except Exhausted as error:
+            raise UnsupportedError(
+                "TOO_MUCH_WORK",
+                "the model's branches, loops over sequences and dims send the importer to its nodes too often",
+                where=self.where,
+                hint="fix dims with --dims, or export the model with fewer branches and shorter loops",
+            ) from error
 
     def _decide(self, symbols: Symbols, known: list[TesseraError], decisions: Mapping[str, bool]) -> Imported:
         """The module, where an If over dims allows one: if only one of its branches fits, dims are held to that."""
@@ -226,6 +235,7 @@ class _Reader:
         return Tensor(type_, context.builder.input(name, type_), name=name)
 
     def _translate_node(self, context: Context, node: onnx.NodeProto, name: str, scope: _Scope) -> None:
+        self.work.spend()
         values = scope.values
         missing = [name for name in node.input if name and name not in values]
         if missing:

@@ -47,3 +47,8 @@ def needed(nodes: Sequence[NamedNode], wanted: set[str]) -> Iterator[NamedNode]:
             live |= names_read(node)
             kept.append((node, name))
     return reversed(kept)
+
+
+def nodes_in(graph: onnx.GraphProto) -> int:
+    """How many nodes a graph holds, those of subgraphs included."""
+    return sum(1 + sum(nodes_in(inner) for inner in graphs_of(node).values()) for node in graph.node)
