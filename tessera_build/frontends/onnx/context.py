@@ -74,6 +74,7 @@ class Context:
     sizes: dict[str, Extent] = field(default_factory=dict[str, Extent])  # symbols that are read from data, and bounds
     indices: set[str] = field(default_factory=set[str])  # of loops; a dim of the model never equals one
     decisions: Mapping[str, bool] = field(default_factory=dict[str, bool])  # which way an If goes, by its first result
+    iterations: tuple[Extent, ...] = ()  # the numbers of those that nodes made now are in, outermost first
     excluded: list[Extent] = field(default_factory=list[Extent])  # what decisions say is not zero
     choosing: int = 0  # branches around, of which only a run knows whether they are taken
     _values: dict[Tensor, int] = field(default_factory=dict[Tensor, int])
@@ -304,17 +305,28 @@ class Context:
         """A region under construction; what is made of known tensors inside is made again outside."""
         if self.builder.depth >= DEEPEST:
             raise unsupported(f"subgraphs lie inside each other more than {DEEPEST} deep")
-        outer, read = dict(self._values), dict(self._read)
+        outer, read, around = dict(self._values), dict(self._read), self.iterations
         self.ranges.update(index or {})
         self.indices.update(index or {})
+        self.iterations = (*around, *(symbol(name) for name in index or {}))
         try:
             with self.builder.region(types, index) as block:
                 yield block
         finally:
+            self.iterations = around
             self._values.clear()
             self._values.update(outer)
             self._read.clear()
             self._read.update(read)
+
+    @contextmanager
+    def iteration(self, number: int) -> Generator[None, None, None]:
+        """One of several translations of the same nodes."""
+        around, self.iterations = self.iterations, (*self.iterations, number)
+        try:
+            yield
+        finally:
+            self.iterations = around
 
     def require(self, left: Extent, relation: str, right: Extent, message: str) -> None:
         """Demand a relation (==, >=) between extents: checked now where it can be, else by a guard at run time."""

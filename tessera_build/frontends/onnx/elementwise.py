@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from tessera_build.frontends.onnx.call import Call, Translator
 from tessera_build.frontends.onnx.context import Context, Tensor
-from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.frontends.onnx.errors import ill_formed
 from tessera_build.ir.core.types import BOOL, F32, F64
 
 SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
@@ -241,19 +241,6 @@ def _where(c: Context, n: Call) -> Tensor:
     return c.op("select", n.input(0), n.input(1), n.input(2))
 
 
-def _dropout(c: Context, n: Call) -> Tensor | tuple[Tensor, ...]:
-    """Inference, or training that drops nothing: the operand itself, and a mask of ones if somebody wants it."""
-    n.ignore("ratio", "seed", "is_test")
-    ratio, mode = n.optional(1), n.optional(2)
-    keeps_all = ratio is not None and ratio.content is not None and not ratio.content.any()
-    if mode is not None and not keeps_all and c.known_number(mode, "training_mode"):
-        hint = "export the model for inference: random numbers agree with no other runtime's"
-        raise unsupported("Dropout in training mode draws random numbers", hint=hint)
-    x = n.input(0)
-    mask_type = BOOL if n.opset >= 10 else x.dtype
-    return (x, c.broadcast_to(c.scalar(1, mask_type), x.shape)) if n.wants(1) else x
-
-
 _DIRECT: Mapping[str, str] = {
     "Abs": "abs",
     "Neg": "neg",
@@ -332,5 +319,4 @@ ELEMENTWISE_OPERATORS: Mapping[str, Translator] = {
     "BitShift": _shift,
     "IsInf": _is_infinite,
     "Where": _where,
-    "Dropout": _dropout,
 }

@@ -26,7 +26,8 @@ def unrolled(c: Context, graph: Subgraph, trips: int, carried: Sequence[Value]) 
     slices: list[tuple[Tensor, ...]] = []
     for index in range(trips):
         number, going = c.scalar(index, I64), c.scalar(True, BOOL)
-        again, *given = graph.translate((number, going, *values))
+        with c.iteration(index):
+            again, *given = graph.translate((number, going, *values))
         values = given[:count]
         slices.append(tensors("Loop", given[count:]))
         (condition,) = tensors("Loop", (again,))
@@ -45,7 +46,7 @@ def _stacked(c: Context, parts: Sequence[Tensor]) -> Tensor:
     return rows[0] if len(rows) == 1 else c.op("concat", *rows, axis=0)
 
 
-def _sequence_map(_: Context, n: Call) -> tuple[Value, ...]:
+def _sequence_map(c: Context, n: Call) -> tuple[Value, ...]:
     first, graph = n.sequence(0).members, n.graph("body")
     others = [n.operand(i) for i in range(1, len(n.inputs))]
     if any(isinstance(v, TensorSequence) and len(v.members) != len(first) for v in others):
@@ -53,7 +54,8 @@ def _sequence_map(_: Context, n: Call) -> tuple[Value, ...]:
     rows: list[tuple[Tensor, ...]] = []
     for index, member in enumerate(first[: LONGEST + 1]):
         rest = [v.members[index] if isinstance(v, TensorSequence) else v for v in others]
-        rows.append(tensors("SequenceMap", graph.translate((member, *rest))))
+        with c.iteration(index):
+            rows.append(tensors("SequenceMap", graph.translate((member, *rest))))
     if len(rows) > LONGEST:
         raise unsupported(f"SequenceMap over {len(first)} tensors", hint=f"at most {LONGEST} are built")
     columns = zip(*rows, strict=True) if rows else [()] * graph.outputs

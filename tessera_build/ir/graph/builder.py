@@ -102,6 +102,11 @@ class GraphBuilder:
             self._span = outer
 
     @property
+    def span(self) -> Span | None:
+        """What nodes made now carry."""
+        return self._span
+
+    @property
     def nested(self) -> bool:
         """Whether a region is open."""
         return self.depth > 0
