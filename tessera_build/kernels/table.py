@@ -14,6 +14,7 @@ from tessera_build.kernels.compaction import groups, non_zero
 from tessera_build.kernels.coupling import coupled
 from tessera_build.kernels.cumulate import cumulate
 from tessera_build.kernels.elimination import determinant, solve
+from tessera_build.kernels.grams import count_grams
 from tessera_build.kernels.look_up import look_up
 from tessera_build.kernels.regions import max_regions, sample_regions
 from tessera_build.kernels.rows import sort_rows
@@ -27,6 +28,7 @@ KernelMaker = Callable[[KernelSubject], Function]
 KERNELS: Mapping[str, KernelMaker] = MappingProxyType(
     {
         "cumulate": cumulate,
+        "count_grams": count_grams,
         "coupled": coupled,
         "determinant": determinant,
         "groups": groups,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tessera_build.frontends.onnx.grams import Gram, laid_out
 from tessera_build.frontends.onnx.ml.forest import Branch, Leaf, forest
 from tessera_build.ir.core.dims import Extent, symbol
 from tessera_build.ir.core.node import Function
@@ -99,6 +100,16 @@ def _walked(columns: int, leaves: int, modes: Sequence[str], targets: int = 1, a
     assert grown.attributes["masks"] == (leaves <= 64 and columns < 100 and "BRANCH_EQ" not in modes)
     rows = numbers(0, 23 if targets < 100 else 2, columns + 1)
     return Case("tree_ensemble", (rows, *grown.tables), grown.attributes, {(0, 0): "n"})
+
+
+def _counted(*, last: bool) -> Case:
+    """Sequences of one to three of five tokens, some of which share a column."""
+    random = np.random.default_rng(3)
+    pool = sorted({tuple(random.integers(0, 5, length).tolist()) for length in (1, 2, 3) for _ in range(12)})
+    grams = [Gram(tokens, int(random.integers(0, 20)), float(i)) for i, tokens in enumerate(pool)]
+    x = random.integers(0, 6, (7, 13)).astype(np.int32)
+    attributes: dict[str, Attribute] = {"width": 20, "longest": 3, "strides": 3, "last": last}
+    return Case("count_grams", (x, *laid_out(grams, 5)), attributes, {(0, 0): "n", (0, 1): "c"})
 
 
 def _matrices(*shape: int) -> Array:
@@ -210,6 +221,8 @@ CASES: dict[str, Callable[[], Case]] = {
         {},
         {(0, 1): "n", (0, 2): "n", (1, 1): "n", (1, 2): "m"},
     ),
+    "count_grams": lambda: _counted(last=False),
+    "count_grams by their last weight": lambda: _counted(last=True),
     "listed": lambda: Case(
         "listed",
         (integers(0, 0, 9, 2, 3, 5), integers(1, 0, 5, 2, 3)),

@@ -22,6 +22,7 @@ from tessera_build.frontends.onnx.counted import COUNTED_OPERATORS
 from tessera_build.frontends.onnx.einsum import EINSUM_OPERATORS
 from tessera_build.frontends.onnx.elementwise import ELEMENTWISE_OPERATORS
 from tessera_build.frontends.onnx.fourier import FOURIER_OPERATORS
+from tessera_build.frontends.onnx.grams import GRAM_OPERATORS
 from tessera_build.frontends.onnx.grids import GRID_OPERATORS
 from tessera_build.frontends.onnx.indexing import INDEXING_OPERATORS
 from tessera_build.frontends.onnx.matrices import CONTRIB_MATRIX_OPERATORS, MATRIX_OPERATORS
@@ -68,6 +69,7 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", FOURIER_OPERATORS),
     ("", GRID_OPERATORS),
     ("", REGION_OPERATORS),
+    ("", GRAM_OPERATORS),
     ("", MATRIX_OPERATORS),
     ("", POOLING_OPERATORS),
     ("", TRANSPOSED_OPERATORS),
@@ -108,6 +110,6 @@ _TEXT = "strings are refused: do the text processing outside the model"
 _INTERPOLATION = "use Conv, Reshape and Expand for fixed factors"
 HINTS: Mapping[str, str] = {
     **dict.fromkeys(("QEmbedLayerNormalization",), _QUANTISED),
-    **dict.fromkeys(("StringNormalizer", "TfIdfVectorizer", "StringConcat", "StringSplit"), _TEXT),
+    **dict.fromkeys(("StringNormalizer", "StringConcat", "StringSplit"), _TEXT),
     **dict.fromkeys(("GridSample",), _INTERPOLATION),
 }
