@@ -19,6 +19,7 @@ from tessera_build.ir.schedule.trace import (
     Group,
     Interleave,
     Pack,
+    Prefetch,
     Reorder,
     Schedule,
     ScheduleRejectedError,
@@ -154,6 +155,7 @@ def steps(draw: st.DrawFn, case: Case) -> Step:
         lambda: Tensorise(axis),
         lambda: Group(axis, draw(st.integers(0, 5))),
         lambda: Interleave(axis, draw(st.sampled_from([4, 8]))),
+        lambda: Prefetch(draw(st.integers(-1, 2))),
     ]
     return draw(st.sampled_from(makers))()
 
@@ -248,6 +250,10 @@ REJECTED: dict[str, tuple[str, Step]] = {
     "panel in a row": ("softmax", Pack(0, 16)),
     "partial results of another number than the machine's lanes": ("softmax", Interleave("_d2", 4)),
     "partial results of a product": ("product", Interleave("_k", 8)),
+    "next panel of an operand without panels": ("product", Prefetch(0)),
+    "next panel of a read that does not exist": ("product", Prefetch(2)),
+    "next panel where nothing is multiplied": ("moved", Prefetch(1)),
+    "next panel of an operand that is computed with": ("depthwise", Prefetch(1)),
     "chunk of a reduced axis": ("softmax", Split("_d2_chunk", 64)),
     "chunk that cuts tiles": ("moved", Split("_d2_chunk", 7)),
 }

@@ -84,7 +84,18 @@ class Interleave:
     effect: Effect = "order-changing"
 
 
-Step = Split | Reorder | Bind | Group | Pack | Tensorise | Interleave
+@dataclass(frozen=True, slots=True)
+class Prefetch:
+    """Before: panels of the packed operand `read` are fetched when first used. After: also while the one before is.
+
+    Each tile that uses a panel asks for its share of the next one, so that the requests are spread evenly.
+    """
+
+    read: int
+    effect: Effect = "bit-preserving"
+
+
+Step = Split | Reorder | Bind | Group | Pack | Tensorise | Interleave | Prefetch
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +133,11 @@ class Schedule:
     def packs(self) -> dict[int, int]:
         """Panel width of every packed read."""
         return {step.read: step.width for step in self.steps if isinstance(step, Pack)}
+
+    def prefetched(self) -> int | None:
+        """The read whose next panel is asked for, if any."""
+        found = [step.read for step in self.steps if isinstance(step, Prefetch)]
+        return found[-1] if found else None
 
     def tensorised(self) -> str | None:
         """The reduction axis that a contraction runs over, if any."""

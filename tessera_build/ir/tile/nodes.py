@@ -21,13 +21,21 @@ Relation = Literal["lt", "le", "eq", "ne"]
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """`lines` cache lines of a contraction's operand b from element `first` of its buffer on, which may lie outside."""
+
+    first: Extent
+    lines: int
+
+
+@dataclass(frozen=True, slots=True)
 class Binding:
     """Where and how a node runs on one machine; every field optional, none changes the meaning.
 
     scope: "parallel" | "serial" | "unroll" (CPU loops), "group" (GPU-shaped), ... ; space: "register" | "stack" |
     "shared" | "global"; layout: how a tile lies over lanes or registers; instruction: a row of the machine's table;
     stage: depth of a software pipeline; stored: the memory around a view's buffer holds the pad value, so that its
-    domain needs no check.
+    domain needs no check; ahead: cache lines that a contraction asks for while it runs.
     """
 
     scope: str | None = None
@@ -36,6 +44,7 @@ class Binding:
     instruction: str | None = None
     stage: int | None = None
     stored: bool = False
+    ahead: Ahead | None = None
 
 
 @dataclass(frozen=True, slots=True)

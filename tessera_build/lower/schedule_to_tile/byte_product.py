@@ -8,6 +8,7 @@ those of `a` are not read.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tessera_build.ir.core.dims import Extent, symbol
 from tessera_build.ir.machine.instructions import QUAD
@@ -19,13 +20,23 @@ from tessera_build.lower.schedule_to_tile.nest import Nest
 LETTERS = "abcdefghijlmnopqrs"
 
 
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of the tensorised axis, `size` long, and what of its second operand to ask for meanwhile."""
+
+    axis: Axis
+    size: int
+    ahead: t.Ahead | None = None
+
+
 def moving(nest: Nest, value: int, access: Access, axes: Sequence[str]) -> list[str]:
     """Domain axes with a tile larger than 1 under which an operand moves: it must be loaded per position."""
     return [a for a in axes if nest.tiles.get(a, 1) > 1 and nest.depends(value, access, a)]
 
 
-def contract_bytes(nest: Nest, node: Compute, axis: Axis, size: int, acc: int) -> int:
-    """One product over `size` bytes from the current offset on the axis; a last quad may reach beyond its end."""
+def contract_bytes(nest: Nest, node: Compute, chunk: Chunk, acc: int) -> int:
+    """One product over a chunk of bytes from the current offset on the axis; a last quad may reach beyond its end."""
+    axis, size = chunk.axis, chunk.size
     quad, byte = quad_of(axis.name), byte_of(axis.name)
     letters = dict(zip(nest.axes, LETTERS, strict=False)) | {quad: "k", byte: "z"}
     vector, start = nest.axes[-1], nest.offsets[axis.name]
@@ -42,8 +53,8 @@ def contract_bytes(nest: Nest, node: Compute, axis: Axis, size: int, acc: int) -
     b = nest.view(node.reads[1], node.accesses[1], b_axes)
     spec = ",".join("".join(letters[x] for x in axes) for axes in (a_axes, b_axes))
     spec += "->" + "".join(letters[x] for x in nest.axes)
-    kind = nest.builder.types[acc]
-    return nest.builder.emit(lambda r: t.Contract(r, acc, a, b, spec, "seq", t.Binding(instruction="dot4")), kind)
+    kind, binding = nest.builder.types[acc], t.Binding(instruction="dot4", ahead=chunk.ahead)
+    return nest.builder.emit(lambda r: t.Contract(r, acc, a, b, spec, "seq", binding), kind)
 
 
 def _reaches_beyond(start: Extent, size: int, extent: Extent) -> bool:

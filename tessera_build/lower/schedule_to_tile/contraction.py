@@ -17,9 +17,10 @@ from tessera_build.ir.schedule.nodes import Axis, Compute
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.graph_to_schedule.definitions import COMBINING, IDENTITY
-from tessera_build.lower.schedule_to_tile.byte_product import LETTERS, contract_bytes, moving
+from tessera_build.lower.schedule_to_tile.byte_product import LETTERS, Chunk, contract_bytes, moving
 from tessera_build.lower.schedule_to_tile.indices import quad_of
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
+from tessera_build.lower.schedule_to_tile.prefetch import lines_ahead
 
 
 def emit_contraction(nest: Nest, schedule: Schedule) -> None:
@@ -89,32 +90,37 @@ def _chunks(nest: Nest, node: Compute, schedule: Schedule, axis: Axis, acc: int)
     size = schedule.factors().get(axis.name, 1) // unit
     units: Extent = axis.extent // unit
     whole: Extent = units // size * size
+
+    def chunk(step: int) -> Chunk:
+        return Chunk(axis, step * unit, lines_ahead(nest, schedule, node, step * unit) if step == size else None)
+
     for name, start, extent, step in ((index, 0, whole, size), (f"{index}_rest", whole, units - whole, 1)):
         if extent == 0:
             continue
         if extent == step:
             nest.offsets[axis.name] = start * unit
-            acc = contract(nest, node, axis, step * unit, acc)
+            acc = contract(nest, node, chunk(step), acc)
             continue
 
         def body(
             carried: tuple[int, ...], name: str = name, start: Extent = start, step: int = step
         ) -> tuple[int, ...]:
             nest.offsets[axis.name] = (symbol(name) + start) * unit
-            return (contract(nest, node, axis, step * unit, carried[0]),)
+            return (contract(nest, node, chunk(step), carried[0]),)
 
         (acc,) = nest.loop(LoopRange(name, extent, step), (acc,), body)
     if units * unit != axis.extent:
         nest.offsets[axis.name] = units * unit
-        acc = contract(nest, node, axis, unit, acc)
+        acc = contract(nest, node, Chunk(axis, unit), acc)
     return (acc,)
 
 
-def _contract(nest: Nest, node: Compute, axis: Axis, size: int, acc: int) -> int:
+def _contract(nest: Nest, node: Compute, chunk: Chunk, acc: int) -> int:
     """One register-tile product: the first read supplies scalars, the second vectors along the last domain axis."""
+    axis = chunk.axis
     letters = dict(zip(nest.axes, LETTERS, strict=False))
     vector = nest.axes[-1]
-    nest.tiles[axis.name] = size
+    nest.tiles[axis.name] = chunk.size
     a_axes = [*nest.axes[:-1], axis.name]
     b_axes = [*moving(nest, node.reads[1], node.accesses[1], nest.axes[:-1]), axis.name, vector]
     a = nest.view(node.reads[0], node.accesses[0], a_axes)
@@ -122,8 +128,8 @@ def _contract(nest: Nest, node: Compute, axis: Axis, size: int, acc: int) -> int
     letters[axis.name] = "k"
     spec = ",".join("".join(letters[x] for x in axes) for axes in (a_axes, b_axes))
     spec += "->" + "".join(letters[x] for x in nest.axes)
-    kind = nest.builder.types[acc]
-    return nest.builder.emit(lambda r: t.Contract(r, acc, a, b, spec, "seq", t.Binding(instruction="fma")), kind)
+    kind, binding = nest.builder.types[acc], t.Binding(instruction="fma", ahead=chunk.ahead)
+    return nest.builder.emit(lambda r: t.Contract(r, acc, a, b, spec, "seq", binding), kind)
 
 
 def _accumulate(nest: Nest, node: Compute, acc: int) -> int:

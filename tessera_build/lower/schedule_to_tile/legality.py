@@ -17,6 +17,7 @@ from tessera_build.ir.schedule.trace import (
     Group,
     Interleave,
     Pack,
+    Prefetch,
     Reorder,
     Schedule,
     ScheduleRejectedError,
@@ -57,6 +58,8 @@ def check_trace(nest: Nest, schedule: Schedule, constants: Container[int]) -> No
                 rule.bind(step)
             case Tensorise():
                 rule.tensorise(step)
+            case Prefetch():
+                rule.prefetch(step)
             case Interleave():
                 if step.axis not in rule.reduced or task.kind != "row" or step.width != nest.lanes:
                     raise _rejected("INTERLEAVE", task, f"{step.width} partial results along {step.axis}")
@@ -108,6 +111,13 @@ class _Rules:
             raise _rejected("TENSORISE", self._task, "no product of a stationary and a moving operand")
         if step.instruction == "dot4":
             self._byte_product(step.axis, node)
+
+    def prefetch(self, step: Prefetch) -> None:
+        """Only panels of a constant have a next one, and only a contraction asks for it while it runs."""
+        packed = self._schedule.packs().get(step.read, 0) > 0
+        node, tensorised = self._node, self._schedule.tensorised() is not None
+        if node is None or not tensorised or step.read != 1 or not packed or node.reads[1] not in self._constants:
+            raise _rejected("PREFETCH", self._task, f"the next panel of read {step.read}")
 
     def _byte_product(self, axis: str, node: Compute) -> None:
         """Quads need bytes, whole groups of four, and panels to lie in."""

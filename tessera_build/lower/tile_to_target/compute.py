@@ -13,7 +13,7 @@ from tessera_build.ir.core.scalar import ScalarProgram
 from tessera_build.ir.core.types import I32, DType, number_in
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.tile.contraction import parse_spec, summed_axes, tree_width
-from tessera_build.ir.tile.nodes import Contract, Iota, Reduce
+from tessera_build.ir.tile.nodes import Ahead, Contract, Iota, Reduce
 from tessera_build.lower.tile_to_target.builder import TargetBuilder
 from tessera_build.lower.tile_to_target.byte_product import ByteProducts
 from tessera_build.lower.tile_to_target.memory import Memory
@@ -66,7 +66,10 @@ class Arithmetic:
     def contract(self, node: Contract, acc: TileValue, a: Operand, b: Operand) -> TileValue:
         """acc + a * b over shared axes: one fused multiply-add a register and step, summed axes ascending."""
         dot = node.binding is not None and node.binding.instruction == "dot4"
+        ahead = None if node.binding is None else node.binding.ahead
+        asked = (b, ahead) if isinstance(b, ViewValue) and ahead is not None else None
         if dot and isinstance(a, ViewValue) and isinstance(b, ViewValue):
+            self._ask(asked, 0, 1)
             return self._bytes.contract(node, acc, a, b)
         left, right, out = parse_spec(node.spec)
         summed = summed_axes(node.spec)  # of the operands as they stand in the node: exchanging them keeps the order
@@ -74,7 +77,9 @@ class Arithmetic:
             a, b, left, right = b, a, right, left
         extents = dict(zip(left, a.shape, strict=True)) | dict(zip(right, b.shape, strict=True))
         registers = dict(acc.registers)
-        for step in itertools.product(*(range(extents[s]) for s in summed)):
+        steps = list(itertools.product(*(range(extents[s]) for s in summed)))
+        for number, step in enumerate(steps):
+            self._ask(asked, number, len(steps))
             at = dict(zip(summed, step, strict=True))
             fetch_a = self._fetcher(a, left, at, acc.lanes, out[-1])
             fetch_b = self._fetcher(b, right, at, acc.lanes, out[-1])
@@ -82,6 +87,14 @@ class Arithmetic:
                 where = dict(zip(out, key, strict=True))
                 registers[key] = self._multiply_add(fetch_a(where), fetch_b(where), registers[key], acc.dtype)
         return TileValue(acc.shape, acc.dtype, acc.lanes, registers)
+
+    def _ask(self, asked: tuple[ViewValue, Ahead] | None, step: int, steps: int) -> None:
+        """Ask for one step's share of the lines that a contraction wants near."""
+        if asked is None:
+            return
+        view, ahead = asked
+        for line in range(ahead.lines * step // steps, ahead.lines * (step + 1) // steps):
+            self._memory.ask(view.buffer, ahead.first, line)
 
     def _multiply_add(self, a: int, b: int, acc: int, dtype: DType) -> int:
         return self._scalars.fma(self._scalars.convert(a, dtype), self._scalars.convert(b, dtype), acc)

@@ -10,9 +10,10 @@ from tessera_build.ir.core.dims import Extent, Range, bounds
 from tessera_build.ir.core.types import BOOL, F16, I32, I64, DType, Type, number_in, scalar, tile
 from tessera_build.ir.target import kernel as k
 from tessera_build.lower.tile_to_target.builder import TargetBuilder
-from tessera_build.lower.tile_to_target.values import Key, TileValue, ViewValue, positions, vector_lanes
+from tessera_build.lower.tile_to_target.values import BufferValue, Key, TileValue, ViewValue, positions, vector_lanes
 
 INDEX_OUT_OF_RANGE = 1
+LINE_BYTES = 64
 # Distance of elements from which on a gather takes no longer than loads of everything between them.
 _LONGEST_PICKED = 4
 
@@ -117,6 +118,12 @@ class Memory:
         result = self._b.fresh(value_type)
         self._b.emit(k.Load(result, view.buffer.pointer, index, mask, other))
         return result
+
+    def ask(self, buffer: BufferValue, first: Extent, line: int) -> None:
+        """Ask for a cache line, so many lines on from an element that may lie outside the buffer."""
+        value, constant = self._b.address(first)
+        elements = constant + line * (LINE_BYTES * 8 // buffer.dtype.bits)
+        self._b.emit(k.Prefetch(buffer.pointer, self._b.op("add", value, self._b.const(elements, I64))))
 
     # -- addresses --------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,134 @@
+"""Asking for the next panel while the present one is used: what is asked for, and that nothing else depends on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from tessera_build.ir.core.dims import evaluate, symbol
+from tessera_build.ir.core.node import Function, Node
+from tessera_build.ir.core.types import F32, tensor
+from tessera_build.ir.graph.builder import GraphBuilder
+from tessera_build.ir.graph.nodes import Array, GraphNode, Module
+from tessera_build.ir.schedule.trace import Pack, Prefetch, Reorder, Schedule, Split, Step, Tensorise
+from tessera_build.ir.target import kernel as k
+from tessera_build.ir.tile import nodes as t
+from tessera_build.ir.tile import reference
+from tessera_build.ir.tile.erase import strip_bindings
+from tessera_build.ir.tile.spec import verify
+from tessera_build.ir.tile.text import parse_function, print_function
+from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
+from tessera_build.lower.schedule_to_tile.replay import (
+    Bindings,
+    TileProgram,
+    schedule_to_tile,
+)
+from tessera_build.lower.tile_to_target.cpu import lower_cpu
+from tessera_build.space.panels import cycles_lost_to_conflicts, prefetch_pays
+from tests.lower.execution import AVX512
+
+LINE = 16
+
+
+def _module(rows: int | None, depth: int, columns: int) -> Module:
+    """x w + b, then a maximum; `rows` None is a dynamic number."""
+    rng, b = np.random.default_rng(0), GraphBuilder(dims={"N": (1, None)})
+    x = b.input("x", tensor(F32, symbol("N") if rows is None else rows, depth))
+    w = b.constant(rng.standard_normal((depth, columns)).astype(np.float32))
+    y = b.op("add", b.op("matmul", x, w), b.constant(rng.standard_normal(columns).astype(np.float32)))
+    b.output("y", b.op("max", y, b.scalar(0.0, F32)))
+    return b.finish()
+
+
+def _task(module: Module) -> tuple[Task, Mapping[int, Array]]:
+    function = module.entries["main"]
+    constants = {
+        n.output: module.constants[str(n.attributes["digest"])]
+        for n in function.nodes
+        if isinstance(n, GraphNode) and n.op == "constant"
+    }
+    (task,) = graph_to_schedule(function, constants)
+    return task, constants
+
+
+def _program(rows: int, depth: int, columns: int, *more: Step) -> TileProgram:
+    task, constants = _task(_module(rows, depth, columns))
+    tile = (Split("_d0", min(rows, 8)), Split("_d1", 48), Split("_k", 16), Pack(1, 48), Tensorise("_k"))
+    schedule = Schedule((*tile, Reorder(("_d1", "_d0")), *more))
+    return schedule_to_tile(task, schedule, Bindings({}, {v: a.shape for v, a in constants.items()}, AVX512.lanes))
+
+
+def _asked(nodes: Sequence[Node], places: dict[str, int]) -> Iterator[tuple[dict[str, int], int]]:
+    """Every line asked for, with the loop indices at that time, in the order of the program."""
+    for node in nodes:
+        if isinstance(node, t.For):
+            for index in range(0, evaluate(node.extent, places), node.step):
+                yield from _asked(node.body.nodes, {**places, node.index: index})
+        elif isinstance(node, t.Contract) and node.binding is not None and node.binding.ahead is not None:
+            first = evaluate(node.binding.ahead.first, places)
+            for line in range(node.binding.ahead.lines):
+                yield places, first // LINE + line
+
+
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(64, 64, 96), (61, 70, 100), (8, 48, 200), (3, 33, 130)])
+def test_prefetch_when_a_panel_has_been_used_then_all_of_the_next_was_asked_for(
+    rows: int, depth: int, columns: int
+) -> None:
+    program = _program(rows, depth, columns, Prefetch(1))
+    (operand,) = [o for o in program.operands if o.packing is not None and o.packing.width]
+    panel = program.function.types[program.function.args[program.operands.index(operand)]]
+    whole = [e for e in panel.shape if isinstance(e, int)]
+    panels, lines = whole[0], whole[1] * whole[2] // LINE
+    asked: dict[int, set[int]] = {}
+    for places, line in _asked(program.function.nodes, {}):
+        asked.setdefault(places["_d1"] // whole[2], set()).add(line)
+    assert len(asked) == panels > 1
+    chunked = lines * (whole[1] // 16 * 16) // whole[1]  # what is left of the reduction asks for nothing
+    for number, found in asked.items():
+        missing = set(range((number + 1) * lines, (number + 1) * lines + lines)) - found
+        assert len(missing) <= lines - chunked + 1
+        assert len(found) <= 2 * lines + 16 * rows
+
+
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(7, 37, 51), (16, 32, 96), (1, 20, 40)])
+def test_prefetch_when_erased_then_program_and_bits_are_as_before(rows: int, depth: int, columns: int) -> None:
+    plain, asking = _program(rows, depth, columns), _program(rows, depth, columns, Prefetch(1))
+    verify(asking.function)
+    assert print_function(parse_function(print_function(asking.function))) == print_function(asking.function)
+    assert print_function(asking.function) != print_function(plain.function)
+    assert print_function(strip_bindings(asking.function)) == print_function(strip_bindings(plain.function))
+    assert _bits(asking) == _bits(plain)
+
+
+def _bits(program: TileProgram) -> bytes:
+    rng = np.random.default_rng(3)
+    function: Function = program.function
+    shapes = [[evaluate(e, {}) for e in function.types[a].shape] for a in function.args]
+    buffers: list[Array] = [rng.standard_normal(s).astype(np.float32) for s in shapes]
+    reference.run(function, buffers, {})
+    return b"".join(b.tobytes() for b in buffers)
+
+
+def test_prefetch_when_lowered_then_each_contraction_asks_for_its_lines_among_its_steps() -> None:
+    program = _program(16, 32, 96, Prefetch(1))
+    contracts = [n for n in program.function.walk() if isinstance(n, t.Contract)]
+    wanted = sum(n.binding.ahead.lines for n in contracts if n.binding is not None and n.binding.ahead is not None)
+    nodes = list(lower_cpu(program.function, AVX512, {}).kernel.walk())
+    places = [i for i, n in enumerate(nodes) if isinstance(n, k.Prefetch)]
+    assert len(places) == wanted > 1
+    assert any(isinstance(n, k.Op) and n.name == "fma" for n in nodes[places[0] : places[-1]])
+
+
+def test_prefetch_when_weighed_then_pays_for_large_weights_that_are_used_seldom() -> None:
+    assert prefetch_pays(16, 48, 1 << 20, AVX512)
+    assert not prefetch_pays(49, 48, 1 << 20, AVX512)
+    assert not prefetch_pays(16, 48, 1 << 17, AVX512)
+
+
+def test_conflicts_when_rows_share_a_set_then_those_beyond_its_ways_cost() -> None:
+    assert cycles_lost_to_conflicts(8, 12288, AVX512) == 0
+    assert cycles_lost_to_conflicts(13, 4096, AVX512) > cycles_lost_to_conflicts(9, 4096, AVX512) > 0
+    assert cycles_lost_to_conflicts(13, 4096 + 64, AVX512) == 0
+    assert cycles_lost_to_conflicts(13, 0, AVX512) == 0
