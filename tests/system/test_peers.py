@@ -1,0 +1,55 @@
+"""The comparison with peers: its statistics, and one whole comparison of a small network."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.peers.rounds import best_peer, ratio
+from tests.driver.models import mlp
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_ratio_when_rounds_are_noisy_then_the_interval_holds_the_median_and_is_repeatable() -> None:
+    rng = np.random.default_rng(1)
+    weather = rng.uniform(1, 5, 60)  # both runners of a round meet the same neighbours
+    own, peer = weather * rng.normal(1, 0.01, 60), 1.5 * weather * rng.normal(1, 0.01, 60)
+    found = ratio(list(peer), list(own))
+    assert found == ratio(list(peer), list(own))
+    assert found.low < found.median < found.high
+    assert found.median == pytest.approx(1.5, abs=0.02)
+    assert found.high - found.low < 0.02
+
+
+def test_best_peer_when_tessera_is_fastest_then_is_the_fastest_other() -> None:
+    assert best_peer({"tessera": [1.0], "a": [3.0, 3.0], "b": [2.0, 9.0, 2.0]}) == "b"
+    assert best_peer({"tessera": [1.0]}) is None
+
+
+def test_peers_when_run_on_a_file_then_writes_figures_of_every_runner_and_one_page(tmp_path: Path) -> None:
+    (tmp_path / "small.onnx").write_bytes(mlp(8).SerializeToString(deterministic=True))
+    np.savez(tmp_path / "small.npz", x=np.random.default_rng(0).standard_normal((8, 20)).astype(np.float32))
+    words = ["--models", str(tmp_path / "small.onnx"), "--runners", "tessera,onnxruntime", "--seconds", "0.1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.peers", *words, "--out", str(tmp_path / "out")],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"small: [\d.]+ \([\d.]+ to [\d.]+\) x onnxruntime", done.stdout)
+    report = json.loads((tmp_path / "out" / "peers.json").read_text())
+    (case,) = report["cases"]
+    assert case["rounds"] >= 15
+    for runner in case["runners"]:
+        assert runner["error"] == ""
+        assert runner["difference"] < 1e-5
+        assert min(runner["median"], runner["build_seconds"], runner["peak_mb"], runner["first_seconds"]) > 0
+    assert math.isclose(sum(row["share"] for row in case["kernels"]), 1)
+    page = (tmp_path / "out" / "peers.html").read_text()
+    assert page.count("<svg") == 3
+    assert "small · onnxruntime" in page
