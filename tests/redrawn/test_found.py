@@ -83,3 +83,11 @@ def test_place_of_the_largest_when_data_leave_none_then_the_run_ends(last: int) 
     assert_built_agrees(model, {"x": np.array([0, 3, 4], np.float32)})
     with pytest.raises(TesseraError, match="index"):
         run_built(model, [{"x": np.zeros(3, np.float32)}])
+
+
+def test_deformed_convolution_when_every_extent_is_a_symbol_then_is_built() -> None:
+    node = helper.make_node("DeformConv", ["x", "w", "offset", "bias"], ["y"], offset_group=2, strides=[2, 1])
+    shapes = {"x": (2, 4, 7, 6), "offset": (2, 2 * 2 * 6, 3, 4), "bias": (3,)}
+    inputs = {name: (np.float32, tuple(f"{name}{i}" for i in range(len(shape)))) for name, shape in shapes.items()}
+    model = make_model([node], inputs, ["y"], {"w": floats(3, 4, 2, 3)}, opset=19)
+    assert_built_agrees(model, {name: floats(*shape) for name, shape in shapes.items()})

@@ -22,7 +22,8 @@ from tessera_build.frontends.onnx.sampling import (
     sample,
     steps_of,
 )
-from tessera_build.ir.core.dims import Extent
+from tessera_build.frontends.onnx.windows import static_extent
+from tessera_build.ir.core.dims import Extent, floordiv
 from tessera_build.ir.core.types import F32, I64
 from tessera_build.ir.graph.ops.shapes import count
 
@@ -105,38 +106,82 @@ def _centres(c: Context, spatial: Sequence[Extent], axis: int, corners: bool) ->
 
 def _deform_conv(c: Context, n: Call) -> Tensor:
     """Samples of every tap become the columns of one product a group."""
-    x, w, offset = n.input(0), n.input(1), n.input(2)
-    bias, mask = n.optional(3), n.optional(4)
     groups, parts = n.integer("group", 1), n.integer("offset_group", 1)
-    kernel = tuple(e for e in w.shape if isinstance(e, int))[2:]
-    if x.rank != 4 or w.rank != 4 or offset.rank != 4 or len(kernel) != 2:
-        raise unsupported("DeformConv over other than two axes", found=f"{x.type} and {w.type}")
-    if n.has("kernel_shape") and n.integers("kernel_shape") != kernel:
-        raise ill_formed("kernel_shape differs from the weights", expected=str(kernel))
+    kernel = _kernel(n)
+    x, w, offset, mask = _fitted(c, n, kernel)
     batch, channels, height, width = x.shape
-    taps = kernel[0] * kernel[1]
-    if not isinstance(channels, int) or channels % groups or channels % parts:
-        raise ill_formed("DeformConv's groups do not divide its channels", found=str(x.type))
-    spatial = offset.shape[2:]
+    outputs, spatial, taps = w.shape[0], offset.shape[2:], kernel[0] * kernel[1]
     apart = c.reshape(offset, (batch, parts, taps, 2, *spatial))
     places = [
         c.op("add", c.reshape(_half(c, apart, i), (batch, parts, taps, *spatial)), _regular(c, n, kernel, (i, spatial)))
         for i in (0, 1)
     ]
     axes = [(e, linear_taps(c, p, e, Beyond("zeros"))) for e, p in zip((height, width), places, strict=True)]
+    assert isinstance(channels, int)
     rows = rows_of(c, c.reshape(x, (batch * parts, channels // parts, height, width)))
     image = c.reshape(c.op("iota", shape=(batch * parts,), axis=0, dtype=I64), (batch, parts, 1, 1, 1))
     found = sample(c, rows, image, axes)
     if mask is not None:
         found = c.op("mul", found, c.reshape(mask, (batch, parts, taps, *spatial, 1)))
-    columns = c.reshape(
-        c.transpose(found, (0, 1, 5, 2, 3, 4)), (batch, groups, channels // groups * taps, count(spatial))
-    )
-    outputs = w.shape[0]
-    assert isinstance(outputs, int)
-    weights = c.reshape(w, (1, groups, outputs // groups, channels // groups * taps))
+    inner = channels // groups * taps
+    columns = c.reshape(c.transpose(found, (0, 1, 5, 2, 3, 4)), (batch, groups, inner, count(spatial)))
+    weights = c.reshape(w, (1, groups, outputs if groups == 1 else floordiv(outputs, groups), inner))
     result = c.reshape(matrix_product(c, weights, columns), (batch, outputs, *spatial))
-    return result if bias is None else c.op("add", result, c.reshape(bias, (outputs, 1, 1)))
+    bias = n.optional(3)
+    if bias is None:
+        return result
+    if bias.rank != 1:
+        raise ill_formed("DeformConv's bias is a vector", found=str(bias.type))
+    c.unify(outputs, bias.shape[0], "DeformConv's bias has other channels than its weights")
+    return c.op("add", result, c.reshape(c.retyped(bias, (outputs,)), (outputs, 1, 1)))
+
+
+def _kernel(n: Call) -> tuple[int, int]:
+    """How far the kernel reaches along both axes."""
+    x, w = n.input(0), n.input(1)
+    if x.rank != 4 or w.rank != 4 or n.input(2).rank != 4:
+        raise unsupported("DeformConv over other than two axes", found=f"{x.type} and {w.type}")
+    kernel = n.integers("kernel_shape") if n.has("kernel_shape") else w.shape[2:]
+    if len(kernel) != 2 or not all(isinstance(e, int) for e in kernel):
+        raise unsupported("DeformConv with a kernel of unknown extent", found=str(w.type))
+    return static_extent(kernel[0]), static_extent(kernel[1])
+
+
+def _fitted(c: Context, n: Call, kernel: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Image, weights, offsets and mask, whose extents agree."""
+    x, w, offset, mask = n.input(0), n.input(1), n.input(2), n.optional(4)
+    groups, parts, taps = n.integer("group", 1), n.integer("offset_group", 1), kernel[0] * kernel[1]
+    for own, wanted in zip(w.shape[2:], kernel, strict=True):
+        c.unify(own, wanted, "kernel_shape differs from the weights")
+    channels = c.unify(x.shape[1], w.shape[1] * groups, "DeformConv's weights and image differ in channels")
+    outputs = w.shape[0]
+    if not isinstance(channels, int) or (groups > 1 and not isinstance(outputs, int)):
+        raise unsupported("DeformConv of an unknown number of channels", found=f"{x.type} and {w.type}")
+    if channels % parts or channels % groups or (isinstance(outputs, int) and outputs % groups):
+        raise ill_formed("DeformConv's groups do not divide its channels", found=f"{x.type} and {w.type}")
+    places = (_positions(n, kernel, i, x.shape[2 + i]) for i in (0, 1))
+    wanted = (x.shape[0], parts * taps * 2, *places)
+    shape = tuple(
+        c.unify(e, own, "DeformConv's offsets do not fit its image")
+        for e, own in zip(wanted, offset.shape, strict=True)
+    )
+    offset = c.retyped(offset, shape)
+    x, w = c.retyped(x, (shape[0], channels, *x.shape[2:])), c.retyped(w, (outputs, channels // groups, *kernel))
+    if mask is not None:
+        wanted = (shape[0], parts * taps, *shape[2:])
+        if mask.rank != 4:
+            raise ill_formed("DeformConv's mask does not fit its offsets", found=str(mask.type))
+        for e, own in zip(wanted, mask.shape, strict=True):
+            c.unify(e, own, "DeformConv's mask does not fit its offsets")
+        mask = c.retyped(mask, wanted)
+    return x, w, offset, mask
+
+
+def _positions(n: Call, kernel: tuple[int, int], axis: int, extent: Extent) -> Extent:
+    """How often the kernel fits along an axis."""
+    stride, dilation = n.integers("strides", (1, 1))[axis], n.integers("dilations", (1, 1))[axis]
+    pads = n.integers("pads", (0, 0, 0, 0))
+    return floordiv(extent + (pads[axis] + pads[axis + 2] - dilation * (kernel[axis] - 1) - 1), stride) + 1
 
 
 def _half(c: Context, offset: Tensor, index: int) -> Tensor:

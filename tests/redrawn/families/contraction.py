@@ -123,7 +123,14 @@ def deformed(draw: Draw) -> Drawn:
     channels, outputs = 2 * draw.whole(1, 2), groups * draw.whole(1, 3)
     kernel = [draw.whole(1, 3), draw.whole(1, 3)]
     extents = [k + draw.whole(0, 5) for k in kernel]
-    out = [e - k + 1 for e, k in zip(extents, kernel, strict=True)]
+    found: dict[str, object] = {"group": groups, "offset_group": shifts, "kernel_shape": kernel}
+    strides, pads = [1, 1], [0, 0, 0, 0]
+    if draw.maybe(0.4):
+        found["strides"] = strides = [draw.whole(1, 2), draw.whole(1, 3)]
+    if draw.maybe(0.4):
+        found["pads"] = pads = [draw.whole(0, 2) for _ in range(4)]
+    room = [e + pads[i] + pads[i + 2] - kernel[i] for i, e in enumerate(extents)]
+    out = [r // s + 1 for r, s in zip(room, strides, strict=True)]
     points, batch = kernel[0] * kernel[1], draw.whole(1, 2)
     operands = [
         draw.data((batch, channels, *extents)),
@@ -132,7 +139,6 @@ def deformed(draw: Draw) -> Drawn:
     operands.append(draw.data((batch, shifts * points * 2, *out)))
     operands.append(draw.optional(draw.weight((outputs,))))
     operands.append(draw.optional(draw.data((batch, shifts * points, *out))))
-    found = {"group": groups, "offset_group": shifts, "kernel_shape": kernel}
     return Drawn("DeformConv", operands, found, draw.opset("DeformConv", 19))
 
 
