@@ -48,6 +48,8 @@ def _print(found: Diagnosis) -> None:
         click.echo(f"  dim     {name}: {limits}")
     for line in found.assumptions:
         click.echo(f"  assumes {line}")
+    for line in found.warnings:
+        click.echo(f"  warning {line}")
     click.echo("  " + ", ".join(f"{name} {count}" for name, count in found.operators.items()))
     if found.estimate is not None:
         _print_estimate(found.estimate, partly=bool(found.gaps))

@@ -34,6 +34,7 @@ from tessera_build.config import (
     load_precision,
     load_target,
 )
+from tessera_build.driver.draws import draw_warnings
 from tessera_build.driver.machine import machine_of, options_of
 from tessera_build.driver.result import BuildResult, Event, KernelCount, Progress, StageTime
 from tessera_build.driver.source import Model, Source, source_of
@@ -323,9 +324,9 @@ def _result(draft: _Draft, timings: tuple[StageTime, ...]) -> BuildResult:
 
 
 def _warnings(draft: _Draft) -> list[str]:
+    found = draw_warnings(_present(draft.original))
     if not draft.request.verify:
-        return ["the bundle was not verified"]
-    found: list[str] = []
+        return [*found, "the bundle was not verified"]
     for target in draft.targets:
         if target.proof is not None and target.proof.method == "tile":
             count, all_launches = len(target.proof.groups), target.proof.launches

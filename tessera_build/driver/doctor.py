@@ -14,6 +14,7 @@ from typing import Final
 
 from bundle_format.errors import TesseraError
 from tessera_build.config import load_target
+from tessera_build.driver.draws import draw_warnings
 from tessera_build.driver.machine import machine_of
 from tessera_build.driver.source import Model, source_of
 from tessera_build.frontends.onnx import Surveyed, survey_onnx
@@ -72,6 +73,7 @@ class Diagnosis:
     outputs: tuple[str, ...]
     dims: Mapping[str, str]
     assumptions: tuple[str, ...]
+    warnings: tuple[str, ...]
     gaps: tuple[Gap, ...]
     estimate: Estimate | None
     seconds: float
@@ -103,6 +105,7 @@ def diagnose(model: Model, *, target: str = "native", dims: Mapping[str, DimRequ
         outputs=_signature(module, found, inputs=False),
         dims=_dims(module, found),
         assumptions=tuple(f"{left} {relation} {right}: {text}" for left, relation, right, text in module.guards),
+        warnings=tuple(draw_warnings(module)),
         gaps=tuple(gaps),
         estimate=estimate,
         seconds=time.perf_counter() - start,

@@ -60,5 +60,5 @@ def embedding() -> onnx.ModelProto:
 
 def unsupported() -> onnx.ModelProto:
     """An operator that ONNX has and Tessera does not build."""
-    nodes = [helper.make_node("Multinomial", ["x"], ["y"], name="draw")]
+    nodes = [helper.make_node("RegexFullMatch", ["x"], ["y"], name="match")]
     return model_of(nodes, {}, [3, 4, 4], [3])

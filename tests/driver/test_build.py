@@ -129,7 +129,7 @@ def test_build_when_told_not_to_verify_then_says_so(tmp_path: Path, kernel_cache
 
 @pytest.mark.errors
 def test_build_when_an_operator_is_unknown_then_names_its_node(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="draw"):
+    with pytest.raises(UnsupportedError, match="match"):
         tessera_build.build(unsupported(), ["x86-64-v3"], tmp_path / "m", cache=None)
     assert list(tmp_path.iterdir()) == []
 
