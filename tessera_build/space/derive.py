@@ -1,109 +1,66 @@
-"""The default schedule of any task: which rules apply is read off its definitions.
+"""The default schedule of any task: the candidate that the cost model likes best, among those that the rules allow.
 
 Takes a task, the machine, and which of its values are constants; gives a `Schedule`. Invariant: no rule asks what an
-operator is called.
+operator is called, nothing is timed and nothing is drawn at random: equal tasks get equal schedules on any machine,
+and of equal costs the first in the order of rules and vectors wins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 
-from tessera_build.ir.core.dims import Dim, Extent, substitute, symbol, symbols_of, terms_of
-from tessera_build.ir.core.node import Node
+import numpy as np
+
 from tessera_build.ir.machine.cpu import CpuMachine
-from tessera_build.ir.schedule.nodes import Access, Axis, Compute
-from tessera_build.ir.schedule.trace import Group, Schedule
-from tessera_build.space.contraction import Domain, schedule_contraction
-from tessera_build.space.crossing import crossed_axis, crossing_tile
-from tessera_build.space.pointwise import schedule_crossed, schedule_pointwise, schedule_row
+from tessera_build.ir.schedule.trace import Schedule
+from tessera_build.space.describe import workload_of
+from tessera_build.space.rules.table import sketches_of
+from tessera_build.space.sample import Space, enumerate_block
+from tessera_build.space.sketch import Vectors
+from tessera_build.space.workload import Subject, Workload
+
+__all__ = ["Subject", "best_of", "derive_schedule", "spaces_of"]
+
+_ROUNDS = 4  # over all blocks; no task of the benchmark models needs more than three
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What rules look at: definitions, loop axes, the axes a row task reduces, which values are weights."""
-
-    kind: str
-    nodes: Sequence[Node]
-    domain: Sequence[Axis]
-    reduced: frozenset[int]
-    constants: Container[int]
+def spaces_of(subject: Subject, machine: CpuMachine, crossing: bool = True) -> tuple[Space, ...]:
+    """The search space of a task: one space a sketch."""
+    return _spaces(workload_of(subject, machine, crossing), machine)
 
 
 def derive_schedule(subject: Subject, machine: CpuMachine, crossing: bool = True) -> Schedule:
-    """The schedule that the rules give a task; without `crossing` one for any extents, with tiles on one axis."""
-    kind, domain = subject.kind, subject.domain
-    definitions = [n for n in subject.nodes if isinstance(n, Compute)]
-    if kind == "contraction":
-        (node,) = [n for n in definitions if n.combine != "none"]
-        return _contraction(node, domain, subject.constants, machine)
-    stuck = any(_stuck(i, domain[-1].name) for n in definitions for a in n.accesses for i in a.indices)
-    if kind == "row":
-        return schedule_row(domain, subject.reduced, machine, stuck)
-    crossed = None if stuck or not crossing else crossed_axis(definitions, domain)
-    if crossed is not None:
-        return schedule_crossed(domain, crossed, crossing_tile(definitions, crossed, domain[-1], machine))
-    return schedule_pointwise(domain, machine, stuck)
+    """The schedule that rules and costs give a task; without `crossing` one for any extents, with tiles on one axis."""
+    return _derived(workload_of(subject, machine, crossing), machine)
 
 
-def _contraction(node: Compute, domain: Sequence[Axis], constants: Container[int], machine: CpuMachine) -> Schedule:
-    groups = group_steps(node)
-    axes: list[Axis] = []
-    for axis in domain:
-        size = next((g.size for g in groups if g.axis == axis.name), None)
-        if size is None:
-            axes.append(axis)
-        else:
-            axes += [Axis(f"{axis.name}g", axis.extent // size), Axis(f"{axis.name}i", size)]
-    moved = Compute(
-        node.result, node.reads, tuple(_regrouped(a, groups) for a in node.accesses), node.axes,
-        node.reduction, node.combine, node.program,
-    )  # fmt: skip
-    constant = len(node.reads) > 1 and node.reads[1] in constants
-    derived = schedule_contraction(moved, Domain(tuple(axes)), constant, machine)
-    return Schedule((*groups, *derived.steps))
+@lru_cache(maxsize=1024)
+def _derived(work: Workload, machine: CpuMachine) -> Schedule:
+    best: tuple[float, Schedule] | None = None
+    for space in _spaces(work, machine):
+        vector, cost = best_of(space)
+        if best is None or cost < best[0]:
+            best = cost, space.sketch.fill(vector[0])
+    assert best is not None, "some rule applies to every task"
+    return best[1]
 
 
-def group_steps(node: Compute) -> tuple[Group, ...]:
-    """One `Group` per axis that an access divides: its groups then become an axis of their own."""
-    found: dict[str, int] = {}
-    for access in node.accesses:
-        for index in access.indices:
-            for monomial, _ in terms_of(index):
-                for atom, _power in monomial:
-                    if atom.function == "floordiv" and isinstance(atom.right, int) and isinstance(atom.left, Dim):
-                        for axis in node.axes:
-                            if atom.left == symbol(axis.name):
-                                found[axis.name] = atom.right
-    return tuple(Group(axis, size) for axis, size in found.items())
+def _spaces(work: Workload, machine: CpuMachine) -> tuple[Space, ...]:
+    return tuple(Space(work, machine, rule, sketch) for rule, sketch in sketches_of(work, machine))
 
 
-def _regrouped(access: Access, groups: Sequence[Group]) -> Access:
-    """The access over group axes; what a group's inner axis divides away is zero, so only the group index stays."""
-    indices = access.indices
-    for group in groups:
-        inner = symbol(f"{group.axis}i")
-        moved = symbol(f"{group.axis}g") * group.size + inner
-        zero = inner // group.size
-        indices = tuple(_without(substitute(i, {group.axis: moved}), zero) for i in indices)
-    return Access(indices, access.pad)
-
-
-def _without(index: Extent, zero: Extent) -> Extent:
-    """The index with every term that contains `zero`, a single atom, dropped."""
-    atoms = {atom for monomial, _ in terms_of(zero) for atom, _ in monomial}
-    kept: Extent = 0
-    for monomial, factor in terms_of(index):
-        if not any(atom in atoms for atom, _ in monomial):
-            kept = kept + (Dim(((monomial, factor),)) if monomial else factor)
-    return kept
-
-
-def _stuck(index: Extent, axis: str) -> bool:
-    """Whether an index moves with an axis in a way that is not linear."""
-    for monomial, _ in terms_of(index):
-        names = [atom.name for atom, power in monomial for _ in range(power) if not atom.function]
-        inside = any(atom.function and axis in symbols_of(atom.left) | symbols_of(atom.right) for atom, _ in monomial)
-        if inside or (axis in names and len(monomial) > 1):
-            return True
-    return False
+def best_of(space: Space) -> tuple[Vectors, float]:
+    """The cheapest vector (one row) that no change within a block of decisions makes cheaper, and its cycles."""
+    best = space.start()
+    cost = float(space.score(best)[0])
+    for _ in range(_ROUNDS):
+        before = cost
+        for block in space.rule.blocks(space.sketch):
+            candidates = enumerate_block(space, best, block)
+            costs = space.score(candidates)
+            first = int(np.argmin(costs))
+            if costs[first] < cost:
+                best, cost = candidates[first : first + 1], float(costs[first])
+        if cost == before:
+            break
+    return best, cost

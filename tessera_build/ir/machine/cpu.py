@@ -6,7 +6,9 @@ same programs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from tessera_build.ir.machine.costs import Costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +28,4 @@ class CpuMachine:
     loads_per_cycle: float = 1.0
     multiply_add_latency: int = 4
     byte_products: bool = False
+    costs: Costs = field(default_factory=Costs)

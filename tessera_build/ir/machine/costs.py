@@ -1,0 +1,28 @@
+"""What the analytic cost model charges for, in cycles: numbers of a machine, fitted to measurements.
+
+Takes nothing; gives `Costs`. Invariant: data, not code; `python -m benchmarks.schedules --calibrate RECORDS` prints the
+least-squares fit of these fields to records of schedules measured alone, and is where the defaults come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Cycles for one of each, beyond what the innermost steps take: see `space.features.FEATURES` for what they are.
+
+    `l1_byte`, `l2_byte`: for a byte brought into that level, where arithmetic does not hide it. `idle`: the share of
+    the time that waiting workers add; a choice, not a measurement: on one core it is nothing.
+    """
+
+    other: float = 1.0
+    spill: float = 0.5
+    gather: float = 1.5
+    tile: float = 30.0
+    turn: float = 2.0
+    call: float = 125.0
+    l1_byte: float = 0.5 / 64
+    l2_byte: float = 2.0 / 64
+    idle: float = 0.05

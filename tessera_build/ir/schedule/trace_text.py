@@ -1,0 +1,50 @@
+"""Schedules as text: one step a line, each as MLIR prints a dictionary; the text of a file that overrides a schedule.
+
+Takes a `Schedule`; gives text, and takes it back. Invariant: parsing what was printed gives an equal schedule, and a
+step that this module has never heard of cannot be printed, because the table is made from the union of all steps.
+"""
+
+from __future__ import annotations
+
+from typing import cast, get_args
+
+from tessera_build.ir.core.attributes import Attr, decode_fields, encode_fields
+from tessera_build.ir.core.text.lexer import Lexer
+from tessera_build.ir.core.text.literals import print_dictionary
+from tessera_build.ir.core.text.values import ValueParser
+from tessera_build.ir.schedule.trace import Schedule, Step
+
+STEPS: dict[str, type] = {cls.__name__.lower(): cls for cls in get_args(Step)}
+
+
+def step_attributes(step: Step) -> dict[str, Attr]:
+    """A step as a dictionary of attributes."""
+    return {"step": type(step).__name__.lower()} | encode_fields(step)
+
+
+def print_step(step: Step) -> str:
+    """One step on one line."""
+    return print_dictionary(step_attributes(step))
+
+
+def print_schedule(schedule: Schedule) -> str:
+    """One line a step."""
+    return "".join(print_step(step) + "\n" for step in schedule.steps)
+
+
+def parse_schedule(text: str) -> Schedule:
+    """What `print_schedule` printed, or a person wrote; a `TextError` points at what is wrong."""
+    lexer = Lexer(text)
+    values = ValueParser(lexer)
+    steps: list[Step] = []
+    while lexer.token.kind != "end":
+        offset = lexer.token.offset
+        fields = values.dictionary()
+        name = fields.pop("step", None)
+        if not isinstance(name, str) or name not in STEPS:
+            lexer.fail(f"no step is called {name!r}; there are {', '.join(sorted(STEPS))}", offset)
+        try:
+            steps.append(cast(Step, decode_fields(fields, STEPS[name])))
+        except ValueError as error:
+            lexer.fail(str(error), offset)
+    return Schedule(tuple(steps))

@@ -1,0 +1,168 @@
+"""Features: what a schedule costs, in countable things, for a whole batch of decision vectors at once.
+
+Takes a workload, a machine and loop nests (or tile sizes, where there is no accumulation); gives one array of floats a
+feature, named and with its unit in `FEATURES`. Invariant: a feature counts over the whole task on one core, edges of
+tiles included, and knows nothing of how long anything takes: times are the cost model's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from tessera_build.ir.machine.cpu import CpuMachine
+from tessera_build.space.nest import LoopNest, full_bytes
+from tessera_build.space.workload import Operand, Workload
+
+Floats = npt.NDArray[np.float64]
+Features = dict[str, Floats]
+
+# Name, unit, meaning. A learned model takes the columns in this order.
+FEATURES: Mapping[str, str] = {
+    "flops": "operations: useful ones, two a multiply-add",
+    "multiply_adds": "instructions: vector multiply-adds or combinations, edges of tiles included",
+    "loads": "instructions: vectors and broadcasts loaded by the innermost steps",
+    "gathers": "elements: collected or spread one by one, because neighbours lie apart",
+    "chained": "steps: reduction steps that wait for the one before",
+    "busy": "cycles: the largest of multiply-adds, loads and latency, step by step",
+    "others": "instructions: elementwise operations, loads and stores once an element",
+    "registers": "registers: accumulators and operands held at once",
+    "spills": "instructions: loads and stores of what registers cannot hold",
+    "l1_bytes": "bytes: brought into the first-level cache",
+    "l2_bytes": "bytes: brought into the second-level cache",
+    "memory_bytes": "bytes: touched at all, each once",
+    "tiles": "tiles: how often accumulators are set up and stored",
+    "turns": "turns: of the innermost loops",
+    "waste": "ratio: elements computed by elements wanted, less 1",
+    "calls": "iterations: handed out in parallel",
+    "idle": "ratio: the longest share of four workers by an even one, less 1",
+    "code": "instructions: multiply-adds in the emitted code of one tile",
+}
+_WORKERS = 4.0
+_FULL = 0.75  # of a cache: what else is in it, and lines that fall on each other
+
+
+def complete(found: Features, count: int) -> Features:
+    """Every feature, 0 where a rule has none to tell, in the order of the table."""
+    return {name: np.asarray(found.get(name, np.zeros(count)), np.float64) for name in FEATURES}
+
+
+def idle_share(calls: Floats) -> Floats:
+    """What the slowest of the workers does beyond an even share."""
+    return np.ceil(calls / _WORKERS) * _WORKERS / calls - 1.0
+
+
+def lanes_of(work: Workload, machine: CpuMachine) -> int:
+    """Elements in a register: those of 64 bits take two lanes."""
+    widest = max((o.bytes for o in (*work.main, *work.others)), default=4)
+    return max(1, machine.lanes * 4 // max(4, widest))
+
+
+def nest_features(work: Workload, machine: CpuMachine, nest: LoopNest) -> Features:
+    """Features of accumulations."""
+    lanes, vector = lanes_of(work, machine), work.vector.name
+    vectors = -(-nest.tile(vector) // lanes)
+    tiles, held, covered = np.ones(nest.count), vectors.astype(np.float64), np.ones(nest.count)
+    for span in work.domain:
+        trips, size = nest.trips(span.name, span.extent), nest.tile(span.name)
+        tiles = tiles * trips
+        covered = covered * trips * size
+        held = held if span.name == vector else held * size
+    steps = float(math.prod(s.extent for s in work.reduction[:-1]))
+    last = -(-work.reduction[-1].extent // nest.unit) if work.reduction else 1
+    chunk = np.minimum(np.maximum(1, nest.tile(work.reduction[-1].name) // nest.unit), last) if work.reduction else 1
+    steps *= last
+    loads, gathers = _loads(work, nest, vectors, lanes)
+    reads = held + np.minimum(vectors, 8) + 1 if work.product else held + loads
+    spills = np.maximum(0.0, reads - machine.registers - (0 if work.product else held))
+    each = np.maximum(held / machine.multiply_adds_per_cycle, loads / machine.loads_per_cycle)
+    chained = held < machine.multiply_add_latency * machine.multiply_adds_per_cycle
+    turns = np.where(nest.unrolled, 1.0, steps / np.minimum(chunk, last))
+    first, second = nest.bytes_through(work, (machine.l1_bytes * _FULL, machine.l2_bytes * _FULL))
+    calls = nest.calls(work)
+    found: Features = {
+        "flops": np.full(nest.count, 2.0 * work.points * math.prod(s.extent for s in work.reduction)),
+        "multiply_adds": tiles * held * steps,
+        "loads": tiles * loads * steps,
+        "gathers": tiles * gathers * steps,
+        "chained": np.where(chained, tiles * steps, 0.0),
+        "busy": tiles * steps * np.maximum(each, machine.multiply_add_latency),
+        "others": tiles * held * (work.operations + len(work.others)),
+        "registers": reads,
+        "spills": spills * tiles * steps,
+        "l1_bytes": first,
+        "l2_bytes": second,
+        "memory_bytes": np.full(nest.count, full_bytes(work)),
+        "tiles": tiles,
+        "turns": tiles * turns,
+        "waste": covered / max(1, work.points) - 1.0,
+        "calls": calls,
+        "idle": idle_share(calls),
+        "code": held * np.where(nest.unrolled, steps, chunk),
+    }
+    return complete(found, nest.count)
+
+
+def _loads(work: Workload, nest: LoopNest, vectors: npt.NDArray[np.int64], lanes: int) -> tuple[Floats, Floats]:
+    """Loads of one reduction step, and elements that are collected one by one."""
+    loads, gathers = np.zeros(nest.count), np.zeros(nest.count)
+    for operand in work.main:
+        along = operand.moves(work.vector.name)
+        apart = along and not (operand.constant or operand.contiguous(work.vector.name))
+        own = vectors.astype(np.float64) if along else np.ones(nest.count)
+        own = own * _overlapping(work, nest, operand)
+        loads = loads + own
+        gathers = gathers + (own * lanes if apart else 0.0)
+    return loads, gathers
+
+
+def _overlapping(work: Workload, nest: LoopNest, operand: Operand) -> Floats:
+    """Places along the other axes that one step reads; unrolled windows share what neighbours read."""
+    plain, window = np.ones(nest.count), np.ones(nest.count)
+    taps = {span.name: span.extent for span in work.reduction}
+    for steps in operand.steps:
+        span, own = np.ones(nest.count), np.ones(nest.count)
+        for axis, step in steps:
+            if axis in taps:
+                span = span + step * (taps[axis] - 1)
+            elif axis != work.vector.name:
+                span = span + step * (nest.tile(axis) - 1)
+                own = own * nest.tile(axis)
+        plain, window = plain * own, window * np.minimum(span, own * _taps_of(steps, taps))
+    return np.where(nest.unrolled, window / max(1, math.prod(taps.values())), plain)
+
+
+def _taps_of(steps: tuple[tuple[str, int], ...], taps: Mapping[str, int]) -> int:
+    return math.prod(taps[axis] for axis, _ in steps if axis in taps)
+
+
+def stream_features(work: Workload, machine: CpuMachine, columns: npt.NDArray[np.int64], calls: Floats) -> Features:
+    """Features of tasks without a register tile: one pass over the domain (a row task: one more a reduction)."""
+    lanes, vector, count = lanes_of(work, machine), work.vector, len(columns)
+    outer = work.points / max(1, vector.extent)
+    trips = -(-vector.extent // columns)
+    vectors = np.asarray(outer * trips * -(-columns // lanes), np.float64)
+    apart = [o for o in work.main if o.moves(vector.name) and not o.contiguous(vector.name)]
+    touched = sum(o.bytes * (work.points if o.moves(vector.name) else outer) for o in (*work.main, *work.others))
+    wide = np.asarray(-(-columns // lanes) * (1.0 + len(work.main)), np.float64)
+    found: Features = {
+        "flops": np.full(count, float(work.points * work.operations)),
+        "multiply_adds": vectors * 0.0,
+        "gathers": vectors * lanes * (max(1, len(apart)) if work.stuck or (apart and not work.crossed) else 0.0),
+        "others": vectors * (work.operations + len(work.main) + len(work.others)),
+        "registers": wide,
+        "spills": vectors * np.maximum(0.0, wide - machine.registers) / np.maximum(1.0, wide),
+        "l1_bytes": np.full(count, float(touched)),
+        "l2_bytes": np.full(count, float(touched if touched > machine.l2_bytes else 0)),
+        "memory_bytes": np.full(count, float(touched)),
+        "tiles": np.full(count, outer),
+        "turns": np.asarray(outer * trips, np.float64),
+        "waste": trips * columns / max(1, vector.extent) - 1.0,
+        "calls": calls,
+        "idle": idle_share(calls),
+        "code": wide * max(1, work.operations),
+    }
+    return complete(found, count)

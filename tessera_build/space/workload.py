@@ -1,0 +1,179 @@
+"""What rules, features and costs see of a task: axes with known extents, and how every operand moves along them.
+
+Takes a `Subject`; gives a `Workload`, a plain record without value ids, so that equal tasks are equal records and a
+search is done once. Invariant: nothing in it says what an operator is called; a dynamic extent counts as
+`ASSUMED_EXTENT` wherever a cost is estimated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+
+from tessera_build.ir.core.dims import Dim, Extent, substitute, symbol, symbols_of, terms_of
+from tessera_build.ir.core.node import Node
+from tessera_build.ir.schedule.nodes import Access, Axis, Compute
+from tessera_build.ir.schedule.trace import Group
+from tessera_build.space.contraction import known
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What rules look at: definitions, loop axes, the axes a row task reduces, which values are weights."""
+
+    kind: str
+    nodes: Sequence[Node]
+    domain: Sequence[Axis]
+    reduced: frozenset[int]
+    constants: Container[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One axis of a workload; `dynamic`: its extent is only assumed."""
+
+    name: str
+    extent: int
+    dynamic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """What one access reads or writes: per axis of the buffer, (axis, step) pairs; `bytes` of an element.
+
+    `constant`: a weight, which a contraction may read in packed order. An index that is not linear counts as steps of
+    one along every axis in it; those axes are `bent`, as are those that move several axes of the buffer.
+    """
+
+    steps: tuple[tuple[tuple[str, int], ...], ...]
+    bytes: int
+    constant: bool = False
+    written: bool = False
+    bent: frozenset[str] = frozenset()
+
+    def moves(self, axis: str) -> bool:
+        """Whether it changes along an axis."""
+        return any(axis == name for steps in self.steps for name, _ in steps)
+
+    def contiguous(self, axis: str) -> bool:
+        """Whether neighbours along an axis are neighbours in memory."""
+        return bool(self.steps) and (axis, 1) in self.steps[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A task as costs see it: `main` are the reads of the reduction (of all definitions, where there is none).
+
+    `others` are what is read and written once an element of the domain; `operations` of it are done once an element.
+    """
+
+    kind: str
+    domain: tuple[Span, ...]
+    reduction: tuple[Span, ...]
+    main: tuple[Operand, ...]
+    others: tuple[Operand, ...]
+    operations: int
+    groups: tuple[Group, ...] = ()
+    reduced: frozenset[int] = frozenset()
+    product: bool = False
+    byte_product: bool = False
+    stuck: bool = False
+    crossed: str = ""
+    tile: tuple[int, int] = (1, 1)
+
+    @property
+    def vector(self) -> Span:
+        """The axis that vectors run along."""
+        return self.domain[-1]
+
+    @property
+    def extents(self) -> dict[str, int]:
+        """Extent of every axis, those of the reduction too."""
+        return {span.name: span.extent for span in (*self.domain, *self.reduction)}
+
+    @property
+    def points(self) -> int:
+        """Elements of the domain."""
+        return math.prod(span.extent for span in self.domain)
+
+
+def span_of(axis: Axis) -> Span:
+    """An axis with what is assumed of it."""
+    return Span(axis.name, known(axis.extent), not isinstance(axis.extent, int))
+
+
+def operand_of(access: Access, width: int, constant: bool = False) -> Operand:
+    """How an access moves."""
+    found = [_steps(index) for index in access.indices]
+    moving = [name for steps in found for name in steps]
+    bent = {name for steps in found for name, step in steps.items() if not step or moving.count(name) > 1}
+    steps = tuple(tuple((name, step or 1) for name, step in each.items()) for each in found)
+    return Operand(steps, width, constant, bent=frozenset(bent))
+
+
+def _steps(index: Extent) -> dict[str, int]:
+    """How far an index moves with each axis; 0 where it does not do so evenly."""
+    found: dict[str, int] = {}
+    for monomial, factor in terms_of(index):
+        for name in sorted(symbols_of(Dim(((monomial, 1),)))) if monomial else ():
+            plain = len(monomial) == 1 and monomial[0][1] == 1 and not monomial[0][0].function
+            found[name] = abs(factor) if plain and name not in found else 0
+    return found
+
+
+def group_steps(node: Compute) -> tuple[Group, ...]:
+    """One `Group` per axis that an access divides: its groups then become an axis of their own."""
+    found: dict[str, int] = {}
+    for access in node.accesses:
+        for index in access.indices:
+            for monomial, _ in terms_of(index):
+                for atom, _power in monomial:
+                    if atom.function == "floordiv" and isinstance(atom.right, int) and isinstance(atom.left, Dim):
+                        for axis in node.axes:
+                            if atom.left == symbol(axis.name):
+                                found[axis.name] = atom.right
+    return tuple(Group(axis, size) for axis, size in found.items())
+
+
+def grouped_axes(domain: Sequence[Axis], groups: Sequence[Group]) -> tuple[Axis, ...]:
+    """The domain with every grouped axis as two."""
+    axes: list[Axis] = []
+    for axis in domain:
+        size = next((g.size for g in groups if g.axis == axis.name), None)
+        if size is None:
+            axes.append(axis)
+        else:
+            axes += [Axis(f"{axis.name}g", axis.extent // size), Axis(f"{axis.name}i", size)]
+    return tuple(axes)
+
+
+def regrouped(access: Access, groups: Sequence[Group]) -> Access:
+    """The access over group axes; what a group's inner axis divides away is zero, so only the group index stays."""
+    indices = access.indices
+    for group in groups:
+        inner = symbol(f"{group.axis}i")
+        moved = symbol(f"{group.axis}g") * group.size + inner
+        zero = inner // group.size
+        indices = tuple(_without(substitute(i, {group.axis: moved}), zero) for i in indices)
+    return Access(indices, access.pad)
+
+
+def _without(index: Extent, zero: Extent) -> Extent:
+    """The index with every term that contains `zero`, a single atom, dropped."""
+    atoms = {atom for monomial, _ in terms_of(zero) for atom, _ in monomial}
+    kept: Extent = 0
+    for monomial, factor in terms_of(index):
+        if not any(atom in atoms for atom, _ in monomial):
+            kept = kept + (Dim(((monomial, factor),)) if monomial else factor)
+    return kept
+
+
+def is_stuck(index: Extent, axis: str) -> bool:
+    """Whether an index moves with an axis in a way that is not linear."""
+    for monomial, _ in terms_of(index):
+        names = [atom.name for atom, power in monomial for _ in range(power) if not atom.function]
+        inside = any(atom.function and axis in symbols_of(atom.left) | symbols_of(atom.right) for atom, _ in monomial)
+        if inside or (axis in names and len(monomial) > 1):
+            return True
+    return False
