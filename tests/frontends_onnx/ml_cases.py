@@ -180,7 +180,9 @@ def _weighed(draw: random.Random, kind: str, spoken: Sequence[tuple[int, int, in
 
 def tree_regressor(draw: random.Random) -> Drawn:
     trees, targets = grown(draw), draw.choice([1, 1, 2, 3])
-    spoken = [(t, n, k) for t, n in trees.leaves for k in range(targets) if targets == 1 or draw.random() < 0.6]
+    often = draw.choice([0.6, 1.0])
+    spoken = [(t, n, k) for t, n in trees.leaves for k in range(targets) if draw.random() < often]
+    spoken = spoken or [(*trees.leaves[0], 0)]
     stated: dict[str, object] = {**trees.nodes, **_weighed(draw, "target", spoken, 0)}
     stated |= {"n_targets": targets, "aggregate_function": draw.choice(["SUM", "AVERAGE", "MIN", "MAX"])}
     stated["post_transform"] = draw.choice(TRANSFORMS)

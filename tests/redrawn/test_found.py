@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from bundle_format.errors import TesseraError
 from tests.frontends_onnx.built import assert_built_agrees, run_built
+from tests.frontends_onnx.ml_cases import model_of
 from tests.frontends_onnx.oracle import floats, make_model, one_node
 
 pytestmark = pytest.mark.numerics
@@ -91,3 +92,20 @@ def test_deformed_convolution_when_every_extent_is_a_symbol_then_is_built() -> N
     inputs = {name: (np.float32, tuple(f"{name}{i}" for i in range(len(shape)))) for name, shape in shapes.items()}
     model = make_model([node], inputs, ["y"], {"w": floats(3, 4, 2, 3)}, opset=19)
     assert_built_agrees(model, {name: floats(*shape) for name, shape in shapes.items()})
+
+
+@pytest.mark.parametrize("aggregate", ["SUM", "AVERAGE", "MIN", "MAX"])
+@pytest.mark.parametrize("spoken", [[(0, 1, 0)], [(0, 1, 0), (1, 2, 0)], [(0, 1, 0), (1, 1, 1)]])
+def test_trees_when_leaves_are_silent_on_a_target_then_score_as_onnxruntime_does(
+    aggregate: str, spoken: list[tuple[int, int, int]]
+) -> None:
+    targets = 1 + max(target for _, _, target in spoken)
+    stumps = {"treeids": [0, 0, 0, 1, 1, 1], "nodeids": [0, 1, 2] * 2, "featureids": [0] * 6}
+    stumps |= {"values": [0.0, 0.0, 0.0, 1.0, 0.0, 0.0], "modes": ["BRANCH_LEQ", "LEAF", "LEAF"] * 2}
+    stumps |= {"truenodeids": [1, 0, 0] * 2, "falsenodeids": [2, 0, 0] * 2}
+    stated: dict[str, object] = {f"nodes_{name}": column for name, column in stumps.items()}
+    stated |= {f"target_{name}": [s[i] for s in spoken] for i, name in enumerate(("treeids", "nodeids", "ids"))}
+    stated |= {"target_weights": [1.0, -3.0][: len(spoken)], "base_values": [10.0, 20.0][:targets]}
+    stated |= {"n_targets": targets, "aggregate_function": aggregate}
+    x = np.array([[-1], [0.5], [2]], np.float32)
+    assert_built_agrees(*model_of("TreeEnsembleRegressor", {"x": x}, [TensorProto.FLOAT], **stated))

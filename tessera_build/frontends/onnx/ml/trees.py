@@ -122,15 +122,36 @@ def _regressor(c: Context, n: Call) -> Tensor:
     aggregate = n.text("aggregate_function", "SUM")
     if aggregate not in _AGGREGATES:
         raise ill_formed(f"{n.op} aggregates by an unknown word", found=aggregate)
-    weights, _, _ = _weights(n, "target")
+    weights, ids, _ = _weights(n, "target")
     nodes, roots = _nodes(n, weights)
     targets = n.integer("n_targets", 1)
-    grown = forest(nodes, roots, targets, _AGGREGATES[aggregate], _dtype(n))
+    if any(not 0 <= target < targets for target in ids):
+        raise ill_formed("a leaf speaks of a target that there is not", expected=f"0 to {targets - 1}")
     base = _values(n, "base_values", ())
     if base and len(base) != targets:
         raise ill_formed(f"{n.op} has another number of base values", expected=str(targets), found=str(len(base)))
-    scores = _based(c, _aggregated(c, n, grown, len(roots), aggregate), base)
+    # onnxruntime adds base values to what some leaf speaks of, or to the only target there is.
+    told = bool(base) and targets > 1 and not set(range(targets)) <= _always_scored(n, weights)
+    if told or targets == 1:
+        nodes = [_telling(node, targets) for node in nodes]
+    grown = forest(nodes, roots, targets * (1 + told), _AGGREGATES[aggregate], _dtype(n))
+    scores = _aggregated(c, n, grown, len(roots), aggregate)
+    if told:
+        scores, spoken = (c.slice(scores, (0, k), (scores.shape[0], k + targets)) for k in (0, targets))
+        is_spoken = c.op("gt", spoken, c.scalar(0.0, spoken.dtype))
+        scores = c.op("select", is_spoken, _based(c, scores, base), scores)
+    else:
+        scores = _based(c, scores, base)
     return c.cast(regressed(c, scores, post_transform(n)), F32)
+
+
+def _telling(node: Branch | Leaf, targets: int) -> Branch | Leaf:
+    """A leaf that scores one more target for each that it speaks of; of an only target, none is silent: it says 0."""
+    if isinstance(node, Branch):
+        return node
+    if targets == 1:
+        return node if node.weights else Leaf(((0, 0.0),))
+    return Leaf((*node.weights, *((targets + target, 1.0) for target in {target for target, _ in node.weights})))
 
 
 def _classifier(c: Context, n: Call) -> tuple[Tensor, ...]:
