@@ -25,6 +25,7 @@ from onnx.backend.test.runner import Runner
 
 from bundle_format.errors import TesseraError
 from tessera_build.onnx_backend import TesseraBackend
+from tests.onnx_backend.drawn import DRAWN, judge_draws
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 120
@@ -50,6 +51,8 @@ def collect() -> dict[str, Callable[[], None]]:
         for name in dir(case):
             if name.startswith("test_") and name.endswith("_cpu"):
                 found[name] = lambda c=case, n=name: getattr(c(n), n)()
+    # Their expected values are one generator's; the stock runner would have them bit for bit.
+    found |= {name: lambda n=name: judge_draws(n) for name in DRAWN & found.keys()}
     return found
 
 
