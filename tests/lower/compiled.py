@@ -23,6 +23,7 @@ from tessera_build.ir.graph import reference as graph_reference
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.lower.program.assemble import lower_module
+from tessera_build.lower.program.kernels import Chooser, derived
 from tessera_build.verify.execute import CompiledProgram
 
 
@@ -38,10 +39,10 @@ class Compiled:
         return CompiledProgram(self.variant, threads).run("main", inputs, sizes)
 
 
-def compile_module(module: Module, machine: CpuMachine | None = None) -> Compiled:
+def compile_module(module: Module, machine: CpuMachine | None = None, choose: Chooser = derived) -> Compiled:
     """Lower for `machine` (by default this one) and compile for the processor the test runs on."""
     config, backend = load_target("native"), LlvmBackend()
-    lowered = lower_module(module, machine or machine_of(config))
+    lowered = lower_module(module, machine or machine_of(config), choose=choose)
     built = backend.build(lowered.variant, options_of(config, backend.tools()), Work(workers=1))
     parts = Parts(
         module=module,

@@ -95,7 +95,18 @@ class Prefetch:
     effect: Effect = "bit-preserving"
 
 
-Step = Split | Reorder | Bind | Group | Pack | Tensorise | Interleave | Prefetch
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Before: steps mean the whole task. After: those that follow mean its contraction number `index`, by its own axes.
+
+    A chain's contractions have axes of the same names; what stands before the first `Stage` cuts the chain's own loops.
+    """
+
+    index: int
+    effect: Effect = "bit-preserving"
+
+
+Step = Split | Reorder | Bind | Group | Pack | Tensorise | Interleave | Prefetch | Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +122,17 @@ class Schedule:
     def with_block(self, **factors: int) -> Schedule:
         """This schedule with other tile sizes, by axis name."""
         return self.with_steps(*(Split(axis, factor) for axis, factor in factors.items()))
+
+    def stage(self, index: int | None) -> Schedule:
+        """The steps that mean one contraction of a chain; None: those that mean the chain itself."""
+        current: int | None = None
+        kept: list[Step] = []
+        for step in self.steps:
+            if isinstance(step, Stage):
+                current = step.index
+            elif current == index:
+                kept.append(step)
+        return Schedule(tuple(kept))
 
     def factors(self) -> dict[str, int]:
         """Tile size of every split axis."""

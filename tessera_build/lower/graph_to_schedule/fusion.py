@@ -20,7 +20,7 @@ from tessera_build.ir.graph.nodes import Array, GraphNode
 from tessera_build.ir.graph.ops.op import extents_of
 from tessera_build.kernels.table import KERNELS
 
-Kind = Literal["contraction", "row", "pointwise", "kernel", "concat", "view", "control", "read"]
+Kind = Literal["contraction", "chain", "row", "pointwise", "kernel", "concat", "view", "control", "read"]
 # Groups of one node each.
 ALONE: frozenset[Kind] = frozenset({"kernel", "concat", "view", "control", "read"})
 Shape = tuple[Extent, ...]

@@ -21,7 +21,10 @@ from tessera_build.lower.graph_to_schedule.fusion import ALONE, FusionGroup, Kin
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """One unit of scheduling: its Schedule function over graph value ids, and the graph nodes it stands for."""
+    """One unit of scheduling: its Schedule function over graph value ids, and the graph nodes it stands for.
+
+    `stages`: of a chain, the contractions it was joined from, in running order.
+    """
 
     kind: Kind
     name: str
@@ -29,6 +32,7 @@ class Task:
     domain: tuple[Extent, ...]
     reduced: frozenset[int]
     nodes: tuple[GraphNode, ...]
+    stages: tuple[Task, ...] = ()
 
     @property
     def inputs(self) -> tuple[int, ...]:

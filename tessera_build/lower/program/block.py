@@ -17,6 +17,7 @@ from tessera_build.ir.graph.ops.sizes import names_of
 from tessera_build.ir.graph.regions import index_range
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.ir.target.host import Allocate, Buffer, Launch
+from tessera_build.lower.graph_to_schedule.chains import chained
 from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
 from tessera_build.lower.program.arena import Lifetime, aligned, plan_arena
 from tessera_build.lower.program.audit import ZONE_BYTES, finite_kernel, zone_kernel
@@ -31,6 +32,7 @@ from tessera_build.lower.program.rewrite_tasks import copy_task
 from tessera_build.lower.program.shared import Shared
 from tessera_build.lower.schedule_to_tile.layouts import Packing
 from tessera_build.lower.schedule_to_tile.nest import Operand
+from tessera_build.space.chain import saved_cycles
 
 # Element types whose registers can be compared; narrower ones are looked at where they are computed, in these.
 _LOOKED_AT = frozenset({"f32", "f64"})
@@ -44,7 +46,9 @@ class Block:
         self._frame = frame
         self._constants: dict[int, Array] = {v: shared.module.constants[d] for v, d in frame.digests.items()}
         external = {*frame.arguments, *frame.digests}
-        prepared = prepare(function, graph_to_schedule(function, self._constants), external)
+        tasks = graph_to_schedule(function, self._constants)
+        tasks = chained(tasks, function, self._constants, lambda shape: saved_cycles(shape, shared.machine))
+        prepared = prepare(function, tasks, external)
         self._function = prepared.function
         placer = Placer(prepared.function, prepared.tasks, external)
         self._places: Places = placer.run()

@@ -37,6 +37,7 @@ from tessera_build.lower.schedule_to_tile.replay import (
     schedule_to_tile,
 )
 from tessera_build.lower.tile_to_target.cpu import lower_cpu
+from tessera_build.space.chain import derive_chain
 from tessera_build.space.derive import Subject, derive_schedule
 
 
@@ -73,6 +74,8 @@ def subject_of(setting: Setting) -> Subject:
 
 def derived(setting: Setting, machine: CpuMachine) -> Schedule:
     """The schedule that rules and the cost model give."""
+    if setting.task.stages:
+        return derive_chain([subject_of(replace(setting, task=stage)) for stage in setting.task.stages], machine)
     return derive_schedule(subject_of(setting), machine)
 
 

@@ -45,7 +45,9 @@ def with_reads(task: Task, values: Mapping[int, int], types: Mapping[int, Type])
     args = tuple(values.get(v, v) for v in task.inputs)
     known = dict(task.function.types) | {v: types[v] for v in args}
     graph = tuple(_with_inputs(n, values) for n in task.nodes)
-    return replace(task, function=replace(task.function, args=args, nodes=nodes, types=known), nodes=graph)
+    stages = tuple(with_reads(stage, values, types) for stage in task.stages)
+    function = replace(task.function, args=args, nodes=nodes, types=known)
+    return replace(task, function=function, nodes=graph, stages=stages)
 
 
 def _with_inputs(node: GraphNode, values: Mapping[int, int]) -> GraphNode:

@@ -26,10 +26,11 @@ from tessera_build.lower.schedule_to_tile.prefetch import lines_ahead
 def emit_contraction(nest: Nest, schedule: Schedule) -> None:
     """Append the whole nest of a contraction task."""
     order = schedule.order() or nest.axes
-    _domain_loops(nest, schedule, list(order))
+    emit_tiles(nest, schedule, list(order))
 
 
-def _domain_loops(nest: Nest, schedule: Schedule, axes: list[str]) -> None:
+def emit_tiles(nest: Nest, schedule: Schedule, axes: list[str]) -> None:
+    """Append loops over tiles along `axes`; on the other axes of the domain, offsets say where the tile is."""
     if not axes:
         _body(nest, schedule)
         return
@@ -37,12 +38,12 @@ def _domain_loops(nest: Nest, schedule: Schedule, axes: list[str]) -> None:
     extent, step = nest.domain[axis], nest.tiles.get(axis, 1)
     if extent == step or extent == 1:
         nest.place(axis, 0)
-        _domain_loops(nest, schedule, rest)
+        emit_tiles(nest, schedule, rest)
         return
 
     def body(_: tuple[int, ...]) -> tuple[int, ...]:
         nest.place(axis, symbol(axis))
-        _domain_loops(nest, schedule, rest)
+        emit_tiles(nest, schedule, rest)
         return ()
 
     nest.loop(LoopRange(axis, extent, step, schedule.scope(axis)), (), body)

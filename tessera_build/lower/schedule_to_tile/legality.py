@@ -22,6 +22,7 @@ from tessera_build.ir.schedule.trace import (
     Schedule,
     ScheduleRejectedError,
     Split,
+    Stage,
     Tensorise,
 )
 from tessera_build.lower.graph_to_schedule.tasks import Task
@@ -63,6 +64,8 @@ def check_trace(nest: Nest, schedule: Schedule, constants: Container[int]) -> No
             case Interleave():
                 if step.axis not in rule.reduced or task.kind != "row" or step.width != nest.lanes:
                     raise _rejected("INTERLEAVE", task, f"{step.width} partial results along {step.axis}")
+            case Stage():
+                raise _rejected("STAGE", task, f"stage {step.index} of a task that is no chain")
             case _:
                 pass
     rule.final()

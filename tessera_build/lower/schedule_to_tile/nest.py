@@ -38,6 +38,15 @@ class Operand:
 
 
 @dataclass(frozen=True, slots=True)
+class Scratch:
+    """Memory of the program's own that holds a part of a value: an `Alloc`, and where in it an element lies."""
+
+    buffer: int
+    shape: tuple[int, ...]
+    place: Callable[[Sequence[Extent]], tuple[Extent, ...]]
+
+
+@dataclass(frozen=True, slots=True)
 class LoopRange:
     """The range of one loop: its index runs over 0, step, 2*step, ... below `extent`, in `scope` if bound."""
 
@@ -66,6 +75,7 @@ class Nest:
     memo: dict[int, int] = field(default_factory=dict[int, int])
     spilled: dict[int, int] = field(default_factory=dict[int, int])
     renamed: dict[str, Extent] = field(default_factory=dict[str, Extent])
+    scratch: Mapping[int, Scratch] = field(default_factory=dict[int, Scratch])
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -123,7 +133,9 @@ class Nest:
     # -- views ------------------------------------------------------------------------------------------------------
 
     def buffer(self, operand: Operand, shape: Sequence[Extent]) -> int:
-        """The function argument for a buffer, made at first use."""
+        """The function argument for a buffer, made at first use; scratch memory is there already."""
+        if operand.value in self.scratch:
+            return self.scratch[operand.value].buffer
         if operand not in self.buffers:
             self.buffers[operand] = self.builder.arg(memref(self.dtype(operand.value), *shape))
             self.operands.append(operand)
@@ -132,6 +144,8 @@ class Nest:
     def view(self, value: int, access: Access, axes: Sequence[str], gather: tuple[str, int] | None = None) -> int:
         """A view of what `access` reads of a buffer while the tile moves over `axes` (name -> one tile axis each)."""
         operand, shape, indices = self._resolve(value, access)
+        if value in self.scratch:  # what a window reads outside the image is stored there as zeros
+            access = Access(access.indices)
         buffer = self.buffer(operand, shape)
         if operand.packing is not None and operand.packing.width:
             self._enter_panel(operand.packing.width)
@@ -162,6 +176,9 @@ class Nest:
         if packed is not None:
             return Operand(value, packed[0]), packed[1], packed[2]
         indices = tuple(substitute(self.expressed(i), self.renamed) for i in access.indices)
+        if value in self.scratch:
+            own = self.scratch[value]
+            return Operand(value), own.shape, own.place(indices)
         shape = self.task.function.types[value].shape
         for axis, index in enumerate(indices):
             group = self._group_at(index, shape[axis])

@@ -7,7 +7,7 @@ what its buffer arguments are). Invariant: the program computes the task's defin
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tessera_build.ir.core.dims import Extent, symbol, symbols_of
@@ -16,6 +16,7 @@ from tessera_build.ir.core.rewrite import FunctionBuilder
 from tessera_build.ir.schedule.nodes import Axis, Compute
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.lower.graph_to_schedule.tasks import Task
+from tessera_build.lower.schedule_to_tile.chain import StageNest, emit_chain
 from tessera_build.lower.schedule_to_tile.contraction import emit_contraction
 from tessera_build.lower.schedule_to_tile.crossed import crossed_tiles, emit_crossed
 from tessera_build.lower.schedule_to_tile.layouts import DENSE, BufferLayout
@@ -26,8 +27,10 @@ from tessera_build.lower.schedule_to_tile.pointwise import emit_pointwise
 from tessera_build.lower.schedule_to_tile.row import emit_row
 
 # Axes of definitions (_d0, _k1, _c), what splits make of them (_d0g, _d0_rest, _d0_chunk), values read (_r0), and the
-# loops of borders (_b0_1).
-_RESERVED = re.compile(r"_(d\d+[gi]?|k\d*|c|r\d+|b\d+_\d+)(_quad|_byte)?(_rest|_chunk|_panel|_lane)?")
+# loops of borders (_b0_1) and chains (_block, _step, _new, _z0).
+_RESERVED = re.compile(
+    r"_(d\d+[gi]?|k\d*|c|r\d+|b\d+_\d+|block|step|new|z\d)(_quad|_byte)?(_rest|_chunk|_panel|_lane)?"
+)
 
 
 def is_reserved(name: str) -> bool:
@@ -55,6 +58,30 @@ class Bindings:
 
 def schedule_to_tile(task: Task, schedule: Schedule, bindings: Bindings) -> TileProgram:
     """Replay `schedule`; raises `ScheduleRejectedError` where it does not fit the task."""
+    if task.stages:
+        return _chain_to_tile(task, schedule, bindings)
+    nest = _nest(task, schedule, bindings)
+    domain = nest.domain
+    crossed = crossed_tiles(schedule, tuple(domain)) if task.kind == "pointwise" else ()
+    if crossed:
+        emit_crossed(nest, schedule, crossed[0])
+    else:
+        {"contraction": emit_contraction, "row": emit_row}.get(task.kind, emit_pointwise)(nest, schedule)
+    return _finish([nest], bindings)
+
+
+def _chain_to_tile(task: Task, schedule: Schedule, bindings: Bindings) -> TileProgram:
+    """A chain's stages have a nest each; builder and buffers are the first one's."""
+    parts = [schedule.stage(index) for index in range(len(task.stages))]
+    nests = [_nest(stage, part, bindings) for stage, part in zip(task.stages, parts, strict=True)]
+    for nest in nests[1:]:
+        nest.builder, nest.operands, nest.buffers = nests[0].builder, nests[0].operands, nests[0].buffers
+    emit_chain(task, [StageNest(nest, part) for nest, part in zip(nests, parts, strict=True)], schedule)
+    return _finish(nests, bindings)
+
+
+def _nest(task: Task, schedule: Schedule, bindings: Bindings) -> Nest:
+    """An empty nest over a task that the schedule fits."""
     check_groups(task, schedule)
     domain, positions = grouped_domain(task, schedule)
     nest = Nest(
@@ -70,12 +97,7 @@ def schedule_to_tile(task: Task, schedule: Schedule, bindings: Bindings) -> Tile
     check_trace(nest, schedule, bindings.constants)
     nest.packed.update(packings(nest, schedule, bindings.constants))
     _mark_ragged(nest)
-    crossed = crossed_tiles(schedule, tuple(domain)) if task.kind == "pointwise" else ()
-    if crossed:
-        emit_crossed(nest, schedule, crossed[0])
-    else:
-        {"contraction": emit_contraction, "row": emit_row}.get(task.kind, emit_pointwise)(nest, schedule)
-    return _finish(nest, bindings)
+    return nest
 
 
 def grouped_domain(task: Task, schedule: Schedule) -> tuple[dict[str, Extent], tuple[Extent, ...]]:
@@ -111,10 +133,10 @@ def _mark_ragged(nest: Nest) -> None:
         nest.ragged.add(vector)
 
 
-def _finish(nest: Nest, bindings: Bindings) -> TileProgram:
-    builder = nest.builder
+def _finish(nests: Sequence[Nest], bindings: Bindings) -> TileProgram:
+    nest, builder = nests[0], nests[0].builder
     strides = tuple(_strides(o, bindings) for o in nest.operands)
-    dims = sorted(_free_symbols(nest, strides))
+    dims = sorted({name for each in nests for name in _free_symbols(each, strides)})
     function = builder.finish((), {"dims": tuple(dims), "strides": tuple(s or () for s in strides)})
     return TileProgram(function, tuple(nest.operands), tuple(dims))
 
