@@ -30,13 +30,17 @@ class Tolerance:
 
 @dataclass(frozen=True, slots=True)
 class PrecisionConfig:
-    """A numeric policy: storage and accumulation types, order of sums, and the tolerance it is held to."""
+    """A numeric policy: storage and accumulation types, order of sums, and the tolerance it is held to.
+
+    `winograd_max_error`: how far Winograd's transforms may put outputs off, relative to their deviation; 0: never.
+    """
 
     name: str
     storage: str
     accumulate_contract: str
     accumulate_reduce: str
     numerics: str
+    winograd_max_error: float
     tolerance: Tolerance
 
 
@@ -55,6 +59,7 @@ def load_precision(name_or_path: str | Path) -> PrecisionConfig:
         accumulate_contract=accumulate.get("contract", choice(*ACCUMULATE_DTYPES)),
         accumulate_reduce=accumulate.get("reduce", choice(*ACCUMULATE_DTYPES)),
         numerics=top.get("numerics", choice(*NUMERICS)),
+        winograd_max_error=top.section("winograd").get("max_error", number(0.0, 1e-2)),
         tolerance=_tolerance(top.section("tolerance")),
     )
     top.finish()

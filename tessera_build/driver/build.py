@@ -43,6 +43,7 @@ from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.graph.passes.pipeline import GRAPH_PASSES
 from tessera_build.lower.program.assemble import lower_module
 from tessera_build.lower.program.audit import NO_CHECKS, Checks, checks_of
+from tessera_build.lower.program.kernels import derived_within
 from tessera_build.lower.program.records import LoweredVariant
 from tessera_build.verify.budget import check_affordable
 from tessera_build.verify.check import Subject, expected_answers, verify_variant
@@ -204,7 +205,8 @@ def _lowered(draft: _Draft, config: TargetConfig) -> LoweredVariant:
     def progress(done: int, total: int, name: str) -> None:
         draft.report("lower", done, total, f"{config.name}: {name}")
 
-    return lower_module(_present(draft.module), machine_of(config), draft.request.checks, progress)
+    choose = derived_within(draft.precision.winograd_max_error)
+    return lower_module(_present(draft.module), machine_of(config), draft.request.checks, progress, choose)
 
 
 def _compile(draft: _Draft) -> None:

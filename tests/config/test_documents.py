@@ -13,6 +13,7 @@ storage: f32
 accumulate: {contract: f64, reduce: f32}
 numerics: fast
 tolerance: {group: 1e-5, end_to_end: .001, agreement: 1}
+winograd: {max_error: 1e-6}
 """
 
 
@@ -34,6 +35,7 @@ def test_precision_file_when_right_then_every_field_is_read(tmp_path: Path) -> N
     assert (policy.name, policy.storage, policy.numerics) == ("mine", "f32", "fast")
     assert (policy.accumulate_contract, policy.accumulate_reduce) == ("f64", "f32")
     assert (policy.tolerance.group, policy.tolerance.end_to_end, policy.tolerance.agreement) == (1e-5, 1e-3, 1.0)
+    assert policy.winograd_max_error == 1e-6
 
 
 @pytest.mark.unit
@@ -86,8 +88,8 @@ def test_problems_when_several_then_all_are_told_at_once_in_file_order(tmp_path:
         ("name: [", "CONFIG_SYNTAX", ":1:8"),
         ("name: a\x00b", "CONFIG_SYNTAX", ""),
         ("--- 1\n--- 2\n", "CONFIG_SYNTAX", ":2:1"),
-        (PRECISION + "name: again\n", "CONFIG_KEY_DOUBLED", ":6:1"),
-        (PRECISION + "? [a, b]\n: 1\n", "CONFIG_KEY", ":6:3"),
+        (PRECISION + "name: again\n", "CONFIG_KEY_DOUBLED", ":7:1"),
+        (PRECISION + "? [a, b]\n: 1\n", "CONFIG_KEY", ":7:3"),
         (PRECISION.replace("mine", "12"), "CONFIG_VALUE", ":1:7"),
         (PRECISION.replace("mine", "yes"), "CONFIG_VALUE", ":1:7"),
         (PRECISION.replace("1e-5", "'1e-5'"), "CONFIG_VALUE", ":5:20"),

@@ -60,11 +60,15 @@ def compile_module(module: Module, machine: CpuMachine | None = None, choose: Ch
 
 
 def check_module(
-    module: Module, inputs: Mapping[str, Array], sizes: Mapping[str, int], machine: CpuMachine | None = None
+    module: Module,
+    inputs: Mapping[str, Array],
+    sizes: Mapping[str, int],
+    machine: CpuMachine | None = None,
+    choose: Chooser = derived,
 ) -> dict[str, Array]:
     """Compile, run with one and two threads (equal bits), compare with the Graph reference; gives the outputs."""
     expected = graph_reference.run(module, "main", dict(inputs))
-    compiled = compile_module(module, machine)
+    compiled = compile_module(module, machine, choose)
     outputs = compiled.run(inputs, sizes)
     again = compiled.run(inputs, sizes, threads=2)
     for name, array in outputs.items():

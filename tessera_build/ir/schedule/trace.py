@@ -96,6 +96,20 @@ class Prefetch:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewrite:
+    """Before: a sum of products over 3 x 3 taps. After: sums at the points of Winograd's transform F(tile, 3).
+
+    Outputs are made in tiles of `tile` x `tile`; `block` of them share a register tile of every product. The splits of
+    the two axes that the taps walk say how many outputs one strip has, whose transforms lie in scratch.
+    """
+
+    tile: int
+    block: int
+    algorithm: str = "winograd"
+    effect: Effect = "algorithm-changing"
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """Before: steps mean the whole task. After: those that follow mean its contraction number `index`, by its own axes.
 
@@ -106,7 +120,7 @@ class Stage:
     effect: Effect = "bit-preserving"
 
 
-Step = Split | Reorder | Bind | Group | Pack | Tensorise | Interleave | Prefetch | Stage
+Step = Split | Reorder | Bind | Group | Pack | Tensorise | Interleave | Rewrite | Prefetch | Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +173,11 @@ class Schedule:
     def prefetched(self) -> int | None:
         """The read whose next panel is asked for, if any."""
         found = [step.read for step in self.steps if isinstance(step, Prefetch)]
+        return found[-1] if found else None
+
+    def rewritten(self) -> Rewrite | None:
+        """The step that changes the algorithm, if any."""
+        found = [step for step in self.steps if isinstance(step, Rewrite)]
         return found[-1] if found else None
 
     def tensorised(self) -> str | None:

@@ -15,7 +15,7 @@ from tessera_build.ir.core.types import Type, int_extent
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.graph.ops.attention import heads_per_key
 from tessera_build.ir.machine.cpu import CpuMachine
-from tessera_build.ir.schedule.nodes import KernelCall
+from tessera_build.ir.schedule.nodes import Compute, KernelCall
 from tessera_build.ir.schedule.trace import Schedule, Split
 from tessera_build.kernels.attention import AttentionSchedule, AttentionShape, attention
 from tessera_build.kernels.subject import KernelSubject
@@ -39,6 +39,7 @@ from tessera_build.lower.schedule_to_tile.replay import (
 from tessera_build.lower.tile_to_target.cpu import lower_cpu
 from tessera_build.space.chain import derive_chain
 from tessera_build.space.derive import Subject, derive_schedule
+from tessera_build.space.winograd import winograd_schedule
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,11 +73,21 @@ def subject_of(setting: Setting) -> Subject:
     return Subject(task.kind, task.function.nodes, axes, task.reduced, setting.constants)
 
 
-def derived(setting: Setting, machine: CpuMachine) -> Schedule:
-    """The schedule that rules and the cost model give."""
-    if setting.task.stages:
-        return derive_chain([subject_of(replace(setting, task=stage)) for stage in setting.task.stages], machine)
-    return derive_schedule(subject_of(setting), machine)
+def derived_within(winograd_error: float) -> Chooser:
+    """The schedules that rules and the cost model give; another algorithm may err by `winograd_error`."""
+
+    def choose(setting: Setting, machine: CpuMachine) -> Schedule:
+        if setting.task.stages:
+            return derive_chain([subject_of(replace(setting, task=stage)) for stage in setting.task.stages], machine)
+        definitions = [n for n in setting.task.function.nodes if isinstance(n, Compute)]
+        rewritten = winograd_schedule(definitions, setting.constants, machine, winograd_error)
+        return rewritten or derive_schedule(subject_of(setting), machine)
+
+    return choose
+
+
+# Within what the standard precision allows.
+derived: Chooser = derived_within(2e-5)
 
 
 def lower_task(setting: Setting, machine: CpuMachine, choose: Chooser = derived) -> tuple[LoweredTask, ...]:
@@ -108,6 +119,8 @@ def _versions(task: Task, schedule: Schedule, ranges: Mapping[str, Range]) -> tu
 
     Accumulations check the vector axis; pointwise tasks with tiles on one axis check that.
     """
+    if schedule.rewritten() is not None:  # strips reach over the end, and check
+        return 1, schedule
     domain, _ = grouped_domain(task, schedule)
     crossed = crossed_tiles(schedule, tuple(domain)) if task.kind == "pointwise" else ()
     if task.kind != "contraction" and not crossed:

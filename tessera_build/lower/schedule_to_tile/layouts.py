@@ -1,7 +1,8 @@
 """How buffers and weights lie in memory, as far as loop nests must know.
 
 Takes shapes; gives strides, zero borders (halos) and the packing of constant operands. Invariant: packing is a pure
-rearrangement — every packed element is a weight or zero — and its text (`layout`) names it completely.
+rearrangement — every packed element is a weight or zero — but for Winograd's transform, rounded once; its text
+(`layout`) names it completely.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.scalar import Array
+from tessera_build.space.toom_cook import TAPS, ToomCook
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,9 @@ class Packing:
     `group` (axis, size) first splits an axis into groups of `size`; `order` permutes what there is then, the vector
     axis last; with `width` the vector axis is cut into panels, zero-padded, and the panel index moves before `inner`
     of the permuted axes. Width 0 keeps the vector axis whole. `quad` neighbours along the last inner axis, which is
-    padded with zeros to a multiple of it, then lie side by side.
+    padded with zeros to a multiple of it, then lie side by side. With `winograd`, the weights of an output tile of that
+    extent at the points of its transform: `order` says where row taps, column taps, channels and outputs are stored,
+    and what is cut into panels is [points, channels, outputs].
     """
 
     order: tuple[int, ...]
@@ -47,16 +51,21 @@ class Packing:
     width: int
     group: tuple[int, int] | None = None
     quad: int = 1
+    winograd: int = 0
 
     @property
     def layout(self) -> str:
         """The layout's name in a bundle."""
         grouped = f"group({self.group[0]},{self.group[1]})," if self.group else ""
         quads = f",quads({self.quad})" if self.quad > 1 else ""
+        if self.winograd:
+            grouped = f"winograd({self.winograd},{TAPS}),"
         return f"v1:{grouped}order({','.join(map(str, self.order))}),panels({self.outer},{self.width}){quads}"
 
     def apply(self, array: Array) -> Array:
         """The packed array, C-contiguous."""
+        if self.winograd:
+            return self._at_points(array)
         if self.group:
             axis, size = self.group
             shape = (*array.shape[:axis], array.shape[axis] // size, size, *array.shape[axis + 1 :])
@@ -73,6 +82,13 @@ class Packing:
         if rest:
             panels[..., whole, :rest] = array[..., whole * self.width :]
         return np.ascontiguousarray(self._in_quads(packed)) if self.quad > 1 else packed
+
+    def _at_points(self, array: Array) -> Array:
+        """Panels of the weights at the points of a transform."""
+        rows, columns, channels, outputs = self.order
+        points = ToomCook(self.winograd).transformed(array, rows, columns)
+        inner = (0, 1, 2) if channels < outputs else (0, 2, 1)
+        return Packing(inner, 0, self.width).apply(points)
 
     def _in_quads(self, cut: Array) -> Array:
         """[..., depth, width] as [..., depth / quad, width, quad]."""

@@ -19,6 +19,7 @@ from tessera_build.ir.schedule.trace import (
     Pack,
     Prefetch,
     Reorder,
+    Rewrite,
     Schedule,
     ScheduleRejectedError,
     Split,
@@ -28,6 +29,7 @@ from tessera_build.ir.schedule.trace import (
 from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.schedule_to_tile.crossed import crossed_tiles
 from tessera_build.lower.schedule_to_tile.nest import Nest
+from tessera_build.lower.schedule_to_tile.rewrite import rewritten_window
 from tessera_build.space.contraction import is_byte_product, is_product
 
 # More turns than this make more code than a compiler takes in a second.
@@ -64,11 +66,14 @@ def check_trace(nest: Nest, schedule: Schedule, constants: Container[int]) -> No
             case Interleave():
                 if step.axis not in rule.reduced or task.kind != "row" or step.width != nest.lanes:
                     raise _rejected("INTERLEAVE", task, f"{step.width} partial results along {step.axis}")
+            case Rewrite():
+                rewritten_window(nest, schedule, step, constants)
             case Stage():
                 raise _rejected("STAGE", task, f"stage {step.index} of a task that is no chain")
             case _:
                 pass
-    rule.final()
+    if schedule.rewritten() is None:  # which has looked at all steps together
+        rule.final()
 
 
 class _Rules:

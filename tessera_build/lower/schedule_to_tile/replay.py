@@ -24,12 +24,15 @@ from tessera_build.lower.schedule_to_tile.legality import check_groups, check_tr
 from tessera_build.lower.schedule_to_tile.nest import Nest, Operand
 from tessera_build.lower.schedule_to_tile.packing import packings
 from tessera_build.lower.schedule_to_tile.pointwise import emit_pointwise
+from tessera_build.lower.schedule_to_tile.rewrite import rewritten_window
 from tessera_build.lower.schedule_to_tile.row import emit_row
+from tessera_build.lower.schedule_to_tile.winograd import emit_winograd
 
-# Axes of definitions (_d0, _k1, _c), what splits make of them (_d0g, _d0_rest, _d0_chunk), values read (_r0), and the
-# loops of borders (_b0_1) and chains (_block, _step, _new, _z0).
+# Axes of definitions (_d0, _k1, _c), what splits make of them (_d0g, _d0_rest, _d0_chunk), values read (_r0), the
+# loops of borders (_b0_1) and chains (_block, _step, _new, _z0), those over a transform's points and tiles (_p, _t,
+# _d1_tile) and a panel's registers (_v).
 _RESERVED = re.compile(
-    r"_(d\d+[gi]?|k\d*|c|r\d+|b\d+_\d+|block|step|new|z\d)(_quad|_byte)?(_rest|_chunk|_panel|_lane)?"
+    r"_(d\d+[gi]?|k\d*|[cptv]|r\d+|b\d+_\d+|block|step|new|z\d)(_quad|_byte)?(_rest|_chunk|_panel|_lane|_tile)?"
 )
 
 
@@ -61,6 +64,10 @@ def schedule_to_tile(task: Task, schedule: Schedule, bindings: Bindings) -> Tile
     if task.stages:
         return _chain_to_tile(task, schedule, bindings)
     nest = _nest(task, schedule, bindings)
+    rewrite = schedule.rewritten()
+    if rewrite is not None:
+        emit_winograd(nest, schedule, *rewritten_window(nest, schedule, rewrite, bindings.constants))
+        return _finish([nest], bindings)
     domain = nest.domain
     crossed = crossed_tiles(schedule, tuple(domain)) if task.kind == "pointwise" else ()
     if crossed:
@@ -95,8 +102,9 @@ def _nest(task: Task, schedule: Schedule, bindings: Bindings) -> Nest:
         packed={},
     )
     check_trace(nest, schedule, bindings.constants)
-    nest.packed.update(packings(nest, schedule, bindings.constants))
-    _mark_ragged(nest)
+    if schedule.rewritten() is None:
+        nest.packed.update(packings(nest, schedule, bindings.constants))
+        _mark_ragged(nest)
     return nest
 
 

@@ -1,0 +1,61 @@
+"""Whether a trace that changes the algorithm fits its task.
+
+Takes a nest, a schedule with a `Rewrite` step and the constants; gives the definition that is rewritten and its
+window, or raises `ScheduleRejectedError` with the reason. Invariant: nothing in a trace that passes is without effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from tessera_build.ir.schedule.nodes import Compute
+from tessera_build.ir.schedule.trace import Bind, Rewrite, Schedule, ScheduleRejectedError
+from tessera_build.lower.schedule_to_tile.nest import Nest
+from tessera_build.space.toom_cook import TILES
+from tessera_build.space.winograd import Window, window_of
+
+
+def rewritten_window(
+    nest: Nest, schedule: Schedule, step: Rewrite, constants: Container[int]
+) -> tuple[Compute, Window]:
+    """The sum of products that `step` rewrites, with its window."""
+    if step.algorithm != "winograd" or step.tile not in TILES:
+        raise _rejected(nest, f"the algorithm {step.algorithm} with tiles of {step.tile}")
+    sums = [n for n in nest.task.function.nodes if isinstance(n, Compute) and n.combine != "none"]
+    window = window_of(sums[0]) if nest.task.kind == "contraction" and not schedule.groups() else None
+    if window is None:
+        raise _rejected(nest, "no sum of products of f32 over three by three taps, with steps of one, and channels")
+    if sums[0].reads[1] not in constants:
+        raise _rejected(nest, "weights that are not constant")
+    _check_tiles(nest, schedule, step, window)
+    _check_loops(nest, schedule)
+    return sums[0], window
+
+
+def _check_tiles(nest: Nest, schedule: Schedule, step: Rewrite, window: Window) -> None:
+    """Strips of whole tiles, whole registers in panels, and a register tile that every strip can fill."""
+    factors, vector = schedule.factors(), nest.axes[-1]
+    rows, columns, width = (factors.get(axis, 1) for axis in (window.rows, window.columns, vector))
+    if rows % step.tile or columns % step.tile:
+        raise _rejected(nest, f"strips of {rows} by {columns} outputs in tiles of {step.tile}")
+    if width % nest.lanes or schedule.packs() != {1: width}:
+        raise _rejected(nest, f"panels of {schedule.packs()}, tiles of {width} outputs")
+    if schedule.tensorised() != window.channels.name or schedule.instruction() != "fma":
+        raise _rejected(nest, f"products over {schedule.tensorised()} by {schedule.instruction()}")
+    others = factors.keys() - {window.rows, window.columns, vector, window.channels.name}
+    if any(factors[axis] != 1 for axis in others):
+        raise _rejected(nest, f"splits of {', '.join(sorted(others))}")
+    if not 1 <= step.block <= rows // step.tile * (columns // step.tile):
+        raise _rejected(nest, f"blocks of {step.block} in strips of {rows} by {columns} outputs")
+
+
+def _check_loops(nest: Nest, schedule: Schedule) -> None:
+    """Panels of outputs are the innermost loop, and serial; nothing else is unrolled."""
+    order = schedule.order() or nest.axes
+    binds = [step for step in schedule.steps if isinstance(step, Bind)]
+    if order[-1] != nest.axes[-1] or any(b.scope != "parallel" or b.axis not in order[:-1] for b in binds):
+        raise _rejected(nest, f"the order {order} with {', '.join(f'{b.scope} {b.axis}' for b in binds) or 'no binds'}")
+
+
+def _rejected(nest: Nest, found: str) -> ScheduleRejectedError:
+    return ScheduleRejectedError("SCHEDULE_REWRITE", f"the schedule does not fit {nest.task.name}", found=found)

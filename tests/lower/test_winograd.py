@@ -1,0 +1,304 @@
+"""Winograd convolution: the same answers as the sum of products, from every shape, strip, machine and thread count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tessera_build.config import load_precision
+from tessera_build.ir.core.types import F32, tensor
+from tessera_build.ir.graph.builder import GraphBuilder
+from tessera_build.ir.graph.nodes import Array, GraphNode, Module
+from tessera_build.ir.machine.cpu import CpuMachine
+from tessera_build.ir.schedule.nodes import Compute
+from tessera_build.ir.schedule.trace import (
+    Bind,
+    Pack,
+    Reorder,
+    Rewrite,
+    Schedule,
+    ScheduleRejectedError,
+    Split,
+    Step,
+    Tensorise,
+)
+from tessera_build.ir.tile import reference
+from tessera_build.ir.tile.erase import strip_bindings
+from tessera_build.ir.tile.spec import verify
+from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
+from tessera_build.lower.program.assemble import lower_module
+from tessera_build.lower.program.kernels import derived_within
+from tessera_build.lower.schedule_to_tile.layouts import Packing
+from tessera_build.lower.schedule_to_tile.replay import Bindings, schedule_to_tile
+from tessera_build.space.toom_cook import TILES, ToomCook, from_points, to_points
+from tessera_build.space.winograd import window_of, winograd_schedule
+from tessera_build.space.winograd_error import transform_error
+from tests.lower.compiled import check_module, compile_module
+from tests.lower.execution import AVX2, AVX512
+from tests.lower.winograd_cases import SIDES, Shape, Strips, inputs_of, module_of
+
+ALLOWED = load_precision("fp32").winograd_max_error
+
+
+def _constants(module: Module) -> dict[int, Array]:
+    nodes = [n for n in module.entries["main"].nodes if isinstance(n, GraphNode) and n.op == "constant"]
+    return {n.output: module.constants[str(n.attributes["digest"])] for n in nodes}
+
+
+def _task(module: Module) -> tuple[Task, Compute]:
+    (task,) = graph_to_schedule(module.entries["main"], _constants(module))
+    (node,) = [n for n in task.function.nodes if isinstance(n, Compute) and n.combine != "none"]
+    return task, node
+
+
+# -- the transforms ---------------------------------------------------------------------------------------------------
+
+
+def _sum(factors: object, terms: object) -> Fraction:
+    pairs = zip(list[Fraction](factors), list[Fraction](terms), strict=False)  # type: ignore[call-overload]
+    return sum((f * t for f, t in pairs), Fraction(0))
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("tile", TILES)
+def test_transforms_when_taken_in_fractions_then_filter_exactly(tile: int) -> None:
+    transform = ToomCook(tile)
+    inputs = [Fraction(n * n % 11 - 5) for n in range(transform.size)]
+    taps = [Fraction(3), Fraction(-7), Fraction(2)]
+    weights = [_sum(row, taps) for row in transform.weights]
+    products = [a * b for a, b in zip(to_points(transform, inputs, _sum), weights, strict=True)]
+    expected = [_sum(taps, inputs[i : i + 3]) for i in range(tile)]
+    assert from_points(transform, products, _sum) == expected
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("tile", TILES)
+def test_factors_when_rounded_to_f32_then_stay_what_they_are(tile: int) -> None:
+    transform = ToomCook(tile)
+    powers = [pair.point**e for pair in transform.pairs for e in range(tile)]
+    factors = [*transform.whole, *(c for pair in transform.pairs for c in pair.others), *powers]
+    assert all(Fraction(float(np.float32(float(f)))) == f for f in factors)
+
+
+@pytest.mark.unit
+def test_packing_when_of_a_transform_then_names_it_and_holds_panels_of_points() -> None:
+    weights = np.random.default_rng(0).standard_normal((20, 3, 3, 3)).astype(np.float32)
+    packing = Packing((2, 3, 1, 0), 0, 16, winograd=4)
+    packed = packing.apply(weights)
+    points = ToomCook(4).transformed(weights, 2, 3)
+    assert packing.layout == "v1:winograd(4,3),order(2,3,1,0),panels(0,16)"
+    assert packed.shape == (2, 36, 3, 16)
+    np.testing.assert_array_equal(packed[1, :, :, :4], np.moveaxis(points[:, 16:], 1, 2))
+    assert not packed[1, :, :, 4:].any()
+
+
+# -- what is computed -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("tile", TILES)
+def test_program_when_bindings_are_erased_then_bits_are_as_before(tile: int) -> None:
+    task, node = _task(module_of(Shape(1, 5, 6, 3, 9), "bias relu"))
+    constants = _constants(module_of(Shape(1, 5, 6, 3, 9), "bias relu"))
+    schedule = Strips(tile, 1, 2, 2, vectors=1).schedule(node, AVX2)
+    program = schedule_to_tile(task, schedule, Bindings({}, {v: a.shape for v, a in constants.items()}, AVX2.lanes))
+    verify(program.function)
+    x = np.random.default_rng(1).standard_normal((1, 5, 6, 3)).astype(np.float32)
+    outputs: list[Array] = []
+    for function in (program.function, strip_bindings(program.function)):
+        buffers: list[Array] = []
+        for operand in program.operands:
+            array = constants.get(operand.value, x)
+            array = np.full((1, 5, 6, 9), np.nan, np.float32) if operand.value in task.outputs else array
+            buffers.append(operand.packing.apply(array) if operand.packing else array)
+        reference.run(function, buffers, {})
+        outputs += [b for b, o in zip(buffers, program.operands, strict=True) if o.value in task.outputs]
+    assert np.isfinite(outputs[0]).all()
+    assert outputs[0].tobytes() == outputs[1].tobytes()
+
+
+_SIDE = st.integers(0, 2)
+SHAPES = st.builds(
+    Shape,
+    images=st.sampled_from([1, 1, 2, None]),
+    height=st.integers(3, 11) | st.none(),
+    width=st.integers(3, 19) | st.none(),
+    channels=st.integers(1, 37),
+    outputs=st.integers(1, 37),
+    low=st.tuples(_SIDE, _SIDE),
+    high=st.tuples(_SIDE, _SIDE),
+)
+STRIPS = st.builds(Strips, st.sampled_from(TILES), st.integers(1, 3), st.integers(1, 4), st.just(1), st.integers(1, 3))
+EPILOGUES = st.sampled_from(["", "bias", "bias relu", "residual", "bias residual relu"])
+_SETTINGS = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+
+
+@pytest.mark.numerics
+@_SETTINGS
+@given(SHAPES, STRIPS, EPILOGUES, st.integers(0, 11), st.sampled_from([None, AVX2]))
+def test_convolution_when_rewritten_then_agrees_with_the_reference_for_one_and_two_threads(
+    shape: Shape, strips: Strips, epilogue: str, block: int, machine: CpuMachine | None
+) -> None:
+    strips = replace(strips, block=1 + block % (strips.rows * strips.columns))
+    module, sizes = module_of(shape, epilogue), {"N": 2, "H": 7, "W": 10}
+    check_module(module, inputs_of(module, sizes), sizes, machine, strips.chooser())
+
+
+@pytest.mark.numerics
+def test_dims_when_smaller_and_larger_than_a_strip_then_one_program_serves_all() -> None:
+    module = module_of(Shape(None, None, None, 6, 20), "bias")
+    compiled = compile_module(module, choose=Strips(4, 2, 3, 5).chooser())
+    for sizes in ({"N": 1, "H": 1, "W": 1}, {"N": 3, "H": 4, "W": 13}, {"N": 1, "H": 23, "W": 24}):
+        inputs = inputs_of(module, sizes)
+        single, double = compiled.run(inputs, sizes), compiled.run(inputs, sizes, threads=2)
+        assert single["y"].tobytes() == double["y"].tobytes()
+        patches = np.lib.stride_tricks.sliding_window_view(
+            np.pad(inputs["x"], ((0, 0), (1, 1), (1, 1), (0, 0))).astype(np.float64), (3, 3), axis=(1, 2)
+        )
+        weights, bias = sorted(module.constants.values(), key=lambda a: -a.ndim)
+        expected = np.einsum("nhwcij,ocij->nhwo", patches, weights.astype(np.float64)) + bias
+        np.testing.assert_allclose(single["y"].astype(np.float64), expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("tile", TILES)
+def test_bits_when_strips_or_neighbours_differ_then_are_the_same(tile: int) -> None:
+    module, sizes = module_of(Shape(None, 13, 14, 19, 40), "bias relu"), {"N": 3}
+    inputs = inputs_of(module, sizes)
+    found = [
+        compile_module(module, choose=strips.chooser()).run(inputs, sizes)["y"]
+        for strips in (Strips(tile, 1, 1, 1), Strips(tile, 2, 3, 5, vectors=1), Strips(tile, 4, 7, 9, vectors=3))
+    ]
+    alone = compile_module(module, choose=Strips(tile, 1, 2, 2).chooser()).run({"x": inputs["x"][1:2]}, {"N": 1})["y"]
+    assert found[0].tobytes() == found[1].tobytes() == found[2].tobytes()
+    assert found[0][1:2].tobytes() == alone.tobytes()
+
+
+# -- when it is chosen ------------------------------------------------------------------------------------------------
+
+
+def _chosen(shape: Shape, machine: CpuMachine, allowed: float) -> int:
+    """The extent of the output tiles that the rule takes, 0 for none."""
+    module = module_of(shape, "bias relu")
+    task, _ = _task(module)
+    definitions = [n for n in task.function.nodes if isinstance(n, Compute)]
+    schedule = winograd_schedule(definitions, _constants(module), machine, allowed)
+    step = schedule.rewritten() if schedule else None
+    return step.tile if step else 0
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("machine", "expected"), [(AVX2, [4, 4, 4, 0]), (AVX512, [4, 4, 2, 0])])
+def test_rule_when_sizes_are_those_of_a_network_then_takes_the_tile_that_pays(
+    machine: CpuMachine, expected: list[int]
+) -> None:
+    taken = [_chosen(Shape(1, n, n, c, c), machine, ALLOWED) for n, c in ((56, 64), (28, 128), (14, 256), (4, 2))]
+    assert taken == expected
+
+
+@pytest.mark.unit
+def test_rule_when_less_error_is_allowed_then_takes_smaller_tiles_or_none() -> None:
+    shape = Shape(1, 56, 56, 64, 64)
+    weights = max(_constants(module_of(shape)).values(), key=lambda a: a.ndim)
+    small, large = (transform_error(weights, (2, 3, 1, 0), tile) for tile in TILES)
+    assert 1e-7 < small < large < 1e-5
+    assert [_chosen(shape, AVX512, bound) for bound in (large, large * 0.99, small * 0.99, 0.0)] == [4, 2, 0, 0]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    "change",
+    [{"strides": (2, 2)}, {"dilations": (2, 2)}, {"groups": 2}, {"taps": (1, 1)}, {"taps": (5, 5)}, {"taps": (3, 1)}],
+    ids=str,
+)
+def test_window_when_it_is_no_dense_three_by_three_then_is_none(change: dict[str, object]) -> None:
+    assert window_of(_other_window(change)) is None
+    assert window_of(_other_window({})) is not None
+
+
+def _other_window(change: dict[str, object]) -> Compute:
+    b, groups = GraphBuilder(), int(str(change.get("groups", 1)))
+    taps = change.get("taps", (3, 3))
+    assert isinstance(taps, tuple)
+    x = b.input("x", tensor(F32, 1, 9, 9, 8))
+    w = b.constant(np.ones((8, 8 // groups, *taps), np.float32))
+    sides = SIDES | {k: v for k, v in change.items() if k in SIDES}
+    b.output("y", b.op("conv", x, w, groups=groups, layout="NHWC", **sides))  # type: ignore[arg-type]
+    return _task(b.finish())[1]
+
+
+@pytest.mark.unit
+def test_bundle_when_a_convolution_is_rewritten_then_weights_name_the_transform() -> None:
+    module = module_of(Shape(1, 56, 56, 64, 64), "bias relu")
+    lowered = lower_module(module, AVX512, choose=derived_within(ALLOWED))
+    layouts = [w.layout for w in lowered.weights]
+    assert "v1:winograd(4,3),order(2,3,1,0),panels(0,32)" in layouts
+    (step,) = [r.schedule.rewritten() for r in lowered.launches[0] if r.schedule.rewritten()]
+    assert step is not None
+    assert (step.algorithm, step.effect) == ("winograd", "algorithm-changing")
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+
+_GOOD = Strips(4, 1, 2, 2, vectors=1)
+_WRONG: dict[str, Callable[[Schedule], Schedule]] = {
+    "algorithm": lambda s: s.with_steps(Rewrite(4, 2, "fourier")),
+    "tile": lambda s: s.with_steps(Rewrite(3, 2)),
+    "block": lambda s: s.with_steps(Rewrite(4, 3)),
+    "no block": lambda s: s.with_steps(Rewrite(4, 0)),
+    "strip": lambda s: s.with_block(_d1=6),
+    "images": lambda s: s.with_block(_d0=2),
+    "taps": lambda s: s.with_block(_k0=3),
+    "half registers": lambda s: s.with_steps(Split("_d3", 4), Pack(1, 4)),
+    "other panels": lambda s: s.with_steps(Pack(1, 16)),
+    "two packs": lambda s: s.with_steps(Pack(0, 8)),
+    "over taps": lambda s: s.with_steps(Tensorise("_k0")),
+    "by bytes": lambda s: s.with_steps(Tensorise("_c", "dot4")),
+    "parallel panels": lambda s: s.with_steps(Bind("_d3", "parallel")),
+    "unrolled": lambda s: s.with_steps(Bind("_d2", "unroll")),
+    "panels outside": lambda s: s.with_steps(Reorder(("_d3", "_d0", "_d1", "_d2"))),
+    "no product": lambda s: Schedule(tuple(step for step in s.steps if not isinstance(step, Tensorise))),
+}
+
+
+def _replayed(task: Task, schedule: Schedule, constants: dict[int, Array]) -> None:
+    schedule_to_tile(task, schedule, Bindings({}, {v: a.shape for v, a in constants.items()}, AVX2.lanes))
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize("name", _WRONG)
+def test_trace_when_it_does_not_fit_then_is_rejected(name: str) -> None:
+    module = module_of(Shape(2, 8, 8, 4, 16), "bias")
+    task, node = _task(module)
+    base = _GOOD.schedule(node, AVX2)
+    _replayed(task, base, _constants(module))
+    with pytest.raises(ScheduleRejectedError) as caught:
+        _replayed(task, _WRONG[name](base), _constants(module))
+    assert caught.value.found
+
+
+@pytest.mark.errors
+def test_trace_when_weights_are_computed_then_is_rejected() -> None:
+    module = module_of(Shape(2, 8, 8, 4, 16))
+    task, node = _task(module)
+    with pytest.raises(ScheduleRejectedError, match="does not fit") as caught:
+        _replayed(task, _GOOD.schedule(node, AVX2), {})
+    assert caught.value.found == "weights that are not constant"
+
+
+@pytest.mark.errors
+def test_trace_when_the_task_is_no_window_then_is_rejected() -> None:
+    module = module_of(Shape(2, 8, 8, 4, 16))
+    task, node = _task(module)
+    steps: tuple[Step, ...] = _GOOD.schedule(node, AVX2).steps
+    strided = replace(node, accesses=(replace(node.accesses[0], pad=1.0), node.accesses[1]))
+    other = replace(task, function=replace(task.function, nodes=(strided,)))
+    with pytest.raises(ScheduleRejectedError) as caught:
+        _replayed(other, Schedule(steps), _constants(module))
+    assert "three by three taps" in str(caught.value.found)
