@@ -48,6 +48,7 @@ def _check_entry(entry: Entry) -> None:
                 if isinstance(extent, DimExpression):
                     _check_declared(extent, known, f"{group}[{index}].shape")
     _check_states(entry)
+    _check_results(entry)
 
 
 def _names(entry: Entry) -> tuple[str, ...]:
@@ -68,6 +69,27 @@ def _check_states(entry: Entry) -> None:
                 "a state does not join an output to an input of the same dtype and rank",
                 where=f".states[{index}]",
                 found=f"{state.output} -> {state.input}",
+            )
+
+
+def _check_results(entry: Entry) -> None:
+    """Results use every output once; all but sequences and nothing have one, and labels where their kind has them."""
+    if not entry.results:
+        return
+    _check_unique((result.name for result in entry.results), ".results")
+    used = [name for result in entry.results for name in result.outputs]
+    if sorted(used) != sorted(value.name for value in entry.outputs):
+        raise BundleError("CONFIG_INCONSISTENT", "the results do not use every output once", where=".results")
+    ranks = {value.name: len(value.shape) for value in entry.outputs}
+    for index, result in enumerate(entry.results):
+        labelled = result.kind in ("integer_maps", "word_maps", "words")
+        wanted = {"sequence": len(result.outputs), "nothing": 0}.get(result.kind, 1)
+        rows = result.kind in ("integer_maps", "word_maps")
+        if len(result.outputs) != wanted or (rows and ranks[result.outputs[0]] != 2) or labelled != bool(result.labels):
+            raise BundleError(
+                "CONFIG_INCONSISTENT",
+                f"a result of the kind {result.kind!r} does not fit its outputs and labels",
+                where=f".results[{index}]",
             )
 
 

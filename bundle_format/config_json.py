@@ -6,7 +6,7 @@ Invariant: what parses is complete, of the right types and consistent within its
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 from bundle_format.canonical import Json, canonical_bytes, parse_canonical
 from bundle_format.config_checks import check_consistency
@@ -19,6 +19,7 @@ from bundle_format.schema import (
     DTYPES,
     FORMAT_MAJOR,
     RELATIONS,
+    RESULT_KINDS,
     WEIGHT_ALIGNMENT,
     Config,
     DataSize,
@@ -26,6 +27,7 @@ from bundle_format.schema import (
     Entry,
     Extent,
     Guard,
+    Result,
     Scalar,
     StateAlias,
     Target,
@@ -36,7 +38,8 @@ from bundle_format.schema import (
 )
 
 MAX_RANK: Final = 32
-_LEFT_OUT_WHEN_EMPTY: Final = frozenset(("sizes",))
+_Item = TypeVar("_Item")
+_LEFT_OUT_WHEN_EMPTY: Final = frozenset(("sizes", "results"))
 
 
 def config_bytes(config: Config) -> bytes:
@@ -151,7 +154,8 @@ class _Reader:
             outputs=fields.sequence("outputs", self.value),
             dims=fields.sequence("dims", self.dim),
             states=fields.sequence("states", self.state),
-            sizes=fields.optional("sizes", lambda items: _some(as_sequence(items, self.size))) or (),
+            sizes=fields.optional("sizes", lambda items: _some(as_sequence(items, self.size), "sizes")) or (),
+            results=fields.optional("results", lambda items: _some(as_sequence(items, self.result), "results")) or (),
         )
         fields.close()
         return entry
@@ -173,6 +177,17 @@ class _Reader:
         fields = self._fields(value)
         result = DataSize(
             fields.text("name"), fields.read("max", lambda bound: None if bound is None else _extent(bound))
+        )
+        fields.close()
+        return result
+
+    def result(self, value: Json) -> Result:
+        fields = self._fields(value)
+        result = Result(
+            name=fields.text("name"),
+            kind=fields.read("kind", _result_kind),
+            outputs=fields.sequence("outputs", as_text),
+            labels=fields.sequence("labels", as_text),
         )
         fields.close()
         return result
@@ -225,10 +240,10 @@ def _shape(value: Json) -> tuple[Extent, ...]:
     return shape
 
 
-def _some(sizes: tuple[DataSize, ...]) -> tuple[DataSize, ...]:
-    if not sizes:
-        raise BundleError("CONFIG_INCONSISTENT", "a list of sizes is empty, and must then be left out")
-    return sizes
+def _some(items: tuple[_Item, ...], what: str) -> tuple[_Item, ...]:
+    if not items:
+        raise BundleError("CONFIG_INCONSISTENT", f"a list of {what} is empty, and must then be left out")
+    return items
 
 
 def _one_of(allowed: frozenset[str]) -> Callable[[Json], str]:
@@ -248,6 +263,7 @@ def _one_of(allowed: frozenset[str]) -> Callable[[Json], str]:
 
 _dtype = _one_of(DTYPES)
 _relation = _one_of(RELATIONS)
+_result_kind = _one_of(RESULT_KINDS)
 
 
 def _aligned(value: Json) -> int:

@@ -17,7 +17,7 @@ from bundle_format.digest import Digest
 from bundle_format.dims import DimExpression
 
 FORMAT_MAJOR: Final = 1
-FORMAT_MINOR: Final = 1
+FORMAT_MINOR: Final = 2
 ABI_VERSION: Final = 1
 _FLOATS: Final = ("f64", "f32", "bf16", "f16")
 # Kept one to a byte, the narrower ones in its low bits.
@@ -27,6 +27,7 @@ DTYPES: Final = frozenset((*_FLOATS, *_BYTE_FLOATS, *_INTEGERS, "bool"))
 RELATIONS: Final = frozenset(("==", "!=", "<", "<=", ">", ">=", "multiple_of"))
 WEIGHT_ALIGNMENT: Final = 64
 
+RESULT_KINDS: Final = frozenset(("tensor", "sequence", "integer_maps", "word_maps", "words", "nothing"))
 Extent = int | DimExpression
 Scalar = str | int | float | bool | None
 _NO_SCALARS: Final[Mapping[str, Scalar]] = MappingProxyType({})
@@ -77,10 +78,20 @@ class DataSize(NamedTuple):
     max: Extent | None = None
 
 
+class Result(NamedTuple):
+    """What a result of the source model is made of: outputs by name; `labels` name their columns or elements."""
+
+    name: str
+    kind: str
+    outputs: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+
+
 class Entry(NamedTuple):
     """One function of the module. `dims` are in the order in which the ABI wants their values.
 
-    Shapes of outputs may be over `sizes` too: such outputs are allocated by the run.
+    Shapes of outputs may be over `sizes` too: such outputs are allocated by the run. `results` is there where the
+    source gives more than tensors, and then lists all that it gives.
     """
 
     name: str
@@ -89,6 +100,7 @@ class Entry(NamedTuple):
     dims: tuple[DimRange, ...] = ()
     states: tuple[StateAlias, ...] = ()
     sizes: tuple[DataSize, ...] = ()
+    results: tuple[Result, ...] = ()
 
     def depends_on_data(self, extent: Extent) -> bool:
         """Whether an extent is known only after a run."""

@@ -18,7 +18,7 @@ from bundle_format.canonical import Json, canonical_bytes
 from bundle_format.digest import Digest
 from bundle_format.dims import parse_dim
 from bundle_format.packed_text import pack_text
-from bundle_format.schema import Config, DataSize, DimRange, Entry, Guard, StateAlias, Target, Tool, Value
+from bundle_format.schema import Config, DataSize, DimRange, Entry, Guard, Result, StateAlias, Target, Tool, Value
 from bundle_format.schema import Extent as FormatExtent
 from bundle_format.weights import WeightData, pack_weights
 from bundle_format.writer import Layer, Variant
@@ -78,6 +78,7 @@ def make_variant(parts: Parts) -> Variant:
         tools=parts.tools,
         numerics=_numerics(parts.precision) | ({"checks": parts.checks} if parts.checks else {}),
         sources=parts.sources,
+        ignorable=("results",) if any(parts.module.results.values()) else (),
     )
     layers = [Layer(kind, pack_text(text)) for kind, text in _texts(parts)]
     layers += [Layer(media.ELF_CODE, parts.code), Layer(media.C_HEADER, header_bytes())]
@@ -111,7 +112,8 @@ def _entry(module: Module, name: str) -> Entry:
     sizes = tuple(
         DataSize(size, None if upper == UNBOUNDED else _extent(upper)) for size, upper in data_sizes(function).items()
     )
-    return Entry(name, inputs, outputs, dims, states, sizes)
+    results = tuple(Result(r.name, r.kind, r.outputs, r.labels) for r in module.results.get(name, ()))
+    return Entry(name, inputs, outputs, dims, states, sizes, results)
 
 
 def _value(name: str, type_: Type) -> Value:

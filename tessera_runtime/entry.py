@@ -41,6 +41,7 @@ class EntryPoint:
         self.name: Final = entry.name
         self.dims: Final = entry.dims
         self.sizes: Final = entry.sizes
+        self.results: Final = entry.results
         self.inputs: Final = _public(entry.inputs, self._state_inputs.keys())
         self.outputs: Final = _public(entry.outputs, self._state_outputs)
         self.states: Final = _public(entry.inputs, {value.name for value in entry.inputs} - self._state_inputs.keys())

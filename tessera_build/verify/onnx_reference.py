@@ -37,21 +37,30 @@ class OnnxReference:
         self.version: Final = str(onnxruntime.__version__)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """All outputs by name."""
+        """All outputs by the names that they have in a bundle: those of a sequence are called name[0], name[1], ..."""
         feeds = {name: array for name, array in inputs.items() if name in self._inputs}
         try:
             results = self._session.run(self._outputs, feeds)
         except Exception as error:
             raise _refused("onnxruntime does not run the model on these inputs", error) from error
-        return {name: _array(result) for name, result in zip(self._outputs, results, strict=True)}
+        found: dict[str, Array] = {}
+        for name, result in zip(self._outputs, results, strict=True):
+            found |= _arrays(name, result)
+        return found
 
 
-def _array(result: object) -> Array:
-    """A result as an array: rows of scores by label (ZipMap) in the order of the labels, as a bundle gives them."""
-    if isinstance(result, list) and result and all(isinstance(row, dict) for row in result):
-        rows: list[dict[object, float]] = result
-        return np.asarray([list(row.values()) for row in rows], np.float32)
-    return np.asarray(result)
+def _arrays(name: str, result: object) -> dict[str, Array]:
+    """A result as arrays: rows of scores by label (ZipMap) in the order of the labels, as a bundle gives them."""
+    if result is None:
+        return {}
+    if not isinstance(result, list):
+        return {name: np.asarray(result)}
+    members: list[object] = result
+    rows = [member for member in members if isinstance(member, dict)]
+    if rows:
+        scores: list[dict[object, float]] = rows
+        return {name: np.asarray([list(row.values()) for row in scores], np.float32)}
+    return {f"{name}[{index}]": np.asarray(member) for index, member in enumerate(members)}
 
 
 def _refused(message: str, error: Exception) -> VerificationError:

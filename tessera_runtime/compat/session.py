@@ -1,7 +1,7 @@
 """onnxruntime's InferenceSession on a bundle.
 
 Takes: the path of a bundle, or of the ONNX file it was built from when the bundle lies beside it.
-Gives: lists of arrays in the order of the outputs asked for.
+Gives: lists of arrays, or what else the source's results are, in the order of the outputs asked for.
 Invariant: a session is as re-entrant as the model; an ONNX file is accepted only when its digest is the one that the
 bundle was built from.
 """
@@ -18,10 +18,13 @@ import numpy as np
 from bundle_format.digest import Digest
 from bundle_format.errors import TesseraError
 from bundle_format.reader import open_bundle
+from bundle_format.schema import Result
 from tessera_runtime.arrays import Array, TensorSpec
 from tessera_runtime.compat.binding import IOBinding
 from tessera_runtime.compat.errors import InvalidArgument, NoModel, NoSuchFile, translated
+from tessera_runtime.compat.errors import NotImplemented as Unsupported
 from tessera_runtime.compat.options import LOG_LEVELS, RunOptions, SessionOptions
+from tessera_runtime.compat.results import Answer, assembled, results_of, shown
 from tessera_runtime.compat.values import ModelMetadata, NodeArg, OrtValue, node_arg
 from tessera_runtime.loader import load
 from tessera_runtime.logs import LOGGER_NAME, Logs
@@ -53,19 +56,19 @@ class InferenceSession:
         except TesseraError as error:
             raise translated(error) from error
         self._specs = {spec.name: spec for spec in self._model.inputs}
-        self._names = tuple(spec.name for spec in self._model.outputs)
+        self._results = {r.name: r for r in results_of(self._model.outputs, self._model.main.results)}
 
     def run(
         self,
         output_names: Sequence[str] | None,
         input_feed: Mapping[str, object],
         run_options: RunOptions | None = None,
-    ) -> list[Array]:
+    ) -> list[Answer]:
         """Run once: the outputs asked for, all of them when none is named."""
         wanted = self._wanted(output_names)
         feeds = {name: self._fed(name, value) for name, value in input_feed.items()}
         results = self._call(feeds, None, run_options)
-        return [results[name] for name in wanted]
+        return [assembled(result, results) for result in wanted]
 
     def run_with_ort_values(
         self,
@@ -74,7 +77,11 @@ class InferenceSession:
         run_options: RunOptions | None = None,
     ) -> list[OrtValue]:
         """Run once with tensors in boxes."""
-        return [OrtValue(array) for array in self.run(output_names, input_dict_ort_values, run_options)]
+        answers = self.run(output_names, input_dict_ort_values, run_options)
+        arrays = [answer for answer in answers if isinstance(answer, np.ndarray)]
+        if len(arrays) < len(answers):
+            raise Unsupported("OUTPUT_KIND", "only tensors lie in boxes", hint="use run, or ask for other outputs")
+        return [OrtValue(array) for array in arrays]
 
     def run_with_iobinding(self, iobinding: IOBinding, run_options: RunOptions | None = None) -> None:
         """Run once on memory that was bound."""
@@ -82,7 +89,7 @@ class InferenceSession:
 
     def io_binding(self) -> IOBinding:
         """A new binding for this model."""
-        return IOBinding(self.get_inputs(), self.get_outputs())
+        return IOBinding(self.get_inputs(), [node_arg(spec) for spec in self._model.outputs])
 
     def get_inputs(self) -> list[NodeArg]:
         """The inputs, in the model's order."""
@@ -90,7 +97,8 @@ class InferenceSession:
 
     def get_outputs(self) -> list[NodeArg]:
         """The outputs, in the model's order."""
-        return [node_arg(spec) for spec in self._model.outputs]
+        specs = {spec.name: spec for spec in self._model.outputs}
+        return [shown(result, specs) for result in self._results.values()]
 
     def get_overridable_initializers(self) -> list[NodeArg]:
         """None: weights are in the bundle."""
@@ -133,12 +141,12 @@ class InferenceSession:
         except TesseraError as error:
             raise translated(error) from error
 
-    def _wanted(self, names: Sequence[str] | None) -> Sequence[str]:
+    def _wanted(self, names: Sequence[str] | None) -> Sequence[Result]:
         for name in names or ():
-            if name not in self._names:
-                expected = ", ".join(self._names)
+            if name not in self._results:
+                expected = ", ".join(self._results)
                 raise InvalidArgument("OUTPUT_UNKNOWN", "the model has no such output", where=name, expected=expected)
-        return names or self._names
+        return [self._results[name] for name in names or self._results]
 
     def _fed(self, name: str, value: object) -> Array:
         """Lists become arrays of the input's dtype, as in onnxruntime; arrays are never converted."""

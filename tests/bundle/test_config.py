@@ -28,6 +28,12 @@ def changed(change: Callable[[Tree], object]) -> bytes:
     return canonical_bytes(tree)
 
 
+def give_results(tree: Tree, *rows: tuple[str, str, str]) -> None:
+    """Results of one output each, without labels."""
+    results = [{"name": name, "kind": kind, "outputs": [output], "labels": []} for name, kind, output in rows]
+    tree["entries"][0].update(results=results)
+
+
 @pytest.mark.unit
 def test_config_when_printed_then_parses_to_itself() -> None:
     config = sample()._replace(
@@ -102,6 +108,28 @@ REFUSALS: list[tuple[str, str, Callable[[Tree], object]]] = [
             tree["entries"][0].update(sizes=[{"name": "found", "max": None}]),
             tree["entries"][0]["inputs"][0].update(shape=["found"]),
         ),
+    ),
+    ("CONFIG_INCONSISTENT", "$.entries[0].results", lambda tree: tree["entries"][0].update(results=[])),
+    ("CONFIG_INCONSISTENT", "$.entries[0].results", lambda tree: give_results(tree, ("a", "tensor", "y"))),
+    (
+        "CONFIG_INCONSISTENT",
+        "$.entries[0].results",
+        lambda tree: give_results(tree, ("a", "tensor", "y"), ("a", "tensor", "last")),
+    ),
+    (
+        "CONFIG_INCONSISTENT",
+        "$.entries[0].results[1]",
+        lambda tree: give_results(tree, ("a", "tensor", "y"), ("b", "words", "last")),
+    ),
+    (
+        "CONFIG_INCONSISTENT",
+        "$.entries[0].results[1]",
+        lambda tree: give_results(tree, ("a", "sequence", "y"), ("b", "nothing", "last")),
+    ),
+    (
+        "FIELD_UNSUPPORTED",
+        "$.entries[0].results[0].kind",
+        lambda tree: give_results(tree, ("a", "table", "y"), ("b", "tensor", "last")),
     ),
 ]
 

@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tessera_build.frontends.onnx import UnsupportedError, read_onnx
+from tessera_build.ir.graph.text import parse_module, print_module
 from tests.frontends_onnx.built import assert_built_agrees, run_built
 from tests.frontends_onnx.ml_cases import FLOAT, INT64, ML, Drawn, model_of
 from tests.frontends_onnx.oracle import assert_agrees
@@ -53,7 +54,7 @@ def stump(**more: object) -> Drawn:
     return model_of("TreeEnsembleClassifier", {"x": x}, [INT64, FLOAT], **nodes, **more)
 
 
-def test_scores_when_zipped_then_come_as_rows_in_the_order_of_the_labels() -> None:
+def test_scores_when_zipped_then_come_as_rows_in_ascending_order_of_the_labels() -> None:
     labels = [4, 7, 5]
     model, case = stump(classlabels_int64s=labels)
     node = helper.make_node("ZipMap", ["y1"], ["z"], domain="ai.onnx.ml", classlabels_int64s=labels)
@@ -63,7 +64,11 @@ def test_scores_when_zipped_then_come_as_rows_in_the_order_of_the_labels() -> No
     session = onnxruntime.InferenceSession(model.SerializeToString())
     (rows,) = cast(list[list[dict[int, float]]], session.run(["z"], dict(case)))
     found = run_built(model, [case])[0][1].astype(np.float64)
-    np.testing.assert_allclose(found, [[row[label] for label in labels] for row in rows], rtol=1e-6)
+    module = read_onnx(model)
+    assert [(r.kind, r.labels) for r in module.results["main"]] == [("tensor", ()), ("integer_maps", ("4", "5", "7"))]
+    text = print_module(module)
+    assert print_module(parse_module(text, module.constants)) == text
+    np.testing.assert_allclose(found, [[row[label] for label in sorted(labels)] for row in rows], rtol=1e-6)
 
 
 def members_model() -> onnx.ModelProto:

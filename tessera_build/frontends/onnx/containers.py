@@ -1,7 +1,7 @@
 """What ONNX's sequences and optionals are to the importer: tuples of tensors whose length the build knows.
 
 Takes tensors; gives immutable containers of them. Invariant: a container never becomes a value of the graph; only its
-tensors do. As outputs of a model they are called `name[0]`, `name[1]`, ...
+tensors do. As outputs of a model they are called `name[0]`, `name[1]`, ...; the module's results say what they were.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tessera_build.frontends.onnx.context import Tensor
+from tessera_build.ir.graph.nodes import Result
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +32,29 @@ class OptionalValue:
         return "an optional without a value" if self.content is None else f"an optional that holds {self.content}"
 
 
-Container = TensorSequence | OptionalValue
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoreMaps:
+    """Rows of scores, each a map from labels to scores; only a model's result is one."""
+
+    scores: Tensor
+    labels: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"maps from {len(self.labels)} labels"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Words:
+    """Strings out of a known list, by their places in it; only a model's result is one."""
+
+    places: Tensor
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"strings, of which there are {len(self.words)}"
+
+
+Container = TensorSequence | OptionalValue | ScoreMaps | Words
 Value = Tensor | Container
 
 
@@ -41,4 +64,23 @@ def flattened(name: str, value: Value) -> tuple[tuple[str, Tensor], ...]:
         return () if value.content is None else flattened(name, value.content)
     if isinstance(value, TensorSequence):
         return tuple((f"{name}[{index}]", member) for index, member in enumerate(value.members))
-    return ((name, value),)
+    if isinstance(value, ScoreMaps):
+        return ((name, value.scores),)
+    return ((name, value.places if isinstance(value, Words) else value),)
+
+
+def described(name: str, value: Value) -> Result:
+    """What a model's output is made of."""
+    if isinstance(value, OptionalValue):
+        return Result(name, "nothing", ()) if value.content is None else described(name, value.content)
+    outputs = tuple(output for output, _ in flattened(name, value))
+    match value:
+        case TensorSequence():
+            return Result(name, "sequence", outputs)
+        case ScoreMaps(labels=labels):
+            kind = "word_maps" if isinstance(labels[0], str) else "integer_maps"
+            return Result(name, kind, outputs, tuple(map(str, labels)))
+        case Words(words=words):
+            return Result(name, "words", outputs, words)
+        case _:
+            return Result(name, "tensor", outputs)

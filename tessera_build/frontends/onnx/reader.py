@@ -17,7 +17,7 @@ from onnx import helper
 
 from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx.call import AttributeValue, Call
-from tessera_build.frontends.onnx.containers import Value, flattened
+from tessera_build.frontends.onnx.containers import Value, described, flattened
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ModelError, ReportedError, UnsupportedError, ill_formed, unsupported
 from tessera_build.frontends.onnx.functions import body_of, domain_of, has_body
@@ -30,7 +30,7 @@ from tessera_build.frontends.onnx.symbols import DimRequest, Symbols, apply_requ
 from tessera_build.frontends.onnx.table import DOMAIN_HINTS, HINTS, OPERATORS
 from tessera_build.ir.core.node import Span
 from tessera_build.ir.graph.builder import GraphBuilder
-from tessera_build.ir.graph.nodes import Module
+from tessera_build.ir.graph.nodes import Module, Result
 from tessera_build.ir.graph.sweep import drop_dead
 
 ENTRY = "main"
@@ -203,15 +203,17 @@ class _Reader:
             values[name] = replace(placeholder, value=builder.input(name, placeholder.type), name=name)
         self.translate_nodes(context, self.nodes, _Scope(values, self.opsets))
         self._raise_problems()
+        results: list[Result] = []
         for info in self.model.graph.output:
             if info.name not in values:
                 raise ModelError("BAD_MODEL", f"no node makes output {info.name!r}", where=self.where)
             result = values[info.name]
             if result is None:
                 continue  # only a survey comes here: the problem behind it has been kept
+            results.append(described(info.name, result))
             for name, tensor in flattened(info.name, result):
                 builder.output(name, context.value(tensor))
-        return _finished(builder, context)
+        return _finished(builder, context, results)
 
     def translate_nodes(self, context: Context, nodes: Sequence[tuple[onnx.NodeProto, str]], scope: _Scope) -> None:
         """Nodes in order; what one of them cannot make is None for those that read it."""
@@ -385,6 +387,7 @@ def _attributes(node: onnx.NodeProto) -> dict[str, AttributeValue]:
     return found
 
 
-def _finished(builder: GraphBuilder, context: Context) -> Module:
-    """The module without nodes that nobody reads, with its guards."""
-    return drop_dead(replace(builder.finish(), guards=tuple(context.guards)))
+def _finished(builder: GraphBuilder, context: Context, results: Sequence[Result]) -> Module:
+    """The module without nodes that nobody reads, with its guards, and what it gives if that is more than tensors."""
+    told = {ENTRY: tuple(results)} if any(result.kind != "tensor" for result in results) else {}
+    return drop_dead(replace(builder.finish(), guards=tuple(context.guards), results=told))

@@ -54,6 +54,20 @@ class StatePair:
     outgoing: int
 
 
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a result of the source model is made of: outputs by name, and `labels` that name columns or elements.
+
+    `kind`: a `tensor`; a `sequence` of them; `integer_maps` or `word_maps`, one for each row of scores, from labels to
+    scores; `words`, for which the output holds places among the labels; `nothing`, an optional without a value.
+    """
+
+    name: str
+    kind: str
+    outputs: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Module:
     """All entries of a model, the constants they share, and the range of every symbolic dim.
@@ -61,7 +75,7 @@ class Module:
     `input_names` and `output_names` give, per entry, the names a person uses; `constants` maps digest to array and
     `constant_names` maps digest to the name it had in the source (for reports only, never hashed). A guard
     (left, relation, right, message) with the relation == or >= must hold for the dims of a call; all entries rely on
-    it.
+    it. `results` has, for entries whose source gives more than tensors, all that it gives.
     """
 
     entries: Mapping[str, Function]
@@ -72,3 +86,4 @@ class Module:
     states: Mapping[str, tuple[StatePair, ...]] = field(default_factory=dict[str, tuple[StatePair, ...]])
     constant_names: Mapping[str, str] = field(default_factory=dict[str, str])
     guards: tuple[tuple[Extent, str, Extent, str], ...] = ()
+    results: Mapping[str, tuple[Result, ...]] = field(default_factory=dict[str, tuple[Result, ...]])

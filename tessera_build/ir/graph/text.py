@@ -15,7 +15,7 @@ from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.structure import class_table
 from tessera_build.ir.core.text import printer, reader
 from tessera_build.ir.core.text.parser import Operation, Parser
-from tessera_build.ir.graph.nodes import Array, GraphNode, Module, StatePair
+from tessera_build.ir.graph.nodes import Array, GraphNode, Module, Result, StatePair
 
 DIALECT = GraphNode.dialect
 CLASSES = class_table((GraphNode,))
@@ -43,6 +43,8 @@ def print_module(module: Module, *, locations: bool = False) -> str:
     }
     if module.guards:
         attributes["guards"] = module.guards
+    if module.results:
+        attributes["results"] = {entry: tuple(map(_print_result, rows)) for entry, rows in module.results.items()}
     if locations:
         attributes["constant_names"] = dict(sorted(module.constant_names.items()))
     functions = [print_function(f, locations=locations) for f in module.entries.values()]
@@ -79,6 +81,7 @@ def _module(parser: Parser, operation: Operation, constants: Mapping[str, Array]
         {entry: _pairs(entries[entry], pairs) for entry, pairs in states.items()},
         {digest: str(name) for digest, name in _record(attributes.get("constant_names", {})).items()},
         cast("tuple[tuple[Extent, str, Extent, str], ...]", attributes.get("guards", ())),
+        {entry: _results(rows) for entry, rows in _record(attributes.get("results", {})).items()},
     )
 
 
@@ -99,6 +102,15 @@ def _positions(function: Function, pairs: tuple[StatePair, ...]) -> Attr:
 def _pairs(function: Function, positions: Attr) -> tuple[StatePair, ...]:
     listed = cast("tuple[tuple[int, int], ...]", positions)
     return tuple(StatePair(function.args[i], function.results[o]) for i, o in listed)
+
+
+def _print_result(result: Result) -> Attr:
+    return {"name": result.name, "kind": result.kind, "outputs": result.outputs, "labels": result.labels}
+
+
+def _results(rows: Attr) -> tuple[Result, ...]:
+    listed = [_record(row) for row in cast("tuple[Attr, ...]", rows)]
+    return tuple(Result(str(r["name"]), str(r["kind"]), _names(r["outputs"]), _names(r["labels"])) for r in listed)
 
 
 def _names(attribute: Attr) -> tuple[str, ...]:

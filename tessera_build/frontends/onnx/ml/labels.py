@@ -1,7 +1,7 @@
 """LabelEncoder and ZipMap: numbers for numbers by a table, and scores with their labels.
 
-Takes tensors and lists of labels; gives `look_up` over sorted keys, or the scores as they are. Invariant: of equal keys
-the last one holds, a key of NaN is found by any NaN, and strings are refused.
+Takes tensors and lists of labels; gives `look_up` over sorted keys, or the scores with their labels. Invariant: of
+equal keys the last one holds, a key of NaN is found by any NaN, and keys that are strings are refused.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from tessera_build.frontends.onnx.call import Call, Translator
+from tessera_build.frontends.onnx.containers import ScoreMaps
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
-from tessera_build.frontends.onnx.ml.scores import STRINGS, labels_of, matrix
+from tessera_build.frontends.onnx.ml.scores import STRINGS, matrix
 from tessera_build.ir.core.types import dtype_of
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.graph.ops.shapes import count
@@ -66,15 +67,20 @@ def _default(n: Call, dtype: np.dtype[np.generic]) -> Array:
     return np.asarray(number).astype(dtype)
 
 
-def _zip_map(c: Context, n: Call) -> Tensor:
-    """The scores themselves [N, E]: a bundle gives tensors, whose column k belongs to label k of the node's list."""
+def _zip_map(c: Context, n: Call) -> ScoreMaps:
+    """The scores [N, E] with their labels, of which onnxruntime makes maps that are sorted by them."""
     scores = n.input(0)
-    labels = labels_of(n, "classlabels_int64s", "classlabels_strings", 0)
+    labels = n.words("classlabels_strings", ()) or n.integers("classlabels_int64s", ())
     if scores.rank not in (1, 2) or not labels:
         raise ill_formed("ZipMap takes rows of scores and their labels", found=f"{scores.type}, {list(labels)}")
     rows = matrix(c, scores, "ZipMap")
     c.unify(rows.shape[1], len(labels), "ZipMap has another number of labels than scores")
-    return c.retyped(rows, (rows.shape[0], len(labels)))
+    scores = c.retyped(rows, (rows.shape[0], len(labels)))
+    order = sorted(range(len(labels)), key=lambda column: labels[column])
+    if order == list(range(len(labels))):
+        return ScoreMaps(scores, labels)
+    arranged = tuple(labels[column] for column in order)
+    return ScoreMaps(c.op("gather", scores, c.constant(np.asarray(order, np.int64)), axis=1), arranged)
 
 
 LABEL_OPERATORS: Mapping[str, Translator] = {"LabelEncoder": _label_encoder, "ZipMap": _zip_map}
