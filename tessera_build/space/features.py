@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.space.nest import LoopNest, full_bytes
+from tessera_build.space.panels import cycles_lost_to_conflicts
 from tessera_build.space.workload import Operand, Workload
 
 Floats = npt.NDArray[np.float64]
@@ -79,6 +80,7 @@ def nest_features(work: Workload, machine: CpuMachine, nest: LoopNest) -> Featur
     reads = held + np.minimum(vectors, 8) + 1 if work.product else held + loads
     spills = np.maximum(0.0, reads - machine.registers - (0 if work.product else held))
     each = np.maximum(held / machine.multiply_adds_per_cycle, loads / machine.loads_per_cycle)
+    each = each + _conflicts(work, nest, machine)
     chained = held < machine.multiply_add_latency * machine.multiply_adds_per_cycle
     turns = np.where(nest.unrolled, 1.0, steps / np.minimum(chunk, last))
     first, second = nest.bytes_through(work, (machine.l1_bytes * _FULL, machine.l2_bytes * _FULL))
@@ -104,6 +106,14 @@ def nest_features(work: Workload, machine: CpuMachine, nest: LoopNest) -> Featur
         "code": held * np.where(nest.unrolled, steps, chunk),
     }
     return complete(found, nest.count)
+
+
+def _conflicts(work: Workload, nest: LoopNest, machine: CpuMachine) -> Floats:
+    """Cycles a step that the rows of a matrix lose, where there is one axis of them; a pitch is not known here."""
+    rows = [s.name for s in work.domain[:-1] if s.extent > 1]
+    if not work.product or len(rows) != 1 or len(work.reduction) != 1:
+        return np.zeros(nest.count)
+    return cycles_lost_to_conflicts(nest.tile(rows[0]), work.reduction[0].extent * work.main[0].bytes, machine)
 
 
 def _loads(work: Workload, nest: LoopNest, vectors: npt.NDArray[np.int64], lanes: int) -> tuple[Floats, Floats]:

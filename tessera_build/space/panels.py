@@ -6,22 +6,27 @@ repeats by hand.
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+
 from tessera_build.ir.machine.cpu import CpuMachine
+
+Floats = npt.NDArray[np.float64]
 
 # Lines this far apart share a set of the first-level cache, which has `l1_bytes` / this many ways.
 ALIASING_BYTES = 4096
 CYCLES_A_CONFLICT = 1.2
 
 
-def cycles_lost_to_conflicts(rows: int, row_bytes: int, machine: CpuMachine) -> float:
+def cycles_lost_to_conflicts(rows: npt.NDArray[np.int64], row_bytes: int, machine: CpuMachine) -> Floats:
     """Cycles that a step of the reduction loses where rows of a tile fall into one set of the first-level cache.
 
     Rows beyond the number of ways evict each other's lines. Measured on rows 4 and 12 KiB apart, 8 ways: 9 rows of
     3 registers lose one cycle a step, 13 of 2 lose 6, 14 of 2 lose 10.
     """
-    if row_bytes == 0 or row_bytes % ALIASING_BYTES:
-        return 0.0
-    return CYCLES_A_CONFLICT * max(0, rows - machine.l1_bytes // ALIASING_BYTES)
+    shared = row_bytes > 0 and row_bytes % ALIASING_BYTES == 0
+    beyond = np.maximum(0, rows - machine.l1_bytes // ALIASING_BYTES)
+    return np.asarray(beyond * (CYCLES_A_CONFLICT if shared else 0.0), np.float64)
 
 
 def prefetch_pays(uses: int, width: int, weight_bytes: int, machine: CpuMachine) -> bool:

@@ -23,10 +23,14 @@ from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
 from tessera_build.lower.schedule_to_tile.replay import (
     Bindings,
     TileProgram,
+    axes_of_domain,
+    grouped_domain,
     schedule_to_tile,
 )
 from tessera_build.lower.tile_to_target.cpu import lower_cpu
+from tessera_build.space.derive import Subject, derive_schedule
 from tessera_build.space.panels import cycles_lost_to_conflicts, prefetch_pays
+from tests.lower.compiled import check_module
 from tests.lower.execution import AVX512
 
 LINE = 16
@@ -128,7 +132,31 @@ def test_prefetch_when_weighed_then_pays_for_large_weights_that_are_used_seldom(
 
 
 def test_conflicts_when_rows_share_a_set_then_those_beyond_its_ways_cost() -> None:
-    assert cycles_lost_to_conflicts(8, 12288, AVX512) == 0
-    assert cycles_lost_to_conflicts(13, 4096, AVX512) > cycles_lost_to_conflicts(9, 4096, AVX512) > 0
-    assert cycles_lost_to_conflicts(13, 4096 + 64, AVX512) == 0
-    assert cycles_lost_to_conflicts(13, 0, AVX512) == 0
+    rows = np.array([1, 8, 9, 13, 14])
+    lost = cycles_lost_to_conflicts(rows, 12288, AVX512)
+    assert not lost[:2].any()
+    assert (np.diff(lost[1:]) > 0).all()
+    assert not cycles_lost_to_conflicts(rows, 4096 + 64, AVX512).any()
+    assert not cycles_lost_to_conflicts(rows, 0, AVX512).any()
+
+
+def test_products_when_derived_then_rows_that_share_a_set_are_few_and_large_weights_are_asked_for() -> None:
+    for rows, depth, columns in ((128, 3072, 768), (1024, 1024, 1024)):
+        schedule = _derived(rows, depth, columns)
+        assert schedule.factors()["_d0"] <= AVX512.l1_bytes // 4096
+    assert _derived(128, 768, 768).prefetched() == 1
+    assert _derived(128, 64, 64).prefetched() is None
+
+
+def _derived(rows: int, depth: int, columns: int) -> Schedule:
+    task, constants = _task(_module(rows, depth, columns))
+    axes = axes_of_domain(grouped_domain(task, Schedule())[0])
+    return derive_schedule(Subject(task.kind, task.function.nodes, axes, task.reduced, constants), AVX512)
+
+
+@pytest.mark.parametrize("rows", [2, 5, 37, None])
+def test_product_when_its_weights_are_large_then_it_asks_ahead_and_is_right(rows: int | None) -> None:
+    module = _module(rows, 301, 259)
+    for number in (1, 9, 70) if rows is None else (rows,):
+        x = np.random.default_rng(number).standard_normal((number, 301)).astype(np.float32)
+        check_module(module, {"x": x}, {"N": number})

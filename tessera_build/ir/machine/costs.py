@@ -23,6 +23,6 @@ class Costs:
     tile: float = 30.0
     turn: float = 2.0
     call: float = 125.0
-    l1_byte: float = 0.5 / 64
+    l1_byte: float = 0.25 / 64
     l2_byte: float = 2.0 / 64
     idle: float = 0.05

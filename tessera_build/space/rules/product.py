@@ -12,9 +12,10 @@ import numpy as np
 
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.machine.instructions import QUAD
-from tessera_build.ir.schedule.trace import Pack, Split, Step, Tensorise
+from tessera_build.ir.schedule.trace import Pack, Prefetch, Split, Step, Tensorise
 from tessera_build.space.features import nest_features
 from tessera_build.space.nest import Integers, LoopNest
+from tessera_build.space.panels import prefetch_pays
 from tessera_build.space.rules.rule import Features, Flags, Rule, orders_of, sizes, tile_name, vectors_of
 from tessera_build.space.sketch import Decision, Hole, Nest, Part, Sketch, Values
 from tessera_build.space.workload import Span, Workload
@@ -24,6 +25,8 @@ MULTIPLY_ADDS_EMITTED = 448
 _MOST_CHUNK = 64
 _MOST_VECTORS = 6
 _MOST_OUTER_ROWS = 4
+# A register tile of a matrix product, near enough to say how often a panel is used.
+_USUAL_ROWS, _USUAL_VECTORS = 8, 3
 _LEAST_OF_TWO = 8
 
 
@@ -75,11 +78,22 @@ def product_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
         decisions.append(Decision("chunk", tuple(quads * c for c in _chunks(_steps_along(work)))))
         tensorise: Step = Tensorise(inner.name, "dot4" if quads > 1 else "fma")
         parts += [Hole(Split(inner.name, 1), "chunk"), tensorise]
+    parts += prefetch_of(work, machine)
     orders = orders_of([s.name for s in work.domain[:-1]], vector.name)
     decisions.append(Decision("order", tuple(range(len(orders)))))
     decisions.append(Decision("parallel", tuple(range(len(work.domain) + 1))))
     parts.append(Nest(orders, "order", "parallel"))
     return Sketch("product", tuple(parts), tuple(decisions))
+
+
+def prefetch_of(work: Workload, machine: CpuMachine) -> list[Part]:
+    """The step that asks for the next panel of a matrix of weights, where that pays; windows gain nothing by it."""
+    rows, second = row_axes(work), work.main[1]
+    if not second.constant or len(rows) != 1 or len(work.reduction) != 1:
+        return []
+    weight_bytes = work.vector.extent * work.reduction[0].extent * second.bytes
+    uses = -(-rows[0].extent // _USUAL_ROWS)
+    return [Prefetch(1)] if prefetch_pays(uses, _USUAL_VECTORS * machine.lanes, weight_bytes, machine) else []
 
 
 def _accumulators(work: Workload, machine: CpuMachine, values: Values) -> tuple[Integers, Integers]:
