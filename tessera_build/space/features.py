@@ -53,7 +53,8 @@ def complete(found: Features, count: int) -> Features:
 
 def idle_share(calls: Floats) -> Floats:
     """What the slowest of the workers does beyond an even share."""
-    return np.ceil(calls / _WORKERS) * _WORKERS / calls - 1.0
+    some = np.maximum(calls, 1.0)  # a tensor without elements has no calls
+    return np.ceil(some / _WORKERS) * _WORKERS / some - 1.0
 
 
 def lanes_of(work: Workload, machine: CpuMachine) -> int:
