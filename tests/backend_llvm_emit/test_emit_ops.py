@@ -111,6 +111,15 @@ def test_integer_binary_when_run_then_wraps_as_numpy(tmp_path: Path, name: str, 
 
 
 @LANES
+def test_high_product_when_run_then_is_what_the_product_leaves_out(tmp_path: Path, lanes: int) -> None:
+    left, right = integers("u32")
+    left, right = left * np.uint32(0x9E3779B9), ~right
+    expected = np.array([int(a) * int(b) >> 32 for a, b in zip(left, right, strict=True)], np.uint32)
+    assert expected.max() > 2**31
+    np.testing.assert_array_equal(apply(tmp_path, "mulhi", [left, right], np.zeros_like(left), lanes), expected)
+
+
+@LANES
 @pytest.mark.parametrize("dtype", ["i32", "u32", "i64", "i8"])
 def test_integer_division_when_divisor_is_zero_or_minus_one_then_it_does_not_trap(
     tmp_path: Path, dtype: str, lanes: int
