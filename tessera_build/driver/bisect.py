@@ -68,7 +68,8 @@ def bisect(request: BisectRequest) -> Bisection:
         expected = OnnxReference(source_of(request.model).reference).run(request.inputs)
         found = program.run(case.entry, case.inputs, case.sizes)
         drawn = drawn_outputs(groups.module, case.entry)  # by other numbers than onnxruntime's
-        errors = {name: error_of(array, expected[name]) for name, array in found.items() if name not in drawn}
+        judged = expected.keys() - drawn
+        errors = {name: error_of(array, expected[name]) for name, array in found.items() if name in judged}
         policy = load_precision(str(variant.config.numerics["policy"])).tolerance
         results = tuple(sorted(compare_groups(program, groups, case, policy), key=lambda r: r.launch))
         first = next((result for result in results if not result.accepted), None)

@@ -37,7 +37,10 @@ class OnnxReference:
         self.version: Final = str(onnxruntime.__version__)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """All outputs by the names that they have in a bundle: those of a sequence are called name[0], name[1], ..."""
+        """All outputs by the names that they have in a bundle: those of a sequence are called name[0], name[1], ...
+
+        Strings are left out: a bundle gives their places in a list that onnxruntime does not tell.
+        """
         feeds = {name: array for name, array in inputs.items() if name in self._inputs}
         try:
             results = self._session.run(self._outputs, feeds)
@@ -54,7 +57,8 @@ def _arrays(name: str, result: object) -> dict[str, Array]:
     if result is None:
         return {}
     if not isinstance(result, list):
-        return {name: np.asarray(result)}
+        array = np.asarray(result)
+        return {} if array.dtype.kind in "OU" else {name: array}
     members: list[object] = result
     rows = [member for member in members if isinstance(member, dict)]
     if rows:

@@ -105,11 +105,13 @@ def test_tree_when_it_asks_for_members_of_a_set_then_finds_each() -> None:
 
 
 @pytest.mark.errors
-def test_classifier_when_its_labels_are_strings_then_is_refused() -> None:
+def test_labels_when_they_are_strings_and_something_reads_them_then_are_refused() -> None:
     model, _ = stump(classlabels_strings=["a", "b", "c"])
+    model.graph.node.append(helper.make_node("Reshape", ["y0", "y0"], ["z"]))
+    model.graph.output[0].name = "z"
     with pytest.raises(UnsupportedError) as caught:
         read_onnx(model)
-    assert "labels that are strings" in caught.value.diagnostics()
+    assert "strings, of which there are 3" in caught.value.diagnostics()
 
 
 @pytest.mark.errors

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tessera_build.frontends.onnx.call import Call, Translator
+from tessera_build.frontends.onnx.containers import Value
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.ml.scores import (
@@ -20,6 +21,7 @@ from tessera_build.frontends.onnx.ml.scores import (
     named,
     post_transform,
     regressed,
+    spelled,
     transformed,
 )
 from tessera_build.ir.core.types import F32, int_extent
@@ -45,7 +47,12 @@ def _linear_regressor(c: Context, n: Call) -> Tensor:
     return regressed(c, _scores(c, n, n.integer("targets", 1)), post_transform(n))
 
 
-def _linear_classifier(c: Context, n: Call) -> tuple[Tensor, ...]:
+def _linear_classifier(c: Context, n: Call) -> tuple[Value, ...]:
+    labels, scores = _classified(c, n)
+    return spelled(n, "classlabels_strings", labels), scores
+
+
+def _classified(c: Context, n: Call) -> tuple[Tensor, Tensor]:
     n.ignore("multi_class")
     stated = n.numbers("intercepts", ())
     features = n.input(0).shape[-1]
@@ -60,7 +67,7 @@ def _linear_classifier(c: Context, n: Call) -> tuple[Tensor, ...]:
     labels = labels_of(n, "classlabels_ints", "classlabels_strings", 2)
     pair = (labels[0], labels[1]) if len(labels) == 2 else (0, 1)
     positive = c.reshape(c.op("gt", scores, c.scalar(0.0, F32)), (scores.shape[0],))
-    second = n.has("classlabels_ints") and len(labels) == 2
+    second = any(n.has(name) for name in ("classlabels_ints", "classlabels_strings")) and len(labels) == 2
     return chosen(c, positive, pair), _single(c, scores, word, second)
 
 

@@ -12,15 +12,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from tessera_build.frontends.onnx.call import Call
+from tessera_build.frontends.onnx.containers import Value, Words
 from tessera_build.frontends.onnx.context import Context, Tensor
-from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.frontends.onnx.errors import ill_formed
 from tessera_build.frontends.onnx.indexing import counting
 from tessera_build.ir.core.types import F32, F64, I32, I64
 from tessera_build.ir.graph.nodes import Array
 
 TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")
 _ZERO = 1e-7  # SOFTMAX_ZERO leaves scores of at most this size out of the sum
-STRINGS = "strings are refused: give the classes integer labels, and name them outside the model"
+STRINGS = "strings are refused, but for a classifier's labels: use integers, and name them outside the model"
 
 
 def post_transform(n: Call) -> str:
@@ -78,10 +79,18 @@ def _probit(c: Context, scores: Tensor) -> Tensor:
 
 
 def labels_of(n: Call, name: str, strings: str, count: int) -> tuple[int, ...]:
-    """The classes' integer labels, 0, 1, ... where the node states none; refuses strings."""
-    if n.has(strings) and n.attributes[strings]:
-        raise unsupported(f"{n.op} gives labels that are strings", hint=STRINGS)
+    """The classes' integer labels; 0, 1, ... where the node states none, or strings (see `spelled`)."""
+    words = n.words(strings, ())
+    if words:
+        n.ignore(name)
+        return tuple(range(len(words)))
     return n.integers(name, tuple(range(count))) or tuple(range(count))
+
+
+def spelled(n: Call, strings: str, labels: Tensor) -> Value:
+    """Labels as the node states them: places among its strings, if it has any, are a result of their own kind."""
+    words = n.words(strings, ())
+    return Words(labels, words) if words else labels
 
 
 def first_largest(c: Context, scores: Tensor) -> Tensor:

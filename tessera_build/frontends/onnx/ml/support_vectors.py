@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_build.frontends.onnx.call import Call, Translator
+from tessera_build.frontends.onnx.containers import Value
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.ml.scores import (
@@ -23,6 +24,7 @@ from tessera_build.frontends.onnx.ml.scores import (
     named,
     post_transform,
     regressed,
+    spelled,
     transformed,
 )
 from tessera_build.ir.core.types import F32
@@ -77,7 +79,7 @@ def _regressor(c: Context, n: Call) -> Tensor:
     return regressed(c, score, word)
 
 
-def _classifier(c: Context, n: Call) -> tuple[Tensor, ...]:
+def _classifier(c: Context, n: Call) -> tuple[Value, ...]:
     counts, coefficients = n.integers("vectors_per_class", ()), n.numbers("coefficients")
     if len(counts) < 2:
         raise unsupported("SVMClassifier without support vectors of two classes is not built")
@@ -99,7 +101,7 @@ def _classifier(c: Context, n: Call) -> tuple[Tensor, ...]:
         scores = transformed(c, _probabilities(c, decisions, (slopes, shifts), classes), word)
     else:
         scores = _decided(c, decisions, classes, word)
-    return named(c, winners, labels), scores
+    return spelled(n, "classlabels_strings", named(c, winners, labels)), scores
 
 
 def _weights(coefficients: Array, counts: Sequence[int]) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tessera_build.frontends.onnx.call import Call, Translator
+from tessera_build.frontends.onnx.containers import Value
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.ml.forest import LEAF, MODES, Branch, Forest, Leaf, forest, members
@@ -25,6 +26,7 @@ from tessera_build.frontends.onnx.ml.scores import (
     numbers,
     post_transform,
     regressed,
+    spelled,
     transformed,
 )
 from tessera_build.ir.core.types import F32
@@ -154,7 +156,12 @@ def _telling(node: Branch | Leaf, targets: int) -> Branch | Leaf:
     return Leaf((*node.weights, *((targets + target, 1.0) for target in {target for target, _ in node.weights})))
 
 
-def _classifier(c: Context, n: Call) -> tuple[Tensor, ...]:
+def _classifier(c: Context, n: Call) -> tuple[Value, ...]:
+    labels, scores = _classified(c, n)
+    return spelled(n, "classlabels_strings", labels), scores
+
+
+def _classified(c: Context, n: Call) -> tuple[Tensor, Tensor]:
     weights, ids, values = _weights(n, "class")
     nodes, roots = _nodes(n, weights)
     labels = labels_of(n, "classlabels_int64s", "classlabels_strings", max(ids, default=0) + 1)
@@ -196,7 +203,7 @@ class _Pair:
     word: str
 
 
-def _two_classes(c: Context, scores: Tensor, pair: _Pair) -> tuple[Tensor, ...]:
+def _two_classes(c: Context, scores: Tensor, pair: _Pair) -> tuple[Tensor, Tensor]:
     """onnxruntime's results of two classes, which depend on the classes that the leaves speak of."""
     low, high = (c.slice(scores, (0, k), (scores.shape[0], k + 1)) for k in range(2))
     second = 1 in pair.seen
