@@ -112,8 +112,8 @@ def test_integer_binary_when_run_then_wraps_as_numpy(tmp_path: Path, name: str, 
 
 @LANES
 def test_high_product_when_run_then_is_what_the_product_leaves_out(tmp_path: Path, lanes: int) -> None:
-    left, right = integers("u32")
-    left, right = left * np.uint32(0x9E3779B9), ~right
+    left, right = (array.astype(np.uint32) for array in integers("u32"))
+    left, right = left * np.uint32(0x9E3779B9), np.invert(right)
     expected = np.array([int(a) * int(b) >> 32 for a, b in zip(left, right, strict=True)], np.uint32)
     assert expected.max() > 2**31
     np.testing.assert_array_equal(apply(tmp_path, "mulhi", [left, right], np.zeros_like(left), lanes), expected)
