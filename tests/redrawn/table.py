@@ -15,11 +15,12 @@ from tests.redrawn.families.chains import CHAINS
 from tests.redrawn.families.contraction import MAKERS as CONTRACTION
 from tests.redrawn.families.control import CONTROL
 from tests.redrawn.families.elementwise import MAKERS as ELEMENTWISE
+from tests.redrawn.families.fused import MAKERS as FUSED
 from tests.redrawn.families.movement import MAKERS as MOVEMENT
 from tests.redrawn.families.reductions import MAKERS as REDUCTIONS
 from tests.redrawn.families.sampling import MAKERS as SAMPLING
 
-FAMILIES: tuple[Mapping[str, Maker], ...] = (ELEMENTWISE, REDUCTIONS, MOVEMENT, CONTRACTION, SAMPLING, BORROWED)
+FAMILIES: tuple[Mapping[str, Maker], ...] = (ELEMENTWISE, REDUCTIONS, MOVEMENT, CONTRACTION, SAMPLING, BORROWED, FUSED)
 MAKERS: Mapping[str, Maker] = {name: make for family in FAMILIES for name, make in family.items()}
 WHOLE: Mapping[str, Callable[[int], Case]] = {**CASES, **CHAINS, **CONTROL}
 NAMES = sorted([*MAKERS, *WHOLE])

@@ -109,3 +109,13 @@ def test_trees_when_leaves_are_silent_on_a_target_then_score_as_onnxruntime_does
     stated |= {"n_targets": targets, "aggregate_function": aggregate}
     x = np.array([[-1], [0.5], [2]], np.float32)
     assert_built_agrees(*model_of("TreeEnsembleRegressor", {"x": x}, [TensorProto.FLOAT], **stated))
+
+
+def test_convolution_of_halves_when_all_is_known_then_values_keep_apart() -> None:
+    """The copy with a border and the sum in float32 were given one number."""
+    weights = {"x": floats(2, 5, 9, 7).astype(np.float16), "w": floats(1, 5, 3, 3).astype(np.float16)}
+    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
+    ((found,),) = run_built(make_model([node], {}, ["y"], weights), [{}])
+    wide = {name: (np.float32, array.shape) for name, array in weights.items()}
+    ((exact,),) = run_built(make_model([node], wide, ["y"]), [{n: a.astype(np.float32) for n, a in weights.items()}])
+    np.testing.assert_allclose(found, exact, atol=3e-2)

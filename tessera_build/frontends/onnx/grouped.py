@@ -17,6 +17,7 @@ from tessera_build.frontends.onnx.order import larger
 from tessera_build.frontends.onnx.rotary import Turn, rotated
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.types import I32, I64
+from tessera_build.ir.graph.ops.shapes import count
 
 # What these operands and attributes ask for is not built: sinks, quantised caches, norms of queries.
 _OPERANDS = (11, 12, 13, 14, 15)
@@ -29,7 +30,12 @@ def grouped_attention(c: Context, n: Call) -> tuple[Tensor, ...]:
     q, k, v = _projections(c, n)
     total = c.known_extents(n.input(6), "the total length of GroupQueryAttention")[0]
     # How many keys of each row came before: seqlens_k counts all of them but one.
-    lengths = c.op("add", c.cast(n.input(5), I32), c.op("sub", c.scalar(1, I32), c.number(q.shape[2], I32)))
+    stated = n.input(5)
+    if stated.rank == 0:
+        raise ill_formed("GroupQueryAttention has one length a row", found=str(stated.type))
+    c.unify(q.shape[0], count(stated.shape), "GroupQueryAttention's lengths and queries differ in number")
+    stated = c.retyped(stated, (q.shape[0], *stated.shape[1:])) if stated.rank == 1 else stated
+    lengths = c.op("add", c.cast(stated, I32), c.op("sub", c.scalar(1, I32), c.number(q.shape[2], I32)))
     earlier = c.reshape(c.op("max", lengths, c.scalar(0, I32)), (q.shape[0], 1, 1, 1))
     if n.integer("do_rotary", 0):
         turn = _turn(c, n, earlier, q.shape[2])
@@ -87,18 +93,18 @@ def _cached(c: Context, past: Tensor | None, new: Tensor, lengths: tuple[Tensor,
     batch, heads, depth = (
         c.unify(past.shape[i], new.shape[i], "the cache differs from the new keys") for i in (0, 1, 3)
     )
-    held, count = past.shape[2], new.shape[2]
+    held, added = past.shape[2], new.shape[2]
     room = larger(total, held, c.ranges)
     both = c.op("concat", *(c.retyped(t, (batch, heads, t.shape[2], depth)) for t in (past, new)), axis=2)
     places = counting(c, 4, 2, room)
     step = c.op("sub", places, earlier)
-    fresh = c.op("and", c.op("ge", step, c.scalar(0, I32)), c.op("lt", step, c.number(count, I32)))
-    old = c.op("min", places, c.number(held + count - 1, I32))
+    fresh = c.op("and", c.op("ge", step, c.scalar(0, I32)), c.op("lt", step, c.number(added, I32)))
+    old = c.op("min", places, c.number(held - 1, I32))
     source = c.op("select", fresh, c.op("add", step, c.number(held, I32)), old)
     # One gather of whole rows: row (b, h, j) of the two tensors in one is row (b * heads + h) * extent + j.
     first = c.op("add", c.op("mul", counting(c, 4, 0, batch), c.number(heads, I32)), counting(c, 4, 1, heads))
-    rows = c.op("add", c.op("mul", first, c.number(held + count, I32)), source)
-    flat = c.reshape(both, (batch * heads * (held + count), depth))
+    rows = c.op("add", c.op("mul", first, c.number(held + added, I32)), source)
+    flat = c.reshape(both, (batch * heads * (held + added), depth))
     return c.op("gather", flat, c.reshape(rows, (batch, heads, room)), axis=0)
 
 

@@ -6,7 +6,8 @@ after this, every result of the entry is written by exactly one task, and every 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from tessera_build.ir.core.node import Function
@@ -14,6 +15,8 @@ from tessera_build.ir.core.types import Type
 from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.program.places import wanted_border, window_border
 from tessera_build.lower.program.rewrite_tasks import copy_task, with_reads
+
+_Pool = tuple[dict[int, Type], Iterator[int]]  # types of all values, and numbers for new ones
 
 
 @dataclass(slots=True)
@@ -27,20 +30,26 @@ class Prepared:
 def prepare(function: Function, tasks: Sequence[Task], external: set[int]) -> Prepared:
     """Insert the copies that places cannot avoid."""
     types = dict(function.types)
-    bordered = _with_borders(list(tasks), function, external, types)
-    results, copied = _with_results(bordered, function, external, types)
+    # Values within tasks have numbers beyond the function's.
+    taken = itertools.chain(types, *(task.function.types for task in tasks))
+    ids = itertools.count(1 + max(taken, default=-1))
+    bordered = _with_borders(list(tasks), function, external, (types, ids))
+    results, copied = _with_results(bordered, function, external, (types, ids))
     done = replace(function, results=tuple(results), types=types)
     return Prepared(done, copied)
 
 
-def _fresh(types: dict[int, Type], kind: Type) -> int:
-    value = max(types, default=-1) + 1
-    types[value] = kind
-    return value
+def _copy(value: int, pool: _Pool) -> int:
+    """A new value of the type of another."""
+    types, ids = pool
+    copy = next(ids)
+    types[copy] = types[value]
+    return copy
 
 
-def _with_borders(tasks: list[Task], function: Function, external: set[int], types: dict[int, Type]) -> list[Task]:
+def _with_borders(tasks: list[Task], function: Function, external: set[int], pool: _Pool) -> list[Task]:
     """Copy what padded windows read but what cannot have a border of its own into memory that can."""
+    types = pool[0]
     fixed = external | set(function.results)
     for task in tasks:
         if task.kind in {"view", "kernel", "control", "read"}:
@@ -52,7 +61,7 @@ def _with_borders(tasks: list[Task], function: Function, external: set[int], typ
         needs = [v for v in task.inputs if v in fixed and _pads(task, v) and wanted_border(tasks, v) is not None]
         for value in needs:
             if value not in moved:
-                moved[value] = _fresh(types, types[value])
+                moved[value] = _copy(value, pool)
                 result.append(copy_task(f"{task.name} (border)", value, moved[value], types[value]))
         result.append(with_reads(task, {v: moved[v] for v in needs}, types))
     return result
@@ -63,7 +72,7 @@ def _pads(task: Task, value: int) -> bool:
 
 
 def _with_results(
-    tasks: list[Task], function: Function, external: set[int], types: dict[int, Type]
+    tasks: list[Task], function: Function, external: set[int], pool: _Pool
 ) -> tuple[list[int], list[Task]]:
     """Give every result memory of its own: values from outside, reshapes and repeated results are copied."""
     results: list[int] = []
@@ -71,8 +80,8 @@ def _with_results(
     views = {t.nodes[0].output for t in tasks if t.kind == "view"}
     for value in function.results:
         if value in external or value in results or value in views:
-            copy = _fresh(types, types[value])
-            extra.append(copy_task("result", value, copy, types[value]))
+            copy = _copy(value, pool)
+            extra.append(copy_task("result", value, copy, pool[0][value]))
             results.append(copy)
         else:
             results.append(value)
