@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from tessera.kernel import kernel
 from tessera.tile import LOWEST, Carry, TileBuilder
 from tessera.values import Buffer, Tile, View
-from tessera_build.ir.core.dims import Extent, floordiv, mod
+from tessera_build.ir.core.dims import Extent, floordiv, minimum, mod
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.types import F32, DType, memref
 
@@ -58,7 +58,8 @@ class AttentionSchedule:
 
     `tile_k` is how many products one turn of a contraction's loop adds. With `block` ≥ keys the softmax sees whole
     rows. `rows` is how many query rows one softmax step holds; `order` is the order of its sums. `transposed_keys`:
-    the buffer k already is kᵀ[G, D, N].
+    the buffer k already is kᵀ[G, D, N]. `keys_at_once`, for few queries: so many keys as they lie, whose products with
+    a query are added up along the depth in `order`, because columns of keys pay for many queries only.
     """
 
     tile_m: int = 12
@@ -69,6 +70,7 @@ class AttentionSchedule:
     rows: int = 1
     order: str = "tree(16)"
     transposed_keys: bool = False
+    keys_at_once: int = 0
 
 
 def attention(dtype: DType, shape: AttentionShape, schedule: AttentionSchedule, scale: float) -> Function:
@@ -89,10 +91,13 @@ def attention(dtype: DType, shape: AttentionShape, schedule: AttentionSchedule, 
         for group in tile.range(shape.groups):
             panel = plan.transpose_keys(tile, k, shape.key_group(group))
             for m in tile.range(shape.queries, schedule.tile_m):
-                step = _Step(plan, tile, group, m, _Scratch.of(tile, plan))
+                step = _Step(plan, tile, group, plan.inside(m), _Scratch.of(tile, plan))
                 step.clear()
                 for n in tile.range(shape.keys, plan.block):
-                    step.scores(q, plan.key_view(tile, k, panel, shape.key_group(group), n))
+                    if schedule.keys_at_once:
+                        step.scores_along_depth(q, k, n)
+                    else:
+                        step.scores(q, plan.key_view(tile, k, panel, shape.key_group(group), n))
                     step.softmax(more.get("mask"), n)
                     step.values(v, n)
                 step.finish(v, more["out"])
@@ -119,10 +124,17 @@ class _Plan:
         """True when one softmax step sees every key."""
         return isinstance(self.shape.keys, int) and self.shape.keys <= self.block
 
+    def inside(self, m: Extent) -> Extent:
+        """The first row of a tile: the last one is moved back where it would reach over a known end."""
+        rows, queries = self.schedule.tile_m, self.shape.queries
+        if not isinstance(queries, int) or queries % rows == 0 or queries < rows:
+            return m
+        return minimum(m, queries - rows)
+
     @property
     def panel_keys(self) -> int | None:
         """Padded number of keys when they can be transposed once for all queries of a group."""
-        if self.schedule.transposed_keys or not isinstance(self.shape.keys, int):
+        if self.schedule.transposed_keys or self.schedule.keys_at_once or not isinstance(self.shape.keys, int):
             return None
         padded = -(-self.shape.keys // self.block) * self.block
         return padded if padded * self.shape.depth * self.dtype.bytes <= PANEL_BYTES else None
@@ -222,6 +234,30 @@ class _Step:
                 state.total = self.tile.dot(state.total, queries, keys.view(d, step, n, width), "md,dn->mn")
             self.tile.store(self.scratch.scores[:, n : n + width], state.total * self.plan.scale)
 
+    def scores_along_depth(self, q: Buffer, k: Buffer, first: Extent) -> None:
+        """scratch = q kᵀ · scale, from keys as they lie: each product is a sum along the depth."""
+        depth, group = self.plan.shape.depth, self.plan.shape.key_group(self.group)
+        for start, count, several in self._pieces(self.plan.schedule.keys_at_once):
+            for n in self.tile.range(count, several):
+                at = n + start
+                keys = self.tile.cast(self.tile.load(k[group, first + at : first + at + several, 0:depth]), F32)
+                for row in range(self.plan.schedule.tile_m):
+                    query = self.tile.load(q[self.group, self.m + row : self.m + row + 1, 0:depth])
+                    sums = self.tile.sum(keys * self.tile.cast(query, F32), 1, self.plan.schedule.order)
+                    view = self.scratch.scores[row : row + 1, at : at + several]
+                    self.tile.store(view.permute(1, 0), sums * self.plan.scale)
+
+    def _pieces(self, step: int) -> list[tuple[int, int, int]]:
+        """(first, extent, step) of the loops over a block's keys: no more than there are, where their number is known.
+
+        A block of several may reach over the end, and is checked.
+        """
+        keys = self.plan.shape.keys
+        if not self.plan.one_block or not isinstance(keys, int):
+            return [(0, self.plan.block, step)]
+        whole = keys // step * step
+        return [p for p in ((0, whole, step), (whole, keys - whole, keys - whole)) if p[1]]
+
     def softmax(self, mask: Buffer | None, first: Extent) -> None:
         """scratch = exp(scratch + mask - largest), and the sum of each row; keys past the end count for nothing."""
         rows = self.plan.schedule.rows
@@ -284,10 +320,12 @@ class _Step:
     def _weighted(self, before: Tile, v: Buffer, first: Extent, e: Extent) -> Tile:
         width, step = self.plan.schedule.tile_e, self.plan.schedule.tile_k
         state = Carry(total=before)
-        for n in self.tile.range(self.plan.block, step, carry=state):
-            weights = self.scratch.scores[:, n : n + step]
-            rows = v[self.plan.shape.key_group(self.group), first + n : first + n + step, e : e + width]
-            state.total = self.tile.dot(state.total, weights, rows, "mn,ne->me")
+        for start, count, several in self._pieces(step):
+            for n in self.tile.range(count, several, carry=state):
+                at = n + start
+                weights = self.scratch.scores[:, at : at + several]
+                rows = v[self.plan.shape.key_group(self.group), first + at : first + at + several, e : e + width]
+                state.total = self.tile.dot(state.total, weights, rows, "mn,ne->me")
         return state.total
 
     def finish(self, v: Buffer, out: Buffer) -> None:

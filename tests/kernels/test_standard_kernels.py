@@ -40,6 +40,8 @@ def expected_attention(q: Array, k: Array, v: Array, mask: Array | None) -> NDAr
 SCHEDULES = {
     "whole rows": AttentionSchedule(tile_m=4, tile_n=8, tile_e=8, tile_k=4, block=32),
     "online": AttentionSchedule(tile_m=4, tile_n=8, tile_e=8, tile_k=4, block=8, rows=2, order="tree(4)"),
+    "as they lie": AttentionSchedule(tile_m=2, tile_n=8, tile_e=8, tile_k=4, block=24, order="tree(4)", keys_at_once=4),
+    "as they lie, online": AttentionSchedule(3, 8, 16, 4, block=8, order="tree(8)", keys_at_once=8),
     "transposed keys": AttentionSchedule(tile_m=3, tile_n=8, tile_e=16, tile_k=5, block=16, transposed_keys=True),
 }
 MASKS = {"none": None, "row": (BATCH, 1, 1, KEYS), "full": (1, HEADS, QUERIES, KEYS)}

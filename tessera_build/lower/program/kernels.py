@@ -17,7 +17,7 @@ from tessera_build.ir.graph.ops.attention import heads_per_key
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.nodes import Compute, KernelCall
 from tessera_build.ir.schedule.trace import Schedule, Split
-from tessera_build.kernels.attention import AttentionSchedule, AttentionShape, attention
+from tessera_build.kernels.attention import AttentionShape, attention
 from tessera_build.kernels.subject import KernelSubject
 from tessera_build.kernels.table import KERNELS
 from tessera_build.lower.graph_to_schedule.tasks import Task
@@ -37,6 +37,7 @@ from tessera_build.lower.schedule_to_tile.replay import (
     schedule_to_tile,
 )
 from tessera_build.lower.tile_to_target.cpu import lower_cpu
+from tessera_build.space.attention import attention_schedule
 from tessera_build.space.chain import derive_chain
 from tessera_build.space.derive import Subject, derive_schedule
 from tessera_build.space.winograd import winograd_schedule
@@ -178,13 +179,4 @@ def _attention(call: KernelCall, types: Sequence[Type], machine: CpuMachine) -> 
     )
     scale = dict(call.parameters).get("scale", 1.0)
     number = float(scale) if isinstance(scale, (int, float)) else 1.0
-    return attention(q.dtype, shape, _attention_schedule(shape, machine), number)
-
-
-def _attention_schedule(shape: AttentionShape, machine: CpuMachine) -> AttentionSchedule:
-    """Register tiles of two vectors; as many query rows as the registers hold beside them."""
-    width = 2 * machine.lanes
-    rows = 12 if machine.registers >= 32 else 4
-    if isinstance(shape.queries, int):
-        rows = max(d for d in range(1, rows + 1) if shape.queries % d == 0 or d == 1)
-    return AttentionSchedule(tile_m=rows, tile_n=width, tile_e=width, block=128, rows=1, order=f"tree({machine.lanes})")
+    return attention(q.dtype, shape, attention_schedule(shape, machine), number)
