@@ -8,18 +8,24 @@ import pytest
 from bundle_format.errors import TesseraError
 from tessera_build.ir.core.dims import Extent, symbol
 from tessera_build.ir.core.philox import UNIFORM_BITS, draw, philox
+from tessera_build.ir.core.rewrite import FunctionBuilder
 from tessera_build.ir.core.scalar import ScalarBuilder, evaluate
-from tessera_build.ir.core.types import BF16, F16, F32, F64, I32, I64, U32, U64, DType, tensor
+from tessera_build.ir.core.types import BF16, F16, F32, F64, I32, I64, U32, U64, DType, memref, tensor, tile
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.infer import infer
 from tessera_build.ir.graph.nodes import Array, GraphNode, Module
 from tessera_build.ir.machine.cpu import CpuMachine
+from tessera_build.ir.machine.group import SPIRV
+from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.graph_to_schedule.defining import Context
 from tessera_build.lower.graph_to_schedule.random import define_random
 from tessera_build.lower.program.assemble import lower_module
+from tessera_build.lower.tile_to_target.bind_group import BindGroup
+from tessera_build.lower.tile_to_target.simt import lower_group
 from tests.lower.compiled import compile_module
 from tests.random.philox import block, correlations, distance_to_normal, distance_to_uniform, words
+from tests.spirv.opencl import run_group_kernel
 
 NORMAL_ULP = 5.0  # log within 1 and halved by the root, cos within 2, and three roundings of half a unit
 KEY = 0x0123456789ABCDEF
@@ -203,6 +209,21 @@ def test_definition_when_a_tensor_is_long_or_dynamic_then_numbers_have_64_bits(
     node = GraphNode("random", (0,), (1,), {"kind": "bits", "shape": shape, "dtype": U32})
     (compute,) = define_random(node, Context(types, {0: np.asarray(KEY, np.uint64)}))
     assert compute.program == draw("bits", U32, KEY, far)
+
+
+@pytest.mark.numerics
+@pytest.mark.spirv
+@pytest.mark.parametrize(("kind", "dtype"), [("bits", U64), ("uniform", F32)], ids=str)
+def test_lanes_of_a_device_when_they_draw_then_bits_are_those_of_the_reference(kind: str, dtype: DType) -> None:
+    b = FunctionBuilder("draw")
+    out = b.arg(memref(dtype, 512))
+    numbers = b.emit(lambda r: t.Iota(r, 0, 0), tile(I64, 512))
+    drawn = b.emit(lambda r: t.Map(r, (numbers,), draw(kind, dtype, KEY, far=True)), tile(dtype, 512))
+    view = b.emit(lambda r: t.View(r, out, (0,), (t.ViewAxis(0),)), memref(dtype, 512))
+    b.add(t.Store(view, drawn))
+    found = np.zeros(512, dtype.numpy)
+    run_group_kernel(lower_group(BindGroup(SPIRV).run(b.finish()), SPIRV.lanes), [found], {})
+    assert found.tobytes() == _drawn(kind, dtype, 512).tobytes()
 
 
 @pytest.mark.errors
