@@ -38,6 +38,7 @@ from tessera_build.verify.tile_samples import sample_tiles
 from tessera_runtime.cpu.machine import this_machine
 
 FIRST_SEED: Final = 20260101
+MOST_STEPS: Final = 200_000  # nodes and iterations of the reference, at about 10 us each
 GRAPH: Final = "graph"
 ONNXRUNTIME: Final = "onnxruntime"
 _CPUINFO: Final = Path("/proc/cpuinfo")
@@ -70,7 +71,23 @@ class Expected:
 
 
 def expected_answers(source: Module, model: Path | bytes | None) -> tuple[Expected, ...]:
-    """Cases for every entry of the model, with the references' answers; the same for all targets of a build."""
+    """Cases for every entry of the model, with the references' answers; the same for all targets of a build.
+
+    In a child: a model that breaks ONNX's rules may take onnxruntime's process with it.
+    """
+    try:
+        return in_child(lambda _: _answers(source, model))
+    except CrashError as crash:
+        raise VerificationError(
+            "REFERENCE_FAILED",
+            "onnxruntime, or the Graph reference, ended its process",
+            expected="answers to compare with",
+            found=crash.reason,
+            hint="build with --no-verify to get a bundle without this proof",
+        ) from crash
+
+
+def _answers(source: Module, model: Path | bytes | None) -> tuple[Expected, ...]:
     sizes = choose_sizes(source)
     if not sizes:
         raise VerificationError(
@@ -83,11 +100,12 @@ def expected_answers(source: Module, model: Path | bytes | None) -> tuple[Expect
     judged = any(set(source.output_names[entry]) - drawn[entry] for entry in source.entries)
     session = None if model is None or not judged else OnnxReference(model)
     found: list[Expected] = []
+    patience = reference.Patience(MOST_STEPS)
     refusals: dict[str, VerificationError] = {}
     for index, chosen in enumerate(sizes):
         for entry in source.entries:
             try:
-                found.append(_first_case(source, entry, chosen, FIRST_SEED + index, session))
+                found.append(_first_case(source, entry, chosen, (FIRST_SEED + index, patience), session))
             except VerificationError as error:
                 if not data_sizes(source.entries[entry]):
                     raise
@@ -99,7 +117,9 @@ def expected_answers(source: Module, model: Path | bytes | None) -> tuple[Expect
     return tuple(found)
 
 
-def _first_case(source: Module, entry: str, sizes: Sizes, seed: int, session: OnnxReference | None) -> Expected:
+def _first_case(
+    source: Module, entry: str, sizes: Sizes, start: tuple[int, reference.Patience], session: OnnxReference | None
+) -> Expected:
     """A case that the model and the references accept; its sizes are those of dims and those read from data.
 
     Where data make shapes, few inputs fit each other: other seeds are tried. None that fits is a `VerificationError`.
@@ -107,10 +127,10 @@ def _first_case(source: Module, entry: str, sizes: Sizes, seed: int, session: On
     function = source.entries[entry]
     refusal: TesseraError | None = None
     for attempt in range(ATTEMPTS if data_sizes(function) else 1):
-        own = seed + SEED_STEP * attempt
+        own = start[0] + SEED_STEP * attempt
         inputs = make_inputs(source, entry, sizes, own)
         try:
-            values, found = reference.run_with_sizes(source, entry, inputs, function.results)
+            values, found = reference.run_with_sizes(source, entry, inputs, function.results, start[1])
             outputs = {n: values[v] for n, v in zip(source.output_names[entry], function.results, strict=True)}
             answers: dict[str, Mapping[str, Array]] = {GRAPH: outputs}
             versions = {"numpy": np.__version__}

@@ -87,6 +87,8 @@ def _outcome(work: Callable[[Mark], T], mark: Mark) -> bytes:
         return pickle.dumps((True, work(mark)))
     except TesseraError as error:
         return pickle.dumps((False, error))
+    except MemoryError as error:
+        return pickle.dumps((False, MemoryError(str(error))))
     except Exception as error:
         return pickle.dumps((False, RuntimeError(repr(error))))
 

@@ -17,8 +17,11 @@ from google.protobuf.message import Message
 from onnx import TensorProto, helper
 from onnx.backend.test.case import node as node_cases
 
+from tests.hostile import requests
+
 ROOT = Path(__file__).parents[2]
 _HUGE = (0, -1, 1, 2**31 - 1, 2**31, 2**40, 2**62, 2**63 - 1, -(2**63), 65537)
+_LARGEST = 1 << 18  # bytes of a source
 _NAMES = ("", "x", "..", "/etc/passwd", "../../outside", "a" * 5000, "\u202e", "x\x00y", "CON", "a/b")
 # Operators of every family, so that mutated attributes meet every translator.
 _SOURCES = (
@@ -36,21 +39,32 @@ _SOURCES = (
 
 
 @cache
-def sources() -> tuple[bytes, ...]:
-    """Sound models: node cases of the onnx package, and the network of the digits example."""
+def _cases() -> dict[str, bytes]:
+    """The node cases of the onnx package."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cases = {case.name: case.model for case in node_cases.collect_testcases(None)}
-    models = [cases[f"test_{name}"] for name in _SOURCES if f"test_{name}" in cases]
-    made = [model.SerializeToString(deterministic=True) for model in models if model is not None]
+        cases = [case for case in node_cases.collect_testcases(None) if case.model is not None]
+    return {case.name: case.model.SerializeToString(deterministic=True) for case in cases}  # type: ignore[union-attr]
+
+
+@cache
+def sources() -> tuple[bytes, ...]:
+    """Sound models: a node case of every family, and the network of the digits example."""
+    made = [_cases()[f"test_{name}"] for name in _SOURCES if f"test_{name}" in _cases()]
     return (*made, (ROOT / "examples/digits/digits.onnx").read_bytes())
+
+
+@cache
+def all_sources() -> tuple[bytes, ...]:
+    """Every node case."""
+    return tuple(data for _, data in sorted(_cases().items()) if len(data) < _LARGEST)
 
 
 def mutated(seed: int, folder: Path) -> Path:
     """A hostile model in `folder`."""
     generator = random.Random(seed)
-    data = generator.choice(sources())
-    if generator.random() < 0.4:
+    data = generator.choice(sources() if generator.random() < 0.5 else all_sources())
+    if generator.random() < 0.3:
         data = _bytes_changed(data, generator)
     else:
         model = onnx.ModelProto.FromString(data)
@@ -216,4 +230,6 @@ def _deep(model: onnx.ModelProto, generator: random.Random) -> None:
 
 _STRUCTURAL: tuple[Callable[[onnx.ModelProto, random.Random], None], ...] = (
     _any_field, _any_field, _any_field, _any_field, _cycle, _other_operator, _external, _absurd_shape, _bomb, _deep,
+    requests.functions, requests.loop, requests.constant_input, requests.constant_input, requests.rewired,
+    requests.small_numbers, requests.small_numbers, requests.small_numbers,
 )  # fmt: skip

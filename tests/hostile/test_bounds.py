@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+import tessera_runtime
+from bundle_format.errors import TesseraError
+from tessera_build.driver.build import build
 from tessera_build.frontends.onnx import reader
-from tessera_build.frontends.onnx.errors import ModelError, UnsupportedError
+from tessera_build.frontends.onnx.errors import ModelError, OnnxError, UnsupportedError
 from tessera_build.frontends.onnx.reader import read_onnx
 from tessera_build.frontends.onnx.restarts import Work
+from tessera_build.verify.errors import VerificationError
+from tessera_build.verify.onnx_reference import OnnxReference
 
 pytestmark = [pytest.mark.errors]
 
 _OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
 
 
-def _model(nodes: list[onnx.NodeProto], inputs: dict[str, tuple[int, list[int]]], **more: object) -> onnx.ModelProto:
+def _model(nodes: list[onnx.NodeProto], inputs: Mapping[str, tuple[int, list[int]]], **more: object) -> onnx.ModelProto:
     infos = [helper.make_tensor_value_info(name, code, shape) for name, (code, shape) in inputs.items()]
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
     weights = more.get("weights", [])
     graph = helper.make_graph(nodes, "g", infos, [output], weights)  # type: ignore[arg-type]
     functions = more.get("functions", [])
-    return helper.make_model(graph, opset_imports=_OPSETS, functions=functions)  # type: ignore[arg-type]
+    return helper.make_model(graph, opset_imports=_OPSETS, functions=functions, ir_version=10)  # type: ignore[arg-type]
 
 
 def _function(name: str, *nodes: onnx.NodeProto) -> onnx.FunctionProto:
@@ -101,3 +112,67 @@ def test_import_when_its_work_is_done_and_the_model_is_not_then_it_is_refused(mo
     with pytest.raises(UnsupportedError) as caught:
         read_onnx(model)
     assert caught.value.code == "TOO_MUCH_WORK"
+
+
+def _loop(trips: int) -> onnx.ModelProto:
+    infos = [helper.make_tensor_value_info(*i) for i in (("i", 7, []), ("going", 9, []), ("v", 1, [2]))]
+    nodes = [helper.make_node("Identity", ["going"], ["again"]), helper.make_node("Sin", ["v"], ["w"])]
+    outputs = [helper.make_tensor_value_info("again", 9, []), helper.make_tensor_value_info("w", 1, [2])]
+    body = helper.make_graph(nodes, "body", infos, outputs)
+    node = helper.make_node("Loop", ["trips", "", "x"], ["y"], body=body)
+    return _model([node], _X, weights=[helper.make_tensor("trips", TensorProto.INT64, [], [trips])])
+
+
+def test_proof_when_a_loop_has_billions_of_iterations_then_it_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TesseraError, match="loops take more steps"):
+        build(_loop(2**31), ["x86-64-v3"], tmp_path / "m", workers=1)
+    assert build(_loop(3), ["x86-64-v3"], tmp_path / "m", workers=1).verification
+
+
+def test_proof_when_the_reference_ends_its_process_then_the_build_goes_on_to_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGFPE)
+
+    monkeypatch.setattr(OnnxReference, "run", die)
+    with pytest.raises(VerificationError, match="ended its process") as caught:
+        build(_model([helper.make_node("Relu", ["x"], ["y"])], _X), ["x86-64-v3"], tmp_path / "m", workers=1)
+    assert (caught.value.code, caught.value.found) == ("REFERENCE_FAILED", "signal SIGFPE")
+
+
+def test_proof_when_memory_ends_in_its_process_then_it_is_said_like_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def grow(*_: object) -> None:
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(OnnxReference, "run", grow)
+    with pytest.raises(TesseraError) as caught:
+        build(_model([helper.make_node("Relu", ["x"], ["y"])], _X), ["x86-64-v3"], tmp_path / "m", workers=1)
+    assert caught.value.code == "OUT_OF_MEMORY"
+
+
+def test_name_when_no_text_inside_a_subgraph_then_the_model_is_refused(tmp_path: Path) -> None:
+    data = _loop(3).SerializeToString().replace(b"Sin", b"S\xdfn")
+    (tmp_path / "m.onnx").write_bytes(data)
+    with pytest.raises(ModelError, match="damaged"):
+        read_onnx(tmp_path / "m.onnx")
+
+
+def test_extents_when_a_value_of_none_has_strides_beyond_64_bits_then_it_is_refused() -> None:
+    with pytest.raises(OnnxError, match="larger than any machine"):
+        read_onnx(_model([helper.make_node("Relu", ["x"], ["y"])], {"x": (1, [0, 2**62, 2**31])}))
+
+
+@pytest.mark.parametrize(("weights", "result"), [([1, 0, 3, 3], [1, 0, 5, 5]), ([0, 2, 3, 3], [1, 2, 5, 5])])
+def test_contraction_when_it_has_no_channels_then_it_builds(
+    weights: list[int], result: list[int], tmp_path: Path
+) -> None:
+    shapes = {"x": (1, [1, weights[0], 3, 3]), "w": (1, weights)}
+    model = _model([helper.make_node("ConvTranspose", ["x", "w"], ["y"])], shapes)
+    build(model, ["x86-64-v3"], tmp_path / "m", workers=1, verify=False)
+    with tessera_runtime.load(tmp_path / "m", threads=1) as loaded:
+        (found,) = loaded.run({n: np.ones(s, np.float32) for n, (_, s) in shapes.items()}).values()
+    assert list(found.shape) == result
+    assert not found.any()

@@ -81,6 +81,11 @@ def fold_one(
     return fold(op, known, attributes, (state[0].dtype, state[1]))
 
 
+def is_empty(type_: Type) -> bool:
+    """Whether a value has no elements: it is known without being computed, and no schedule has to loop over nothing."""
+    return 0 in type_.shape and all(isinstance(extent, int) for extent in type_.shape)
+
+
 def fold_several(
     op: str, contents: Sequence[Array | None], attributes: Mapping[str, Attribute], types: Sequence[Type]
 ) -> tuple[Array, ...] | None:

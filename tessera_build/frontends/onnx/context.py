@@ -14,7 +14,7 @@ from itertools import count
 
 import numpy as np
 
-from tessera_build.frontends.onnx.content import Ratio, fold_one, fold_several, is_symbolic, pack
+from tessera_build.frontends.onnx.content import Ratio, fold_one, fold_several, is_empty, is_symbolic, pack
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.order import is_multiple, sign_of, solve
 from tessera_build.frontends.onnx.restarts import Unified
@@ -100,6 +100,10 @@ class Context:
             operands = self._aligned(operands)
         full = complete(op_named(op), attributes)
         (type_,) = infer(op, [t.type for t in operands], full)
+        if is_empty(type_):
+            return self.constant(np.zeros(type_.static_shape, type_.dtype.numpy))
+        if op in ("matmul", "conv") and any(0 in t.shape for t in operands):  # sums of nothing
+            return self.broadcast_to(self.scalar(0, type_.dtype), type_.shape)
         content = fold_one(op, [t.content for t in operands], full, (type_, self.ranges))
         if content is not None:
             return Tensor(type_, None, content)

@@ -111,12 +111,31 @@ def check_model(model: onnx.ModelProto, where: str) -> int:
 def _texts(model: onnx.ModelProto) -> Iterator[object]:
     """Every name in the model that the importer reads."""
     yield from (o.domain for o in model.opset_import)
-    yield from (i.name for i in model.graph.initializer)
-    for node in model.graph.node:
-        yield from (node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute))
-    for info in (*model.graph.input, *model.graph.output):
+    yield from _texts_of_graph(model.graph)
+    for function in model.functions:
+        yield from (function.domain, function.name, function.overload, *function.input, *function.output)
+        yield from (*function.attribute, *(o.domain for o in function.opset_import))
+        for node in function.node:
+            yield from _texts_of_node(node)
+
+
+def _texts_of_graph(graph: onnx.GraphProto) -> Iterator[object]:
+    for tensor in graph.initializer:
+        yield tensor.name
+        yield from (text for entry in tensor.external_data for text in (entry.key, entry.value))
+    for node in graph.node:
+        yield from _texts_of_node(node)
+    for info in (*graph.input, *graph.output):
         yield info.name
         yield from (d.dim_param for d in info.type.tensor_type.shape.dim)
+
+
+def _texts_of_node(node: onnx.NodeProto) -> Iterator[object]:
+    yield from (node.name, node.op_type, node.domain, node.overload, *node.input, *node.output)
+    for attribute in node.attribute:
+        yield from (attribute.name, attribute.ref_attr_name)
+        for graph in (attribute.g, *attribute.graphs) if attribute.HasField("g") or attribute.graphs else ():
+            yield from _texts_of_graph(graph)
 
 
 def element_type(code: int, what: str) -> DType:

@@ -23,7 +23,7 @@ LARGEST_RANK = 32
 
 def check_size(type_: Type) -> None:
     """Refuse a value that no machine can hold, before anything is computed with its extents."""
-    static = [extent for extent in type_.shape if isinstance(extent, int)]
+    static = [max(extent, 1) for extent in type_.shape if isinstance(extent, int)]  # a stride may be none of nothing
     if math.prod(static) * type_.dtype.bytes > LARGEST_VALUE_BYTES or type_.rank > LARGEST_RANK:
         raise TesseraError(
             "VALUE_TOO_LARGE",
@@ -31,6 +31,20 @@ def check_size(type_: Type) -> None:
             expected=f"at most {LARGEST_VALUE_BYTES >> 40} TiB and {LARGEST_RANK} axes",
             found=str(type_) if type_.rank <= LARGEST_RANK else f"{type_.rank} axes",
         )
+
+
+def check_integers(name: str, attributes: Attributes) -> None:
+    """Refuse what no IR can write down: numbers of models are 64-bit, but sums and products of them need not be."""
+    for key, value in attributes.items():
+        waiting = [value]
+        while waiting:
+            part = waiting.pop()
+            if isinstance(part, tuple):
+                waiting += part
+            elif isinstance(part, int) and not -(1 << 63) <= part < 1 << 64:
+                raise TesseraError(
+                    "VALUE_TOO_LARGE", f"{name}'s {key} needs more than 64 bits", expected="64 bits", found=str(part)
+                )
 
 
 def op_named(name: str) -> Op:
@@ -66,6 +80,7 @@ def infer(
     """Result types of an op whose attributes are complete; raises `TesseraError` that names `span`."""
     op = op_named(name)
     try:
+        check_integers(name, attributes)
         expected = op.control.regions if op.control else ()
         if len(regions) != len(expected):
             raise mismatch(f"{name} has other regions", ", ".join(expected) or "none", len(regions))

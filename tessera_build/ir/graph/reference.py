@@ -36,15 +36,32 @@ def run_all(module: Module, entry: str, inputs: Mapping[str, Array], wanted: Col
     return run_with_sizes(module, entry, inputs, wanted)[0]
 
 
+@dataclass(slots=True)
+class Patience:
+    """How many nodes and iterations may still be computed: a loop may have any number."""
+
+    left: int
+
+    def spend(self) -> None:
+        """Compute one; raises `TesseraError` when there is none left."""
+        self.left -= 1
+        if self.left < 0:
+            raise TesseraError("TOO_MANY_STEPS", "the model's loops take more steps than the reference may compute")
+
+
 def run_with_sizes(
-    module: Module, entry: str, inputs: Mapping[str, Array], wanted: Collection[int]
+    module: Module,
+    entry: str,
+    inputs: Mapping[str, Array],
+    wanted: Collection[int],
+    patience: Patience | None = None,
 ) -> tuple[dict[int, Array], dict[str, int]]:
     """Like `run_all`, with the values of all dims, and of the sizes that the outermost block read from data."""
     function = module.entries[entry]
     arrays = _in_order(module.input_names[entry], inputs)
     dims = bind_dims([function.types[a] for a in function.args], arrays, module)
     values = dict(zip(function.args, arrays, strict=True))
-    keep, interpreter = frozenset(wanted), _Interpreter(module, function)
+    keep, interpreter = frozenset(wanted), _Interpreter(module, function, patience)
     interpreter.block(interpreter.needed(function.nodes, keep), keep, values, dims)
     return {value: values[value] for value in keep}, dims
 
@@ -55,6 +72,7 @@ class _Interpreter:
 
     module: Module
     function: Function
+    patience: Patience | None
 
     def block(
         self, nodes: Sequence[GraphNode], keep: Collection[int], values: dict[int, Array], dims: dict[str, int]
@@ -72,6 +90,7 @@ class _Interpreter:
                     del values[value]
 
     def _node(self, node: GraphNode, values: Mapping[int, Array], dims: DimValues) -> tuple[Array, ...]:
+        self._spend()
         operands = [values[i] for i in node.inputs]
         op = op_named(node.op)
         if node.op == "constant":
@@ -86,6 +105,10 @@ class _Interpreter:
         for output, result in zip(node.outputs, results, strict=True):
             self._check(node, output, result, dims)
         return results
+
+    def _spend(self) -> None:
+        if self.patience is not None:
+            self.patience.spend()
 
     def _define(self, node: GraphNode, array: Array, dims: dict[str, int]) -> None:
         """Bind the symbols of a `sizes` node and check the guards that were waiting for them."""
@@ -108,6 +131,7 @@ class _Interpreter:
         nodes = self.needed(region.nodes, frozenset(region.results))
 
         def run_body(arguments: Sequence[Array], dims: DimValues) -> tuple[Array, ...]:
+            self._spend()
             inner = {**values, **dict(zip(region.args, arguments, strict=True))}
             self.block(nodes, region.results, inner, dict(dims))
             return tuple(inner[r] for r in region.results)

@@ -141,7 +141,7 @@ def _evaluate_conv(arrays: Sequence[Array], attributes: Attributes, _: DimValues
             slice(p * d, p * d + (n - 1) * s + 1 if n else p * d, s)
             for p, d, n, s in zip(position, dilations, out, strides, strict=True)
         )
-        columns = padded[(slice(None), slice(None), *window)].reshape(batch, groups, per_group, -1)
+        columns = padded[(slice(None), slice(None), *window)].reshape(batch, groups, per_group, total.shape[-1])
         taps = w[(slice(None), slice(None), slice(None), *position)]
         # A depthwise tap is one number a channel: multiplying is an order of magnitude faster than 1 × 1 matmuls.
         total += taps * columns if per_group == 1 else np.matmul(taps, columns)
