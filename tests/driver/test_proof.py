@@ -29,6 +29,7 @@ from tessera_build.ir.target.host import Launch
 from tessera_build.lower.graph_to_schedule import definitions
 from tessera_build.lower.program.assemble import lower_module
 from tessera_build.lower.program.audit import Checks
+from tessera_build.lower.program.kernels import Chooser
 from tessera_build.lower.program.records import LoweredVariant
 from tessera_build.lower.program.shared import Progress
 from tessera_build.lower.schedule_to_tile.layouts import Packing
@@ -81,8 +82,10 @@ def test_build_when_a_lowering_is_broken_then_fails_and_names_the_operator(
 def test_build_when_the_code_writes_anywhere_then_survives_and_names_the_operator(
     tmp_path: Path, kernel_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wild(module: Module, machine: CpuMachine, checks: Checks, progress: Progress | None) -> LoweredVariant:
-        lowered = lower_module(module, machine, checks, progress)
+    def wild(
+        module: Module, machine: CpuMachine, checks: Checks, progress: Progress | None, choose: Chooser
+    ) -> LoweredVariant:
+        lowered = lower_module(module, machine, checks, progress, choose)
         (entry,) = lowered.variant.entries
         nodes = tuple(astray(n) if isinstance(n, Launch) and n.node == second else n for n in entry.nodes)
         variant = replace(lowered.variant, entries=(replace(entry, nodes=nodes),))
