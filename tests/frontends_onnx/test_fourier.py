@@ -11,6 +11,7 @@ import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx import UnsupportedError, read_onnx
 from tessera_build.ir.graph.nodes import Array
 from tests.frontends_onnx.built import assert_built_agrees, run_built
@@ -37,6 +38,28 @@ def drawn_dft(seed: int) -> tuple[onnx.ModelProto, Array]:
 def test_dft_when_redrawn_then_agrees(seed: int) -> None:
     model, x = drawn_dft(seed)
     assert_agrees(model, {"x": x}, tolerance=2e-5)
+
+
+@pytest.mark.parametrize("stated", ["", "length"])
+@pytest.mark.parametrize(("parts", "half", "inverse"), [(1, 0, 0), (1, 1, 0), (2, 0, 0), (2, 0, 1), (1, 0, 1)])
+def test_dft_when_its_length_is_known_in_a_run_only_then_agrees(
+    stated: str, parts: int, half: int, inverse: int
+) -> None:
+    node = helper.make_node("DFT", ["x", stated], ["y"], axis=1, onesided=half, inverse=inverse)
+    inputs: dict[str, tuple[type[np.generic], list[int | str]]] = {"x": (np.float32, ["B", "L", parts])}
+    feeds: list[dict[str, Array]] = [{"x": floats(2, length, parts)} for length in (1, 2, 12, 45)]
+    if stated:
+        inputs["length"] = (np.int64, [])
+        for case, length in zip(feeds, (3, 2, 7, 64), strict=True):
+            case["length"] = np.asarray(length, np.int64)
+    assert_built_agrees(make_model([node], inputs, ["y"], None, 17), *feeds, tolerance=2e-5)
+
+
+def test_dft_when_its_length_turns_out_too_large_then_the_run_says_so() -> None:
+    node = helper.make_node("DFT", ["x"], ["y"], axis=1)
+    model = make_model([node], {"x": (np.float32, [1, "L", 1])}, ["y"], None, 17)
+    with pytest.raises(TesseraError, match="longer than Tessera builds"):
+        run_built(model, [{"x": np.zeros((1, 5000, 1), np.float32)}])
 
 
 @pytest.mark.parametrize("length", [8, 9])

@@ -1,8 +1,8 @@
 """Fourier transforms as products with constant tables, and Col2Im as a transposed convolution.
 
-Takes signals of known length; gives core ops. A transform of n numbers is one product with a table of cosines and
-sines, computed in float64 and rounded once; the frames of STFT are the windows of a convolution with such a table.
-Invariant: a table has at most `MOST` elements; longer transforms are refused, not slow.
+Takes signals; gives core ops. A transform of n numbers is one product with a table of cosines and sines, computed in
+float64 and rounded once, in the run where only that knows n; the frames of STFT are the windows of a convolution with
+such a table. Invariant: a table has at most `MOST` elements; longer transforms are refused, not slow.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tessera_build.frontends.onnx.contraction import matrix_product
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.transposed import Axis, transposed_convolution
 from tessera_build.ir.core.dims import Extent, floordiv
+from tessera_build.ir.core.types import F64, I64
 from tessera_build.ir.graph.ops.shapes import count
 
 MOST = 2**24
@@ -68,15 +69,19 @@ def _dft(c: Context, n: Call) -> Tensor:
     if axis == x.rank - 1:
         raise ill_formed("DFT runs along another axis than the last", found=f"{x.type}, axis {axis}")
     extent, stated = x.shape[axis], n.optional(1)
-    wanted = None if stated is None else c.known_extents(stated, "the length of DFT")[0]
+    wanted = None if stated is None else c.extents_of(stated)[0]
     if inverse and half:
         size = (extent - 1) * 2 if wanted is None else wanted
         given: Extent = floordiv(size, 2) + 1
     else:
         size = given = extent if wanted is None else wanted
-    if not isinstance(size, int) or not isinstance(given, int) or size < 1:
-        raise unsupported("DFT along a dynamic dim", found=str(size), hint="fix the extent or state dft_length")
     x = _fitted(c, x, axis, given)
+    if not isinstance(size, int) or not isinstance(given, int):
+        if inverse and half:
+            raise unsupported("an inverse one-sided DFT along a dynamic dim", found=str(size), hint="fix the extent")
+        return _transformed(c, x, axis, _table_in_a_run(c, size, (parts, half, inverse)))
+    if size < 1:
+        raise unsupported("a DFT of nothing", found=str(x.type))
     if inverse and half:
         if parts != 2:
             raise ill_formed("an inverse one-sided DFT takes complex numbers", found=str(x.type))
@@ -84,7 +89,27 @@ def _dft(c: Context, n: Call) -> Tensor:
     else:
         results = size // 2 + 1 if half else size
         table = _table(size, (parts, 2), results, inverse)
-    return _transformed(c, x, axis, table)
+    return _transformed(c, x, axis, c.constant(table.astype(x.dtype.numpy)))
+
+
+def _table_in_a_run(c: Context, size: Extent, kind: tuple[int, bool, bool]) -> Tensor:
+    """What `_table` gives, in float64; `kind`: parts of the signal, whether one-sided, whether inverse."""
+    parts, half, inverse = kind
+    results = floordiv(size, 2) + 1 if half else size
+    c.require(size, ">=", 1, "a Fourier transform of nothing is asked for")
+    c.require(MOST, ">=", size * results * (2 * parts), "a Fourier transform is longer than Tessera builds")
+    row, column = (c.op("iota", shape=e, axis=a, dtype=I64) for a, e in ((0, (size, 1)), (1, (1, results))))
+    turns = c.cast(c.op("mod", c.op("mul", row, column), c.number(size, I64)), F64)
+    whole = c.number(size, F64)
+    angle = c.op("mul", c.op("div", turns, whole), c.scalar(2 * math.pi, F64))
+    cosine, sine = c.op("cos", angle), c.op("sin", angle)
+    opposite = c.op("neg", sine)
+    forward = opposite if not inverse else sine
+    backward = sine if not inverse else opposite
+    pairs = [(cosine, forward), (backward, cosine)][:parts]
+    lines = [c.op("concat", *(c.reshape(e, (size, 1, results, 1)) for e in pair), axis=3) for pair in pairs]
+    table = lines[0] if parts == 1 else c.op("concat", *lines, axis=1)
+    return c.op("div", table, whole) if inverse else table
 
 
 def _parts(n: Call, x: Tensor) -> int:
@@ -104,25 +129,28 @@ def _dft_axis(c: Context, n: Call, rank: int) -> int:
     return normalise_axis(-2 if stated is None else c.known_ints(stated, "the axis of DFT")[0], rank)
 
 
-def _fitted(c: Context, x: Tensor, axis: int, extent: int) -> Tensor:
+def _fitted(c: Context, x: Tensor, axis: int, extent: Extent) -> Tensor:
     """The axis cut, or filled with zeros."""
     own = x.shape[axis]
-    if not isinstance(own, int):
-        raise unsupported("DFT along a dynamic dim", found=str(own), hint="fix the extent")
+    if own == extent:
+        return x
+    if not isinstance(own, int) or not isinstance(extent, int):
+        longer = c.op("pad", x, low=(0,) * x.rank, high=tuple(extent if i == axis else 0 for i in range(x.rank)))
+        return c.slice(longer, (0,) * x.rank, [extent if i == axis else e for i, e in enumerate(x.shape)])
     stops = [min(own, extent) if i == axis else e for i, e in enumerate(x.shape)]
     x = c.slice(x, (0,) * x.rank, stops)
     more = tuple(max(extent - own, 0) if i == axis else 0 for i in range(x.rank))
     return c.op("pad", x, low=(0,) * x.rank, high=more) if any(more) else x
 
 
-def _transformed(c: Context, x: Tensor, axis: int, table: Table) -> Tensor:
+def _transformed(c: Context, x: Tensor, axis: int, table: Tensor) -> Tensor:
     """The product along one axis and the parts, which are moved together and back."""
     rest = [i for i in range(x.rank - 1) if i != axis]
     moved = c.transpose(x, (*rest, axis, x.rank - 1))
     outer = moved.shape[:-2]
     size, inside, results, outside = table.shape
     rows = c.reshape(moved, (count(outer), size * inside))
-    weights = c.constant(table.reshape(size * inside, results * outside).astype(x.dtype.numpy))
+    weights = c.reshape(c.cast(table, x.dtype), (size * inside, results * outside))
     found = c.reshape(matrix_product(c, rows, weights), (*outer, results, outside))
     back = [rest.index(i) if i != axis else len(rest) for i in range(x.rank - 1)]
     return c.transpose(found, (*back, x.rank - 1))
