@@ -38,7 +38,8 @@ enum {
   TESSERA_OUT_OF_BOUNDS = 10 /* a debug build only: a node wrote past the end of a value */
 };
 
-/* One piece of a parallel loop; a status other than TESSERA_OK ends the run with that status. */
+/* One piece of a parallel loop; a status other than TESSERA_OK ends the run with that status. It uses less than 640 KiB
+ * of the stack of its thread. */
 typedef int32_t (*tessera_body)(void *argument, int64_t index);
 
 /* What the object may ask of the process. The members from thread_create to semaphore_post are needed only by

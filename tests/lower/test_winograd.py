@@ -253,6 +253,7 @@ _WRONG: dict[str, Callable[[Schedule], Schedule]] = {
     "block": lambda s: s.with_steps(Rewrite(4, 3)),
     "no block": lambda s: s.with_steps(Rewrite(4, 0)),
     "strip": lambda s: s.with_block(_d1=6),
+    "stack": lambda s: s.with_block(_d1=4 * 64, _d2=4 * 64),
     "images": lambda s: s.with_block(_d0=2),
     "taps": lambda s: s.with_block(_k0=3),
     "half registers": lambda s: s.with_steps(Split("_d3", 4), Pack(1, 4)),

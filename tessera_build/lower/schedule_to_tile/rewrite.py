@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Container
 
+from tessera_build.ir.core.types import int_extent
 from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import Bind, Rewrite, Schedule, ScheduleRejectedError
 from tessera_build.lower.schedule_to_tile.nest import Nest
 from tessera_build.space.toom_cook import TILES
 from tessera_build.space.winograd import Window, window_of
+from tessera_build.space.winograd_plan import STACK_BYTES, Plan, scratch_bytes
 
 
 def rewritten_window(
@@ -45,6 +47,10 @@ def _check_tiles(nest: Nest, schedule: Schedule, step: Rewrite, window: Window) 
     others = factors.keys() - {window.rows, window.columns, vector, window.channels.name}
     if any(factors[axis] != 1 for axis in others):
         raise _rejected(nest, f"splits of {', '.join(sorted(others))}")
+    plan = Plan(step.tile, rows // step.tile, columns // step.tile, step.block, width // nest.lanes)
+    scratch = scratch_bytes(plan, int_extent(window.channels.extent), nest.lanes)
+    if scratch > STACK_BYTES:
+        raise _rejected(nest, f"{scratch} bytes of scratch a strip, of {STACK_BYTES} that a thread's stack has for it")
     if not 1 <= step.block <= rows // step.tile * (columns // step.tile):
         raise _rejected(nest, f"blocks of {step.block} in strips of {rows} by {columns} outputs")
 

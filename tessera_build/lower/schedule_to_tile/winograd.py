@@ -23,7 +23,8 @@ from tessera_build.lower.schedule_to_tile.layouts import Packing
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest, Operand
 from tessera_build.lower.schedule_to_tile.point_maps import weighted_sum
 from tessera_build.space.toom_cook import ToomCook, from_points, to_points
-from tessera_build.space.winograd import Window, pitch
+from tessera_build.space.winograd import Window
+from tessera_build.space.winograd_plan import pitch
 
 
 @dataclass(frozen=True, slots=True)
