@@ -17,12 +17,23 @@ from tests.redrawn.families.control import CONTROL
 from tests.redrawn.families.elementwise import MAKERS as ELEMENTWISE
 from tests.redrawn.families.fused import MAKERS as FUSED
 from tests.redrawn.families.movement import MAKERS as MOVEMENT
+from tests.redrawn.families.newer import CASES as NEWER_CASES
+from tests.redrawn.families.newer import MAKERS as NEWER
 from tests.redrawn.families.reductions import MAKERS as REDUCTIONS
 from tests.redrawn.families.sampling import MAKERS as SAMPLING
 
-FAMILIES: tuple[Mapping[str, Maker], ...] = (ELEMENTWISE, REDUCTIONS, MOVEMENT, CONTRACTION, SAMPLING, BORROWED, FUSED)
+FAMILIES: tuple[Mapping[str, Maker], ...] = (
+    ELEMENTWISE,
+    REDUCTIONS,
+    MOVEMENT,
+    CONTRACTION,
+    SAMPLING,
+    BORROWED,
+    FUSED,
+    NEWER,
+)
 MAKERS: Mapping[str, Maker] = {name: make for family in FAMILIES for name, make in family.items()}
-WHOLE: Mapping[str, Callable[[int], Case]] = {**CASES, **CHAINS, **CONTROL}
+WHOLE: Mapping[str, Callable[[int], Case]] = {**CASES, **CHAINS, **CONTROL, **NEWER_CASES}
 NAMES = sorted([*MAKERS, *WHOLE])
 
 

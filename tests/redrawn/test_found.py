@@ -118,4 +118,24 @@ def test_convolution_of_halves_when_all_is_known_then_values_keep_apart() -> Non
     ((found,),) = run_built(make_model([node], {}, ["y"], weights), [{}])
     wide = {name: (np.float32, array.shape) for name, array in weights.items()}
     ((exact,),) = run_built(make_model([node], wide, ["y"]), [{n: a.astype(np.float32) for n, a in weights.items()}])
-    np.testing.assert_allclose(found, exact, atol=3e-2)
+    np.testing.assert_allclose(found.astype(np.float32), exact.astype(np.float32), atol=3e-2)
+
+
+def test_sequence_when_its_members_have_other_symbols_then_is_joined() -> None:
+    nodes = [
+        helper.make_node("SequenceConstruct", ["a", "b"], ["q"]),
+        helper.make_node("ConcatFromSequence", ["q"], ["y"], axis=0),
+        helper.make_node("ConcatFromSequence", ["q"], ["z"], axis=-1, new_axis=1),
+    ]
+    inputs = {name: (np.float32, (f"{name}0", f"{name}1")) for name in ("a", "b")}
+    assert_built_agrees(make_model(nodes, inputs, ["y", "z"]), {"a": floats(2, 3), "b": floats(2, 3)})
+
+
+@pytest.mark.parametrize("interleaved", [0, 1])
+def test_rotary_embedding_when_only_its_tables_are_known_then_is_built(interleaved: int) -> None:
+    node = helper.make_node("RotaryEmbedding", ["x", "places", "cos", "sin"], ["y"], interleaved=interleaved)
+    node.domain = "com.microsoft"
+    inputs = {"x": (np.float32, ("B", "H", "S", "D")), "places": (np.int64, ("P", "Q"))}
+    model = make_model([node], inputs, ["y"], {"cos": floats(7, 4), "sin": floats(7, 4)})
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    assert_built_agrees(model, {"x": floats(2, 3, 5, 8), "places": np.array([[0, 1, 2, 3, 4], [2, 3, 4, 5, 6]])})

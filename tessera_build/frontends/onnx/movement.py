@@ -6,7 +6,7 @@ Takes tensors and bounds in any of ONNX's spellings; gives core ops. Invariant: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tessera_build.frontends.onnx.call import Call, Translator
 from tessera_build.frontends.onnx.context import Context, Tensor
@@ -23,15 +23,19 @@ def _transpose(c: Context, n: Call) -> Tensor:
 
 def _concat(c: Context, n: Call) -> Tensor:
     operands = n.all_inputs()
+    return joined(c, operands, n.axis(operands[0].rank, 1), n.op)
+
+
+def joined(c: Context, operands: Sequence[Tensor], axis: int, op: str) -> Tensor:
+    """Tensors one behind the other along an axis; their other extents agree."""
     rank = operands[0].rank
     if any(t.rank != rank for t in operands):
-        raise ill_formed("Concat joins tensors of one rank", found=", ".join(str(t.type) for t in operands))
-    axis = n.axis(rank, 1)
+        raise ill_formed(f"{op} joins tensors of one rank", found=", ".join(str(t.type) for t in operands))
     shape = list(operands[0].shape)
     for operand in operands[1:]:
         for i in range(rank):
             if i != axis:
-                shape[i] = c.unify(shape[i], operand.shape[i], f"Concat's operands differ at axis {i}")
+                shape[i] = c.unify(shape[i], operand.shape[i], f"{op}'s operands differ at axis {i}")
     fitted = [c.retyped(t, [t.shape[i] if i == axis else e for i, e in enumerate(shape)]) for t in operands]
     return fitted[0] if len(fitted) == 1 else c.op("concat", *fitted, axis=axis)
 

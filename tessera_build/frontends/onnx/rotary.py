@@ -30,8 +30,13 @@ class Turn:
 def rotated(c: Context, x: Tensor, turn: Turn) -> Tensor:
     """[batch, heads, length, depth] turned."""
     width, depth = turn.cosine.shape[-1], x.shape[-1]
-    if not isinstance(width, int) or not isinstance(depth, int):
+    if not isinstance(width, int) and isinstance(depth, int) and depth % 2 == 0:
+        width = depth // 2
+    if not isinstance(width, int):
         raise unsupported("rotary embedding of a symbolic shape", found=f"{x.type}, {turn.cosine.type}")
+    if not isinstance(depth, int):
+        depth = 2 * width
+    x, turn = _known(c, x, turn, (depth, width))
     if 2 * width > depth:
         raise ill_formed("rotary embedding turns more columns than there are", found=f"{2 * width} of {depth}")
     cosine, sine = (c.reshape(t, (t.shape[0], 1, *t.shape[1:])) for t in (turn.cosine, turn.sine))
@@ -48,6 +53,17 @@ def rotated(c: Context, x: Tensor, turn: Turn) -> Tensor:
     if 2 * width < depth:
         parts.append(_columns(c, x, 2 * width, depth))
     return parts[0] if len(parts) == 1 else c.op("concat", *parts, axis=x.rank - 1)
+
+
+def _known(c: Context, x: Tensor, turn: Turn, widths: tuple[int, int]) -> tuple[Tensor, Turn]:
+    """Heads and tables as wide as said; where only one of them is known, every column turns."""
+    depth, width = widths
+    c.unify(x.shape[-1], depth, "rotary embedding of heads that are not as wide as its tables")
+    tables: list[Tensor] = []
+    for table in (turn.cosine, turn.sine):
+        c.unify(table.shape[-1], width, "rotary embedding by tables that are not as wide as its heads")
+        tables.append(c.retyped(table, (*table.shape[:-1], width)))
+    return c.retyped(x, (*x.shape[:-1], depth)), Turn(tables[0], tables[1], turn.interleaved)
 
 
 def _columns(c: Context, x: Tensor, start: Extent, stop: Extent) -> Tensor:

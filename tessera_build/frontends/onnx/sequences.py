@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tessera_build.frontends.onnx.call import Call, Translator
+from tessera_build.frontends.onnx.call import Call, Translator, normalise_axis
 from tessera_build.frontends.onnx.containers import OptionalValue, TensorSequence, Value
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.frontends.onnx.movement import joined
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.types import BOOL, I64
 
@@ -113,11 +114,11 @@ def _concat(context: Context, call: Call) -> Value:
     axis, fresh = call.integer("axis"), call.integer("new_axis", 0)
     if not members:
         raise ill_formed("a concatenation of no tensors has no shape")
-    rank = members[0].rank + (1 if fresh else 0)
-    position = axis % rank
+    position = normalise_axis(axis, members[0].rank + (1 if fresh else 0))
     if fresh:
-        members = tuple(context.reshape(m, (*m.shape[:position], 1, *m.shape[position:])) for m in members)
-    return members[0] if len(members) == 1 else context.op("concat", *members, axis=position)
+        shapes = [(*m.shape[:position], 1, *m.shape[position:]) for m in members]
+        members = tuple(context.reshape(m, shape) for m, shape in zip(members, shapes, strict=True))
+    return joined(context, members, position, call.op)
 
 
 def _optional(_: Context, call: Call) -> Value:

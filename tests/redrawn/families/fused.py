@@ -96,7 +96,7 @@ def embeddings(draw: Draw) -> Drawn:
     tables = [Operand(draw.values((rows, width)), 0.9) for rows in (words, places)]
     tables.append(Operand(draw.values((segments, width)), 0.9) if kinds else ABSENT)
     scales = [Operand(draw.values((width,)), 0.9) for _ in range(2)]
-    prefix = np.arange(length) < draw.between(1, length + 1, (batch, 1), np.int32)
+    prefix = np.less(np.arange(length), draw.between(1, length + 1, (batch, 1), np.int32))
     mask = draw.optional(Operand(prefix.astype(np.int32), 0.1))
     found = {"epsilon": draw.one([1e-5, 1e-3])}
     outputs = draw.one([["y", "mask"], ["y", "mask", "sum"]])
@@ -129,14 +129,14 @@ def grouped(draw: Draw) -> Drawn:
     if draw.maybe(0.2):
         found["local_window_size"] = draw.whole(1, 6)
     operands = [Operand(draw.values((batch, steps, h * width)), 0.0) for h in (heads, shared, shared)]
-    filled = np.full(batch, past) if prompt else np.array(draw.between(0, past + 1, (batch,), np.int64))
+    filled = np.full(batch, past) if prompt else draw.between(0, past + 1, (batch,), np.int64).astype(np.int64)
     filled[0] = past
     # onnxruntime clears what lies behind the keys of a shorter row.
-    behind = np.arange(past)[:, None] >= filled[:, None, None, None]
+    behind = np.greater_equal(np.arange(past)[:, None], filled[:, None, None, None])
     for _ in range(2):
         cache = np.where(behind, 0, draw.values((batch, shared, past, width))).astype(np.float32)
         operands.append(Operand(cache, 0.0) if past else ABSENT)
-    filled += steps - 1
+    filled = filled + (steps - 1)
     operands += [Operand(filled.astype(np.int32), 0.0), fixed(past + steps, np.int32, 1)]
     if draw.maybe():
         found |= {"do_rotary": 1, "rotary_interleaved": draw.whole(0, 1)}
