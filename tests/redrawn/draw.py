@@ -26,6 +26,7 @@ ANY: tuple[Type, ...] = (*NUMBERS, np.bool_)
 BFLOAT16: Type = ml_dtypes.bfloat16
 NEWEST = min(defs.onnx_opset_version(), 26)  # what onnxruntime 1.31 runs
 
+_BRIEF_SINCE = 13
 _EXTENTS = (1, 2, 2, 3, 3, 4, 5, 5, 7, 8, 9, 13, 16, 17)
 _SMALL = (1, 1, 2, 2, 3, 3, 3, 4, 4, 5, 5, 6, 7, 8, 9, 16)
 _LARGE = (19, 31, 32, 33, 64, 67, 101, 130)
@@ -112,9 +113,19 @@ class Draw:
         first = max(low, next((v for v in range(1, NEWEST + 1) if defs.has(op, v)), 0))
         if not defs.has(op, first):  # onnxruntime has operators in this domain that ONNX has not
             return 17
+        newest = defs.onnx_opset_version()
+        if high == NEWEST and defs.get_schema(op, newest).since_version > NEWEST and self.maybe(0.1):
+            return newest  # only onnx's reference runs it
         high = max(first, high)
         since = {defs.get_schema(op, v).since_version for v in range(first, high + 1)}
         return max(first, self.one([*since, self.whole(first, high), min(high, 21)]))
+
+    def brief(self, op: str, opset: int, dtype: Type) -> Type:
+        """The element type, or bfloat16 in the place of a float that the operator has it for."""
+        if np.dtype(dtype).kind != "f" or opset < _BRIEF_SINCE or not self.maybe(0.08):
+            return dtype
+        allowed = {name for t in defs.get_schema(op, opset).type_constraints for name in t.allowed_type_strs}
+        return BFLOAT16 if "tensor(bfloat16)" in allowed else dtype
 
     def dtype(self, choices: Sequence[Type] = FLOATS) -> Type:
         """One of the element types."""

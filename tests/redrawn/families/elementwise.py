@@ -48,12 +48,13 @@ TWO_OPERANDS: dict[str, Sequence[Type]] = {
 
 def _one(op: str) -> Maker:
     def make(draw: Draw) -> Drawn:
-        dtype = draw.dtype(ONE_OPERAND[op])
+        opset = draw.opset(op)
+        dtype = draw.brief(op, opset, draw.dtype(ONE_OPERAND[op]))
         x = draw.data(draw.shape(0, 5), dtype, special=True)
         if np.dtype(dtype).kind == "f" and op in ("Asin", "Acos", "Atanh", "Acosh", "Log", "Sqrt") and draw.maybe(0.7):
             assert x.array is not None
             x = Operand(np.asarray(np.abs(draw.between(0, 1, x.array.shape)) + (op == "Acosh"), dtype), x.constant)
-        return Drawn(op, [x], {}, draw.opset(op))
+        return Drawn(op, [x], {}, opset)
 
     return make
 
@@ -75,7 +76,8 @@ def _pair(draw: Draw, dtype: Type) -> list[Operand]:
 
 def _two(op: str) -> Maker:
     def make(draw: Draw) -> Drawn:
-        return Drawn(op, _pair(draw, draw.dtype(TWO_OPERANDS[op])), {}, draw.opset(op))
+        opset = draw.opset(op)
+        return Drawn(op, _pair(draw, draw.brief(op, opset, draw.dtype(TWO_OPERANDS[op]))), {}, opset)
 
     return make
 
