@@ -17,7 +17,21 @@ from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.machine.cpu import CpuMachine
-from tessera_build.ir.schedule.trace import Bind, Group, Schedule, ScheduleRejectedError, Split, Stage, Step
+from tessera_build.ir.schedule.trace import (
+    Bind,
+    Group,
+    Interleave,
+    Pack,
+    Prefetch,
+    Reorder,
+    Rewrite,
+    Schedule,
+    ScheduleRejectedError,
+    Split,
+    Stage,
+    Step,
+    Tensorise,
+)
 from tessera_build.ir.tile.erase import strip_bindings
 from tessera_build.ir.tile.text import parse_function, print_function
 from tessera_build.lower.program import block
@@ -152,8 +166,13 @@ def test_chain_when_interpreted_then_bits_are_those_of_its_stages(
     assert together.tobytes() == alone.tobytes()
 
 
-@pytest.mark.parametrize("machine", MACHINES)
-@pytest.mark.parametrize("name", CASES)
+COMPILED = [(name, "x86-64-v4") for name in CASES] + [
+    (name, "x86-64-v3")
+    for name in ("three with a residual", "three, stride two, odd image", "padded unevenly", "no product before")
+]
+
+
+@pytest.mark.parametrize(("name", "machine"), COMPILED)
 def test_chain_when_compiled_then_bits_are_those_of_its_stages_at_any_number_of_threads(
     name: str, machine: str, joining: Callable[[bool], None]
 ) -> None:
@@ -241,7 +260,8 @@ def test_saving_when_scratch_memory_is_more_than_a_thread_has_then_it_is_zero() 
 
 def test_blocks_when_rows_overlap_then_few_and_a_power_of_two() -> None:
     assert [blocks_of(_shape(size, (8, 16, 8))) for size in (112, 56, 28, 14, 7)] == [4, 4, 2, 1, 1]
-    assert blocks_of(_shape(112, (0, 32, 16))) == 8
+    assert [blocks_of(_shape(size, (8, 16, 8), 2)) for size in (112, 56, 28, 14)] == [4, 4, 2, 1]
+    assert [blocks_of(_shape(size, (0, 32, 16))) for size in (112, 14, 7)] == [4, 2, 1]
 
 
 REJECTED: dict[str, Step] = {
@@ -264,6 +284,60 @@ def test_replay_when_steps_do_not_fit_a_chain_then_they_are_rejected(
 
     with pytest.raises(ScheduleRejectedError):
         lower_module(CASES["three with a residual"].module(), AVX512, choose=choose)
+
+
+@pytest.mark.errors
+def test_replay_when_a_task_is_no_chain_then_it_has_no_stages() -> None:
+    def choose(setting: Setting, machine: CpuMachine) -> Schedule:
+        return derived(setting, machine).with_steps(Stage(0))
+
+    with pytest.raises(ScheduleRejectedError):
+        lower_module(CASES["three with a residual"].module(), AVX512, choose=choose)
+
+
+VARIED: tuple[Step, ...] = (
+    Split("_d2", 1),
+    Split("_d2", 4),
+    Split("_d2", 64),
+    Split("_d3", 8),
+    Split("_d3", 24),
+    Split("_d9", 2),
+    Split("_c", 3),
+    Split("_k1", 2),
+    Bind("_k0", "unroll"),
+    Reorder(("_d0", "_d1", "_d2", "_d3")),
+    Reorder(("_d2", "_d3")),
+    Pack(1, 0),
+    Pack(1, 48),
+    Tensorise("_k0"),
+    Interleave("_d3", 16),
+    Prefetch(1),
+    Rewrite(4, 1),
+)
+
+
+@pytest.mark.parametrize("stage", range(3))
+@pytest.mark.parametrize("step", VARIED, ids=str)
+def test_replay_when_one_stage_varies_then_bits_stay_or_it_is_rejected(
+    step: Step, stage: int, joining: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = CASES["three, stride two"]
+    module, inputs = case.module(), case.inputs(SIZES)
+    joining(True)
+    (expected,), _ = run_tiles(module, inputs, SIZES, AVX512)
+
+    def choose(setting: Setting, machine: CpuMachine) -> Schedule:
+        schedule = derived(setting, machine)
+        return schedule.with_steps(Stage(stage), step) if setting.task.stages else schedule
+
+    monkeypatch.setattr("tests.lower.execution.lower_module", lambda *given: lower_module(*given, choose=choose))
+    found, reason = expected, ""
+    try:
+        (found,), _ = run_tiles(module, inputs, SIZES, AVX512)
+    except ScheduleRejectedError as error:
+        reason = error.diagnostics()
+    assert reason or found is not expected
+    assert found.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4, 5, 9])

@@ -14,7 +14,17 @@ from dataclasses import dataclass
 from tessera_build.ir.core.dims import Extent, maximum, minimum, mod, symbol
 from tessera_build.ir.core.rewrite import FunctionBuilder
 from tessera_build.ir.core.types import F32, int_extent, memref
-from tessera_build.ir.schedule.trace import Bind, Schedule, ScheduleRejectedError, Split, Stage
+from tessera_build.ir.schedule.trace import (
+    Bind,
+    Group,
+    Pack,
+    Reorder,
+    Schedule,
+    ScheduleRejectedError,
+    Split,
+    Stage,
+    Tensorise,
+)
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.schedule_to_tile.contraction import emit_tiles
@@ -22,6 +32,8 @@ from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest, Scratch
 from tessera_build.space.chain import BATCH, ROWS, Shape, reduction_of, shape_of, walks_of
 
 _BLOCK, _STEP, _NEW = "_block", "_step", "_new"
+# What a stage's schedule may consist of.
+_OF_A_STAGE = (Split, Reorder, Bind, Group, Pack, Tensorise)
 # Rows that lie a multiple of this apart fall into one set of the first-level cache.
 _ALIASING_BYTES = 4096
 
@@ -57,8 +69,9 @@ def check_chain(task: Task, schedule: Schedule) -> int:
         own = schedule.stage(index)
         if any(own.factors().get(axis, 1) != 1 for axis in (BATCH, ROWS)) or own.groups():
             raise _rejected(task, f"stage {index} in tiles of several rows")
-        if any(isinstance(step, Bind) and step.scope == "parallel" for step in own.steps):
-            raise _rejected(task, f"stage {index} with parallel loops of its own")
+        for step in own.steps:
+            if not isinstance(step, _OF_A_STAGE) or (isinstance(step, Bind) and step.scope == "parallel"):
+                raise _rejected(task, f"{step} in stage {index}")
     return schedule.stage(None).factors().get(ROWS, 1)
 
 
