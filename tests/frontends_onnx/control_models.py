@@ -296,6 +296,25 @@ CASES: dict[str, ControlCase] = {
         }""",
         ({"x": _floats(3, 3)},),
     ),
+    "loops_nested_as_often_as_data_tell": ControlCase(
+        """g (int64 n, float x) => (float[R, C] y) {
+            go = Constant <value = bool {1}> ()
+            y = Loop (n, go) <
+                body = b (int64 i, bool c) => (bool again, float[C] row) {
+                    again = Identity(c)
+                    row = Loop (n, c) <
+                        body = d (int64 j, bool e) => (bool more, float v) {
+                            more = Identity(e)
+                            sum = Add(i, j)
+                            number = Cast <to = 1> (sum)
+                            v = Mul(number, x)
+                        }
+                    >
+                }
+            >
+        }""",
+        tuple({"n": np.asarray(n, np.int64), "x": np.asarray(0.5, np.float32)} for n in (3, 1, 5)),
+    ),
     "scan_axes_and_directions": ControlCase(
         """g (float[2] s, float[3, N] a, float[N, 2] b) => (float[2] last, float[2, N] p, float[N, 3] q) {
             last, p, q = Scan <num_scan_inputs = 2, scan_input_axes = [1, -2], scan_input_directions = [1, 0],

@@ -175,6 +175,25 @@ def test_loop_when_a_carried_value_grows_by_what_data_tell_then_is_refused() -> 
     assert "from one iteration to the next" in caught.value.diagnostics()
 
 
+def test_loop_when_it_stacks_what_each_iteration_counts_then_is_refused() -> None:
+    model = parsed(
+        """g (float[3, 4] x) => (int64[3, 1, K] y) {
+            n = Constant <value = int64 {3}> ()
+            go = Constant <value = bool {1}> ()
+            y = Loop (n, go) <
+                body = b (int64 i, bool c) => (bool again, int64[1, K] found) {
+                    again = Identity(c)
+                    row = Gather <axis = 0> (x, i)
+                    found = NonZero(row)
+                }
+            >
+        }"""
+    )
+    with pytest.raises(UnsupportedError) as caught:
+        read_onnx(model)
+    assert "in each iteration" in caught.value.diagnostics()
+
+
 def test_loop_when_it_carries_counters_and_constants_then_only_the_rest_is_carried() -> None:
     module = run_passes(read_onnx(CASES["loop_carries_counters"].model()))
     (loop,) = (n for n in module.entries["main"].walk() if isinstance(n, GraphNode) and n.op == "loop")

@@ -7,7 +7,7 @@ branches or iterations is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -187,7 +187,7 @@ def loop(c: Context, trips: Extent, initial: Sequence[Tensor], course: Course = 
     """A loop of the graph. Inside the `with`, set `results` (carried values, then slices) and, where the body is to be
     asked before the next iteration, `condition`; behind it, `outputs` are the final values and the stacked slices.
     """
-    name, condition = c.builder.fresh_index(), course.condition
+    name, condition, known = c.builder.fresh_index(), course.condition, set(c.sizes)
     types = [course.type_at(i, t.type, symbol(name)) for i, t in enumerate(initial)]
     starts = [c.value(t) for t in initial]  # before the region opens: they belong outside
     begin = c.value(condition if condition is not None else c.scalar(True, BOOL))
@@ -197,6 +197,7 @@ def loop(c: Context, trips: Extent, initial: Sequence[Tensor], course: Course = 
         yield body
         following = [course.type_at(i, t.type, symbol(name) + 1) for i, t in enumerate(initial)]
         _check_carried(following, body.results)
+        _check_slices(body.results[len(initial) :], c.sizes.keys() - known)
         values = [c.value(t) for t in body.results]
         conditional = body.condition is not None or condition is not None
         again = body.condition if body.condition is not None else c.scalar(True, BOOL)
@@ -232,6 +233,15 @@ def _check_carried(types: Sequence[Type], results: Sequence[Tensor]) -> None:
             raise unsupported(
                 "the type of a carried value changes at run time, from one iteration to the next",
                 found=f"{before}, {after.type}",
+            )
+
+
+def _check_slices(slices: Sequence[Tensor], inside: Collection[str]) -> None:
+    """What iterations stack must be alike; an extent that each reads of its own data may differ."""
+    for part in slices:
+        if any(name in inside for extent in part.shape for name in symbols_of(extent)):
+            raise unsupported(
+                "the shape of what a Loop stacks is read from data in each iteration", found=str(part.type)
             )
 
 

@@ -35,6 +35,7 @@ from tessera_build.ir.graph.nodes import Array, Attribute, GraphNode, Module
 from tessera_build.ir.graph.ops.op import RegionType
 
 Guard = tuple[Extent, str, Extent, str]
+_FEW = 9  # elements: as many as a shape has
 
 
 def guard_symbols(guard: Guard) -> frozenset[str]:
@@ -85,6 +86,7 @@ class GraphBuilder:
         self._home: dict[int, RegionBuilder] = {}
         self._producers: dict[int, GraphNode] = {}
         self._constants: dict[str, int] = {}
+        self._numbers: dict[tuple[str, tuple[int, ...], tuple[tuple[str, Attribute], ...]], tuple[int, ...]] = {}
         self._locations: dict[Node, Span] = {}
         self._inputs: dict[str, int] = {}
         self._outputs: dict[str, int] = {}
@@ -153,15 +155,24 @@ class GraphBuilder:
     def node(
         self, op: str, inputs: tuple[int, ...], attributes: Mapping[str, Attribute], regions: Sequence[Region] = ()
     ) -> tuple[int, ...]:
-        """Append a node and give all its results; a constant goes to the function itself, whatever region is open."""
+        """Append a node and give all its results; a constant goes to the function itself, whatever region is open.
+
+        What gives a few integers is made once: a size that a region reads of the same data again is the same size.
+        """
         full = complete(op_named(op), attributes)
         blocks = [RegionType(self._types_of(r.args), self._types_of(r.results)) for r in regions]
         types = infer(op, self._types_of(inputs), full, self._span, blocks)
+        key = (op, inputs, tuple(sorted(full.items()))) if not regions and _is_index(types) else None
+        known = self._numbers.get(key) if key is not None else None
+        if known is not None and all(self.visible(v) for v in known):
+            return known
         block = self._blocks[0 if op == "constant" else -1]
         outputs = tuple(self._new(t, block) for t in types)
         node = GraphNode(op, inputs, outputs, full, tuple(regions))
         block.nodes.append(node)
         self._producers.update(dict.fromkeys(outputs, node))
+        if key is not None:
+            self._numbers[key] = outputs
         if self._span is not None:
             self._locations[node] = self._span
         return outputs
@@ -280,6 +291,12 @@ class GraphBuilder:
         self._types[value] = type_
         self._home[value] = self._blocks[0] if block is None else block
         return value
+
+
+def _is_index(types: Sequence[Type]) -> bool:
+    """Whether values are a few integers, as shapes and counts are."""
+    few = all(t.rank <= 1 and t.shape in {(), *((i,) for i in range(_FEW))} for t in types)
+    return bool(types) and few and all(t.dtype.kind in {"signed", "unsigned"} for t in types)
 
 
 def module_of(builders: list[GraphBuilder]) -> Module:
