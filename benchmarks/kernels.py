@@ -72,6 +72,7 @@ def product(rows: int, depth: int, columns: int) -> Case:
 
 CASES: tuple[Callable[[], Case], ...] = (
     lambda: convolution(56, 64, 64, 3),
+    lambda: convolution(28, 128, 128, 3),
     lambda: convolution(14, 256, 256, 3),
     lambda: convolution(7, 512, 512, 3),
     lambda: convolution(56, 256, 64, 1),

@@ -74,9 +74,9 @@ def _direct(patches: Doubles, taps: Doubles, tile: int) -> Doubles:
     found = np.zeros((tile, tile, _TILES, taps.shape[3]))
     for row in range(TAPS):
         for column in range(TAPS):
-            for channel in range(taps.shape[2]):
-                inside = patches[row : row + tile, column : column + tile, :, channel]
-                found = found + inside[..., None] * taps[row, column, channel]
+            inside = np.moveaxis(patches[row : row + tile, column : column + tile], -1, 0)
+            products = inside[..., None] * taps[row, column][:, None, None, None]
+            found = found + np.add.reduce(products, axis=0)  # along the slowest axis: one after another
     return found
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -39,9 +42,10 @@ from tessera_build.lower.schedule_to_tile.replay import Bindings, schedule_to_ti
 from tessera_build.space.toom_cook import TILES, ToomCook, from_points, to_points
 from tessera_build.space.winograd import window_of, winograd_schedule
 from tessera_build.space.winograd_error import transform_error
+from tests.architecture.tree import ROOT
 from tests.lower.compiled import check_module, compile_module
 from tests.lower.execution import AVX2, AVX512
-from tests.lower.winograd_cases import SIDES, Shape, Strips, inputs_of, module_of
+from tests.lower.winograd_cases import SIDES, Shape, Strips, fingerprint, inputs_of, module_of
 
 ALLOWED = load_precision("fp32").winograd_max_error
 
@@ -96,6 +100,17 @@ def test_packing_when_of_a_transform_then_names_it_and_holds_panels_of_points() 
     assert packed.shape == (2, 36, 3, 16)
     np.testing.assert_array_equal(packed[1, :, :, :4], np.moveaxis(points[:, 16:], 1, 2))
     assert not packed[1, :, :, 4:].any()
+
+
+@pytest.mark.numerics
+def test_weights_and_errors_when_vector_instructions_are_switched_off_then_are_the_same() -> None:
+    config = np.show_config(mode="dicts")
+    assert config is not None
+    features = " ".join(config.get("SIMD Extensions", {}).get("found", []))
+    environment = {**os.environ, "NPY_DISABLE_CPU_FEATURES": features, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", "from tests.lower.winograd_cases import fingerprint; print(fingerprint())"]
+    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == fingerprint()
 
 
 # -- what is computed -------------------------------------------------------------------------------------------------

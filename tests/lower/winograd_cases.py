@@ -7,6 +7,7 @@ weights' error stays far below every tolerance that these modules are compared u
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 
@@ -18,7 +19,9 @@ from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import Bind, Pack, Rewrite, Schedule, Split, Step, Tensorise
 from tessera_build.lower.program.kernels import Chooser, Setting, derived
+from tessera_build.space.toom_cook import TILES, ToomCook
 from tessera_build.space.winograd import window_of
+from tessera_build.space.winograd_error import transform_error
 
 SIDES = {"strides": (1, 1), "dilations": (1, 1), "low": (1, 1), "high": (1, 1)}
 
@@ -112,3 +115,11 @@ class Strips:
             return derived(setting, machine)
 
         return choose
+
+
+def fingerprint() -> str:
+    """Weights at the points of every transform and the errors they were found to have, as one digest."""
+    weights = np.random.default_rng(4).standard_normal((40, 70, 3, 3)).astype(np.float32)
+    points = [ToomCook(tile).transformed(weights, 2, 3).tobytes() for tile in TILES]
+    errors = [transform_error(weights, (2, 3, 1, 0), tile).hex().encode() for tile in TILES]
+    return sha256(b"".join((*points, *errors))).hexdigest()
