@@ -42,8 +42,18 @@ from tessera_build.space.sample import Space, sample
 from tessera_build.verify.isolate import CrashError
 
 GOOD = 0.8
-_OPTIONS_OF_COST = ("other", "spill", "gather", "tile", "turn", "call", "l1_byte", "l2_byte")
-_FEATURES_OF_COST = ("others", "spills", "gathers", "tiles", "turns", "calls", "l1_bytes", "l2_bytes")
+_OPTIONS_OF_COST = ("other", "spill", "gather", "tile", "turn", "call", "l1_byte", "l2_byte", "scattered_byte")
+_FEATURES_OF_COST = (
+    "others",
+    "spills",
+    "gathers",
+    "tiles",
+    "turns",
+    "calls",
+    "l1_bytes",
+    "l2_bytes",
+    "scattered_bytes",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +98,10 @@ class Bench:
 
 def judge(bench: Bench, task: ListedTask, samples: int, seed: int) -> list[Trial]:
     """The derived schedule's own trial, then random ones."""
-    base = bench.build(task, task.schedule)
     spaces = spaces_of_task(task.setting, bench.machine)
+    if not spaces:
+        return []
+    base = bench.build(task, task.schedule)
     found = [bench.trial(task, base, space, best_of(space)[0][0]) for space in spaces]
     for space in spaces:
         for vector in sample(space, samples // len(spaces), seed):
@@ -104,7 +116,8 @@ def report(tasks: Sequence[tuple[ListedTask, Sequence[Trial]]]) -> None:
     for task, trials in tasks:
         good = [t for t in trials if not t.error]
         if not good:
-            print(f"{task.name[:43]:<44}{task.uses:>5}  no schedule ran: {trials[0].error}")
+            why = trials[0].error if trials else "it has no sketch: its schedule is put together from those of others"
+            print(f"{task.name[:43]:<44}{task.uses:>5}  nothing to compare: {why}", flush=True)
             continue
         best = max(t.ratio for t in good)
         base = statistics.median(t.seconds * t.ratio for t in good)
@@ -136,7 +149,7 @@ def calibrate(paths: Sequence[Path]) -> None:
             for trial in task["trials"]:
                 if trial["error"] is None and trial["seconds"] > 2e-6:
                     features = trial["features"]
-                    line = [features["busy"], *(features[name] for name in _FEATURES_OF_COST)]
+                    line = [features["busy"], *(features.get(name, 0.0) for name in _FEATURES_OF_COST)]
                     rows.append([value / trial["seconds"] / 1e9 for value in line])
     matrix, wanted = np.asarray(rows), np.ones(len(rows))
     found = _non_negative(matrix, wanted)

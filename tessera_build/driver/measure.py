@@ -77,12 +77,16 @@ def time_tasks(builds: Sequence[BuiltTask], effort: Effort | None = None, seed: 
 
 
 def _measured(builds: Sequence[BuiltTask], effort: Effort, seed: int, mark: Mark) -> tuple[Timing, ...]:
-    runs = [_Run(build, seed) for build in builds]
+    # One memory for all: as many copies as builds would push each other out of the caches.
+    values = _values(builds[0].setting, builds[0].code.sizes, seed)
+    runs = [_Run(build, values) for build in builds]
     errors: list[str | None] = []
+    answers: list[list[Array]] = []
     for index, run in enumerate(runs):
         mark.set(index)
         status = run.launch()
         errors.append(f"the kernel gave status {status}" if status else None)
+        answers.append(run.results())
     repeats = [max(1, math.ceil(_LEAST_SECONDS / max(1e-7, _timed(run, 1)))) for run in runs]
     seconds: list[list[float]] = [[] for _ in runs]
     begin = time.perf_counter()
@@ -92,10 +96,9 @@ def _measured(builds: Sequence[BuiltTask], effort: Effort, seed: int, mark: Mark
         for index, run in enumerate(runs):
             mark.set(index)
             seconds[index].append(_timed(run, repeats[index]))
-    wanted = runs[0].results()
     found: list[Timing] = []
-    for times, error, run in zip(seconds, errors, runs, strict=True):
-        difference = _difference(run.results(), wanted)
+    for times, error, answer in zip(seconds, errors, answers, strict=True):
+        difference = _difference(answer, answers[0])
         if error is None and not difference <= TOLERANCE:
             error = f"results differ by {difference:.1e} of the largest"
         found.append(Timing(() if error else tuple(times), difference, error))
@@ -113,9 +116,9 @@ def _timed(run: "_Run", repeats: int) -> float:
 class _Run:
     """A build in memory with its arguments."""
 
-    def __init__(self, build: BuiltTask, seed: int) -> None:
+    def __init__(self, build: BuiltTask, values: Mapping[int, tuple[Array, Array]]) -> None:
         self._build = build
-        self._arrays = _values(build.setting, build.code.sizes, seed)
+        self._arrays = values
         self._kept = [self._place(op.value, op.packing) for op in build.code.operands]
         slots = [*(address for address, _ in self._kept), *build.code.dims]
         self._slots = (ctypes.c_int64 * max(1, len(slots)))(*slots)
@@ -126,8 +129,12 @@ class _Run:
         return self._call(ctypes.addressof(self._slots), self._build.code.count)
 
     def results(self) -> list[Array]:
-        """Copies of what the launch wrote."""
-        return [np.array(self._arrays[v][0]) for v in self._build.setting.task.outputs]
+        """Copies of what the launch wrote, which is gone from its memory afterwards."""
+        arrays = [self._arrays[v][0] for v in self._build.setting.task.outputs]
+        found = [np.array(array) for array in arrays]
+        for array in arrays:
+            array[...] = np.zeros((), array.dtype)
+        return found
 
     def _place(self, value: int, packing: Packing | None) -> tuple[int, Array]:
         array, memory = self._arrays[value]

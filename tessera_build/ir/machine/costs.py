@@ -13,8 +13,9 @@ from dataclasses import dataclass
 class Costs:
     """Cycles for one of each, beyond what the innermost steps take: see `space.features.FEATURES` for what they are.
 
-    `l1_byte`, `l2_byte`: for a byte brought into that level, where arithmetic does not hide it. `idle`: the share of
-    the time that waiting workers add; a choice, not a measurement: on one core it is nothing.
+    `l1_byte`, `l2_byte`: for a byte brought into that level, where arithmetic does not hide it; `scattered_byte`: more
+    for one that nothing fetches ahead. `idle`: the share of the time that waiting workers add; a choice, not a
+    measurement: on one core it is nothing.
     """
 
     other: float = 1.0
@@ -25,4 +26,5 @@ class Costs:
     call: float = 125.0
     l1_byte: float = 0.25 / 64
     l2_byte: float = 2.0 / 64
+    scattered_byte: float = 0.35
     idle: float = 0.05
