@@ -287,6 +287,15 @@ def test_replay_when_steps_do_not_fit_a_chain_then_they_are_rejected(
 
 
 @pytest.mark.errors
+def test_replay_when_scratch_memory_is_more_than_a_stack_holds_then_it_is_rejected(
+    joining: Callable[[bool], None],
+) -> None:
+    joining(True)
+    with pytest.raises(ScheduleRejectedError, match="does not fit"):
+        lower_module(Case((4, 600), (4, 128, 4)).module(), AVX512)
+
+
+@pytest.mark.errors
 def test_replay_when_a_task_is_no_chain_then_it_has_no_stages() -> None:
     def choose(setting: Setting, machine: CpuMachine) -> Schedule:
         return derived(setting, machine).with_steps(Stage(0))

@@ -30,6 +30,7 @@ from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.schedule_to_tile.contraction import emit_tiles
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest, Scratch
 from tessera_build.space.chain import BATCH, ROWS, Shape, reduction_of, shape_of, walks_of
+from tessera_build.space.winograd_plan import STACK_BYTES
 
 _BLOCK, _STEP, _NEW = "_block", "_step", "_new"
 # What a stage's schedule may consist of.
@@ -130,6 +131,8 @@ class _Block:
 
     def emit(self) -> None:
         """Allocate, then run the steps."""
+        if 4 * self._shape.scratch(self._channels) > STACK_BYTES:
+            raise _rejected(self._task, f"scratch for {self._channels} channels: more than a thread's stack has for it")
         ring = self._ring() if self._window else None
         if self._window + 1 < len(self._stages):
             self._row()
