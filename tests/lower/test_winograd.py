@@ -42,6 +42,7 @@ from tessera_build.lower.schedule_to_tile.replay import Bindings, schedule_to_ti
 from tessera_build.space.toom_cook import TILES, ToomCook, from_points, to_points
 from tessera_build.space.winograd import window_of, winograd_schedule
 from tessera_build.space.winograd_error import transform_error
+from tessera_build.verify.tile_samples import LAUNCH_VISITS, first_instances, visits
 from tests.architecture.tree import ROOT
 from tests.lower.compiled import check_module, compile_module
 from tests.lower.execution import AVX2, AVX512
@@ -136,6 +137,14 @@ def test_program_when_bindings_are_erased_then_bits_are_as_before(tile: int) -> 
         outputs += [b for b, o in zip(buffers, program.operands, strict=True) if o.value in task.outputs]
     assert np.isfinite(outputs[0]).all()
     assert outputs[0].tobytes() == outputs[1].tobytes()
+
+
+@pytest.mark.numerics
+def test_proof_when_interpreted_then_looks_at_the_first_tile_of_a_strip() -> None:
+    module = module_of(Shape(1, 56, 56, 64, 64), "bias relu")
+    record = lower_module(module, AVX512, choose=derived_within(ALLOWED)).launches[0][-1]
+    cut = first_instances(record.tile_function)
+    assert visits(record.tile_function.nodes, {}) > LAUNCH_VISITS > 4 * visits(cut.nodes, {})
 
 
 _SIDE = st.integers(0, 2)

@@ -42,7 +42,7 @@ class Strip:
     chunk: int
     points: int = -1
     sums: int = -1
-    square: int = -1
+    square: int = -1  # of registers, which a tile passes between its two axes
 
     @property
     def channels(self) -> int:
@@ -50,14 +50,18 @@ class Strip:
         return int_extent(self.window.channels.extent)
 
     @property
-    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """Shapes of the three buffers: `points`, `sums`, and the `square` that a tile passes between its two axes."""
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of `points` and `sums`: points, tiles, channels in or those of a panel out."""
         size, tiles = self.transform.size, self.rows * self.columns
         return (
             (size * size, tiles, pitch(self.channels, self.lanes)),
             (size * size, tiles, self.width),
-            (size, size, self.lanes),
         )
+
+    @property
+    def square_shape(self) -> tuple[int, int, int]:
+        """Rows and columns of points, lanes."""
+        return self.transform.size, self.transform.size, self.lanes
 
 
 def emit_winograd(nest: Nest, schedule: Schedule, node: Compute, window: Window) -> None:
@@ -110,17 +114,17 @@ def _outer_loops(nest: Nest, schedule: Schedule, axes: Sequence[str], strip: Str
 
 
 def _strip(nest: Nest, strip: Strip) -> None:
-    points, sums, square = (nest.builder.emit(lambda r: t.Alloc(r), memref(F32, *s)) for s in strip.shapes)
-    made = replace(strip, points=points, sums=sums, square=square)
+    points, sums = (nest.builder.emit(lambda r: t.Alloc(r), memref(F32, *shape)) for shape in strip.shapes)
+    made = replace(strip, points=points, sums=sums)
     rows, columns = (_count(nest, axis, size, strip) for axis, size in _sides(strip))
     start = {axis: nest.offsets[axis] for axis, _ in _sides(strip)}
-    _each_tile(nest, made, (rows, columns), start, lambda place: _inputs_to_points(nest, made, place))
+    _each_tile(nest, made, (rows, columns), start, partial(_inputs_to_points, nest))
     vector = nest.axes[-1]
 
     def panel(_: tuple[int, ...]) -> tuple[int, ...]:
         nest.offsets[vector] = symbol(vector)
         _products(nest, made, rows * columns)
-        _each_tile(nest, made, (rows, columns), start, lambda place: _sums_to_outputs(nest, made, place))
+        _each_tile(nest, made, (rows, columns), start, partial(_sums_to_outputs, nest))
         return ()
 
     nest.loop(LoopRange(vector, nest.domain[vector], strip.width), (), panel)
@@ -143,22 +147,26 @@ def _each_tile(
     strip: Strip,
     counts: tuple[Extent, Extent],
     start: dict[str, Extent],
-    make: Callable[[Extent], None],
+    make: Callable[[Strip, Extent], None],
 ) -> None:
-    """Loops over the tiles of a strip; `make` gets the tile's number in it, the offsets say where it begins."""
+    """Loops over the tiles of a strip; `make` gets the tile's number in it, the offsets say where it begins.
+
+    Tiles are independent, and bound as such: a square each. A proof by interpretation may look at the first alone.
+    """
     (rows, _), (columns, _), tile_ = *_sides(strip), strip.transform.tile
 
     def row(_: tuple[int, ...]) -> tuple[int, ...]:
         nest.offsets[rows] = start[rows] + symbol(f"{rows}_tile") * tile_
-        nest.loop(LoopRange(f"{columns}_tile", counts[1]), (), column)
+        nest.loop(LoopRange(f"{columns}_tile", counts[1], 1, "parallel"), (), column)
         return ()
 
     def column(_: tuple[int, ...]) -> tuple[int, ...]:
         nest.offsets[columns] = start[columns] + symbol(f"{columns}_tile") * tile_
-        make(symbol(f"{rows}_tile") * counts[1] + symbol(f"{columns}_tile"))
+        square = nest.builder.emit(lambda r: t.Alloc(r), memref(F32, *strip.square_shape))
+        make(replace(strip, square=square), symbol(f"{rows}_tile") * counts[1] + symbol(f"{columns}_tile"))
         return ()
 
-    nest.loop(LoopRange(f"{rows}_tile", counts[0]), (), row)
+    nest.loop(LoopRange(f"{rows}_tile", counts[0], 1, "parallel"), (), row)
 
 
 # -- the three stages -------------------------------------------------------------------------------------------------
