@@ -176,3 +176,9 @@ def test_contraction_when_it_has_no_channels_then_it_builds(
         (found,) = loaded.run({n: np.ones(s, np.float32) for n, (_, s) in shapes.items()}).values()
     assert list(found.shape) == result
     assert not found.any()
+
+
+def test_range_when_of_trillions_of_constants_then_it_is_refused() -> None:
+    weights = [helper.make_tensor(n, TensorProto.FLOAT, [], [v]) for n, v in (("a", 0.0), ("b", 2.0**40), ("c", 1.0))]
+    with pytest.raises(UnsupportedError, match="counts further"):
+        read_onnx(_model([helper.make_node("Range", ["a", "b", "c"], ["y"])], _X, weights=weights))

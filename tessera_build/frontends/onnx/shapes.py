@@ -20,6 +20,7 @@ from tessera_build.frontends.onnx.targets import resolved_at_run_time
 from tessera_build.ir.core.dims import Extent, floordiv
 from tessera_build.ir.core.types import F32, F64, I64
 from tessera_build.ir.graph.ops.shapes import count, shape_text
+_LONGEST_RANGE = 1 << 24  # elements
 
 
 def _shape(c: Context, n: Call) -> Tensor:
@@ -59,6 +60,8 @@ def _range(c: Context, n: Call) -> Tensor:
         return _counted_range(c, start, limit, step)
     if all(t.content is not None and not is_symbolic(t.content) for t in (start, limit, step)):
         low, high, by = (c.known(t, "Range's bound").item() for t in (start, limit, step))
+        if by and abs(high - low) / abs(by) > _LONGEST_RANGE:  # three numbers may ask for any size
+            raise unsupported("Range counts further than a constant may be long", found=f"{low} to {high} by {by}")
         return c.constant(np.arange(low, high, by).astype(start.dtype.numpy))
     (low,), (high,) = (c.known_extents(t, "Range's bound") for t in (start, limit))
     (by,) = c.known_ints(step, "Range's step")
