@@ -20,6 +20,7 @@ from tessera_build.frontends.onnx.targets import resolved_at_run_time
 from tessera_build.ir.core.dims import Extent, floordiv
 from tessera_build.ir.core.types import F32, F64, I64
 from tessera_build.ir.graph.ops.shapes import count, shape_text
+
 _LONGEST_RANGE = 1 << 24  # elements
 
 
