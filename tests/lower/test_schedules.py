@@ -254,6 +254,8 @@ REJECTED: dict[str, tuple[str, Step]] = {
     "next panel of a read that does not exist": ("product", Prefetch(2)),
     "next panel where nothing is multiplied": ("moved", Prefetch(1)),
     "next panel of an operand that is computed with": ("depthwise", Prefetch(1)),
+    "tile of rows that does not divide": ("softmax", Split("_d1", 3)),
+    "tile of rows of unknown number": ("softmax", Split("_d0", 2)),
     "chunk of a reduced axis": ("softmax", Split("_d2_chunk", 64)),
     "chunk that cuts tiles": ("moved", Split("_d2_chunk", 7)),
 }

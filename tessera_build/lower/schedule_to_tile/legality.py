@@ -147,6 +147,8 @@ class _Rules:
                 self._contraction_tile(axis, factor, extent)
             elif axis.endswith("_chunk"):
                 self._chunk(axis.removesuffix("_chunk"), factor, factors, order)
+            elif self._task.kind == "row":
+                self._row_tile(axis, factor)
             elif self._task.kind == "pointwise" and crossed:
                 self._crossed_tile(axis, factor, crossed)
         self._panels(factors)
@@ -159,6 +161,14 @@ class _Rules:
             raise _rejected("TILE", self._task, f"tiles of {factor} along {axis} of extent {extent}")
         if axis in self._reduction and factor > 1 and axis != self._schedule.tensorised():
             raise _rejected("TILE", self._task, f"tiles of {factor} along {axis}, which no instruction runs over")
+
+    def _row_tile(self, axis: str, factor: int) -> None:
+        """Rows share a tile where whole tiles fill the axis: a row holds what it spills, so none is computed twice."""
+        extent = self._domain[axis]
+        if axis in self.reduced or axis == list(self._domain)[-1]:
+            return
+        if not isinstance(extent, int) or extent % factor:
+            raise _rejected("TILE", self._task, f"tiles of {factor} rows along {axis} of extent {extent}")
 
     def _crossed_tile(self, axis: str, factor: int, crossed: Sequence[str]) -> None:
         """One axis beside the innermost has tiles at most, and both hold theirs: the last one moves back inside."""

@@ -33,7 +33,7 @@ def _outer(nest: Nest, schedule: Schedule, kept: list[str], reduced: list[str]) 
         return
     axis, rest = kept[0], kept[1:]
     extent, size = nest.domain[axis], nest.tiles.get(axis, 1)
-    if size > 1:
+    if size > 1 and axis == nest.axes[-1]:
 
         def tiles(_: tuple[int, ...]) -> tuple[int, ...]:
             _outer(nest, schedule, rest, reduced)
@@ -41,7 +41,7 @@ def _outer(nest: Nest, schedule: Schedule, kept: list[str], reduced: list[str]) 
 
         vector_axis(nest, schedule, axis, (), tiles)
         return
-    if extent == 1:
+    if extent == size:
         nest.place(axis, 0)
         _outer(nest, schedule, rest, reduced)
         return
@@ -51,7 +51,7 @@ def _outer(nest: Nest, schedule: Schedule, kept: list[str], reduced: list[str]) 
         _outer(nest, schedule, rest, reduced)
         return ()
 
-    nest.loop(LoopRange(axis, extent, 1, schedule.scope(axis)), (), body)
+    nest.loop(LoopRange(axis, extent, size, schedule.scope(axis)), (), body)
 
 
 def _passes(nest: Nest, schedule: Schedule, reduced: list[str]) -> None:

@@ -174,7 +174,10 @@ class ScalarEmitter:
             return b.op(name, left, right)
         if b.constant(left) is not None:
             return b.op(name, right, left)
-        return b.op("select", b.op("ne", right, right), right, b.op(name, left, right))
+        # A NaN doubled is that NaN. Were it `right` itself, LLVM would merge both choices into comparisons of masks,
+        # eight cycles a step of a reduction; so it is one maxps and a blend, two.
+        doubled = b.op("add", right, right)
+        return b.op("select", b.op("ne", right, right), doubled, b.op(name, left, right))
 
 
 def _number(op: ScalarOp) -> float | int:

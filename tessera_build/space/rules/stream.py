@@ -21,6 +21,7 @@ from tessera_build.space.workload import Span, Workload
 # Elements that one parallel iteration should touch at least (64 KiB of f32: some microseconds).
 GRAIN_ELEMENTS = 16384
 _COUNTS = (1, 2, 3, 4, 6, 8)
+_MOST_VECTORS_TWICE = 8
 
 
 def _columns(work: Workload, machine: CpuMachine) -> Decision:
@@ -43,6 +44,7 @@ def row_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
     parts: list[Part] = [Hole(split, "columns")]
     if across:
         parts.append(Interleave(vector, machine.lanes))
+    parts += _several_rows(work, machine)
     order = (*kept, *(span.name for i, span in enumerate(work.domain) if i in work.reduced))
     rows = [name for name in kept if name != vector]
     at_most = next((i for i, name in enumerate(kept) if name == vector), len(rows))
@@ -52,6 +54,22 @@ def row_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
         Decision("parallel", tuple(range(at_most + 1))),
     )
     return Sketch("row", (*parts, Nest((order,), "order", "parallel")), decisions)
+
+
+def _several_rows(work: Workload, machine: CpuMachine) -> list[Part]:
+    """Two rows in one tile, where a row fits in registers twice: one's combined lanes wait while the other computes.
+
+    Measured, softmax: 1536 rows of 128 in 75 us instead of 87, of 64 in 42 instead of 54; longer rows gain nothing.
+    """
+    rows, vector = work.domain[-2:-1], work.vector
+    only = work.reduced == frozenset({len(work.domain) - 1})
+    if not only or not rows or vector.dynamic or vector.extent > _MOST_VECTORS_TWICE * machine.lanes:
+        return []
+    names = {name for o in (*work.main, *work.others) for steps in o.steps for name, _ in steps}
+    even = not any(name.startswith("_r") for name in names) and not any(o.bent for o in (*work.main, *work.others))
+    along = all(o.contiguous(vector.name) or not o.moves(vector.name) for o in work.main)
+    whole = not rows[0].dynamic and rows[0].extent % 2 == 0
+    return [Split(rows[0].name, 2)] if even and along and whole and not work.stuck else []
 
 
 # -- elementwise ------------------------------------------------------------------------------------------------------
