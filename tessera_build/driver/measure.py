@@ -27,7 +27,7 @@ from tessera_build.verify.inputs import random_array
 from tessera_build.verify.isolate import CrashError, Mark, in_child
 
 _ALIGNMENT: Final = 64
-_LEAST_SECONDS: Final = 20e-6  # of one round: shorter launches are repeated, because the clock costs half of one
+_LEAST_SECONDS: Final = 50e-6  # of one round: shorter launches are repeated, because the clock costs half of one
 TOLERANCE: Final = 1e-3  # of the largest result: another order of additions, not another answer
 
 
@@ -87,7 +87,8 @@ def _measured(builds: Sequence[BuiltTask], effort: Effort, seed: int, mark: Mark
         status = run.launch()
         errors.append(f"the kernel gave status {status}" if status else None)
         answers.append(run.results())
-    repeats = [max(1, math.ceil(_LEAST_SECONDS / max(1e-7, _timed(run, 1)))) for run in runs]
+    quickest = min(_timed(run, 1) for run in runs for _ in range(3))
+    repeats = max(1, math.ceil(_LEAST_SECONDS / max(1e-7, quickest)))
     seconds: list[list[float]] = [[] for _ in runs]
     begin = time.perf_counter()
     for turn in range(effort.most):
@@ -95,7 +96,7 @@ def _measured(builds: Sequence[BuiltTask], effort: Effort, seed: int, mark: Mark
             break
         for index, run in enumerate(runs):
             mark.set(index)
-            seconds[index].append(_timed(run, repeats[index]))
+            seconds[index].append(_timed(run, repeats))
     found: list[Timing] = []
     for times, error, answer in zip(seconds, errors, answers, strict=True):
         difference = _difference(answer, answers[0])

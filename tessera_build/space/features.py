@@ -44,8 +44,8 @@ FEATURES: Mapping[str, str] = {
     "code": "instructions: multiply-adds in the emitted code of one tile",
 }
 _WORKERS = 4.0
-# Stretches of memory that are fetched ahead at once, and how many more it takes until none is: with cold caches
-# (Zen 4), max pooling of 5 MB took 196 to 204 us with 15 and 21 stretches a tile, 285 with 25, 550 to 720 with 45 to 87.
+# Stretches of memory that are fetched ahead at once, and how many more it takes until none is. Cold caches, Zen 4:
+# max pooling of 5 MB took 196 to 204 us with 15 and 21 stretches a tile, 285 with 25, 550 to 720 with 45 to 87.
 _AHEAD, _BEYOND = 20.0, 25.0
 _FULL = 0.75  # of a cache: what else is in it, and lines that fall on each other
 
