@@ -237,6 +237,34 @@ def test_chain_when_somebody_else_reads_between_then_that_value_is_written(joini
     check_module(module, {"x": rng.standard_normal((2, 8, 8, 4)).astype(np.float32)}, SIZES)
 
 
+def test_chain_when_a_product_lies_between_two_windows_then_one_of_them_gets_it(
+    joining: Callable[[bool], None],
+) -> None:
+    rng = np.random.default_rng(2)
+    b = GraphBuilder(dims={"N": (1, None)})
+    x, other = b.input("x", tensor(F32, symbol("N"), 9, 9, 8)), b.input("other", tensor(F32, symbol("N"), 9, 9, 24))
+    same = {"strides": (1, 1), "dilations": (1, 1), "layout": "NHWC"}
+    y = x
+    for channels in (8, 24):
+        y = b.op(
+            "conv", y, b.constant(_weights(rng, channels, 1, 3, 3)), groups=channels, low=(1, 1), high=(1, 1), **same
+        )
+        y = _swish(b, y)
+        w = b.constant(_weights(rng, 24, channels, 1, 1))
+        y = b.op("add", b.op("conv", y, w, groups=1, low=(0, 0), high=(0, 0), **same), other)
+    b.output("y", y)
+    module = b.finish()
+    inputs = {v: rng.standard_normal((2, 9, 9, c)).astype(np.float32) for v, c in (("x", 8), ("other", 24))}
+    joining(False)
+    (alone,), _ = run_tiles(module, inputs, SIZES, AVX512)
+    joining(True)
+    (together,), lowered = run_tiles(module, inputs, SIZES, AVX512)
+    kinds = _kinds(lowered)
+    assert (kinds.count("chain"), kinds.count("contraction")) == (2, 0)
+    assert together.tobytes() == alone.tobytes()
+    check_module(module, inputs, SIZES, AVX512)
+
+
 def _shape(size: int, channels: tuple[int, int, int], stride: int = 1) -> Shape:
     walk = Walk(stride, 1, 1, 3)
     first, between, last = channels
