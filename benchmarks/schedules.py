@@ -1,12 +1,14 @@
 """Is the derived schedule nearly as fast as the best of many at random? Task by task, measured alone, in turns.
 
     python -m benchmarks.schedules MODEL.onnx [--samples 200] [--target x86-64-v4] [--out records.json]
+    python -m benchmarks.schedules MODEL.onnx --list
     python -m benchmarks.schedules --calibrate records.json ...
 
 Every distinct task of the model is built under its own schedule and under `--samples` random ones from all its
 sketches; each is timed in turns with the first, in a process of its own. Prints, per task, the best random schedule's
 time over the derived one's (1 or more: none was faster), and the share of tasks where that is at least 0.8. Records
-hold features and times; `--calibrate` fits the cost model's coefficients to them. Invariant: records are written after
+hold features and times; `--calibrate` fits the cost model's coefficients to them; `--list` prints every task's hash,
+its sketches and its derived schedule. Invariant: records are written after
 every task, so that an interrupted run is a shorter one.
 """
 
@@ -141,6 +143,14 @@ def _concordance(trials: Sequence[Trial]) -> float:
     return sum(pairs) / max(1, len(pairs))
 
 
+def show(task: ListedTask, machine: CpuMachine) -> None:
+    """A task's space as text."""
+    print(f"{task.key} {task.name}, {task.uses} times")
+    for space in spaces_of_task(task.setting, machine):
+        print(space.sketch.text(), end="")
+    print(f"derived\n{print_schedule(task.schedule)}")
+
+
 def calibrate(paths: Sequence[Path]) -> None:
     """Fit the coefficients: relative errors, no negative coefficient, one clock for all records."""
     rows: list[list[float]] = []
@@ -176,6 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", type=Path)
     parser.add_argument("--calibrate", action="store_true")
+    parser.add_argument("--list", action="store_true")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--target", default="x86-64-v4")
@@ -192,11 +203,15 @@ def main() -> None:
     done: list[tuple[ListedTask, list[Trial]]] = []
     for path in arguments.paths:
         for task in tasks_of(run_passes(read_onnx(path)), bench.machine)[: arguments.tasks]:
+            if arguments.list:
+                show(task, bench.machine)
+                continue
             done.append((task, judge(bench, task, arguments.samples, arguments.seed)))
             report(done[-1:])
             if arguments.out:
                 _write(arguments.out, arguments.target, done)
-    report(done)
+    if done:
+        report(done)
 
 
 def _write(path: Path, target: str, done: Sequence[tuple[ListedTask, Sequence[Trial]]]) -> None:

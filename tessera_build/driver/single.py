@@ -7,6 +7,7 @@ values lie in memory and of which of them are weights: not of names, of weights'
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +21,7 @@ from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.lower.program.assemble import lower_module
-from tessera_build.lower.program.kernels import Setting, derived, lower_task, subject_of
+from tessera_build.lower.program.kernels import Chooser, Setting, derived, lower_task, subject_of
 from tessera_build.lower.schedule_to_tile.layouts import BufferLayout
 from tessera_build.lower.schedule_to_tile.nest import Operand
 from tessera_build.space.contraction import ASSUMED_EXTENT
@@ -133,6 +134,19 @@ def _layout_text(layout: BufferLayout | None) -> str:
 def _dims_of(setting: Setting) -> set[str]:
     types = setting.task.function.types.values()
     return {name for type_ in types for extent in type_.shape for name in symbols_of(extent)}
+
+
+def overriding(schedules: Mapping[str, Schedule], otherwise: Chooser = derived) -> Chooser:
+    """Takes a task's schedule from `schedules`, by its hash or else its name; asks `otherwise` for those not in there.
+
+    A schedule by hand must fit: one that does not ends the lowering with `ScheduleRejectedError`.
+    """
+
+    def choose(setting: Setting, machine: CpuMachine) -> Schedule:
+        found = schedules.get(task_key(setting), schedules.get(setting.task.name))
+        return otherwise(setting, machine) if found is None else found
+
+    return choose
 
 
 def spaces_of_task(setting: Setting, machine: CpuMachine) -> tuple[Space, ...]:

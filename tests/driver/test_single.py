@@ -11,11 +11,12 @@ from tessera_build.backends.llvm.objects import native_options
 from tessera_build.config import load_target
 from tessera_build.driver.machine import machine_of
 from tessera_build.driver.measure import Effort, time_tasks
-from tessera_build.driver.single import BuiltTask, build_task, spaces_of_task, task_key, tasks_of
+from tessera_build.driver.single import BuiltTask, build_task, overriding, spaces_of_task, task_key, tasks_of
 from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.schedule.trace import ScheduleRejectedError, Split
+from tessera_build.lower.program.assemble import lower_module
 from tessera_build.space.sample import sample
 
 QUICK = Effort(most=2, least=1, budget=0.01)
@@ -89,3 +90,14 @@ def test_build_when_a_schedule_does_not_fit_then_the_reason_comes_back_from_the_
     with pytest.raises(ScheduleRejectedError) as caught:
         build_task(task.setting, task.schedule.with_steps(Split("_d9", 4)), machine, native_options())
     assert "_d9" in caught.value.diagnostics()
+
+
+def test_overriding_when_a_schedule_is_given_by_hash_or_name_then_that_task_alone_has_it() -> None:
+    machine, module = machine_of(load_target("native")), _module(0)
+    product, rows = tasks_of(module, machine)
+    by_hand = product.schedule.with_block(_d0=2)
+    for name in (product.key, product.name):
+        found = {
+            r.kind: r.schedule for r in lower_module(module, machine, choose=overriding({name: by_hand})).launches[0]
+        }
+        assert found == {"contraction": by_hand, "row": rows.schedule}
