@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph import reference as graph_reference
+from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.machine.cpu import CpuMachine
+from tessera_build.lower.program.assemble import lower_module
 from tests.lower.execution import AVX2, AVX512, run_tiles
 from tests.lower.graphs import GRAPHS, inputs_of
 
@@ -51,3 +54,15 @@ def test_rows_when_the_batch_grows_then_their_bits_stay() -> None:
     together, _ = run_tiles(module, inputs, {"N": 3})
     alone, _ = run_tiles(module, {"x": inputs["x"][1:2]}, {"N": 1})
     assert together[0][1:2].tobytes() == alone[0].tobytes()
+
+
+def test_module_when_a_chain_is_very_long_then_is_cut_into_tasks_of_bounded_size() -> None:
+    b = GraphBuilder()
+    x = b.input("x", tensor(F32, 4, 16))
+    for _ in range(700):
+        x = b.op("abs", b.op("neg", x))
+    b.output("y", x)
+    lowered = lower_module(b.finish(), AVX2)
+    sizes = [len(record.schedule_function.nodes) for record in lowered.launches[0]]
+    assert sum(sizes) == 1400
+    assert max(sizes) <= 128

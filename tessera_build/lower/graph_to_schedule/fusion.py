@@ -24,6 +24,8 @@ Kind = Literal["contraction", "chain", "row", "pointwise", "kernel", "concat", "
 # Groups of one node each.
 ALONE: frozenset[Kind] = frozenset({"kernel", "concat", "view", "control", "read"})
 Shape = tuple[Extent, ...]
+# Nodes of one task: lowering follows their chain by recursion, and LLVM's time grows faster than a block of code.
+_LARGEST = 128
 
 
 @dataclass(slots=True)
@@ -136,7 +138,7 @@ class _Fuser:
                 return FusionGroup("pointwise", shape)
 
     def _joins(self, node: GraphNode, own: FusionGroup, group: FusionGroup) -> bool:
-        if own.kind == "contraction" or own.kind in ALONE or group.kind in ALONE:
+        if own.kind == "contraction" or own.kind in ALONE or group.kind in ALONE or len(group.nodes) >= _LARGEST:
             return False
         if own.kind == "row":
             keeps = node.op == "softmax" or bool(node.attributes.get("keepdims"))
