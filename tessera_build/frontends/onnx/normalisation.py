@@ -1,7 +1,8 @@
 """Normalisations: batch, layer, instance, group, RMS, local response, Lp, mean-variance.
 
 Takes a tensor and its scales; gives core ops. Invariant: every row normalisation has one canonical form (mean,
-x - mean, mean of squares, sqrt(variance + epsilon), division), which fusion later recognises as a group.
+x - mean, mean of squares, sqrt(variance + epsilon), its reciprocal once a row), which fusion later recognises as a
+group.
 """
 
 from __future__ import annotations
@@ -28,11 +29,15 @@ def _deviation(c: Context, variance: Tensor, epsilon: float) -> Tensor:
 
 
 def _normalised(c: Context, x: Tensor, axes: Sequence[int], epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(x - mean) / sqrt(variance + epsilon), the mean, and that square root."""
+    """(x - mean) / sqrt(variance + epsilon), the mean, and one over that square root.
+
+    Rows are multiplied, as ONNX's function of LayerNormalization does: a division an element took half of the time.
+    """
     mean = c.mean(x, axes, keepdims=True)
     centred = c.op("sub", x, mean)
     deviation = _deviation(c, c.mean(square(c, centred), axes, keepdims=True), epsilon)
-    return c.op("div", centred, deviation), mean, deviation
+    inverse = c.op("div", c.scalar(1, deviation.dtype), deviation)
+    return c.op("mul", centred, inverse), mean, inverse
 
 
 def _scaled(c: Context, x: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -86,9 +91,8 @@ def _layer(c: Context, n: Call) -> tuple[Tensor, ...]:
     axis, stash = n.axis(x.rank, -1), element_type(n.integer("stash_type", 1), "stash_type")
     wide = c.cast(x, stash) if x.dtype.bits <= stash.bits else x
     axes = tuple(range(axis, x.rank))
-    normalised, mean, deviation = _normalised(c, wide, axes, n.number("epsilon", 1e-5))
+    normalised, mean, inverse = _normalised(c, wide, axes, n.number("epsilon", 1e-5))
     result = _scaled(c, c.cast(normalised, x.dtype), scale, bias)
-    inverse = c.op("div", c.scalar(1, deviation.dtype), deviation) if n.wants(2) else deviation
     return result, c.cast(mean, stash), c.cast(inverse, stash)
 
 
