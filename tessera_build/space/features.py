@@ -77,18 +77,14 @@ def nest_features(work: Workload, machine: CpuMachine, nest: LoopNest) -> Featur
         tiles = tiles * trips
         covered = covered * trips * size
         held = held if span.name == vector else held * size
-    steps = float(math.prod(s.extent for s in work.reduction[:-1]))
-    last = -(-work.reduction[-1].extent // nest.unit) if work.reduction else 1
-    chunk = np.minimum(np.maximum(1, nest.tile(work.reduction[-1].name) // nest.unit), last) if work.reduction else 1
-    steps *= last
+    steps, chunk = _steps(work, nest)
     loads, gathers = _loads(work, nest, vectors, lanes)
     reads = held + np.minimum(vectors, 8) + 1 if work.product else held + loads
     spills = np.maximum(0.0, reads - machine.registers - (0 if work.product else held))
     each = np.maximum(held / machine.multiply_adds_per_cycle, loads / machine.loads_per_cycle)
     each = each + _conflicts(work, nest, machine)
     chained = held < machine.multiply_add_latency * machine.multiply_adds_per_cycle
-    turns = np.where(nest.unrolled, 1.0, steps / np.minimum(chunk, last))
-    first, second = nest.bytes_through(work, (machine.l1_bytes * _FULL, machine.l2_bytes * _FULL))
+    turns = np.where(nest.unrolled, 1.0, steps / np.maximum(1, chunk))
     calls = nest.calls(work)
     found: Features = {
         "flops": np.full(nest.count, 2.0 * work.points * math.prod(s.extent for s in work.reduction)),
@@ -100,10 +96,7 @@ def nest_features(work: Workload, machine: CpuMachine, nest: LoopNest) -> Featur
         "others": tiles * held * (work.operations + len(work.others)),
         "registers": reads,
         "spills": spills * tiles * steps,
-        "l1_bytes": first,
-        "l2_bytes": second,
-        "memory_bytes": np.full(nest.count, full_bytes(work)),
-        "scattered_bytes": second * _scattered(work, nest, machine),
+        **_moved(work, machine, nest),
         "tiles": tiles,
         "turns": tiles * turns,
         "waste": covered / max(1, work.points) - 1.0,
@@ -112,6 +105,27 @@ def nest_features(work: Workload, machine: CpuMachine, nest: LoopNest) -> Featur
         "code": held * np.where(nest.unrolled, steps, chunk),
     }
     return complete(found, nest.count)
+
+
+def _steps(work: Workload, nest: LoopNest) -> tuple[float, npt.NDArray[np.int64]]:
+    """Steps of the whole reduction, and those of its last axis that are emitted."""
+    if not work.reduction:
+        return 1.0, np.ones(nest.count, np.int64)
+    *outer, inner = work.reduction
+    last = -(-inner.extent // nest.unit)
+    chunk = np.minimum(np.maximum(1, nest.tile(inner.name) // nest.unit), last)
+    return float(math.prod(s.extent for s in outer) * last), chunk
+
+
+def _moved(work: Workload, machine: CpuMachine, nest: LoopNest) -> Features:
+    """Bytes by level of cache."""
+    first, second = nest.bytes_through(work, (machine.l1_bytes * _FULL, machine.l2_bytes * _FULL))
+    return {
+        "l1_bytes": first,
+        "l2_bytes": second,
+        "memory_bytes": np.full(nest.count, full_bytes(work)),
+        "scattered_bytes": second * _scattered(work, nest, machine),
+    }
 
 
 def _conflicts(work: Workload, nest: LoopNest, machine: CpuMachine) -> Floats:

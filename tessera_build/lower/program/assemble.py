@@ -34,15 +34,7 @@ def lower_module(
 
     With `checks`, what every task writes is looked at before the next one runs. `choose` gives the tasks' schedules.
     """
-    sizes = (name for function in module.entries.values() for name in data_sizes(function))
-    reserved = sorted(name for name in (*module.dims, *sizes) if is_reserved(name))
-    if reserved:
-        raise TesseraError(
-            "DIM_NAME_RESERVED",
-            f"the dims {', '.join(reserved)} are called like loops of the compiler",
-            expected="other names",
-            hint="fix them with `--dims`, or give them other names in the model",
-        )
+    _check_names(module)
     shared = Shared(module, machine, Weights(module), checks, progress=progress, choose=choose)
     entries: list[Entry] = []
     launches: list[tuple[LaunchRecord, ...]] = []
@@ -64,6 +56,19 @@ def lower_module(
     variant = Variant(tuple(entries), tuple(shared.kernels), len(packed))
     guards = tuple(message for *_, message in module.guards)
     return LoweredVariant(variant, packed, tuple(launches), tuple(shared.names), guards, bound)
+
+
+def _check_names(module: Module) -> None:
+    """Refuse dims that could not be told from loops."""
+    sizes = (name for function in module.entries.values() for name in data_sizes(function))
+    reserved = sorted(name for name in (*module.dims, *sizes) if is_reserved(name))
+    if reserved:
+        raise TesseraError(
+            "DIM_NAME_RESERVED",
+            f"the dims {', '.join(reserved)} are called like loops of the compiler",
+            expected="other names",
+            hint="fix them with `--dims`, or give them other names in the model",
+        )
 
 
 def _entry_frame(module: Module, function: Function) -> Frame:
