@@ -1,0 +1,396 @@
+"""Traced tensors: values of Graph IR with Python's operators.
+
+Takes operands that are tensors, parameters, numbers, arrays or extents; gives tensors, recording a node each time.
+Invariant: a node carries the author's place, and what a type rule refuses is raised there, with both operands' types
+and where each came from.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Never, final
+
+import numpy as np
+
+from bundle_format.errors import TesseraError
+from tessera.errors import LanguageError, Note
+from tessera.model.annotation import TensorSpec, spec_of
+from tessera.model.index import index_plan
+from tessera.model.numeric import NO_POLICY, Policy, numeric_of
+from tessera.model.policies import check_policy
+from tessera.model.site import Site, here
+from tessera.model.trace import Trace, constant_of, current, needed
+from tessera_build.ir.core.dims import Dim, Extent
+from tessera_build.ir.core.node import Region
+from tessera_build.ir.core.types import BOOL, DType, Type, number_in
+from tessera_build.ir.graph.nodes import Array, Attribute
+
+_SIDES = {2: ("left", "right"), 3: ("condition", "left", "right")}
+
+
+class Value(ABC):
+    """What stands in a model for numbers: a `Tensor` of a trace, or a `Parameter`."""
+
+    __slots__ = ()
+    __array_priority__ = 1000.0  # numpy's operators leave these to us
+    __array_ufunc__ = None
+
+    @abstractmethod
+    def value_in(self, trace: Trace) -> int:
+        """The value of Graph IR that this is in a trace."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[Extent, ...]:
+        """Extents of all axes; those of symbolic dimensions are expressions."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> DType:
+        """Element type."""
+
+    @property
+    @abstractmethod
+    def policy(self) -> Policy:
+        """The numeric policy."""
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def T(self) -> Tensor:  # noqa: N802  the name of the field
+        """The last two axes exchanged; a vector stays as it is."""
+        order = list(range(self.ndim))
+        order[-2:] = reversed(order[-2:])
+        return emit("transpose", self, perm=tuple(order))
+
+    def __add__(self, other: Operand) -> Tensor:
+        return emit("add", self, other)
+
+    def __radd__(self, other: Operand) -> Tensor:
+        return emit("add", other, self)
+
+    def __sub__(self, other: Operand) -> Tensor:
+        return emit("sub", self, other)
+
+    def __rsub__(self, other: Operand) -> Tensor:
+        return emit("sub", other, self)
+
+    def __mul__(self, other: Operand) -> Tensor:
+        return emit("mul", self, other)
+
+    def __rmul__(self, other: Operand) -> Tensor:
+        return emit("mul", other, self)
+
+    def __truediv__(self, other: Operand) -> Tensor:
+        return emit("div", self, other)
+
+    def __rtruediv__(self, other: Operand) -> Tensor:
+        return emit("div", other, self)
+
+    def __mod__(self, other: Operand) -> Tensor:
+        return emit("mod", self, other)
+
+    def __pow__(self, other: Operand) -> Tensor:
+        if isinstance(other, int | float) and other == 2:
+            return emit("mul", self, self)
+        return emit("pow", self, other)
+
+    def __rpow__(self, other: Operand) -> Tensor:
+        return emit("pow", other, self)
+
+    def __matmul__(self, other: Operand) -> Tensor:
+        return emit("matmul", self, other)
+
+    def __rmatmul__(self, other: Operand) -> Tensor:
+        return emit("matmul", other, self)
+
+    def __neg__(self) -> Tensor:
+        return emit("neg", self)
+
+    def __abs__(self) -> Tensor:
+        return emit("abs", self)
+
+    def __lt__(self, other: Operand) -> Tensor:
+        return emit("lt", self, other)
+
+    def __le__(self, other: Operand) -> Tensor:
+        return emit("le", self, other)
+
+    def __gt__(self, other: Operand) -> Tensor:
+        return emit("gt", self, other)
+
+    def __ge__(self, other: Operand) -> Tensor:
+        return emit("ge", self, other)
+
+    def __invert__(self) -> Tensor:
+        return emit("not", self)
+
+    def __and__(self, other: Operand) -> Tensor:
+        return emit("and", self, other)
+
+    def __or__(self, other: Operand) -> Tensor:
+        return emit("or", self, other)
+
+    def __xor__(self, other: Operand) -> Tensor:
+        return emit("xor", self, other)
+
+    def __getitem__(self, key: object) -> Tensor:
+        return indexed(self, key)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        extent = self.shape[0] if self.shape else None
+        if not isinstance(extent, int):
+            raise LanguageError(
+                "TENSOR_ITERATED",
+                "a tensor whose first extent is not a number cannot be taken apart in Python",
+                site=here(),
+                found=described(self),
+                hint="use op.scan, which runs a function over the first axis",
+            )
+        return iter([self[i] for i in range(extent)])
+
+    def __bool__(self) -> bool:
+        raise self._undecided("a truth value", "use op.where for elements, op.cond to choose what is computed")
+
+    def __int__(self) -> int:
+        raise self._undecided("an integer", "shapes are known while tracing: x.shape; data only when the model runs")
+
+    def __float__(self) -> float:
+        raise self._undecided("a number", "keep it as a tensor: numbers exist only when the model runs")
+
+    def __index__(self) -> int:
+        raise self._undecided("an index", "op.gather takes a tensor of indices")
+
+    def __len__(self) -> int:
+        raise self._undecided("a length", "x.shape[0] is the extent")
+
+    def __array__(self, *_: object) -> Never:
+        raise self._undecided("an array", "numpy sees a model only by op.* and operators")
+
+    def _undecided(self, what: str, hint: str) -> LanguageError:
+        return LanguageError(
+            "TENSOR_AS_PYTHON",
+            f"a tensor is asked for {what} while the model is traced",
+            site=here(),
+            found=described(self),
+            hint=hint,
+        )
+
+
+Operand = Value | Array | Dim | int | float | bool
+
+
+@final
+class Tensor(Value):
+    """A value of one trace. As an annotation, `Tensor["B", 768, f32]` is a specification."""
+
+    __slots__ = ("name", "trace", "value")
+
+    def __init__(self, trace: Trace, value: int, name: str = "") -> None:
+        self.trace = trace
+        self.value = value
+        self.name = name
+
+    def __class_getitem__(cls, items: object) -> TensorSpec:
+        return spec_of(items)
+
+    def value_in(self, trace: Trace) -> int:
+        """The value in this trace; values of traces around it are captured."""
+        if self.trace is not trace and trace.within(self.trace):
+            return trace.capture(self.trace, self.value)
+        if self.trace is not trace or not trace.builder.visible(self.value):
+            raise LanguageError(
+                "TENSOR_OUT_OF_SCOPE",
+                "a tensor is used outside of the function that it was made in",
+                site=here(),
+                found=described(self),
+                hint="return it from that function, or pass it on as an argument",
+                notes=(Note("made", described(self), self.site),),
+            )
+        return self.value
+
+    @property
+    def type(self) -> Type:
+        """The type of Graph IR."""
+        return self.trace.builder.type(self.value)
+
+    @property
+    def shape(self) -> tuple[Extent, ...]:
+        """Extents of all axes."""
+        return self.type.shape
+
+    @property
+    def dtype(self) -> DType:
+        """Element type."""
+        return self.type.dtype
+
+    @property
+    def policy(self) -> Policy:
+        """The numeric policy that the value is under."""
+        return self.trace.policies.get(self.value, NO_POLICY)
+
+    @property
+    def site(self) -> Site | None:
+        """Where the author made it."""
+        return self.trace.sites.get(self.value)
+
+    def __repr__(self) -> str:
+        return described(self)
+
+
+def described(value: Value) -> str:
+    """Element type, shape and policy, for messages."""
+    return f"{value.dtype}[{', '.join(str(extent) for extent in value.shape)}]{value.policy}"
+
+
+def emit(op: str, /, *operands: Operand, **attributes: Attribute) -> Tensor:
+    """The only result of a graph op at the author's place; numbers take the element type of the first tensor."""
+    (result,) = emit_all(op, operands, attributes)
+    return result
+
+
+def emit_all(
+    op: str, operands: Sequence[Operand], attributes: Mapping[str, Attribute], regions: Sequence[Region] = ()
+) -> tuple[Tensor, ...]:
+    """All results of a graph op."""
+    trace, site = trace_of(operands), here()
+    like = _element_type(op, operands, site)
+    values = tuple(lift(trace, operand, like, site) for operand in operands)
+    policy = check_policy(op, [trace.policies.get(v, NO_POLICY) for v in values], like, site)
+    try:
+        with trace.builder.at(None if site is None else site.span):
+            results = trace.builder.node(op, values, attributes, regions)
+    except LanguageError:
+        raise
+    except TesseraError as error:
+        raise explained(error, trace, values, site) from error
+    return tuple(Tensor(trace, trace.note(value, site, policy)) for value in results)
+
+
+def trace_of(operands: Sequence[object]) -> Trace:
+    """The trace in which something of these operands is computed: the one that grows now."""
+    trace = current()
+    if trace is not None:
+        return trace
+    for operand in operands:
+        if isinstance(operand, Tensor):
+            raise LanguageError(
+                "TENSOR_OUT_OF_SCOPE",
+                "a tensor is used after the trace that it belongs to has ended",
+                site=here(),
+                found=described(operand),
+            )
+    return needed()
+
+
+def lift(trace: Trace, operand: object, like: DType | None, site: Site | None) -> int:
+    """An operand as a value of the trace."""
+    match operand:
+        case Value():
+            return operand.value_in(trace)
+        case bool() | int() | float():
+            return trace.note(trace.builder.scalar(_number(operand, like, site), _wanted(like, operand, site)), site)
+        case Dim():
+            wanted = _wanted(like, operand, site)
+            return trace.note(trace.builder.op("dimension", value=trace.extent(operand), dtype=wanted), site)
+        case np.ndarray() | np.generic():
+            array: Array = np.asarray(operand)
+            return constant_of(trace, array, site)
+        case _:
+            raise LanguageError(
+                "NOT_A_TENSOR",
+                "an operand is no tensor",
+                site=site,
+                expected="a tensor, a parameter, a number or a numpy array",
+                found=f"{type(operand).__name__}: {operand!r}"[:200],
+            )
+
+
+def _element_type(op: str, operands: Sequence[object], site: Site | None) -> DType | None:
+    """What numbers among the operands become: the type of the first tensor, where that is no condition."""
+    if op == "select":
+        operands = operands[1:]
+    for operand in operands:
+        if isinstance(operand, Value):
+            return operand.dtype
+        if isinstance(operand, np.ndarray | np.generic):
+            array: Array = np.asarray(operand)
+            return numeric_of(str(array.dtype)).dtype
+    del site
+    return None
+
+
+def _wanted(like: DType | None, operand: object, site: Site | None) -> DType:
+    if like is None:
+        raise LanguageError(
+            "NOT_A_TENSOR",
+            "none of the operands is a tensor, so the element type is unknown",
+            site=site,
+            found=str(operand),
+            hint="op.full((), 0.5, dtype=f32) is a number as a tensor",
+        )
+    return like
+
+
+def _number(number: bool | int | float, like: DType | None, site: Site | None) -> bool | int | float:
+    """A Python number as an element of the tensor's type; what would change it is refused."""
+    if like is None or like.is_float:
+        return number
+    exact = isinstance(number, bool) if like == BOOL else not isinstance(number, bool) and number == int(number)
+    if not exact or (like != BOOL and number_in(float(number), like) != int(number) and abs(number) < 1 << 53):
+        raise LanguageError(
+            "NUMBER_CHANGES_TYPE",
+            f"the number {number!r} is no element of type {like}",
+            site=site,
+            expected=f"a number that {like} holds exactly",
+            hint="convert the tensor first: op.cast(x, f32)",
+        )
+    return number if like == BOOL else int(number)
+
+
+def explained(error: TesseraError, trace: Trace, values: Sequence[int], site: Site | None) -> LanguageError:
+    """The error of a type rule at the author's place, with every operand's type and origin."""
+    sides = _SIDES.get(len(values), tuple(f"operand {i}" for i in range(len(values))))
+    notes = tuple(
+        Note(side, described(Tensor(trace, value)) + _called(trace, value), trace.sites.get(value))
+        for side, value in zip(sides, values, strict=True)
+    )
+    return LanguageError(
+        error.code,
+        error.message,
+        site=site,
+        expected=error.expected,
+        found=error.found,
+        hint=error.hint,
+        notes=notes,
+    )
+
+
+def _called(trace: Trace, value: int) -> str:
+    label = trace.labels.get(value)
+    return f" {label}" if label else ""
+
+
+def indexed(source: Value, key: object) -> Tensor:
+    """`x[key]`: numbers, slices, None and ... as in numpy; one tensor of integers gathers along its axis."""
+    trace, site = trace_of((source,)), here()
+    plan = index_plan(key, source.shape, trace, site)
+    result: Value = source
+    if plan.slices is not None:
+        starts, stops, steps = plan.slices
+        result = emit("slice", result, starts=starts, stops=stops, steps=steps)
+    if plan.gathered is not None:
+        axis, indices = plan.gathered
+        result = emit("gather", result, _indices(indices), axis=axis)
+    if isinstance(result, Tensor) and result.shape == plan.shape:
+        return result
+    return emit("reshape", result, shape=plan.shape)
+
+
+def _indices(indices: object) -> Value:
+    assert isinstance(indices, Value)
+    return indices
