@@ -128,6 +128,7 @@ def test_prefetch_when_lowered_then_each_contraction_asks_for_its_lines_among_it
 def test_prefetch_when_weighed_then_pays_for_large_weights_that_are_used_seldom() -> None:
     assert prefetch_pays(16, 48, 1 << 20, AVX512)
     assert not prefetch_pays(49, 48, 1 << 20, AVX512)
+    assert not prefetch_pays(2, 48, 1 << 20, AVX512)
     assert not prefetch_pays(16, 48, 1 << 17, AVX512)
 
 
@@ -146,6 +147,7 @@ def test_products_when_derived_then_rows_that_share_a_set_are_few_and_large_weig
         assert schedule.factors()["_d0"] <= AVX512.l1_bytes // 4096
     assert _derived(128, 768, 768).prefetched() == 1
     assert _derived(128, 64, 64).prefetched() is None
+    assert _derived(4, 768, 768).prefetched() is None
 
 
 def _derived(rows: int, depth: int, columns: int) -> Schedule:
