@@ -73,7 +73,7 @@ def test_rows_when_they_share_tiles_then_the_interpreter_agrees_too() -> None:
     assert any(loop.step == 2 for loop in loops)
     wide = 1.5 * x.astype(np.float64)
     weights = np.exp(wide - wide.max(1, keepdims=True))
-    np.testing.assert_allclose(found, weights / weights.sum(1, keepdims=True), rtol=2e-6)
+    np.testing.assert_allclose(np.asarray(found, np.float64), weights / weights.sum(1, keepdims=True), rtol=2e-6)
 
 
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
