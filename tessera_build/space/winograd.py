@@ -118,13 +118,13 @@ def _schedule(node: Compute, window: Window, plan: Plan, machine: CpuMachine) ->
     chunk = max(1, min(known(window.channels.extent), _MULTIPLY_ADDS_EMITTED // (plan.block * plan.vectors)))
     return Schedule(
         (
-            Rewrite(plan.tile, plan.block),
+            Rewrite(plan.tile, plan.block, plan.panels),
             Split(window.rows, plan.rows * plan.tile),
             Split(window.columns, plan.columns * plan.tile),
             Split(vector, width),
             Pack(1, width),
             Split(window.channels.name, chunk),
             Tensorise(window.channels.name),
-            *(Bind(axis.name, "parallel") for axis in node.axes[:-1]),
+            *(Bind(axis.name, "parallel") for axis in (node.axes if plan.panels else node.axes[:-1])),
         )
     )

@@ -26,7 +26,8 @@ _MEMORY_BYTES, _CACHE_BYTES = 8.0, 16.0
 _FLOAT_BYTES: Final = 4
 # Rows a multiple of 1 KiB apart share few cache sets.
 _ALIASING: Final = 256
-_WORKERS: Final = 4
+# Workers that are counted on: of more, some wait.
+_WORKERS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +43,17 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One way to compute it: tiles of `tile` outputs, strips of `rows` by `columns` tiles, register tiles."""
+    """One way to compute it: tiles of `tile` outputs, strips of `rows` by `columns` tiles, register tiles.
+
+    `panels` of output channels make a group, which transforms the inputs for itself; 0: all of them.
+    """
 
     tile: int
     rows: int
     columns: int
     block: int
     vectors: int
+    panels: int = 0
 
 
 def pitch(channels: int, lanes: int) -> int:
@@ -86,7 +91,18 @@ def _plans(sizes: Sizes, tile: int, machine: CpuMachine) -> Iterator[Plan]:
         columns = -(-along // -(-along // most))
         for rows in range(1, min(down, most // columns) + 1):
             block = _block(_strips(sizes, tile, rows, columns), vectors, machine)
-            yield Plan(tile, rows, columns, block, vectors)
+            for panels in _group_sizes(sizes, vectors, machine):
+                yield Plan(tile, rows, columns, block, vectors, panels)
+
+
+def _panels(sizes: Sizes, vectors: int, machine: CpuMachine) -> int:
+    return -(-sizes.outputs // (vectors * machine.lanes))
+
+
+def _group_sizes(sizes: Sizes, vectors: int, machine: CpuMachine) -> list[int]:
+    """All panels (0), or equal groups of them."""
+    panels = _panels(sizes, vectors, machine)
+    return [0, *(size for size in range(1, panels) if panels % size == 0)]
 
 
 def _most_tiles(one: Plan, sizes: Sizes, machine: CpuMachine) -> int:
@@ -138,14 +154,19 @@ def cycles(sizes: Sizes, plan: Plan, machine: CpuMachine) -> float:
     """Cycles with transforms, with a share of what the workers of several would wait for the last strip."""
     each = _strips(sizes, plan.tile, plan.rows, plan.columns)
     tiles, strips = sum(t * n for t, n in each.items()), sizes.images * each.total()
-    idle = -(-strips // _WORKERS) * _WORKERS / strips - 1
+    calls = strips * _groups(sizes, plan, machine)
+    idle = -(-calls // _WORKERS) * _WORKERS / calls - 1
     core = sizes.images * (_products(sizes, plan, each, machine) + _maps(sizes, plan, tiles, machine))
     return (core + _weights(sizes, plan, strips, machine)) * (1 + machine.costs.idle * idle)
 
 
+def _groups(sizes: Sizes, plan: Plan, machine: CpuMachine) -> int:
+    return _panels(sizes, plan.vectors, machine) // plan.panels if plan.panels else 1
+
+
 def _products(sizes: Sizes, plan: Plan, strips: Counter[int], machine: CpuMachine) -> float:
     """The products at the points: blocks beyond a strip's tiles are computed in vain."""
-    panels = -(-sizes.outputs // (plan.vectors * machine.lanes))
+    panels = _panels(sizes, plan.vectors, machine)
     steps = ToomCook(plan.tile).size ** 2 * _blocks(strips, plan.block) * panels * sizes.channels
     return steps * _step(plan.block, plan.vectors, machine)
 
@@ -157,8 +178,9 @@ def _maps(sizes: Sizes, plan: Plan, tiles: int, machine: CpuMachine) -> float:
     """
     size, lanes = ToomCook(plan.tile).size, machine.lanes
     column = (2 + plan.tile // 2) * size
-    outputs = -(-sizes.outputs // (plan.vectors * lanes)) * plan.vectors
-    passes = -(-sizes.channels // lanes) * 2 * size + outputs * (size + plan.tile)
+    outputs = _panels(sizes, plan.vectors, machine) * plan.vectors
+    inputs = -(-sizes.channels // lanes) * _groups(sizes, plan, machine)
+    passes = inputs * 2 * size + outputs * (size + plan.tile)
     return tiles * column * passes / machine.loads_per_cycle
 
 

@@ -158,7 +158,15 @@ SHAPES = st.builds(
     low=st.tuples(_SIDE, _SIDE),
     high=st.tuples(_SIDE, _SIDE),
 )
-STRIPS = st.builds(Strips, st.sampled_from(TILES), st.integers(1, 3), st.integers(1, 4), st.just(1), st.integers(1, 3))
+STRIPS = st.builds(
+    Strips,
+    tile=st.sampled_from(TILES),
+    rows=st.integers(1, 3),
+    columns=st.integers(1, 4),
+    block=st.just(1),
+    vectors=st.integers(1, 3),
+    panels=st.integers(0, 1),
+)
 EPILOGUES = st.sampled_from(["", "bias", "bias relu", "residual", "bias residual relu"])
 _SETTINGS = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
@@ -195,10 +203,8 @@ def test_dims_when_smaller_and_larger_than_a_strip_then_one_program_serves_all()
 def test_bits_when_strips_or_neighbours_differ_then_are_the_same(tile: int) -> None:
     module, sizes = module_of(Shape(None, 13, 14, 19, 40), "bias relu"), {"N": 3}
     inputs = inputs_of(module, sizes)
-    found = [
-        compile_module(module, choose=strips.chooser()).run(inputs, sizes)["y"]
-        for strips in (Strips(tile, 1, 1, 1), Strips(tile, 2, 3, 5, vectors=1), Strips(tile, 4, 7, 9, vectors=3))
-    ]
+    cuts = Strips(tile, 1, 1, 1), Strips(tile, 2, 3, 5, vectors=1), Strips(tile, 4, 7, 9, vectors=1, panels=1)
+    found = [compile_module(module, choose=strips.chooser()).run(inputs, sizes)["y"] for strips in cuts]
     alone = compile_module(module, choose=Strips(tile, 1, 2, 2).chooser()).run({"x": inputs["x"][1:2]}, {"N": 1})["y"]
     assert found[0].tobytes() == found[1].tobytes() == found[2].tobytes()
     assert found[0][1:2].tobytes() == alone.tobytes()
@@ -272,7 +278,7 @@ def test_bundle_when_a_convolution_is_rewritten_then_weights_name_the_transform(
 
 _GOOD = Strips(4, 1, 2, 2, vectors=1)
 _WRONG: dict[str, Callable[[Schedule], Schedule]] = {
-    "algorithm": lambda s: s.with_steps(Rewrite(4, 2, "fourier")),
+    "algorithm": lambda s: s.with_steps(Rewrite(4, 2, algorithm="fourier")),
     "tile": lambda s: s.with_steps(Rewrite(3, 2)),
     "block": lambda s: s.with_steps(Rewrite(4, 3)),
     "no block": lambda s: s.with_steps(Rewrite(4, 0)),
@@ -287,6 +293,8 @@ _WRONG: dict[str, Callable[[Schedule], Schedule]] = {
     "by bytes": lambda s: s.with_steps(Tensorise("_c", "dot4")),
     "parallel panels": lambda s: s.with_steps(Bind("_d3", "parallel")),
     "unrolled": lambda s: s.with_steps(Bind("_d2", "unroll")),
+    "uneven groups": lambda s: s.with_steps(Rewrite(4, 2, 3)),
+    "negative groups": lambda s: s.with_steps(Rewrite(4, 2, -1)),
     "panels outside": lambda s: s.with_steps(Reorder(("_d3", "_d0", "_d1", "_d2"))),
     "no product": lambda s: Schedule(tuple(step for step in s.steps if not isinstance(step, Tensorise))),
 }

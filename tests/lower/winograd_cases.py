@@ -79,7 +79,10 @@ def inputs_of(module: Module, sizes: dict[str, int], seed: int = 5) -> dict[str,
 
 @dataclass(frozen=True, slots=True)
 class Strips:
-    """A schedule by numbers: tiles of `tile` outputs, `rows` by `columns` of them a strip, `block` a register tile."""
+    """A schedule by numbers: tiles of `tile` outputs, `rows` by `columns` of them a strip, `block` a register tile.
+
+    `panels` of outputs make a group.
+    """
 
     tile: int
     rows: int
@@ -87,6 +90,7 @@ class Strips:
     block: int
     vectors: int = 2
     chunk: int = 8
+    panels: int = 0
 
     def schedule(self, node: Compute, machine: CpuMachine) -> Schedule:
         """The trace for one sum of products."""
@@ -95,7 +99,7 @@ class Strips:
         width, channels = self.vectors * machine.lanes, window.channels
         chunk = min(self.chunk, channels.extent) if isinstance(channels.extent, int) else self.chunk
         steps: tuple[Step, ...] = (
-            Rewrite(self.tile, self.block),
+            Rewrite(self.tile, self.block, self.panels),
             Split(window.rows, self.rows * self.tile),
             Split(window.columns, self.columns * self.tile),
             Split(node.axes[-1].name, width),
@@ -103,7 +107,9 @@ class Strips:
             Split(channels.name, chunk),
             Tensorise(channels.name),
         )
-        return Schedule((*steps, *(Bind(axis.name, "parallel") for axis in node.axes[:-1])))
+        return Schedule(
+            (*steps, *(Bind(axis.name, "parallel") for axis in (node.axes if self.panels else node.axes[:-1])))
+        )
 
     def chooser(self) -> Chooser:
         """Rewrites every task that can be rewritten."""

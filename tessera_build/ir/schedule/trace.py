@@ -100,11 +100,13 @@ class Rewrite:
     """Before: a sum of products over 3 x 3 taps. After: sums at the points of Winograd's transform F(tile, 3).
 
     Outputs are made in tiles of `tile` x `tile`; `block` of them share a register tile of every product. The splits of
-    the two axes that the taps walk say how many outputs one strip has, whose transforms lie in scratch.
+    the two axes that the taps walk say how many outputs one strip has, whose transforms lie in scratch. `panels` of
+    output channels make a group, which transforms the strip's inputs for itself; 0: all of them.
     """
 
     tile: int
     block: int
+    panels: int = 0
     algorithm: str = "winograd"
     effect: Effect = "algorithm-changing"
 

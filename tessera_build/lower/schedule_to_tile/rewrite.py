@@ -30,7 +30,7 @@ def rewritten_window(
     if sums[0].reads[1] not in constants:
         raise _rejected(nest, "weights that are not constant")
     _check_tiles(nest, schedule, step, window)
-    _check_loops(nest, schedule)
+    _check_loops(nest, schedule, step)
     return sums[0], window
 
 
@@ -51,15 +51,19 @@ def _check_tiles(nest: Nest, schedule: Schedule, step: Rewrite, window: Window) 
     scratch = scratch_bytes(plan, int_extent(window.channels.extent), nest.lanes)
     if scratch > STACK_BYTES:
         raise _rejected(nest, f"{scratch} bytes of scratch a strip, of {STACK_BYTES} that a thread's stack has for it")
+    panels = -(-int_extent(nest.domain[vector]) // width)
+    if step.panels < 0 or (step.panels and panels % step.panels):
+        raise _rejected(nest, f"groups of {step.panels} panels, of {panels}")
     if not 1 <= step.block <= rows // step.tile * (columns // step.tile):
         raise _rejected(nest, f"blocks of {step.block} in strips of {rows} by {columns} outputs")
 
 
-def _check_loops(nest: Nest, schedule: Schedule) -> None:
-    """Panels of outputs are the innermost loop, and serial; nothing else is unrolled."""
-    order = schedule.order() or nest.axes
+def _check_loops(nest: Nest, schedule: Schedule, step: Rewrite) -> None:
+    """The loop over panels is innermost and serial, that over groups of them outermost; nothing else is unrolled."""
+    order, vector = schedule.order() or nest.axes, nest.axes[-1]
+    shared = order if step.panels else order[:-1]
     binds = [step for step in schedule.steps if isinstance(step, Bind)]
-    if order[-1] != nest.axes[-1] or any(b.scope != "parallel" or b.axis not in order[:-1] for b in binds):
+    if order[-1] != vector or any(b.scope != "parallel" or b.axis not in shared for b in binds):
         raise _rejected(nest, f"the order {order} with {', '.join(f'{b.scope} {b.axis}' for b in binds) or 'no binds'}")
 
 

@@ -40,6 +40,7 @@ class Strip:
     block: int
     width: int
     chunk: int
+    panels: int
     points: int = -1
     sums: int = -1
     square: int = -1  # of registers, which a tile passes between its two axes
@@ -73,11 +74,28 @@ def emit_winograd(nest: Nest, schedule: Schedule, node: Compute, window: Window)
     strip = Strip(
         node, window, ToomCook(tile_), nest.lanes,
         factors[window.rows] // tile_, factors[window.columns] // tile_, rewrite.block,
-        factors[nest.axes[-1]], factors.get(window.channels.name, 1),
+        factors[nest.axes[-1]], factors.get(window.channels.name, 1), rewrite.panels,
     )  # fmt: skip
     _mark_ragged(nest, strip)
-    order = [axis for axis in schedule.order() or nest.axes if axis != nest.axes[-1]]
-    _outer_loops(nest, schedule, order, strip)
+    _groups(nest, schedule, strip)
+
+
+def _groups(nest: Nest, schedule: Schedule, strip: Strip) -> None:
+    """The outermost loop, over groups of panels: what follows each other reads the same weights."""
+    vector = nest.axes[-1]
+    order = [axis for axis in schedule.order() or nest.axes if axis != vector]
+    extent, step = int_extent(nest.domain[vector]), strip.panels * strip.width
+    nest.offsets[vector] = 0
+    if step == 0 or extent <= step:
+        _outer_loops(nest, schedule, order, strip)
+        return
+
+    def body(_: tuple[int, ...]) -> tuple[int, ...]:
+        nest.offsets[vector] = symbol(f"{vector}_chunk")
+        _outer_loops(nest, schedule, order, strip)
+        return ()
+
+    nest.loop(LoopRange(f"{vector}_chunk", extent, step, schedule.scope(vector)), (), body)
 
 
 def _mark_ragged(nest: Nest, strip: Strip) -> None:
@@ -120,14 +138,15 @@ def _strip(nest: Nest, strip: Strip) -> None:
     start = {axis: nest.offsets[axis] for axis, _ in _sides(strip)}
     _each_tile(nest, made, (rows, columns), start, partial(_inputs_to_points, nest))
     vector = nest.axes[-1]
+    first, outputs = nest.offsets[vector], nest.domain[vector]
 
     def panel(_: tuple[int, ...]) -> tuple[int, ...]:
-        nest.offsets[vector] = symbol(vector)
+        nest.offsets[vector] = first + symbol(vector)
         _products(nest, made, rows * columns)
         _each_tile(nest, made, (rows, columns), start, partial(_sums_to_outputs, nest))
         return ()
 
-    nest.loop(LoopRange(vector, nest.domain[vector], strip.width), (), panel)
+    nest.loop(LoopRange(vector, strip.panels * strip.width or outputs, strip.width), (), panel)
 
 
 def _sides(strip: Strip) -> tuple[tuple[str, int], tuple[str, int]]:
