@@ -36,7 +36,7 @@ from tessera_build.ir.tile.erase import strip_bindings
 from tessera_build.ir.tile.spec import verify
 from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
 from tessera_build.lower.program.assemble import lower_module
-from tessera_build.lower.program.kernels import derived_within
+from tessera_build.lower.program.kernels import STANDARD_WINOGRAD_ERROR, derived_within
 from tessera_build.lower.schedule_to_tile.layouts import Packing
 from tessera_build.lower.schedule_to_tile.replay import Bindings, schedule_to_tile
 from tessera_build.space.toom_cook import TILES, ToomCook, from_points, to_points
@@ -230,6 +230,11 @@ def test_rule_when_sizes_are_those_of_a_network_then_takes_the_tile_that_pays(
 ) -> None:
     taken = [_chosen(Shape(1, n, n, c, c), machine, ALLOWED) for n, c in ((56, 64), (28, 128), (14, 256), (4, 2))]
     assert taken == expected
+
+
+@pytest.mark.unit
+def test_default_schedules_when_derived_then_allow_what_the_standard_precision_does() -> None:
+    assert STANDARD_WINOGRAD_ERROR == ALLOWED
 
 
 @pytest.mark.unit

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from tessera_build.ir.core.dims import Extent, Range, bounds, minimum
 from tessera_build.ir.core.node import Function
@@ -80,15 +81,18 @@ def derived_within(winograd_error: float) -> Chooser:
     def choose(setting: Setting, machine: CpuMachine) -> Schedule:
         if setting.task.stages:
             return derive_chain([subject_of(replace(setting, task=stage)) for stage in setting.task.stages], machine)
-        definitions = [n for n in setting.task.function.nodes if isinstance(n, Compute)]
-        rewritten = winograd_schedule(definitions, setting.constants, machine, winograd_error)
+        rewritten = None
+        if setting.task.kind == "contraction":
+            definitions = [n for n in setting.task.function.nodes if isinstance(n, Compute)]
+            rewritten = winograd_schedule(definitions, setting.constants, machine, winograd_error)
         return rewritten or derive_schedule(subject_of(setting), machine)
 
     return choose
 
 
-# Within what the standard precision allows.
-derived: Chooser = derived_within(2e-5)
+# What the standard precision allows.
+STANDARD_WINOGRAD_ERROR: Final = 2e-5
+derived: Chooser = derived_within(STANDARD_WINOGRAD_ERROR)
 
 
 def lower_task(setting: Setting, machine: CpuMachine, choose: Chooser = derived) -> tuple[LoweredTask, ...]:
