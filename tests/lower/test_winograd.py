@@ -31,6 +31,7 @@ from tessera_build.ir.schedule.trace import (
     Step,
     Tensorise,
 )
+from tessera_build.ir.schedule.trace_text import parse_schedule, print_schedule
 from tessera_build.ir.tile import reference
 from tessera_build.ir.tile.erase import strip_bindings
 from tessera_build.ir.tile.spec import verify
@@ -277,6 +278,16 @@ def test_bundle_when_a_convolution_is_rewritten_then_weights_name_the_transform(
     (step,) = [r.schedule.rewritten() for r in lowered.launches[0] if r.schedule.rewritten()]
     assert step is not None
     assert (step.algorithm, step.effect) == ("winograd", "algorithm-changing")
+
+
+@pytest.mark.unit
+def test_trace_when_printed_then_is_read_back_and_names_the_algorithm() -> None:
+    _, node = _task(module_of(Shape(1, 8, 8, 4, 16)))
+    schedule = Strips(4, 1, 2, 2, vectors=1, panels=1).schedule(node, AVX2)
+    text = print_schedule(schedule)
+    first = 'step = "rewrite", tile = 4, block = 2, panels = 1, algorithm = "winograd", effect = "algorithm-changing"'
+    assert first in text.splitlines()[0]
+    assert parse_schedule(text) == schedule
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
