@@ -40,7 +40,7 @@ FEATURES: Mapping[str, str] = {
     "turns": "turns: of the innermost loops",
     "waste": "ratio: elements computed by elements wanted, less 1",
     "calls": "iterations: handed out in parallel",
-    "idle": "ratio: the longest share of four workers by an even one, less 1",
+    "idle": "ratio: the longest share of four workers by an even one, half an iteration late, less 1",
     "code": "instructions: multiply-adds in the emitted code of one tile",
 }
 _WORKERS = 4.0
@@ -56,9 +56,9 @@ def complete(found: Features, count: int) -> Features:
 
 
 def idle_share(calls: Floats) -> Floats:
-    """What the slowest of the workers does beyond an even share."""
+    """What the slowest of the workers does beyond an even share, half an iteration's late start included."""
     some = np.maximum(calls, 1.0)  # a tensor without elements has no calls
-    return np.ceil(some / _WORKERS) * _WORKERS / some - 1.0
+    return np.ceil(some / _WORKERS) * _WORKERS / some - 1.0 + 0.5 * _WORKERS / some
 
 
 def lanes_of(work: Workload, machine: CpuMachine) -> int:
@@ -206,7 +206,7 @@ def stream_features(work: Workload, machine: CpuMachine, columns: npt.NDArray[np
         "l1_bytes": np.full(count, float(touched)),
         "l2_bytes": np.full(count, float(touched if touched > machine.l2_bytes else 0)),
         "memory_bytes": np.full(count, float(touched)),
-        "tiles": np.full(count, outer),
+        "tiles": np.full(count, outer if work.kind == "row" else 0.0),
         "turns": np.asarray(outer * trips, np.float64),
         "waste": trips * columns / max(1, vector.extent) - 1.0,
         "calls": calls,
