@@ -36,9 +36,10 @@ from tessera_build.config import (
 )
 from tessera_build.driver.draws import draw_warnings
 from tessera_build.driver.machine import machine_of, options_of
+from tessera_build.driver.nesting import nested_too_deep
 from tessera_build.driver.result import BuildResult, Event, KernelCount, Progress, StageTime
 from tessera_build.driver.source import Model, Source, source_of
-from tessera_build.frontends.onnx import UnsupportedError, read_onnx
+from tessera_build.frontends.onnx import read_onnx
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.graph.passes.pipeline import GRAPH_PASSES
 from tessera_build.lower.program.assemble import lower_module
@@ -168,12 +169,7 @@ def _run_stage(name: str, stage: Callable[[_Draft], None], draft: _Draft) -> Non
             hint="`tessera doctor` shows the sizes; bound dims with --dims, or leave the proof out with --no-verify",
         ) from error
     except RecursionError as error:
-        raise UnsupportedError(
-            "NESTED_TOO_DEEP",
-            "expressions over the model's dims nest deeper than Tessera follows",
-            where=draft.source.name,
-            hint="fix dims with --dims, so that fewer of them are symbolic",
-        ) from error
+        raise nested_too_deep(error, name, draft.source.name) from error
     except Exception as error:
         raise TesseraError(
             "INTERNAL",
