@@ -160,20 +160,22 @@ def _schedule_text(records: Sequence[LaunchRecord]) -> str:
     tasks: list[str] = []
     for record in _scheduled(records):
         function = schedule_text.print_function(record.schedule_function)
+        names = tuple(name for name in record.operators if name != record.task_name)
         attributes: dict[str, Attr] = {"node": record.task_name, "trace": _steps(record.schedule)}
+        attributes |= {"fused": names} if names else {}
         tasks.append(print_container("tsched.task", attributes, [function]))
     return print_container("tsched.program", {}, tasks)
 
 
 def _tile_text(records: Sequence[LaunchRecord], symbols: Mapping[str, str]) -> str:
-    """One `ttile.kernel` per distinct kernel, with the names of all nodes that it serves."""
+    """One `ttile.kernel` per distinct kernel, with the names of all operators that it serves."""
     texts: dict[str, str] = {}
     nodes: dict[str, list[str]] = {}
     for record in records:
         symbol = symbols[record.kernel.name]
         if symbol not in texts:
             texts[symbol] = tile_text.print_function(record.tile_function)
-        nodes.setdefault(symbol, []).append(record.task_name)
+        nodes.setdefault(symbol, []).extend((record.task_name, *record.operators))
     kernels = [
         print_container("ttile.kernel", {"symbol": symbol, "nodes": tuple(dict.fromkeys(nodes[symbol]))}, [text])
         for symbol, text in texts.items()

@@ -159,7 +159,7 @@ def _assembly(bundle: Bundle, variant: VariantRecord, operator: str | None) -> I
 
 def _kernels(bundle: Bundle, variant: VariantRecord, operator: str | None) -> list[Function]:
     """The Target IR of one operator's kernels, or of all: stored, or lowered again from the stored Tile IR."""
-    if variant.layers(media.TARGET_IR):
+    if variant.layers(media.TARGET_IR) and (operator is None or not variant.layers(media.TILE_IR)):
         return _stored_kernels(parse_variant(level_text(bundle, variant, "target")), variant, operator)
     machine = machine_of(_target(variant))
     ranges: dict[str, Range] = {dim.name: (dim.min, dim.max) for entry in variant.config.entries for dim in entry.dims}

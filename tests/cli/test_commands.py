@@ -175,3 +175,12 @@ def test_profile_when_asked_then_shows_a_line_a_kernel_and_writes_the_trace(
     found = json.loads(tessera(*words, "--json").stdout)
     assert found["sizes"] == {"batch": 8}
     assert sum(row["share"] for row in found["rows"]) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("level", ["graph", "schedule", "tile", "target", "asm"])
+def test_inspect_when_the_operator_was_fused_into_another_then_shows_the_task_that_computes_it(
+    tessera: Tessera, bundle_file: Path, level: str
+) -> None:
+    done = tessera("inspect", bundle_file, "--op", "gate", "--level", level, "--target", "x86-64-v3")
+    assert done.exit_code == 0, done.output
+    assert len(done.stdout) > 40

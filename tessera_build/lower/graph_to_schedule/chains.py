@@ -112,4 +112,5 @@ def _joined(stages: Sequence[Task]) -> Task:
     types = {v: kind for stage in stages for v, kind in stage.function.types.items()}
     function = replace(last.function, name=stages[0].name, args=args, nodes=nodes, types=types)
     graph = tuple(n for stage in stages for n in stage.nodes)
-    return Task("chain", stages[0].name, function, last.domain, last.reduced, graph, tuple(stages))
+    operators = tuple(dict.fromkeys(name for stage in stages for name in stage.operators))
+    return Task("chain", stages[0].name, function, last.domain, last.reduced, graph, tuple(stages), operators)

@@ -23,7 +23,8 @@ from tessera_build.lower.graph_to_schedule.fusion import ALONE, FusionGroup, Kin
 class Task:
     """One unit of scheduling: its Schedule function over graph value ids, and the graph nodes it stands for.
 
-    `stages`: of a chain, the contractions it was joined from, in running order.
+    `stages`: of a chain, the contractions it was joined from, in running order. `operators`: the names in the source
+    model of all that was fused into it.
     """
 
     kind: Kind
@@ -33,6 +34,7 @@ class Task:
     reduced: frozenset[int]
     nodes: tuple[GraphNode, ...]
     stages: tuple[Task, ...] = ()
+    operators: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -78,7 +80,9 @@ def _task(
     types = {v: context.types[v] for v in (*args, *_made(nodes))}
     name = _name(function, group)
     lowered = Function(name, args, tuple(nodes), results, types)
-    return Task(group.kind, name, lowered, group.domain or (1,), group.reduced, tuple(group.nodes))
+    spans = (function.locations.get(node) for node in group.nodes)
+    operators = tuple(dict.fromkeys(str(span) for span in spans if span is not None))
+    return Task(group.kind, name, lowered, group.domain or (1,), group.reduced, tuple(group.nodes), operators=operators)
 
 
 def _lower(node: GraphNode, group: FusionGroup, context: Context) -> Sequence[Node]:

@@ -200,8 +200,8 @@ class Block:
         row = self._shared.name_row(task.name)
         kernel = self._shared.add_kernel(lowered.kernel)
         function, schedule, program = task.function, lowered.schedule, lowered.program.function
-        depth = self._frame.depth
-        record = LaunchRecord(task.name, task.kind, function, schedule, program, kernel, reads, writes, depth)
+        depth, names = self._frame.depth, task.operators
+        record = LaunchRecord(task.name, task.kind, function, schedule, program, kernel, reads, writes, depth, names)
         self.records.append(record)
         dims = tuple(symbol(d) for d in lowered.program.dims)
         return Launch(kernel.name, lowered.count, buffers, dims, row)

@@ -39,7 +39,7 @@ class PackedWeight:
 class LaunchRecord:
     """One launch: the task behind it at every level, and where the values are that it reads and writes.
 
-    `depth` is the number of regions around it: a launch of depth 0 runs once a call.
+    `depth` is the number of regions around it: a launch of depth 0 runs once a call. `operators`: all that it computes.
     """
 
     task_name: str
@@ -51,6 +51,7 @@ class LaunchRecord:
     reads: tuple[ValuePlace, ...]
     writes: tuple[ValuePlace, ...]
     depth: int = 0
+    operators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
