@@ -108,6 +108,10 @@ class GraphBuilder:
         """What nodes made now carry."""
         return self._span
 
+    def span_of(self, node: Node) -> Span | None:
+        """What a node that was made here carries."""
+        return self._locations.get(node)
+
     @property
     def nested(self) -> bool:
         """Whether a region is open."""

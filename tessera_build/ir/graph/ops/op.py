@@ -1,7 +1,8 @@
-"""What one op of Graph IR is: a record of its signature, type rule, numpy reference and derivative.
+"""What one op of Graph IR is: a record of its signature, type rule and numpy reference.
 
-Takes nothing; gives `Op`, `NotDifferentiable`, the typed readers of attributes and `mismatch`, the one way in which a
-type rule explains itself. Invariant: an op's meaning is wholly in its record; no pass or bridge knows more about it.
+Takes nothing; gives `Op`, the typed readers of attributes and `mismatch`, the one way in which a type rule explains
+itself. Invariant: an op's meaning is wholly in its record; no pass or bridge knows more about it. Its derivative, which
+is written in ops, stands in the table of `autodiff/rules`.
 """
 
 from __future__ import annotations
@@ -46,17 +47,6 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
-class NotDifferentiable:
-    """The reason why an op has no derivative, in place of one."""
-
-    reason: str
-
-
-# Derivatives are rows of the language's autodiff, which does not exist yet; until then every op says so.
-LATER = NotDifferentiable("derivatives come with the language")
-
-
-@dataclass(frozen=True, slots=True)
 class Op:
     """One op. `attributes` names every attribute it must have; `defaults` gives those a caller may leave out.
 
@@ -74,7 +64,6 @@ class Op:
     defaults: Mapping[str, Attribute] = field(default_factory=dict[str, Attribute])
     elementwise: bool = False
     ordered: bool = False
-    derivative: NotDifferentiable = LATER
     control: Control | None = None
 
 

@@ -18,7 +18,6 @@ from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.graph.ops.op import (
     Attributes,
     DimValues,
-    NotDifferentiable,
     Op,
     dtype_attribute,
     expect_count,
@@ -54,6 +53,5 @@ RANDOM: tuple[Op, ...] = (
         _infer,
         _evaluate,
         ("kind", "shape", "dtype"),
-        derivative=NotDifferentiable("draws do not depend on a number that could change a little"),
     ),
 )

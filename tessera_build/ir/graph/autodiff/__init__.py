@@ -1,0 +1,1 @@
+"""Derivatives of Graph IR functions: forward mode, linearisation and transposition, and new entries of modules."""

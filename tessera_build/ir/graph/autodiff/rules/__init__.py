@@ -1,0 +1,1 @@
+"""The derivatives of all ops, one file for each family."""

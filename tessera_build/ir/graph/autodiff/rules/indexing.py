@@ -1,0 +1,138 @@
+"""Derivatives of ops that read and write at computed positions: what was read passes back by adding where it was read.
+
+Takes sites; gives their rows of the table. Invariant: where several updates go to one place, the derivative goes to the
+one that stays; additions are made in the order of the updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tessera_build.ir.core.types import I64, tensor
+from tessera_build.ir.graph.autodiff.derivative import (
+    Derivative,
+    NotDifferentiable,
+    Site,
+    first,
+    linear,
+    not_differentiable,
+)
+from tessera_build.ir.graph.autodiff.emit import Values
+from tessera_build.ir.graph.ops.op import axis_of
+from tessera_build.ir.graph.ops.shapes import count
+
+
+def _gather(site: Site, cotangents: Values) -> Values:
+    """Slices are added to rows [V, C] of zeros, which then become the data's axes again."""
+    e, c, shape, indices = site.emit, first(cotangents), site.type(0).shape, site.inputs[1]
+    axis, rank = axis_of(site.attributes, len(shape)), len(site.type(1).shape)
+    chosen = range(axis, axis + rank)
+    rest = [i for i in range(len(e.shape(c))) if i not in chosen]
+    others = (*shape[:axis], *shape[axis + 1 :])
+    number, width = count(site.type(1).shape), count(others)
+    updates = e.reshape(e.transpose(c, (*chosen, *rest)), (number, width))
+    rows = e.reshape(indices, (number, 1))
+    total = e.op("scatter_nd", e.zeros(tensor(e.type(c).dtype, shape[axis], width)), rows, updates, reduction="add")
+    whole = e.reshape(total, (shape[axis], *others))
+    perm = [*range(1, axis + 1), 0, *range(axis + 1, len(shape))]
+    return [e.transpose(whole, perm), None]
+
+
+def _gather_elements(site: Site, cotangents: Values) -> Values:
+    e, c = site.emit, first(cotangents)
+    axis = axis_of(site.attributes, len(e.shape(c)))
+    zeros = e.zeros(site.type(0))
+    return [e.op("scatter_elements", zeros, site.inputs[1], c, axis=axis, reduction="add"), None]
+
+
+def _scatter_jvp(site: Site, tangents: Values) -> Values:
+    kind = str(site.attributes.get("reduction", "none"))
+    if kind not in ("none", "add"):
+        raise not_differentiable(site.node.op, f"updates that are combined by {kind} have no rule")
+    data, _, updates = (t if t is not None else site.emit.zeros(site.type(i)) for i, t in enumerate(tangents))
+    return [site.again(data, site.inputs[1], updates)]
+
+
+def _scatter(site: Site, cotangents: Values) -> Values:
+    e, c, indices = site.emit, first(cotangents), site.inputs[1]
+    kept = site.attributes["reduction"] == "add"
+    data = updates = None
+    if site.linear(0):
+        data = c if kept else site.again(c, indices, e.zeros(site.type(2)))
+    if site.linear(2):
+        updates = _read(site, c)
+        updates = updates if kept else e.where(_stays(site), updates)
+    return [data, None, updates]
+
+
+def _read(site: Site, data: int) -> int:
+    """What stands in `data` where each update goes."""
+    e, indices = site.emit, site.inputs[1]
+    if site.node.op == "scatter_elements":
+        return e.op("gather_elements", data, indices, axis=axis_of(site.attributes, len(e.shape(data))))
+    shape = e.shape(data)
+    places = _places(site)
+    return e.op("gather", e.reshape(data, (count(shape[:-1]), shape[-1])), places, axis=0)
+
+
+def _places(site: Site) -> int:
+    """The row that each vector of indices means, counted through all axes but the last."""
+    e, indices, shape = site.emit, site.inputs[1], site.type(0).shape
+    number = site.type(1).shape[0]
+    total: int | None = None
+    for k, extent in enumerate(shape[:-1]):
+        column = e.slice(indices, (0, k), (number, k + 1))
+        column = e.op("cast", e.reshape(column, (number,)), dtype=I64)
+        size = e.op("dimension", value=extent, dtype=I64)
+        zero = e.scalar(0.0, column)
+        column = e.op("select", e.op("lt", column, zero), e.op("add", column, size), column)
+        total = column if total is None else e.op("add", e.op("mul", total, size), column)
+    assert total is not None
+    return total
+
+
+def _stays(site: Site) -> int:
+    """For each update, whether no later one goes to its place: numbers are scattered as the updates were."""
+    e, indices = site.emit, site.inputs[1]
+    shape, elements = site.type(2).shape, site.node.op == "scatter_elements"
+    numbered = shape if elements else (shape[0], 1)
+    numbers = e.op("reshape", e.op("iota", shape=(count(numbered),), axis=0, dtype=I64), shape=numbered)
+    whole = site.type(0).shape
+    where = whole if elements else (*whole[:-1], 1)
+    blank = e.broadcast(e.integers([-1]), where) if where else e.integers([-1])
+    if elements:
+        axis = axis_of(site.attributes, len(whole))
+        marked = e.op("scatter_elements", blank, indices, numbers, axis=axis, reduction="none")
+        return e.op("eq", e.op("gather_elements", marked, indices, axis=axis), numbers)
+    marked = e.op("scatter_nd", blank, indices, numbers, reduction="none")
+    rows = e.op("gather", e.reshape(marked, (count(whole[:-1]), 1)), _places(site), axis=0)
+    return e.op("eq", rows, numbers)
+
+
+def _rows_jvp(site: Site, tangents: Values) -> Values:
+    cache, updates = (t if t is not None else site.emit.zeros(site.type(i)) for i, t in enumerate(tangents[:2]))
+    return [site.again(cache, updates, site.inputs[2])]
+
+
+def _rows(site: Site, cotangents: Values) -> Values:
+    e, c, start = site.emit, first(cotangents), site.inputs[2]
+    cache = site.again(c, e.zeros(site.type(1)), start) if site.linear(0) else None
+    if not site.linear(1):
+        return [cache, None, None]
+    batch, planes, steps, width = site.type(1).shape
+    shape = (batch, planes, steps, width)
+    wide = e.op("cast", start, dtype=I64)
+    turns = e.op("iota", shape=shape, axis=2, dtype=I64)
+    places = e.op("add", e.reshape(wide, (batch, 1, 1, 1)), turns)
+    size = e.op("dimension", value=site.type(0).shape[2], dtype=I64)
+    inside = e.op("mod", places, size)
+    return [cache, e.op("gather_elements", c, inside, axis=2), None]
+
+
+INDEXING: Mapping[str, Derivative | NotDifferentiable] = {
+    "gather": linear(_gather),
+    "gather_elements": linear(_gather_elements),
+    "scatter_elements": Derivative(_scatter_jvp, _scatter),
+    "scatter_nd": Derivative(_scatter_jvp, _scatter),
+    "scatter_rows": Derivative(_rows_jvp, _rows),
+}

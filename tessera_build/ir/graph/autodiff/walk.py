@@ -1,0 +1,108 @@
+"""One sweep over the nodes of a function: values are emitted, and beside them go their tangents.
+
+Takes values for the arguments and tangents for some of them; gives values and tangents of everything. With a recorder
+the tangents are linear values of its program, else ordinary values of the builder. Invariant: a value without an entry
+in `tangents` has the tangent zero, and nothing is emitted for it but itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tessera_build.ir.core.node import Function, Node
+from tessera_build.ir.core.types import Type
+from tessera_build.ir.graph.autodiff.branches import push_if, record_if
+from tessera_build.ir.graph.autodiff.derivative import Derivative, Site, not_differentiable
+from tessera_build.ir.graph.autodiff.emit import Emit, Values
+from tessera_build.ir.graph.autodiff.iterations import push_loop, record_loop
+from tessera_build.ir.graph.autodiff.program import Recorder
+from tessera_build.ir.graph.autodiff.replay import Replay
+from tessera_build.ir.graph.autodiff.rules.table import DERIVATIVES
+from tessera_build.ir.graph.builder import GraphBuilder
+from tessera_build.ir.graph.nodes import GraphNode
+from tessera_build.ir.graph.regions import captured
+
+
+class Walk:
+    """The sweep. With `written`, the nodes are in the builder already, and only tangents are made."""
+
+    def __init__(
+        self, to: GraphBuilder, function: Function, recorder: Recorder | None = None, *, written: bool = False
+    ) -> None:
+        self.to = to
+        self.function = function
+        self.recorder = recorder
+        self.written = written
+        self.values: dict[int, int] = {}
+        self.tangents: dict[int, int] = {}
+
+    def inside(self, recorder: Recorder | None) -> Walk:
+        """A sweep over a region of the same function, which sees what was made around it."""
+        inner = Walk(self.to, self.function, recorder)
+        inner.values.update(self.values)
+        return inner
+
+    def type(self, value: int) -> Type:
+        """The type of a value of the function."""
+        return self.function.types[value]
+
+    def value(self, value: int) -> int:
+        """A value of the function as it was emitted."""
+        return self.values.get(value, value)
+
+    def tangents_of(self, values: Sequence[int]) -> list[int | None]:
+        """The tangents of values of the function."""
+        return [self.tangents.get(v) for v in values]
+
+    def nodes(self, nodes: Sequence[Node]) -> None:
+        """Go through nodes in order."""
+        for node in nodes:
+            assert isinstance(node, GraphNode)
+            with self.to.at(self.function.locations.get(node) or self.to.span):
+                self._node(node)
+
+    def _node(self, node: GraphNode) -> None:
+        read = (*node.inputs, *captured(node.regions))
+        if all(v not in self.tangents for v in read):
+            self._write(node)
+        elif node.op == "if":
+            (record_if if self.recorder else push_if)(self, node)
+        elif node.op == "loop":
+            (record_loop if self.recorder else push_loop)(self, node)
+        else:
+            self._write(node)
+            self._differentiate(node)
+
+    def _write(self, node: GraphNode) -> None:
+        if not self.written:
+            Replay(self.to, self.values, self.type, self.function.locations.get).nodes((node,))
+
+    def _differentiate(self, node: GraphNode) -> None:
+        if not any(self.type(o).dtype.is_float for o in node.outputs):
+            return
+        row = DERIVATIVES[node.op]
+        if not isinstance(row, Derivative):
+            raise not_differentiable(node.op, row.reason, str(self.to.span) if self.to.span else None)
+        inputs, outputs = (tuple(self.value(v) for v in values) for values in (node.inputs, node.outputs))
+        given = self.tangents_of(node.inputs)
+        if self.recorder is not None and row.vjp is not None:
+            found = self._record(row, Site(Emit(self.recorder), node, inputs, outputs), given)
+        else:
+            found = row.jvp(Site(Emit(self.recorder or self.to), node, inputs, outputs), given)
+        for output, tangent in zip(node.outputs, found, strict=True):
+            if tangent is not None and self.type(output).dtype.is_float:
+                self.tangents[output] = tangent
+
+    def _record(self, row: Derivative, site: Site, given: Values) -> Values:
+        """A step that passes cotangents back by the rule that the op has for it."""
+        vjp, recorder = row.vjp, self.recorder
+        assert vjp is not None
+        assert recorder is not None
+        active = [i for i, tangent in enumerate(given) if tangent is not None]
+
+        def back(emit: Emit, cotangents: Values) -> Values:
+            found = vjp(Site(emit, site.node, site.inputs, site.outputs), cotangents)
+            return [found[i] for i in active]
+
+        linear = [t for t in given if t is not None]
+        return recorder.step(site.node.op, linear, [self.type(o) for o in site.node.outputs], back)
