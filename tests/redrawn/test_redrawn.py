@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import collections
 
+import numpy as np
+import onnx
+import onnx.parser
 import pytest
 
-from tests.redrawn.judge import Verdict, bad, run
+from tests.redrawn.judge import Verdict, bad, fits, run
 from tests.redrawn.table import drawn
 
 pytestmark = pytest.mark.numerics
@@ -33,3 +36,13 @@ def test_seed_when_drawn_twice_then_gives_one_model() -> None:
     for seed in range(40):
         first, second = drawn(seed), drawn(seed)
         assert first.model.SerializeToString(deterministic=True) == second.model.SerializeToString(deterministic=True)
+
+
+def test_oracle_when_its_answer_has_another_shape_than_onnx_infers_then_has_no_voice_alone() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 11]>
+        g (int32[N, 4, 0] x) => (int32[A, B, C] y) { y = ReduceLogSum <axes = [0, -2]> (x) }"""
+    )
+    assert fits(model, [[np.zeros((1, 1, 0), np.int32)]])
+    assert not fits(model, [[np.zeros((1, 4, 0), np.int32)]])
+    assert not fits(model, [[np.zeros((1, 1, 0), np.int64)]])
