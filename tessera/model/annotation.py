@@ -7,6 +7,7 @@ Takes extents (numbers, names, expressions such as "2*S+1", dimensions with a ra
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from tessera.errors import LanguageError
 from tessera.model.numeric import Numeric, f32, numeric_of
@@ -54,7 +55,7 @@ class TensorSpec:
 def spec_of(items: object) -> TensorSpec:
     """The specification that the brackets behind `Tensor` state; without an element type it is f32."""
     site = here()
-    parts: tuple[object, ...] = items if isinstance(items, tuple) else (items,)
+    parts = cast("tuple[object, ...]", items) if isinstance(items, tuple) else (items,)
     numeric = f32
     if parts and isinstance(parts[-1], Numeric | DType):
         numeric, parts = numeric_of(parts[-1]), parts[:-1]
@@ -87,5 +88,5 @@ def _bad(part: object, site: Site | None) -> LanguageError:
         site=site,
         expected='a number of 0 or more, a name such as "B", or an expression such as "2*S+1"',
         found=repr(part),
-        hint="the element type stands last: Tensor[\"B\", 768, f32]",
+        hint='the element type stands last: Tensor["B", 768, f32]',
     )

@@ -7,7 +7,7 @@ bound that depends on a symbolic extent is proved by its range, or becomes a gua
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 from tessera.errors import LanguageError
 from tessera.model.site import Site
@@ -69,7 +69,7 @@ def index_plan(key: object, shape: Shape, trace: Trace, site: Site | None) -> In
 
 def _expanded(key: object, shape: Shape, site: Site | None) -> list[object]:
     """One item for every axis, and None for every new one."""
-    items: list[object] = list(key) if isinstance(key, tuple) else [key]
+    items = list(cast("tuple[object, ...]", key)) if isinstance(key, tuple) else [key]
     used = sum(1 for item in items if item is not None and item is not Ellipsis)
     if used > len(shape) or sum(1 for item in items if item is Ellipsis) > 1:
         raise LanguageError(
@@ -99,7 +99,7 @@ def _place(plan: _Plan, item: object, axis: tuple[Extent, Trace], site: Site | N
             trace.require(extent, ">=", start + 1, message)
             plan.axis(start, start + 1)
         case slice():
-            _slice(plan, item, axis, site)
+            _slice(plan, cast("slice[object, object, object]", item), axis, site)
         case Shaped():
             if plan.gathered is not None:
                 raise LanguageError(
@@ -112,12 +112,16 @@ def _place(plan: _Plan, item: object, axis: tuple[Extent, Trace], site: Site | N
             raise _bad(item, site)
 
 
-def _slice(plan: _Plan, item: slice, axis: tuple[Extent, Trace], site: Site | None) -> None:
+def _slice(plan: _Plan, item: slice[object, object, object], axis: tuple[Extent, Trace], site: Site | None) -> None:
     extent, trace = axis
     step: object = 1 if item.step is None else item.step
     if not isinstance(step, int) or step < 1:
         raise LanguageError(
-            "BAD_INDEX", "a slice has an impossible step", site=site, expected="a positive number", found=repr(step),
+            "BAD_INDEX",
+            "a slice has an impossible step",
+            site=site,
+            expected="a positive number",
+            found=repr(step),
             hint="op.flip turns an axis round",
         )
     start = _bound(item.start, (0, extent), trace, site)
@@ -159,5 +163,3 @@ def _bad(item: object, site: Site | None) -> LanguageError:
         found=repr(item)[:200],
         hint="op.where chooses elements by a condition",
     )
-
-

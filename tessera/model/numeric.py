@@ -15,11 +15,35 @@ from tessera.model.site import here
 from tessera_build.ir.core import types
 from tessera_build.ir.core.types import DTYPES, DType
 
-_ALIASES = {"fp64": "f64", "fp32": "f32", "fp16": "f16", "float64": "f64", "float32": "f32", "float16": "f16"}
-_ALIASES |= {"bfloat16": "bf16", "fp8": "f8e4m3", "e4m3": "f8e4m3", "e5m2": "f8e5m2", "fp8e4m3": "f8e4m3"}
-_ALIASES |= {"fp8e5m2": "f8e5m2", "fp8_e4m3": "f8e4m3", "fp8_e5m2": "f8e5m2"}
-_ALIASES |= {f"int{bits}": f"i{bits}" for bits in (4, 8, 16, 32, 64)}
-_ALIASES |= {f"uint{bits}": f"u{bits}" for bits in (4, 8, 16, 32, 64)}
+_ALIASES = {
+    "fp64": "f64",
+    "fp32": "f32",
+    "fp16": "f16",
+    "float64": "f64",
+    "float32": "f32",
+    "float16": "f16",
+    "bfloat16": "bf16",
+    "fp8": "f8e4m3",
+    "e4m3": "f8e4m3",
+    "e5m2": "f8e5m2",
+    "fp8e4m3": "f8e4m3",
+    "fp8e5m2": "f8e5m2",
+    "fp8_e4m3": "f8e4m3",
+    "fp8_e5m2": "f8e5m2",
+    **{f"int{bits}": f"i{bits}" for bits in (4, 8, 16, 32, 64)},
+    **{f"uint{bits}": f"u{bits}" for bits in (4, 8, 16, 32, 64)},
+}
+
+# The largest finite number of each float type that can saturate.
+LARGEST = {
+    "f32": 3.4028234663852886e38,
+    "bf16": 3.3895313892515355e38,
+    "f16": 65504.0,
+    "f8e4m3": 448.0,
+    "f8e5m2": 57344.0,
+    "f8e4m3fnuz": 240.0,
+    "f8e5m2fnuz": 57344.0,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,39 @@ from tessera_build.ir.core.types import F32, F64, DType
 SUMMING = frozenset({"matmul", "conv", "reduce", "softmax", "attention", "cumulate"})
 # What keeps numbers as they are, or makes no new one that could overflow or be rounded.
 _MOVING = frozenset(
-    "reshape transpose broadcast_to concat slice pad gather gather_elements repeat select max min eq ne lt le gt ge "
-    "neg abs sign cast bitcast isnan constant dimension iota random if loop sizes".split()
+    [
+        "reshape",
+        "transpose",
+        "broadcast_to",
+        "concat",
+        "slice",
+        "pad",
+        "gather",
+        "gather_elements",
+        "repeat",
+        "select",
+        "max",
+        "min",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "neg",
+        "abs",
+        "sign",
+        "cast",
+        "bitcast",
+        "isnan",
+        "constant",
+        "dimension",
+        "iota",
+        "random",
+        "if",
+        "loop",
+        "sizes",
+    ]
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Never, final
+from typing import Never, cast, final
 
 import numpy as np
 
@@ -17,13 +17,13 @@ from bundle_format.errors import TesseraError
 from tessera.errors import LanguageError, Note
 from tessera.model.annotation import TensorSpec, spec_of
 from tessera.model.index import index_plan
-from tessera.model.numeric import NO_POLICY, Policy, numeric_of
+from tessera.model.numeric import LARGEST, NO_POLICY, Policy, numeric_of
 from tessera.model.policies import check_policy
 from tessera.model.site import Site, here
 from tessera.model.trace import Trace, constant_of, current, needed
 from tessera_build.ir.core.dims import Dim, Extent
 from tessera_build.ir.core.node import Region
-from tessera_build.ir.core.types import BOOL, DType, Type, number_in
+from tessera_build.ir.core.types import BOOL, STORAGE_FLOATS, DType, Type, number_in
 from tessera_build.ir.graph.nodes import Array, Attribute
 
 _SIDES = {2: ("left", "right"), 3: ("condition", "left", "right")}
@@ -103,10 +103,10 @@ class Value(ABC):
         return emit("pow", other, self)
 
     def __matmul__(self, other: Operand) -> Tensor:
-        return emit("matmul", self, other)
+        return product(self, other)
 
     def __rmatmul__(self, other: Operand) -> Tensor:
-        return emit("matmul", other, self)
+        return product(other, self)
 
     def __neg__(self) -> Tensor:
         return emit("neg", self)
@@ -271,6 +271,43 @@ def emit_all(
     return tuple(Tensor(trace, trace.note(value, site, policy)) for value in results)
 
 
+def product(a: Operand, b: Operand, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
+    """The matrix product; a vector is a row on the left and a column on the right.
+
+    Floats that are for storage only are multiplied in the type that their policy sums in, and the result is rounded.
+    """
+    trace, site = trace_of((a, b)), here()
+    left, right = (x if isinstance(x, Value) else Tensor(trace, lift(trace, x, None, site)) for x in (a, b))
+    stored = left.dtype if left.dtype == right.dtype and left.dtype in STORAGE_FLOATS else None
+    policy = left.policy.joined(right.policy)
+    if stored is not None and policy.accumulate is not None:
+        wide = [emit("cast", x, dtype=policy.accumulate) for x in (left, right)]
+        for x in wide:
+            trace.policies.pop(x.value, None)
+        return _stored(product(wide[0], wide[1], transpose_a, transpose_b), stored, policy)
+    row, column = left.ndim == 1, right.ndim == 1
+    if row:
+        left = emit("reshape", left, shape=(1, *left.shape))
+    if column:
+        right = emit("reshape", right, shape=(*right.shape, 1))
+    flags = {"transpose_a": transpose_a and not row, "transpose_b": transpose_b and not column}
+    result = emit("matmul", left, right, **flags)
+    if not row and not column:
+        return result
+    kept = [*result.shape[:-2], *(() if row else result.shape[-2:-1]), *(() if column else result.shape[-1:])]
+    return emit("reshape", result, shape=tuple(kept))
+
+
+def _stored(result: Tensor, dtype: DType, policy: Policy) -> Tensor:
+    """A result in the type that is stored, cut off at its largest number where the policy says so."""
+    if policy.saturating:
+        largest = LARGEST[dtype.name]
+        result = emit("min", emit("max", result, -largest), largest)
+    stored = emit("cast", result, dtype=dtype)
+    stored.trace.policies[stored.value] = policy
+    return stored
+
+
 def trace_of(operands: Sequence[object]) -> Trace:
     """The trace in which something of these operands is computed: the one that grows now."""
     trace = current()
@@ -298,8 +335,7 @@ def lift(trace: Trace, operand: object, like: DType | None, site: Site | None) -
             wanted = _wanted(like, operand, site)
             return trace.note(trace.builder.op("dimension", value=trace.extent(operand), dtype=wanted), site)
         case np.ndarray() | np.generic():
-            array: Array = np.asarray(operand)
-            return constant_of(trace, array, site)
+            return constant_of(trace, np.asarray(cast(Array, operand)), site)
         case _:
             raise LanguageError(
                 "NOT_A_TENSOR",
@@ -318,8 +354,7 @@ def _element_type(op: str, operands: Sequence[object], site: Site | None) -> DTy
         if isinstance(operand, Value):
             return operand.dtype
         if isinstance(operand, np.ndarray | np.generic):
-            array: Array = np.asarray(operand)
-            return numeric_of(str(array.dtype)).dtype
+            return numeric_of(str(cast(Array, operand).dtype)).dtype
     del site
     return None
 

@@ -7,7 +7,7 @@ the tree.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import cast
 
 Path = tuple[str, ...]
@@ -22,7 +22,7 @@ def leaves(tree: object, path: Path = ()) -> list[tuple[Path, object]]:
         return [leaf for key, item in items for leaf in leaves(item, (*path, str(key)))]
     if isinstance(tree, tuple | list):
         parts = cast("Sequence[object]", tree)
-        names = cast("tuple[str, ...]", getattr(tree, "_fields", tuple(str(i) for i in range(len(parts)))))
+        names = cast("tuple[str, ...]", getattr(parts, "_fields", tuple(str(i) for i in range(len(parts)))))
         return [leaf for name, item in zip(names, parts, strict=True) for leaf in leaves(item, (*path, name))]
     return [(path, tree)]
 
@@ -43,6 +43,6 @@ def _rebuilt(tree: object, rest: Iterator[object]) -> object:
         parts = [_rebuilt(item, rest) for item in cast("Sequence[object]", tree)]
         if isinstance(tree, list):
             return parts
-        kind = type(cast("tuple[object, ...]", tree))
-        return kind(*parts) if hasattr(tree, "_fields") else tuple(parts)
+        make = cast("Callable[..., object]", type(cast("tuple[object, ...]", tree)))
+        return make(*parts) if hasattr(cast("tuple[object, ...]", tree), "_fields") else tuple(parts)
     return next(rest)

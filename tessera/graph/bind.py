@@ -1,0 +1,108 @@
+"""Arguments of the author's functions: what their annotations say, and whether a call fits them.
+
+Takes a function's signature; gives an `Argument` for each parameter. Invariant: a name of a dimension means one extent
+within one call, so `inner(x: Tensor["N", "D"], y: Tensor["D"])` refuses operands whose extents differ.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tessera.errors import LanguageError, Note
+from tessera.model.annotation import TensorSpec
+from tessera.model.site import Site, here
+from tessera.model.tensor import Tensor, Value, described
+from tessera.state import StateSpec
+from tessera_build.ir.core.dims import Dim, Extent, substitute, symbol
+
+Call = tuple[Sequence[object], Mapping[str, object]]
+Spec = TensorSpec | StateSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One parameter of a function: its specification where it is a tensor, its default where it has one."""
+
+    name: str
+    spec: Spec | None
+    default: object
+    positional: bool
+
+    @property
+    def required(self) -> bool:
+        """Whether a call must give it."""
+        return self.default is inspect.Parameter.empty
+
+
+def arguments_of(function: Callable[..., object]) -> tuple[Argument, ...]:
+    """The parameters of a function, in order; `self` of a bound method is none."""
+    signature = inspect.signature(function)
+    try:
+        notes = inspect.get_annotations(inspect.unwrap(_plain(function)), eval_str=True)
+    except (NameError, SyntaxError):
+        notes = {}
+    found: list[Argument] = []
+    for parameter in signature.parameters.values():
+        note = notes.get(parameter.name)
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        spec = note if isinstance(note, TensorSpec | StateSpec) else None
+        positional = parameter.kind != parameter.KEYWORD_ONLY
+        found.append(Argument(parameter.name, spec, parameter.default, positional))
+    return tuple(found)
+
+
+def _plain(function: Callable[..., object]) -> Callable[..., object]:
+    return getattr(function, "__func__", function)
+
+
+def check_call(name: str, arguments: Sequence[Argument], call: Call) -> None:
+    """Raise unless the tensors of a call have the types that the function's annotations state."""
+    site = here()
+    bound: dict[str, tuple[Extent, str]] = {}
+    for argument, given in matched(arguments, call):
+        if isinstance(argument.spec, TensorSpec) and isinstance(given, Value):
+            _check_tensor(name, argument, given, (bound, site))
+
+
+def matched(arguments: Sequence[Argument], call: Call) -> list[tuple[Argument, object]]:
+    """Arguments with what a call gives them."""
+    positional = [argument for argument in arguments if argument.positional]
+    pairs: list[tuple[Argument, object]] = list(zip(positional, call[0], strict=False))
+    by_name = {argument.name: argument for argument in arguments}
+    return [*pairs, *((by_name[key], value) for key, value in call[1].items() if key in by_name)]
+
+
+def _check_tensor(
+    name: str, argument: Argument, given: Value, known: tuple[dict[str, tuple[Extent, str]], Site | None]
+) -> None:
+    spec, (bound, site) = argument.spec, known
+    assert isinstance(spec, TensorSpec)
+    fits = given.dtype == spec.dtype and given.ndim == len(spec.shape)
+    reason = f"argument {argument.name} of {name} has another type than its annotation states"
+    for axis, (wanted, actual) in enumerate(zip(spec.shape, given.shape, strict=False) if fits else ()):
+        if isinstance(wanted, Dim) and wanted.text.isidentifier() and wanted.text not in bound:
+            bound[wanted.text] = actual, f"axis {axis} of {argument.name}"
+        meant = substitute(wanted, {symbol_name: extent for symbol_name, (extent, _) in bound.items()})
+        if meant != actual and not _open(wanted, bound):
+            fits = False
+            source = bound[str(wanted)][1] if str(wanted) in bound else "the annotation"
+            reason = f"axis {axis} of argument {argument.name} of {name} is {actual}, but {meant} by {source}"
+            break
+    if not fits:
+        made = given.site if isinstance(given, Tensor) else None
+        raise LanguageError(
+            "ARGUMENT_MISMATCH",
+            reason,
+            site=site,
+            expected=str(spec),
+            found=described(given),
+            notes=(Note("given", described(given), made), Note("declared", str(spec), spec.site)),
+        )
+
+
+def _open(wanted: Extent, bound: Mapping[str, object]) -> bool:
+    """Whether an expression has names that nothing in this call stands for."""
+    return isinstance(wanted, Dim) and not wanted.symbols <= bound.keys() and wanted != symbol(min(wanted.symbols))

@@ -1,0 +1,37 @@
+"""Dimensions as the author speaks of them: names with ranges, and demands on extents.
+
+Takes names and bounds; gives dimensions for annotations. Invariant: what is demanded holds in every call of the entry,
+by the ranges or by a guard that the bundle checks.
+"""
+
+from __future__ import annotations
+
+from tessera.errors import LanguageError
+from tessera.model.annotation import Dimension
+from tessera.model.site import here
+from tessera.model.trace import needed
+from tessera_build.ir.core.dims import Extent
+
+
+def dim(name: str, low: int = 1, high: int | None = None) -> Dimension:
+    """A symbolic dimension with a range: `S = graph.dim("S", 1, 512)`, then `Tensor["B", S, 64]`."""
+    if not name.isidentifier() or low < 0 or (high is not None and high < low):
+        raise LanguageError(
+            "BAD_EXTENT",
+            "a dimension has no name or an empty range",
+            site=here(),
+            expected="a name such as S, and 0 <= low <= high",
+            found=f"{name!r}, {low}..{high}",
+        )
+    return Dimension(name, low, high)
+
+
+def require(left: Extent, relation: str, right: Extent, message: str = "") -> None:
+    """Demand `left == right` or `left >= right` (also: `<=`) of extents such as those of `x.shape`."""
+    if relation == "<=":
+        left, relation, right = right, ">=", left
+    if relation not in ("==", ">="):
+        raise LanguageError(
+            "BAD_ARGUMENT", "an unknown relation of extents", site=here(), expected="==, >= or <=", found=repr(relation)
+        )
+    needed().require(left, relation, right, message or f"the model demands {left} {relation} {right}")

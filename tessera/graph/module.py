@@ -1,0 +1,131 @@
+"""Modules: functions and classes of the author's that become entries of a bundle.
+
+Takes a function under `@graph.module("name")`, or a class derived from `Module` with a `forward` method; gives objects
+that are called like the function itself: inside a trace they are part of it, outside they run on numpy arrays by the
+reference interpreter. Invariant: decorating changes nothing of what a function computes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Generic, ParamSpec, TypeVar, cast
+
+from tessera.errors import LanguageError
+from tessera.graph.bind import Argument, arguments_of, check_call
+from tessera.graph.eager import run_eagerly
+from tessera.model.parameter import Parameter
+from tessera.model.site import Site, definition_site
+from tessera.model.trace import current
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a bundle's entry is made from. `free`: parameters are inputs instead of weights."""
+
+    name: str
+    function: Callable[..., object]
+    arguments: tuple[Argument, ...]
+    site: Site
+    free: bool = False
+
+
+class GraphModule(Generic[P, R]):
+    """A function that can be an entry."""
+
+    def __init__(self, function: Callable[P, R], name: str, free: bool = False) -> None:
+        self.function = function
+        self.name = name
+        self.free = free
+        self.__name__ = name
+        self.__doc__ = function.__doc__
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Part of the trace that grows; outside of one, run on arrays."""
+        entry = self.entry()
+        if current() is None:
+            return cast(R, run_eagerly(entry.name, self.function, entry.arguments, (args, kwargs)))
+        check_call(entry.name, entry.arguments, (args, kwargs))
+        return self.function(*args, **kwargs)
+
+    def entry(self) -> Entry:
+        """What the bundle's entry is made from."""
+        return Entry(self.name, self.function, arguments_of(self.function), site_of(self.function), self.free)
+
+
+def module(name: str | None = None) -> Callable[[Callable[P, R]], GraphModule[P, R]]:
+    """Make a function an entry of the bundle, called `name`; annotations say what its inputs are."""
+    if callable(name):
+        raise LanguageError(
+            "BAD_ARGUMENT", "graph.module takes a name", site=site_of(name), expected='@graph.module("name")'
+        )
+
+    def decorate(function: Callable[P, R]) -> GraphModule[P, R]:
+        return GraphModule(function, name or getattr(function, "__name__", "main"))
+
+    return decorate
+
+
+class Module:
+    """Base of models as classes: parameters and other modules are attributes, `forward` is what they compute."""
+
+    def forward(self, *args: object, **kwargs: object) -> object:  # noqa: ARG002  stated by each class
+        """What the module computes; every class states its own."""
+        raise LanguageError(
+            "NO_FORWARD",
+            f"the class {type(self).__name__} has no forward method",
+            site=site_of(type(self)),
+            expected="def forward(self, x: Tensor[...])",
+        )
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        """Part of the trace that grows; outside of one, run on arrays."""
+        arguments = arguments_of(self.forward)
+        if current() is None:
+            return run_eagerly(type(self).__name__, self.forward, arguments, (args, kwargs))
+        check_call(type(self).__name__, arguments, (args, kwargs))
+        return self.forward(*args, **kwargs)
+
+    def entry(self, name: str) -> Entry:
+        """What the bundle's entry is made from."""
+        return Entry(name, self.forward, arguments_of(self.forward), site_of(self.forward))
+
+    def parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """All parameters with their paths: attribute names and places in lists, joined by dots."""
+        yield from _parameters("", vars(self))
+
+
+def _parameters(path: str, holder: object) -> Iterator[tuple[str, Parameter]]:
+    if isinstance(holder, Parameter):
+        yield path, holder
+    elif isinstance(holder, Module):
+        yield from _parameters(path, vars(holder))
+    elif isinstance(holder, Mapping):
+        for key, item in cast("Mapping[object, object]", holder).items():
+            yield from _parameters(f"{path}.{key}" if path else str(key), item)
+    elif isinstance(holder, list | tuple):
+        for index, item in enumerate(cast("list[object]", holder)):
+            yield from _parameters(f"{path}.{index}" if path else str(index), item)
+
+
+def name_parameters(path: str, holder: object) -> Iterator[Parameter]:
+    """Give every parameter below a variable its path as its name, where the author gave none."""
+    for name, parameter in _parameters(path, holder):
+        if not parameter.name:
+            parameter.name = name
+        yield parameter
+
+
+def site_of(function: object) -> Site:
+    """Where a function or a class is defined."""
+    if inspect.isclass(function):
+        lines, first = inspect.getsourcelines(function)
+        del lines
+        return Site(inspect.getsourcefile(function) or "", first)
+    code = getattr(inspect.unwrap(cast("Callable[..., object]", function)), "__code__", None)
+    code = code or getattr(getattr(function, "__func__", None), "__code__", None)
+    return definition_site(code) if inspect.iscode(code) else Site("", 0)

@@ -1,0 +1,95 @@
+"""Attention: scaled products of queries and keys choose among values.
+
+Takes heads as axis 1: q[B, H, M, D], k[B, K, N, D], v[B, K, N, E], where K divides H; gives [B, H, M, E]. Invariant:
+the scores are never written to memory; masks are added to them.
+"""
+
+from __future__ import annotations
+
+import math
+
+from tessera.errors import LanguageError
+from tessera.model.site import here
+from tessera.model.tensor import Tensor, Value, described, emit
+from tessera.op.creation import dimension
+from tessera.op.movement import split
+from tessera.state import KVCache
+from tessera_build.ir.core.dims import Extent, floordiv, mod
+from tessera_build.ir.core.types import I64
+
+_MASKED = -1e30  # far below any score, and finite: a row that is masked wholly stays a number
+
+
+def attention(  # noqa: PLR0913  the formula has as many parts
+    q: Value, k: Value, v: Value, *, mask: Value | None = None, causal: bool = False, scale: float | None = None
+) -> Tensor:
+    """softmax(q kT * scale + mask) v. `causal`: query i of M sees keys up to i + N - M. The scale is 1 / sqrt(D)."""
+    if q.ndim != 4 or k.ndim != 4 or v.ndim != 4:
+        raise LanguageError(
+            "TYPE_MISMATCH",
+            "attention takes heads",
+            site=here(),
+            expected="q[B, H, M, D], k[B, K, N, D], v[B, K, N, E]",
+            found=", ".join(described(x) for x in (q, k, v)),
+            hint="op.split_heads(x, heads) makes [B, H, S, D] of [B, S, H * D]",
+        )
+    depth = q.shape[3]
+    if scale is None and not isinstance(depth, int):
+        raise LanguageError(
+            "BAD_ARGUMENT", "the scale of attention is unknown", site=here(), expected="scale=..., or a known D"
+        )
+    factor = scale if scale is not None else 1.0 / math.sqrt(int(str(depth)))
+    if causal:
+        ahead = _ahead(q.shape[2], k.shape[2], q)
+        mask = ahead if mask is None else mask + ahead
+    operands = (q, k, v) if mask is None else (q, k, v, _four_axes(mask))
+    return emit("attention", *operands, scale=float(factor))
+
+
+def _four_axes(mask: Value) -> Tensor:
+    return emit("reshape", mask, shape=(*(1,) * (4 - mask.ndim), *mask.shape))
+
+
+def _ahead(queries: Extent, keys: Extent, like: Value) -> Tensor:
+    """Zero for keys up to a query's own place, counted from the end, and far below zero behind it."""
+    row = emit("iota", shape=(queries, 1), axis=0, dtype=I64)
+    column = emit("iota", shape=(1, keys), axis=1, dtype=I64)
+    last = row + dimension(keys - queries)
+    hidden = emit("gt", column, last)
+    zeros = emit("cast", emit("sub", column, column), dtype=like.dtype)
+    return emit("select", hidden, zeros + max(_MASKED, -60000.0 if like.dtype.name == "f16" else _MASKED), 0.0)
+
+
+def flash_attention(q: Value, cache: KVCache, *, dropout: float = 0.0, causal: bool = True) -> Tensor:
+    """Attention over what a cache holds; the queries are those whose keys were appended last."""
+    if dropout:
+        raise LanguageError(
+            "RANDOM_WITHOUT_KEY", "dropping out within attention is not built", site=here(), found=f"dropout={dropout}"
+        )
+    return attention(q, cache.keys, cache.values, mask=cache.mask(q, causal))
+
+
+def split_heads(x: Value, heads: int) -> Tensor:
+    """[B, S, H * D] as [B, H, S, D]."""
+    if x.ndim != 3 or mod(x.shape[2], heads) != 0:
+        raise LanguageError(
+            "TYPE_MISMATCH",
+            f"the last axis does not fall into {heads} heads",
+            site=here(),
+            expected=f"[B, S, a multiple of {heads}]",
+            found=described(x),
+        )
+    whole = emit("reshape", x, shape=(x.shape[0], x.shape[1], heads, floordiv(x.shape[2], heads)))
+    return emit("transpose", whole, perm=(0, 2, 1, 3))
+
+
+def merge_heads(x: Value) -> Tensor:
+    """[B, H, S, D] as [B, S, H * D]."""
+    swapped = emit("transpose", x, perm=(0, 2, 1, 3))
+    return emit("reshape", swapped, shape=(x.shape[0], x.shape[2], x.shape[1] * x.shape[3]))
+
+
+def split_qkv(qkv: Value, *, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """[B, S, 3 * H * D] as queries, keys and values of [B, H, S, D]."""
+    q, k, v = (split_heads(part, heads) for part in split(qkv, 3))
+    return q, k, v

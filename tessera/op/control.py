@@ -1,0 +1,197 @@
+"""Control flow that data decide: choices, loops, scans, fixed points.
+
+Takes Python functions, which are traced into regions, and tensors; gives tensors. Invariant: what is carried keeps its
+type from one iteration to the next, and a loop that is to be differentiated has a largest number of iterations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from tessera.errors import LanguageError
+from tessera.model.site import here
+from tessera.model.tensor import Tensor, Value, described, emit, emit_all, lift, trace_of
+from tessera.model.trace import Trace
+from tessera.model.tree import leaves, rebuild
+from tessera.op.creation import full
+from tessera_build.ir.core.dims import Extent, symbol
+from tessera_build.ir.core.node import Region
+from tessera_build.ir.core.types import BOOL, F32
+from tessera_build.ir.graph.nodes import Attribute
+
+_UNLIMITED = 2**31 - 1
+
+
+def cond(predicate: Value, then: Callable[..., object], otherwise: Callable[..., object], *operands: object) -> object:
+    """What `then` gives of the operands where the scalar predicate holds, else what `otherwise` gives."""
+    trace = trace_of((predicate,))
+    _scalar_condition(predicate, "cond")
+    regions: list[Region] = []
+    trees: list[object] = []
+    for branch in (then, otherwise):
+        with trace.builder.region() as block:
+            trees.append(branch(*operands))
+            values = [_lifted(trace, leaf) for _, leaf in leaves(trees[-1])]
+            block.yields(*values)
+        regions.append(block.region)
+    types = [[trace.builder.type(v) for v in region.results] for region in regions]
+    if types[0] != types[1]:
+        raise LanguageError(
+            "BRANCHES_DIFFER",
+            "the branches of cond give other types",
+            site=here(),
+            expected=", ".join(map(str, types[0])),
+            found=", ".join(map(str, types[1])),
+        )
+    results = emit_all("if", (predicate,), {}, regions)
+    return rebuild(trees[0], results)
+
+
+def while_(
+    condition: Callable[[object], Value],
+    body: Callable[[object], object],
+    initial: object,
+    *,
+    max_iter: int | None = None,
+) -> object:
+    """Apply `body` to what is carried while `condition` of it holds, at most `max_iter` times."""
+    trace, carried = _carried(initial)
+    first = condition(rebuild(initial, carried))
+    _scalar_condition(first, "while_")
+    loop = _Loop(trace, _UNLIMITED if max_iter is None else max_iter)
+    with trace.builder.region([x.type for x in carried], {loop.index: (0, loop.last)}) as block:
+        arguments = [Tensor(trace, trace.note(v, here())) for v in block.args]
+        following = body(rebuild(initial, arguments))
+        results = _same(trace, following, carried, "while_")
+        again = condition(rebuild(initial, [Tensor(trace, v) for v in results]))
+        _scalar_condition(again, "while_")
+        block.yields(_lifted(trace, again), *results)
+    found = loop.emit([first, *carried], block.region, conditional=True)
+    return rebuild(initial, found)
+
+
+def scan(
+    body: Callable[[object, object], tuple[object, object]],
+    initial: object,
+    xs: object = None,
+    *,
+    length: Extent | None = None,
+    reverse: bool = False,
+) -> tuple[object, object]:
+    """Apply `body(carried, x) -> (carried, y)` to every slice of `xs` along axis 0.
+
+    Gives what is carried last, and all ys.
+    """
+    trace, carried = _carried(initial)
+    inputs = [_tensor(trace, leaf) for _, leaf in leaves(xs)]
+    loop = _Loop(trace, _trips(inputs, length))
+    with trace.builder.region([x.type for x in carried], {loop.index: (0, loop.last)}) as block:
+        arguments = [Tensor(trace, trace.note(v, here())) for v in block.args]
+        slices = [_slice(x, loop.position) for x in inputs]
+        following, made = body(rebuild(initial, arguments), rebuild(xs, slices))
+        results = _same(trace, following, carried, "scan")
+        stacked = [_lifted(trace, leaf) for _, leaf in leaves(made)]
+        block.yields(*results, *stacked)
+    found = loop.emit(carried, block.region, scans=len(stacked), downward=reverse)
+    return rebuild(initial, found[: len(carried)]), rebuild(made, found[len(carried) :])
+
+
+def fixed_point(
+    function: Callable[[Value], Value], initial: Value, *, tol: float = 1e-6, max_iter: int = 100
+) -> Tensor:
+    """x with function(x) = x, from `initial` on, until no element moves by more than `tol`, or `max_iter` times."""
+
+    def moving(state: object) -> Value:
+        _, moved = cast("tuple[Value, Value]", state)
+        return moved > tol
+
+    def step(state: object) -> object:
+        x, _ = cast("tuple[Value, Value]", state)
+        following = function(x)
+        distance = emit("reduce", abs(following - x), kind="max", axes=tuple(range(x.ndim)), keepdims=False)
+        return following, distance
+
+    begin = emit("reshape", initial, shape=initial.shape)
+    infinite = full((), math.inf, begin.dtype)
+    result = cast("tuple[Tensor, Tensor]", while_(moving, step, (begin, infinite), max_iter=max_iter))
+    return result[0]
+
+
+class _Loop:
+    """The node of one loop under construction."""
+
+    def __init__(self, trace: Trace, trips: Extent) -> None:
+        self.trace = trace
+        self.trips = trips
+        self.index = trace.builder.fresh_index()
+        self.position = symbol(self.index)
+        self.last = trips - 1 if isinstance(trips, int) else None
+
+    def emit(self, operands: Sequence[Value], region: Region, **how: Attribute) -> tuple[Tensor, ...]:
+        return emit_all("loop", operands, {"index": self.index, "trips": self.trips, **how}, [region])
+
+
+def _carried(initial: object) -> tuple[Trace, list[Tensor]]:
+    found = [leaf for _, leaf in leaves(initial)]
+    trace = trace_of(found)
+    return trace, [_tensor(trace, leaf) for leaf in found]
+
+
+def _tensor(trace: Trace, leaf: object) -> Tensor:
+    return Tensor(trace, _lifted(trace, leaf))
+
+
+def _lifted(trace: Trace, leaf: object) -> int:
+    """A leaf as a value; a Python number is f32, so that loops need no conversions around them."""
+    return lift(trace, leaf, BOOL if isinstance(leaf, bool) else F32, here())
+
+
+def _same(trace: Trace, following: object, carried: Sequence[Tensor], name: str) -> list[int]:
+    """What the next iteration gets, which must be of the types of this one."""
+    values = [_lifted(trace, leaf) for _, leaf in leaves(following)]
+    types = [trace.builder.type(value) for value in values]
+    if types != [x.type for x in carried]:
+        raise LanguageError(
+            "CARRY_CHANGES_TYPE",
+            f"what {name} carries changes its type from one iteration to the next",
+            site=here(),
+            expected=", ".join(described(x) for x in carried),
+            found=", ".join(str(t) for t in types),
+        )
+    return values
+
+
+def _scalar_condition(condition: Value, name: str) -> None:
+    if condition.shape != () or condition.dtype != BOOL:
+        raise LanguageError(
+            "BAD_CONDITION",
+            f"the condition of {name} is no truth value",
+            site=here(),
+            expected="bool[]",
+            found=described(condition),
+            hint="op.where chooses element by element",
+        )
+
+
+def _trips(inputs: Sequence[Tensor], length: Extent | None) -> Extent:
+    extents = [x.shape[0] if x.shape else None for x in inputs]
+    if length is not None:
+        extents.append(length)
+    if not extents or None in extents or any(extent != extents[0] for extent in extents):
+        raise LanguageError(
+            "BAD_ARGUMENT",
+            "scan does not know how often to run",
+            site=here(),
+            expected="tensors with one first extent, or length=...",
+            found=", ".join(described(x) for x in inputs) or "nothing to scan",
+        )
+    return cast(Extent, extents[0])
+
+
+def _slice(x: Tensor, position: Extent) -> Tensor:
+    """x[position]: the index of a loop is inside of its axis by construction."""
+    starts = (position, *(0,) * (x.ndim - 1))
+    part = emit("slice", x, starts=starts, stops=(position + 1, *x.shape[1:]), steps=(1,) * x.ndim)
+    return emit("reshape", part, shape=x.shape[1:])

@@ -1,0 +1,104 @@
+"""Convolutions and pools over images with channels on axis 1.
+
+Takes x[N, C, *image] and weights [O, C / groups, *kernel]; gives [N, O, *image]. Invariant: padding never wins a
+maximum, and an average counts the elements that are there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tessera.errors import LanguageError
+from tessera.model.site import here
+from tessera.model.tensor import Tensor, Value, described, emit
+from tessera.op.creation import ones
+from tessera.op.reduction import reduce_mean
+
+Sizes = int | Sequence[int]
+
+
+def conv(  # noqa: PLR0913  every option is a keyword
+    x: Value,
+    weight: Value,
+    bias: Value | None = None,
+    *,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Tensor:
+    """The convolution of an image with weights [O, C / groups, *kernel], over one to three spatial axes."""
+    axes = _spatial(x)
+    pads = _sizes(padding, axes, "padding")
+    result = emit(
+        "conv",
+        x,
+        weight,
+        strides=_sizes(stride, axes, "stride"),
+        low=pads,
+        high=pads,
+        dilations=_sizes(dilation, axes, "dilation"),
+        groups=groups,
+    )
+    if bias is None:
+        return result
+    return emit("add", result, emit("reshape", bias, shape=(*bias.shape, *(1,) * axes)))
+
+
+def max_pool(x: Value, window: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0) -> Tensor:
+    """The largest element of every window."""
+    return _pool("max", x, window, (stride, padding))
+
+
+def avg_pool(x: Value, window: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0) -> Tensor:
+    """The average of every window's elements; padding does not count."""
+    total = _pool("sum", x, window, (stride, padding))
+    axes = _spatial(x)
+    if not any(_sizes(padding, axes, "padding")):
+        return total * (1.0 / math.prod(_sizes(window, axes, "window")))
+    return emit("div", total, _pool("sum", ones((1, 1, *x.shape[2:]), x.dtype), window, (stride, padding)))
+
+
+def global_avg_pool(x: Value, *, keepdims: bool = False) -> Tensor:
+    """The average of every channel's image."""
+    _spatial(x)
+    return reduce_mean(x, tuple(range(2, x.ndim)), keepdims=keepdims)
+
+
+def _pool(kind: str, x: Value, window: Sizes, how: tuple[Sizes | None, Sizes]) -> Tensor:
+    axes = _spatial(x)
+    sizes, pads = _sizes(window, axes, "window"), _sizes(how[1], axes, "padding")
+    strides = sizes if how[0] is None else _sizes(how[0], axes, "stride")
+    return emit(
+        "reduce_window",
+        x,
+        kind=kind,
+        window=(1, 1, *sizes),
+        strides=(1, 1, *strides),
+        low=(0, 0, *pads),
+        high=(0, 0, *pads),
+        dilations=(1,) * x.ndim,
+    )
+
+
+def _spatial(x: Value) -> int:
+    """How many axes the image has."""
+    if not 3 <= x.ndim <= 5:
+        raise LanguageError(
+            "TYPE_MISMATCH",
+            "an image has one to three spatial axes behind batch and channels",
+            site=here(),
+            expected="[N, C, *image]",
+            found=described(x),
+        )
+    return x.ndim - 2
+
+
+def _sizes(value: Sizes, axes: int, what: str) -> tuple[int, ...]:
+    sizes = (value,) * axes if isinstance(value, int) else tuple(value)
+    if len(sizes) != axes:
+        raise LanguageError(
+            "BAD_ARGUMENT", f"{what} does not fit the image", site=here(), expected=f"{axes} numbers", found=str(sizes)
+        )
+    return sizes

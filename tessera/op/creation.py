@@ -1,0 +1,136 @@
+"""Tensors out of nothing: parameters, constants, ranges, filled ones.
+
+Takes shapes whose extents may be symbolic; gives tensors. Invariant: `tensor` makes a parameter, which the model owns;
+everything else is computed where it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tessera.errors import LanguageError
+from tessera.model.annotation import TensorSpec
+from tessera.model.numeric import Numeric, f32, i64, numeric_of
+from tessera.model.parameter import Initialiser, Parameter
+from tessera.model.site import here
+from tessera.model.tensor import Operand, Tensor, Value, constant_of, emit, trace_of
+from tessera.model.trace import needed
+from tessera_build.ir.core.dims import Dim, Extent
+from tessera_build.ir.core.types import DType
+from tessera_build.ir.graph.nodes import Array
+
+Element = Numeric | DType | str
+
+
+def tensor(
+    shape: Sequence[int],
+    dtype: Element = f32,
+    name: str = "",
+    *,
+    init: Initialiser | Array | None = None,
+    group: str = "weights",
+) -> Parameter:
+    """A parameter of the model. Without `init` it stays free: a safetensors file or a training step gives it numbers.
+
+    Without a name it gets that of the variable or attribute that holds it.
+    """
+    site = here()
+    for extent in shape:
+        if isinstance(extent, bool) or not isinstance(extent, int) or extent < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise LanguageError(
+                "PARAMETER_SHAPE",
+                "a parameter's extent is no number",
+                site=site,
+                expected="numbers of 0 or more: parameters are stored",
+                found=repr(tuple(shape)),
+            )
+    spec = TensorSpec(tuple(shape), numeric_of(dtype), (), site)
+    parameter = Parameter(spec, name, init if callable(init) else None, group)
+    if init is not None and not callable(init):
+        parameter.assign(np.asarray(init), site)
+    return parameter
+
+
+def constant(array: Array | Sequence[float] | float, dtype: Element | None = None) -> Tensor:
+    """An array that is part of the model; Python's numbers become f32 unless a type is named."""
+    trace, site = trace_of(()), here()
+    if isinstance(array, np.ndarray) and dtype is None:
+        return Tensor(trace, constant_of(trace, array, site))
+    wanted = f32.dtype if dtype is None else numeric_of(dtype).dtype
+    return Tensor(trace, constant_of(trace, np.asarray(array).astype(wanted.numpy), site))
+
+
+def full(shape: Sequence[Extent], value: float | int | bool, dtype: Element = f32) -> Tensor:
+    """One number everywhere."""
+    trace, site = trace_of(()), here()
+    number = np.asarray(value).astype(numeric_of(dtype).dtype.numpy)
+    scalar = Tensor(trace, constant_of(trace, number, site))
+    extents = tuple(trace.extent(extent) for extent in shape)
+    return scalar if not extents else emit("broadcast_to", scalar, shape=extents)
+
+
+def zeros(shape: Sequence[Extent], dtype: Element = f32) -> Tensor:
+    """Zeros."""
+    return full(shape, 0, dtype)
+
+
+def ones(shape: Sequence[Extent], dtype: Element = f32) -> Tensor:
+    """Ones."""
+    return full(shape, 1, dtype)
+
+
+def full_like(x: Value, value: float | int | bool) -> Tensor:
+    """One number everywhere in a tensor of another one's shape and type."""
+    return full(x.shape, value, x.dtype)
+
+
+def zeros_like(x: Value) -> Tensor:
+    """Zeros of another tensor's shape and type."""
+    return full_like(x, 0)
+
+
+def ones_like(x: Value) -> Tensor:
+    """Ones of another tensor's shape and type."""
+    return full_like(x, 1)
+
+
+def arange(count: Extent, dtype: Element = i64) -> Tensor:
+    """0, 1, 2, ... below `count`, which may be symbolic."""
+    return emit("iota", shape=(needed().extent(count),), axis=0, dtype=numeric_of(dtype).dtype)
+
+
+def eye(count: Extent, dtype: Element = f32) -> Tensor:
+    """The identity matrix."""
+    extent = needed().extent(count)
+    rows, columns = (emit("iota", shape=(extent, extent), axis=a, dtype=i64.dtype) for a in (0, 1))
+    return emit("cast", emit("eq", rows, columns), dtype=numeric_of(dtype).dtype)
+
+
+def one_hot(indices: Value, depth: int, dtype: Element = f32) -> Tensor:
+    """A last axis of `depth` elements, of which the one at the index is 1; a row of zeros where none is."""
+    if indices.dtype.kind not in ("signed", "unsigned"):
+        raise LanguageError(
+            "TYPE_MISMATCH", "one_hot takes integers", site=here(), expected="an integer type", found=str(indices.dtype)
+        )
+    column = emit("reshape", indices, shape=(*indices.shape, 1))
+    places = emit("iota", shape=(depth,), axis=0, dtype=indices.dtype)
+    return emit("cast", emit("eq", column, places), dtype=numeric_of(dtype).dtype)
+
+
+def dimension(extent: Extent, dtype: Element = i64) -> Tensor:
+    """An extent as a scalar tensor, such as the length of a sequence as a number to compute with."""
+    wanted = numeric_of(dtype).dtype
+    if isinstance(extent, Dim):
+        return emit("dimension", value=needed().extent(extent), dtype=wanted)
+    return full((), extent, wanted)
+
+
+def as_tensor(operand: Operand) -> Value:
+    """An operand as a tensor: arrays become constants, numbers f32."""
+    if isinstance(operand, Value):
+        return operand
+    if isinstance(operand, Dim):
+        return dimension(operand)
+    return constant(operand)

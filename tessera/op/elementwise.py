@@ -1,0 +1,324 @@
+"""Elementwise functions: arithmetic, roots, circular and hyperbolic functions, activations, casts, choices.
+
+Takes tensors that broadcast as numpy's do; gives one tensor. Invariant: formulas are chosen so that no intermediate
+overflows where the result does not.
+"""
+
+from __future__ import annotations
+
+import math
+
+from tessera.errors import LanguageError
+from tessera.model.numeric import LARGEST, NO_POLICY, Numeric, numeric_of
+from tessera.model.site import here
+from tessera.model.tensor import Operand, Tensor, Value, described, emit
+from tessera.op.creation import Element
+from tessera_build.ir.core.types import BF16, BOOL, F32, I32, U32, DType
+
+
+def add(a: Operand, b: Operand) -> Tensor:
+    """a + b."""
+    return emit("add", a, b)
+
+
+def sub(a: Operand, b: Operand) -> Tensor:
+    """a - b."""
+    return emit("sub", a, b)
+
+
+def mul(a: Operand, b: Operand) -> Tensor:
+    """a * b."""
+    return emit("mul", a, b)
+
+
+def div(a: Operand, b: Operand) -> Tensor:
+    """a / b."""
+    return emit("div", a, b)
+
+
+def power(a: Operand, b: Operand) -> Tensor:
+    """a to the power of b."""
+    return emit("pow", a, b)
+
+
+def maximum(a: Operand, b: Operand) -> Tensor:
+    """The larger of two; NaN where one is NaN."""
+    return emit("max", a, b)
+
+
+def minimum(a: Operand, b: Operand) -> Tensor:
+    """The smaller of two; NaN where one is NaN."""
+    return emit("min", a, b)
+
+
+def equal(a: Operand, b: Operand) -> Tensor:
+    """Whether elements are equal; Python's == compares the objects."""
+    return emit("eq", a, b)
+
+
+def neg(x: Value) -> Tensor:
+    """-x."""
+    return emit("neg", x)
+
+
+def absolute(x: Value) -> Tensor:
+    """|x|."""
+    return emit("abs", x)
+
+
+def exp(x: Value) -> Tensor:
+    """e to the power of x."""
+    return emit("exp", x)
+
+
+def log(x: Value) -> Tensor:
+    """The natural logarithm."""
+    return emit("log", x)
+
+
+def sqrt(x: Value) -> Tensor:
+    """The square root."""
+    return emit("sqrt", x)
+
+
+def rsqrt(x: Value) -> Tensor:
+    """1 / sqrt(x)."""
+    return emit("rsqrt", x)
+
+
+def reciprocal(x: Value) -> Tensor:
+    """1 / x."""
+    return emit("div", 1, x)
+
+
+def square(x: Value) -> Tensor:
+    """x * x."""
+    return emit("mul", x, x)
+
+
+def sin(x: Value) -> Tensor:
+    """The sine of an angle in radians."""
+    return emit("sin", x)
+
+
+def cos(x: Value) -> Tensor:
+    """The cosine of an angle in radians."""
+    return emit("cos", x)
+
+
+def tan(x: Value) -> Tensor:
+    """The tangent of an angle in radians."""
+    return emit("tan", x)
+
+
+def tanh(x: Value) -> Tensor:
+    """The hyperbolic tangent."""
+    return emit("tanh", x)
+
+
+def erf(x: Value) -> Tensor:
+    """The error function."""
+    return emit("erf", x)
+
+
+def floor(x: Value) -> Tensor:
+    """The largest whole number below or at x."""
+    return emit("floor", x)
+
+
+def ceil(x: Value) -> Tensor:
+    """The smallest whole number above or at x."""
+    return emit("ceil", x)
+
+
+def round_half_even(x: Value) -> Tensor:
+    """The nearest whole number, the even one of two."""
+    return emit("round", x)
+
+
+def sign(x: Value) -> Tensor:
+    """-1, 0 or 1."""
+    return emit("sign", x)
+
+
+def isnan(x: Value) -> Tensor:
+    """Where x is not a number."""
+    return emit("isnan", x)
+
+
+def relu(x: Value) -> Tensor:
+    """max(x, 0)."""
+    return emit("max", x, 0)
+
+
+def leaky_relu(x: Value, slope: float = 0.01) -> Tensor:
+    """x above 0, slope * x below."""
+    return emit("max", x, 0) + slope * emit("min", x, 0)
+
+
+def elu(x: Value, alpha: float = 1.0) -> Tensor:
+    """x above 0, alpha * (exp(x) - 1) below."""
+    return emit("max", x, 0) + alpha * (emit("exp", emit("min", x, 0)) - 1)
+
+
+def sigmoid(x: Value) -> Tensor:
+    """1 / (1 + exp(-x))."""
+    return emit("sigmoid", x)
+
+
+def silu(x: Value) -> Tensor:
+    """x * sigmoid(x)."""
+    return emit("mul", x, emit("sigmoid", x))
+
+
+def softplus(x: Value) -> Tensor:
+    """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|))."""
+    return emit("max", x, 0) + emit("log", emit("exp", -abs(x)) + 1)
+
+
+def gelu(x: Value, approximate: bool = False) -> Tensor:
+    """x times the probability that a normal number lies below x; `approximate` by the hyperbolic tangent."""
+    cubic = (x + x * x * (x * 0.044715)) * math.sqrt(2.0 / math.pi) if approximate else None
+    inner = erf(x * math.sqrt(0.5)) if cubic is None else tanh(cubic)
+    return (x * 0.5) * (inner + 1)
+
+
+def clip(x: Value, low: float | None = None, high: float | None = None) -> Tensor:
+    """x with what lies outside of the bounds moved to them."""
+    if low is None and high is None:
+        raise LanguageError("BAD_ARGUMENT", "clip has no bound", site=here(), expected="low, high or both")
+    result = x if low is None else emit("max", x, low)
+    result = result if high is None else emit("min", result, high)
+    assert isinstance(result, Tensor)
+    return result
+
+
+def where(condition: Value, a: Operand, b: Operand) -> Tensor:
+    """a where the condition holds, else b."""
+    return emit("select", condition, a, b)
+
+
+def residual(x: Value, branch: Value, dropout: float = 0.0) -> Tensor:
+    """x + branch. Dropping out needs a key: `op.random.dropout(branch, p, key)`."""
+    if dropout:
+        raise LanguageError(
+            "RANDOM_WITHOUT_KEY",
+            "dropping out needs a key",
+            site=here(),
+            found=f"dropout={dropout}",
+            hint="op.residual(x, op.random.dropout(branch, p, key))",
+        )
+    return emit("add", x, branch)
+
+
+def stop_gradient(x: Value) -> Tensor:
+    """x, which derivatives take for a constant: its bits leave the numbers that could change a little and come back."""
+    if not x.dtype.is_float:
+        return emit("cast", x, dtype=x.dtype)
+    same_width = {16: "i16", 32: "i32", 64: "i64"}.get(x.dtype.bits)
+    if same_width is None:
+        raise LanguageError(
+            "TYPE_MISMATCH",
+            "stop_gradient takes wide floats",
+            site=here(),
+            expected="16 bits or more",
+            found=described(x),
+        )
+    bits = emit("bitcast", x, dtype=numeric_of(same_width).dtype)
+    return emit("bitcast", bits, dtype=x.dtype)
+
+
+def with_policy(x: Value, numeric: Numeric) -> Tensor:
+    """x under another numeric policy; the element type must be its own."""
+    if numeric.dtype != x.dtype:
+        raise LanguageError(
+            "TYPE_MISMATCH",
+            "with_policy keeps the element type",
+            site=here(),
+            expected=str(x.dtype),
+            found=str(numeric),
+            hint="op.cast converts",
+        )
+    same = emit("reshape", x, shape=x.shape)
+    same.trace.policies[same.value] = numeric.policy
+    return same
+
+
+def cast(x: Value, dtype: Element, key: Value | None = None) -> Tensor:
+    """x in another element type, under its policy.
+
+    To integers: towards zero. `saturate` moves what is too large to the largest number of the type;
+    `stochastic_round` rounds up or down by chance, in proportion to the distance, as `key` draws.
+    """
+    wanted = numeric_of(dtype)
+    if wanted.policy.stochastic:
+        result = _stochastic(x, wanted.dtype, key)
+    else:
+        result = emit("cast", _within(x, wanted.dtype) if wanted.policy.saturating else x, dtype=wanted.dtype)
+    result.trace.policies[result.value] = wanted.policy
+    return result
+
+
+def cast_like(x: Value, like: Value) -> Tensor:
+    """x in the element type and under the policy of another tensor."""
+    return cast(x, Numeric(like.dtype, like.policy))
+
+
+def _within(x: Value, dtype: DType) -> Value:
+    """x moved into the range of a type."""
+    if dtype == BOOL or (x.dtype.is_float and dtype.is_float and dtype.bits >= x.dtype.bits):
+        return x
+    low, high = _range_of(dtype)
+    if x.dtype.is_float:
+        return emit("min", emit("max", x, low), _below(high, x.dtype))
+    own_low, own_high = _range_of(x.dtype)
+    result = x if low <= own_low else emit("max", x, low)
+    return result if high >= own_high else emit("min", result, high)
+
+
+def _range_of(dtype: DType) -> tuple[float, float]:
+    if dtype.is_float:
+        if dtype.name not in LARGEST:
+            raise LanguageError(
+                "POLICY_UNSUPPORTED", f"saturate is not defined for {dtype}", site=here(), expected=", ".join(LARGEST)
+            )
+        return -LARGEST[dtype.name], LARGEST[dtype.name]
+    signed = dtype.kind == "signed"
+    return (-(1 << (dtype.bits - 1)) if signed else 0), (1 << (dtype.bits - signed)) - 1
+
+
+def _below(high: float, dtype: DType) -> float:
+    """The largest number of a float type that is not above `high`: 2**31 - 1 is no f32."""
+    digits = {"f64": 53, "f32": 24, "f16": 11, "bf16": 8}.get(dtype.name, 4)
+    if not isinstance(high, int) or high.bit_length() <= digits:
+        return high
+    cut = high.bit_length() - digits
+    return float(high >> cut << cut)
+
+
+def _stochastic(x: Value, dtype: DType, key: Value | None) -> Tensor:
+    """f32 to bf16: chance is added to the bits that are cut off."""
+    if key is None:
+        raise LanguageError(
+            "RANDOM_WITHOUT_KEY",
+            "stochastic rounding needs a key",
+            site=here(),
+            expected="op.cast(x, bf16 @ stochastic_round, key=key)",
+        )
+    if x.dtype != F32 or dtype != BF16:
+        raise LanguageError(
+            "POLICY_UNSUPPORTED",
+            "stochastic rounding is built from f32 to bf16",
+            site=here(),
+            expected="f32 to bf16",
+            found=f"{x.dtype} to {dtype}",
+        )
+    chance = emit("shr", emit("random", key, kind="bits", shape=x.shape, dtype=U32), 16)
+    bits = emit("bitcast", emit("bitcast", x, dtype=I32), dtype=U32)
+    cut = emit("shl", emit("shr", emit("add", bits, chance), 16), 16)
+    rounded = emit("bitcast", emit("bitcast", cut, dtype=I32), dtype=F32)
+    # A number that is infinite or none keeps its bits: adding to them would make another of it.
+    finite = emit("lt", emit("abs", x), math.inf)
+    result = emit("cast", emit("select", finite, rounded, x), dtype=dtype)
+    result.trace.policies[result.value] = NO_POLICY
+    return result

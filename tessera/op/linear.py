@@ -1,0 +1,105 @@
+"""Linear algebra: products of matrices and vectors, contractions by letters, systems of equations.
+
+Takes tensors; gives tensors. Invariant: 8-bit floats are multiplied and summed in the type that their policy names,
+and only the result is rounded to them.
+"""
+
+from __future__ import annotations
+
+from tessera.errors import LanguageError
+from tessera.model.site import here
+from tessera.model.tensor import Tensor, Value, described, emit, emit_all, product
+from tessera_build.ir.core.dims import Extent
+from tessera_build.ir.graph.ops.shapes import count
+
+
+def matmul(a: Value, b: Value, *, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
+    """a @ b over the last two axes; axes before them broadcast; a vector is a row or a column."""
+    return product(a, b, transpose_a, transpose_b)
+
+
+def linear(x: Value, weight: Value, bias: Value | None = None) -> Tensor:
+    """x @ weight + bias."""
+    result = product(x, weight)
+    return result if bias is None else emit("add", result, bias)
+
+
+def dot(a: Value, b: Value) -> Tensor:
+    """The sum of the products of two vectors."""
+    if a.ndim != 1 or b.ndim != 1:
+        raise LanguageError(
+            "TYPE_MISMATCH", "dot takes two vectors", site=here(), found=f"{described(a)} and {described(b)}"
+        )
+    return product(a, b)
+
+
+def outer(a: Value, b: Value) -> Tensor:
+    """Every element of one vector times every element of another."""
+    return emit("mul", emit("reshape", a, shape=(*a.shape, 1)), emit("reshape", b, shape=(1, *b.shape)))
+
+
+def solve_linear(a: Value, right: Value) -> Tensor:
+    """x with a @ x = right, for square matrices in the last two axes of a."""
+    if a.ndim < 2 or right.ndim != a.ndim:
+        raise LanguageError(
+            "TYPE_MISMATCH",
+            "solve_linear takes matrices and right sides of one rank",
+            site=here(),
+            expected="a[..., n, n] and right[..., n, m]",
+            found=f"{described(a)} and {described(right)}",
+        )
+    batch: Extent = count(a.shape[:-2])
+    flat = [emit("reshape", x, shape=(batch, *x.shape[-2:])) for x in (a, right)]
+    return emit("reshape", emit_second("solve", flat[0], flat[1]), shape=right.shape)
+
+
+def emit_second(op: str, *operands: Value) -> Tensor:
+    """The second result of an op whose first one is room to work in."""
+    return emit_all(op, operands, {})[1]
+
+
+def einsum(formula: str, *operands: Value) -> Tensor:
+    """A contraction by letters, such as "bhqd,bhkd->bhqk", of one or two operands without repeated letters in one."""
+    terms, arrow, result = formula.replace(" ", "").partition("->")
+    inputs = terms.split(",")
+    letters = "".join(inputs)
+    sound = arrow and len(inputs) == len(operands) and len(operands) in (1, 2)
+    sound = sound and all(len(set(t)) == len(t) == x.ndim for t, x in zip(inputs, operands, strict=True))
+    if not sound or not set(result) <= set(letters) or len(set(result)) != len(result):
+        raise LanguageError(
+            "BAD_ARGUMENT",
+            "einsum does not understand its formula",
+            site=here(),
+            expected='one or two operands, each letter once in each, and "->": "ij,jk->ik"',
+            found=f"{formula!r} on {', '.join(described(x) for x in operands)}",
+        )
+    if len(operands) == 1:
+        return _arranged(operands[0], inputs[0], result)
+    return _contracted((inputs[0], operands[0]), (inputs[1], operands[1]), result)
+
+
+def _arranged(x: Value, letters: str, result: str) -> Tensor:
+    """Axes that the result has not are summed, the others are put in its order."""
+    gone = tuple(i for i, letter in enumerate(letters) if letter not in result)
+    kept = [letter for letter in letters if letter in result]
+    summed = emit("reduce", x, kind="sum", axes=gone, keepdims=False) if gone else x
+    return emit("transpose", summed, perm=tuple(kept.index(letter) for letter in result))
+
+
+def _contracted(left: tuple[str, Value], right: tuple[str, Value], result: str) -> Tensor:
+    """One matrix product: shared letters of the result are batches, shared ones that it has not are summed."""
+    (a, x), (b, y) = left, right
+    batch = [c for c in a if c in b and c in result]
+    inner = [c for c in a if c in b and c not in result]
+    rows, columns = ([c for c in own if c in result and c not in other] for own, other in ((a, b), (b, a)))
+    first = _arranged(x, a, "".join((*batch, *rows, *inner)))
+    second = _arranged(y, b, "".join((*batch, *inner, *columns)))
+    extents = dict(zip(a, x.shape, strict=True)) | dict(zip(b, y.shape, strict=True))
+    groups = [count(tuple(extents[c] for c in group)) for group in (batch, rows, inner, columns)]
+    flat = product(
+        emit("reshape", first, shape=(groups[0], groups[1], groups[2])),
+        emit("reshape", second, shape=(groups[0], groups[2], groups[3])),
+    )
+    order = [*batch, *rows, *columns]
+    whole = emit("reshape", flat, shape=tuple(extents[c] for c in order))
+    return emit("transpose", whole, perm=tuple(order.index(c) for c in result))

@@ -1,0 +1,131 @@
+"""Movement: other shapes and other orders of the same elements.
+
+Takes tensors; gives tensors. Invariant: no element changes; -1 in a shape is the extent that is left, as in numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tessera.errors import LanguageError
+from tessera.model.site import here
+from tessera.model.tensor import Tensor, Value, described, emit
+from tessera.model.trace import needed
+from tessera.op.axes import Axes, axes_of, axis_of
+from tessera_build.ir.core.dims import Extent, floordiv, mod
+from tessera_build.ir.core.types import I64
+from tessera_build.ir.graph.ops.shapes import count, shape_text
+
+
+def reshape(x: Value, shape: Sequence[Extent]) -> Tensor:
+    """The same elements in row-major order under another shape."""
+    trace = needed()
+    wanted = [trace.extent(extent) for extent in shape]
+    if wanted.count(-1) > 1:
+        raise LanguageError(
+            "BAD_SHAPE", "a shape leaves more than one extent open", site=here(), found=shape_text(wanted)
+        )
+    if -1 in wanted:
+        others = count(tuple(extent for extent in wanted if extent != -1))
+        if others == 0 or mod(count(x.shape), others) != 0:
+            raise LanguageError(
+                "BAD_SHAPE",
+                "no extent in place of -1 keeps the number of elements",
+                site=here(),
+                expected=f"{count(x.shape)} elements, of {described(x)}",
+                found=shape_text(wanted),
+            )
+        wanted[wanted.index(-1)] = floordiv(count(x.shape), others)
+    return emit("reshape", x, shape=tuple(wanted))
+
+
+def transpose(x: Value, axes: Sequence[int] | None = None) -> Tensor:
+    """Axis i of the result is axis axes[i] of x; without axes they are reversed."""
+    order = tuple(reversed(range(x.ndim))) if axes is None else tuple(axis_of(axis, x) for axis in axes)
+    if sorted(order) != list(range(x.ndim)):
+        raise LanguageError(
+            "BAD_AXIS", "transpose takes every axis once", site=here(), expected=f"{x.ndim} axes", found=str(order)
+        )
+    return emit("transpose", x, perm=order)
+
+
+def broadcast_to(x: Value, shape: Sequence[Extent]) -> Tensor:
+    """x repeated along axes of extent 1 and along new ones in front."""
+    trace = needed()
+    return emit("broadcast_to", x, shape=tuple(trace.extent(extent) for extent in shape))
+
+
+def concat(tensors: Sequence[Value], axis: int = 0) -> Tensor:
+    """Tensors joined along an axis."""
+    if not tensors:
+        raise LanguageError("BAD_ARGUMENT", "concat joins at least one tensor", site=here(), found="none")
+    return emit("concat", *tensors, axis=axis_of(axis, tensors[0]))
+
+
+def stack(tensors: Sequence[Value], axis: int = 0) -> Tensor:
+    """Tensors of one shape joined along a new axis."""
+    if not tensors:
+        raise LanguageError("BAD_ARGUMENT", "stack joins at least one tensor", site=here(), found="none")
+    place = axis_of(axis, tensors[0], 1)
+    return emit("concat", *(expand_dims(tensor, place) for tensor in tensors), axis=place)
+
+
+def split(x: Value, parts: int, axis: int = -1) -> tuple[Tensor, ...]:
+    """As many equal parts along an axis."""
+    place = axis_of(axis, x)
+    extent = x.shape[place]
+    if mod(extent, parts) != 0:
+        raise LanguageError(
+            "BAD_SHAPE",
+            f"axis {axis} cannot be split into {parts} equal parts",
+            site=here(),
+            expected=f"a multiple of {parts}",
+            found=described(x),
+        )
+    width = floordiv(extent, parts)
+    key: list[object] = [slice(None)] * x.ndim
+    found: list[Tensor] = []
+    for part in range(parts):
+        key[place] = slice(width * part, width * (part + 1))
+        found.append(x[tuple(key)])
+    return tuple(found)
+
+
+def expand_dims(x: Value, axis: int) -> Tensor:
+    """A new axis of extent 1."""
+    place = axis_of(axis, x, 1)
+    return emit("reshape", x, shape=(*x.shape[:place], 1, *x.shape[place:]))
+
+
+def squeeze(x: Value, axes: Axes = None) -> Tensor:
+    """Without axes of extent 1: those named, or all."""
+    chosen = tuple(i for i, e in enumerate(x.shape) if e == 1) if axes is None else axes_of(axes, x)
+    wide = [axis for axis in chosen if x.shape[axis] != 1]
+    if wide:
+        raise LanguageError(
+            "BAD_SHAPE", "only axes of extent 1 can be left out", site=here(), expected="extent 1", found=described(x)
+        )
+    return emit("reshape", x, shape=tuple(e for i, e in enumerate(x.shape) if i not in chosen))
+
+
+def flatten(x: Value, start: int = 1) -> Tensor:
+    """All axes from `start` on as one."""
+    place = axis_of(start, x)
+    return emit("reshape", x, shape=(*x.shape[:place], count(x.shape[place:])))
+
+
+def flip(x: Value, axis: int) -> Tensor:
+    """An axis turned round."""
+    place = axis_of(axis, x)
+    extent = x.shape[place]
+    last = emit("iota", shape=(extent,), axis=0, dtype=I64)
+    return emit("gather", x, (extent - 1) - last if isinstance(extent, int) else _from_last(extent, last), axis=place)
+
+
+def _from_last(extent: Extent, places: Tensor) -> Tensor:
+    return emit("sub", emit("dimension", value=extent - 1, dtype=I64), places)
+
+
+def pad(x: Value, low: Sequence[int], high: Sequence[int], value: float = 0.0) -> Tensor:
+    """x with a number around it, `low[i]` times before and `high[i]` times behind axis i."""
+    return emit("pad", x, low=tuple(low), high=tuple(high), value=float(value))

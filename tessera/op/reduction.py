@@ -1,0 +1,136 @@
+"""Reductions: sums, means, extrema, softmax and its relatives, running sums, places of extrema.
+
+Takes one tensor and axes; gives one tensor. Invariant: the order of every sum is fixed by the shape, so bits are the
+same for every number of threads; `stable=True` therefore asks for what holds anyway, and `stable=False` for nothing.
+"""
+
+from __future__ import annotations
+
+from tessera.model.tensor import Tensor, Value, emit
+from tessera.op.axes import Axes, axes_of, axis_of
+from tessera.op.creation import dimension
+from tessera_build.ir.core.dims import Extent
+from tessera_build.ir.core.types import I64, STORAGE_FLOATS
+from tessera_build.ir.graph.ops.shapes import count
+
+
+def _reduced(kind: str, x: Value, axes: Axes, keepdims: bool) -> Tensor:
+    chosen = axes_of(axes, x)
+    if kind in ("sum", "prod") and x.dtype in STORAGE_FLOATS and x.policy.accumulate:
+        wide = emit("cast", x, dtype=x.policy.accumulate)
+        return emit("cast", _reduced(kind, wide, axes, keepdims), dtype=x.dtype)
+    return emit("reduce", x, kind=kind, axes=chosen, keepdims=keepdims)
+
+
+def reduce_sum(x: Value, axes: Axes = None, *, keepdims: bool = False, stable: bool = True) -> Tensor:
+    """The sum over axes, in an order that the shape fixes."""
+    del stable
+    return _reduced("sum", x, axes, keepdims)
+
+
+def reduce_max(x: Value, axes: Axes = None, *, keepdims: bool = False) -> Tensor:
+    """The largest element over axes."""
+    return _reduced("max", x, axes, keepdims)
+
+
+def reduce_min(x: Value, axes: Axes = None, *, keepdims: bool = False) -> Tensor:
+    """The smallest element over axes."""
+    return _reduced("min", x, axes, keepdims)
+
+
+def reduce_prod(x: Value, axes: Axes = None, *, keepdims: bool = False) -> Tensor:
+    """The product over axes."""
+    return _reduced("prod", x, axes, keepdims)
+
+
+def reduce_mean(x: Value, axes: Axes = None, *, keepdims: bool = False, stable: bool = True) -> Tensor:
+    """The mean over axes."""
+    number = elements(x, axes)
+    total = reduce_sum(x, axes, keepdims=keepdims, stable=stable)
+    if isinstance(number, int):
+        return total * (1.0 / max(number, 1)) if x.dtype.is_float else emit("div", total, number)
+    return emit("div", total, dimension(number, x.dtype))
+
+
+def mean(x: Value, axes: Axes = None, *, keepdims: bool = False) -> Tensor:
+    """The mean over axes."""
+    return reduce_mean(x, axes, keepdims=keepdims)
+
+
+def variance(x: Value, axes: Axes = None, *, keepdims: bool = False) -> Tensor:
+    """The mean of the squared distances from the mean."""
+    centred = x - reduce_mean(x, axes, keepdims=True)
+    return reduce_mean(centred * centred, axes, keepdims=keepdims)
+
+
+def elements(x: Value, axes: Axes) -> Extent:
+    """How many elements become one."""
+    return count(tuple(x.shape[axis] for axis in axes_of(axes, x)))
+
+
+def softmax(x: Value, axis: int = -1) -> Tensor:
+    """exp(x) divided by its sum along an axis; the maximum is subtracted first, so that nothing overflows."""
+    return emit("softmax", x, axis=axis_of(axis, x))
+
+
+def softmax_safe(x: Value, axis: int = -1) -> Tensor:
+    """Softmax, but zeros for a row of minus infinities, such as one that a mask covers wholly."""
+    place = axis_of(axis, x)
+    highest = emit("reduce", x, kind="max", axes=(place,), keepdims=True)
+    alive = emit("gt", highest, float("-inf"))
+    shifted = emit("exp", x - emit("select", alive, highest, 0.0))
+    total = reduce_sum(shifted, place, keepdims=True)
+    return emit("div", shifted, emit("select", alive, total, 1.0))
+
+
+def log_softmax(x: Value, axis: int = -1) -> Tensor:
+    """The logarithm of softmax, without computing softmax."""
+    place = axis_of(axis, x)
+    shifted = x - emit("reduce", x, kind="max", axes=(place,), keepdims=True)
+    return shifted - emit("log", reduce_sum(emit("exp", shifted), place, keepdims=True))
+
+
+def logsumexp(x: Value, axis: int = -1, *, keepdims: bool = False) -> Tensor:
+    """log(sum(exp(x))) along an axis, by the maximum, so that nothing overflows."""
+    place = axis_of(axis, x)
+    highest = emit("reduce", x, kind="max", axes=(place,), keepdims=True)
+    total = emit("log", reduce_sum(emit("exp", x - highest), place, keepdims=True)) + highest
+    return total if keepdims else emit("reshape", total, shape=tuple(e for i, e in enumerate(x.shape) if i != place))
+
+
+def logsumexp_safe(x: Value, axis: int = -1, *, keepdims: bool = False) -> Tensor:
+    """logsumexp, but minus infinity for a row of minus infinities and infinity where an element is."""
+    place = axis_of(axis, x)
+    highest = emit("reduce", x, kind="max", axes=(place,), keepdims=True)
+    finite = emit("lt", emit("abs", highest), float("inf"))
+    shift = emit("select", finite, highest, 0.0)
+    total = emit("log", reduce_sum(emit("exp", x - shift), place, keepdims=True)) + shift
+    total = emit("select", finite, total, highest)
+    return total if keepdims else emit("reshape", total, shape=tuple(e for i, e in enumerate(x.shape) if i != place))
+
+
+def argmax(x: Value, axis: int = -1) -> Tensor:
+    """The place of the first largest element along an axis; that of the first NaN where there is one."""
+    return _place("max", x, axis)
+
+
+def argmin(x: Value, axis: int = -1) -> Tensor:
+    """The place of the first smallest element along an axis; that of the first NaN where there is one."""
+    return _place("min", x, axis)
+
+
+def _place(kind: str, x: Value, axis: int) -> Tensor:
+    place = axis_of(axis, x)
+    found = emit("eq", x, emit("reduce", x, kind=kind, axes=(place,), keepdims=True))
+    if x.dtype.is_float:
+        found = emit("or", found, emit("isnan", x))
+    shape = tuple(extent if i == place else 1 for i, extent in enumerate(x.shape))
+    numbers = emit("iota", shape=shape, axis=place, dtype=I64)
+    return emit("reduce", emit("select", found, numbers, (1 << 62)), kind="min", axes=(place,), keepdims=False)
+
+
+def cumsum(x: Value, axis: int = -1) -> Tensor:
+    """Running sums along an axis."""
+    place = axis_of(axis, x)
+    flat = emit("reshape", x, shape=(count(x.shape[:place]), x.shape[place], count(x.shape[place + 1 :])))
+    return emit("reshape", emit("cumulate", flat, kind="sum"), shape=x.shape)

@@ -1,0 +1,142 @@
+"""State: what an entry remembers from one call to the next, as pairs of values that go in and come out.
+
+Takes annotations such as `KVCache["B", "H", 128, 64, f32]` and `State[...]`; gives objects whose operations return the
+next state. Invariant: a state is changed by nothing but being returned, and what is returned has the type that came in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import final
+
+from tessera.errors import LanguageError
+from tessera.model.annotation import TensorSpec, spec_of
+from tessera.model.numeric import i64
+from tessera.model.site import here
+from tessera.model.tensor import Tensor, Value, described, emit
+from tessera_build.ir.core.types import I64
+
+
+@dataclass(frozen=True, slots=True)
+class StateSpec:
+    """What a state is made of: names and specifications of its tensors, and the class that holds them."""
+
+    parts: tuple[tuple[str, TensorSpec], ...]
+    kind: str
+
+
+@final
+class State:
+    """One tensor that is remembered. As an annotation: `State["B", 64, f32]`; `state.set(x)` is the next one."""
+
+    __slots__ = ("incoming", "value")
+
+    def __init__(self, value: Value, incoming: str = "") -> None:
+        self.value = value
+        self.incoming = incoming
+
+    def __class_getitem__(cls, items: object) -> StateSpec:
+        return StateSpec((("", spec_of(items)),), "state")
+
+    def set(self, value: Value) -> State:
+        """The next state."""
+        _same_type(self.value, value)
+        return State(value, self.incoming)
+
+    def tensors(self) -> tuple[Value, ...]:
+        """What is remembered."""
+        return (self.value,)
+
+
+@final
+class OptimizerState:
+    """What an optimiser remembers of one parameter: `OptimizerState[W]` has its shape and type."""
+
+    def __class_getitem__(cls, parameter: object) -> StateSpec:
+        if not isinstance(parameter, Value):
+            raise LanguageError(
+                "BAD_STATE",
+                "an optimiser's state belongs to a parameter",
+                site=here(),
+                expected="OptimizerState[W] with W made by op.tensor",
+                found=repr(parameter),
+            )
+        return StateSpec((("", TensorSpec(parameter.shape, site=here())),), "state")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class KVCache:
+    """Keys and values [B, H, S_max, D] of a sequence that grows, and how many of them count.
+
+    As an annotation: `KVCache["B", 8, 128, 64, f32]`. `append` gives the next cache.
+    """
+
+    keys: Value
+    values: Value
+    length: Value
+    incoming: str = ""
+
+    def __class_getitem__(cls, items: object) -> StateSpec:
+        spec = spec_of(items)
+        if len(spec.shape) != 4:
+            raise LanguageError(
+                "BAD_STATE",
+                "a cache of keys and values has four axes",
+                site=here(),
+                expected='KVCache["B", "H", S_max, D, f32]',
+                found=str(spec),
+            )
+        count = TensorSpec((spec.shape[0],), i64, (), spec.site)
+        return StateSpec((("keys", spec), ("values", spec), ("length", count)), "cache")
+
+    def append(self, keys: Value, values: Value) -> KVCache:
+        """The cache with [B, H, T, D] more keys and values behind those that count."""
+        grown = [self._written(old, new) for old, new in ((self.keys, keys), (self.values, values))]
+        return replace(self, keys=grown[0], values=grown[1], length=self.length + keys.shape[2])
+
+    def _written(self, old: Value, new: Value) -> Value:
+        """Rows are axis 2 of the cache; the op writes rows of [B, P, S, Q] with P before them."""
+        if new.ndim != 4 or old.ndim != 4 or new.shape[:2] != old.shape[:2] or new.shape[3] != old.shape[3]:
+            raise LanguageError(
+                "TYPE_MISMATCH",
+                "what is appended does not fit the cache",
+                site=here(),
+                expected=f"[B, H, T, D] like {described(old)}",
+                found=described(new),
+            )
+        return emit("scatter_rows", old, new, self.length, circular=False)
+
+    def mask(self, queries: Value, causal: bool) -> Tensor:
+        """Zero where a query may look, far below zero where nothing was stored yet or, if causal, what comes later."""
+        room = self.keys.shape[2]
+        column = emit("iota", shape=(1, 1, 1, room), axis=3, dtype=I64)
+        end = emit("reshape", self.length, shape=(*self.length.shape, 1, 1, 1))
+        count = queries.shape[2]
+        row = emit("iota", shape=(1, 1, count, 1), axis=2, dtype=I64)
+        last = end - count + row if causal else end - 1
+        low = -60000.0 if queries.dtype.name == "f16" else -1e30
+        zeros = emit("cast", emit("sub", column, column), dtype=queries.dtype)
+        return emit("select", emit("gt", column, last), zeros + low, 0.0)
+
+    def tensors(self) -> tuple[Value, ...]:
+        """What is remembered."""
+        return self.keys, self.values, self.length
+
+
+def _same_type(old: Value, new: Value) -> None:
+    if old.shape != new.shape or old.dtype != new.dtype:
+        raise LanguageError(
+            "STATE_CHANGES_TYPE",
+            "the next state has another type than the one that came in",
+            site=here(),
+            expected=described(old),
+            found=described(new),
+        )
+
+
+def state_of(spec: StateSpec, tensors: tuple[Tensor, ...], incoming: str) -> State | KVCache:
+    """The state that a function's argument is, made of the tensors that came in."""
+    if spec.kind == "cache":
+        return KVCache(tensors[0], tensors[1], tensors[2], incoming)
+    return State(tensors[0], incoming)
