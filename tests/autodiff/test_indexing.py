@@ -1,0 +1,120 @@
+"""Derivatives of reading and writing at computed positions, of resampling, attention and elimination."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bundle_format.errors import TesseraError
+from tessera_build.ir.core.dims import Dim, symbol
+from tessera_build.ir.core.types import I32, I64, Type, tensor
+from tessera_build.ir.graph.autodiff.entries import with_grad
+from tessera_build.ir.graph.builder import GraphBuilder
+from tessera_build.ir.graph.nodes import Array
+from tests.autodiff.checking import check, drawn, f64, module_of
+
+pytestmark = pytest.mark.unit
+
+N, M = symbol("N"), symbol("M")
+
+
+def _squared(b: GraphBuilder, value: int) -> int:
+    return b.op("mul", value, value)
+
+
+def _with(module_inputs: dict[str, Array], **given: Array) -> dict[str, Array]:
+    return {**module_inputs, **given}
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("indices", [(), (4,), (2, 3)])
+def test_gather_when_rows_repeat_then_cotangents_add_up(axis: int, indices: tuple[int, ...]) -> None:
+    types = [f64(3, N, 3), tensor(I64, *indices)]
+    module = module_of(lambda b, x: _squared(b, b.op("gather", x[0], x[1], axis=axis)), types)
+    places = np.random.default_rng(0).integers(-3, 3, indices)
+    check(module, _with(drawn(module, "main", 40), x1=np.asarray(places)), order=2)
+
+
+def test_gather_when_data_is_a_vector_and_indices_are_narrow_then_agrees_with_differences() -> None:
+    module = module_of(lambda b, x: _squared(b, b.op("gather", x[0], x[1], axis=0)), [f64(3), tensor(I32, M)])
+    check(module, drawn(module, "main", 41), order=2)
+
+
+def test_gather_elements_when_shapes_differ_then_agrees_with_differences() -> None:
+    types = [f64(3, 4), tensor(I64, 2, 5)]
+    module = module_of(lambda b, x: _squared(b, b.op("gather_elements", x[0], x[1], axis=1)), types)
+    places = np.random.default_rng(1).integers(-4, 4, (2, 5))
+    check(module, _with(drawn(module, "main", 42), x1=places), order=2)
+
+
+@pytest.mark.parametrize("reduction", ["none", "add"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_scatter_elements_when_places_repeat_then_agrees_with_differences(reduction: str, axis: int) -> None:
+    types = [f64(3, 4), tensor(I64, 2, 3), f64(2, 3)]
+    module = module_of(lambda b, x: _squared(b, b.op("scatter_elements", *x, axis=axis, reduction=reduction)), types)
+    check(module, _with(drawn(module, "main", 43), x1=np.array([[0, 0, -1], [1, 0, 2]])), order=2)
+
+
+@pytest.mark.parametrize("reduction", ["none", "add"])
+def test_scatter_nd_when_places_repeat_then_agrees_with_differences(reduction: str) -> None:
+    types = [f64(2, N, 2), tensor(I64, 5, 2), f64(5, 2)]
+    module = module_of(lambda b, x: _squared(b, b.op("scatter_nd", *x, reduction=reduction)), types)
+    places = np.array([[0, 0], [1, -1], [0, 0], [-1, 2], [1, 0]])
+    check(module, _with(drawn(module, "main", 44), x1=places), order=2)
+
+
+@pytest.mark.parametrize("reduction", ["mul", "max"])
+def test_scatter_when_updates_combine_otherwise_then_refused(reduction: str) -> None:
+    types = [f64(4), tensor(I64, 2), f64(2)]
+    module = module_of(lambda b, x: b.op("scatter_elements", *x, axis=0, reduction=reduction), types)
+    with pytest.raises(TesseraError, match=reduction):
+        with_grad(module, "main", ["x0"])
+
+
+@pytest.mark.parametrize("circular", [False, True])
+def test_scatter_rows_when_it_appends_to_a_cache_then_agrees_with_differences(circular: bool) -> None:
+    types = [f64(2, 3, 5, 2), f64(2, 3, 2, 2), tensor(I64, 2)]
+    module = module_of(lambda b, x: _squared(b, b.op("scatter_rows", *x, circular=circular)), types)
+    check(module, _with(drawn(module, "main", 45), x2=np.array([1, 4 if circular else 3])), order=2)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_resample_when_differentiated_then_image_and_weights_agree_with_differences(axis: int) -> None:
+    types = [f64(3, 3, 3), tensor(I64, 2, 5), f64(2, 5)]
+    module = module_of(lambda b, x: b.op("resample", *x, axis=axis), types)
+    places = np.random.default_rng(2).integers(0, 3, (2, 5))
+    check(module, _with(drawn(module, "main", 46), x1=places), order=2)
+
+
+ATTENTIONS: dict[str, list[Type]] = {
+    "plain": [f64(2, 2, 3, 4), f64(2, 2, 5, 4), f64(2, 2, 5, 3)],
+    "symbolic": [f64(1, 2, N, 4), f64(1, 2, M, 4), f64(1, 2, M, 3)],
+    "grouped": [f64(1, 4, 3, 2), f64(1, 2, 5, 2), f64(1, 2, 5, 3)],
+    "masked": [f64(1, 2, 3, 2), f64(1, 2, 4, 2), f64(1, 2, 4, 2), f64(3, 4)],
+    "grouped and masked": [f64(2, 2, 3, 2), f64(2, 1, 4, 2), f64(2, 1, 4, 2), f64(2, 1, 1, 4)],
+}
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_attention_when_differentiated_then_agrees_with_differences(name: str) -> None:
+    module = module_of(lambda b, x: b.op("attention", *x, scale=0.7), ATTENTIONS[name])
+    check(module, drawn(module, "main", 47), order=2)
+
+
+def test_attention_when_nothing_depends_on_its_scores_then_values_alone_pass_back() -> None:
+    types = [f64(1, 1, 2, 3), f64(1, 1, 4, 3), f64(1, 1, 4, 2)]
+    module = module_of(lambda b, x: b.op("attention", *x, scale=0.5), types)
+    alone = with_grad(module, "main", ["x2"])
+    assert alone.output_names["main_grad"] == ("y0", "x2_gradient")
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_solve_when_differentiated_then_agrees_with_differences(columns: int | Dim) -> None:
+    module = module_of(lambda b, x: b.node("solve", tuple(x), {})[1], [f64(2, 4, 4), f64(2, 4, columns)])
+    inputs = drawn(module, "main", 48)
+    check(module, _with(inputs, x0=np.asarray(np.add(inputs["x0"], 4 * np.eye(4)))), order=2)
+
+
+def test_determinant_when_differentiated_then_agrees_with_differences() -> None:
+    module = module_of(lambda b, x: b.node("determinant", tuple(x), {})[1], [f64(2, 3, 3)])
+    check(module, drawn(module, "main", 49), order=2)
