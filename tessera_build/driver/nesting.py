@@ -44,7 +44,7 @@ def _recursing(error: RecursionError) -> list[FrameType]:
     found: dict[object, list[FrameType]] = collections.defaultdict(list)
     for frame, _ in traceback.walk_tb(error.__traceback__):
         found[frame.f_code].append(frame)
-    most = max(found.values(), key=len, default=[])
+    most = max(found.values(), key=len, default=list[FrameType]())
     return most if len(most) >= _REPEATED else []
 
 

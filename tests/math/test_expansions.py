@@ -27,7 +27,7 @@ from tessera_build.lower.math.coefficients import (
     LOG,
     SIN,
 )
-from tessera_build.lower.math.expand import DOUBLE_ULP, EXPANSIONS, can_expand, expand
+from tessera_build.lower.math.expand import DOUBLE_ULP, EXPANSIONS, UNFUSED_ULP, can_expand, expand
 from tests.backend_llvm_emit.tools import KernelBuilder, run_kernel
 from tests.math.numpy_emitter import NumpyEmitter
 from tests.math.reference import REFERENCES, Single, errors, points
@@ -56,6 +56,17 @@ def test_expansion_when_swept_then_stays_within_its_bound(name: str) -> None:
     error = worst(name, points(stride=40_009)[:: 8 if name in DOUBLE_ULP and name != "erf" else 1])
     assert error <= bound
     assert error > bound / 4, "the stated bound is far from what the expansion does"
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_expansion_when_products_and_sums_round_apart_then_stays_within_its_bound(name: str) -> None:
+    x = points(stride=400_009)
+    bound = UNFUSED_ULP.get(name, EXPANSIONS[name].ulp)
+    assert bound is not None
+    emitter = NumpyEmitter(fused=False)
+    with np.errstate(all="ignore"):
+        exact = REFERENCES[name](x.astype(np.float64))
+    assert np.max(errors(emitter.values[expand(name, emitter, emitter.add(x))].astype(np.float32), exact)) <= bound
 
 
 @pytest.mark.slow

@@ -33,6 +33,10 @@ class Emitter(Protocol):
         """A row of `OPS`; the result has the type of the operands, or bool lanes for a comparison."""
         ...
 
+    def scales(self, like: int) -> bool:
+        """Whether `scale` is an operation of registers such as that of `like`."""
+        ...
+
     def cast(self, value: int, dtype: DType) -> int:
         """Numeric conversion, lanes kept."""
         ...
@@ -94,12 +98,53 @@ def polynomial(emitter: Emitter, x: int, coefficients: tuple[float, ...]) -> int
     return result
 
 
+def product_error(emitter: Emitter, left: int, right: int, product: int) -> int:
+    """left * right - product, where `product` is their rounded product: exact, or short of it by 2**-104 of it at most.
+
+    Without fused multiply-adds each factor is cut at half its mantissa (Dekker, 1971), by its bits: no factor is so
+    large that this overflows.
+    """
+    if emitter.fused:
+        return emitter.op("fma", left, right, emitter.op("neg", product))
+    (a, b), (c, d) = _halves(emitter, left), _halves(emitter, right)
+    error = emitter.op("sub", emitter.op("mul", a, c), product)
+    for one, other in ((a, d), (b, c), (b, d)):
+        error = emitter.op("add", error, emitter.op("mul", one, other))
+    return error
+
+
+def _halves(emitter: Emitter, value: int) -> tuple[int, int]:
+    """A number as the upper half of its mantissa and the rest."""
+    layout = format_of(emitter, value)
+    bits = emitter.bitcast(value, layout.integer)
+    mask = emitter.const(-1 << (layout.mantissa_bits + 2) // 2, bits)
+    high = emitter.bitcast(emitter.op("and", bits, mask), layout.dtype)
+    return high, emitter.op("sub", value, high)
+
+
 def copy_sign(emitter: Emitter, magnitude: int, sign: int) -> int:
     """`magnitude` (not negative) with the sign bit of `sign`."""
     layout = format_of(emitter, magnitude)
     bits = emitter.bitcast(sign, layout.integer)
     only = emitter.op("and", bits, emitter.const(layout.sign_bit, bits))
     return emitter.bitcast(emitter.op("or", emitter.bitcast(magnitude, layout.integer), only), layout.dtype)
+
+
+def scaled(emitter: Emitter, value: int, exponent: int) -> int:
+    """value * 2**exponent, rounded once, for 1/2 < |value| < 2 and a whole float between -2**8 and 2**8 (f64: 2**11).
+
+    Bits do not depend on the machine: of the two factors below, the first product is exact.
+    """
+    if emitter.scales(value):
+        return emitter.op("scale", value, exponent)
+    layout = format_of(emitter, value)
+    # The sum of the exponent and `magic` has it in its low bits.
+    bits = emitter.bitcast(emitter.op("add", exponent, emitter.const(layout.magic, value)), layout.integer)
+    number = emitter.op("sub", bits, emitter.const(layout.magic_bits, bits))
+    half = emitter.op("ashr", number, emitter.const(1, number))
+    rest = emitter.op("sub", number, half)
+    value = emitter.op("mul", value, power_of_two(emitter, half, layout))
+    return emitter.op("mul", value, power_of_two(emitter, rest, layout))
 
 
 def power_of_two(emitter: Emitter, exponent: int, layout: Format) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from tessera_build.lower.math.coefficients import LN2_HIGH, LN2_LOW, LOG
-from tessera_build.lower.math.emitter import Emitter, format_of, polynomial
+from tessera_build.lower.math.emitter import Emitter, format_of, polynomial, product_error
 from tessera_build.lower.math.exponential import exp_of_sum
 from tessera_build.lower.math.logarithm import take_apart
 
@@ -27,7 +27,7 @@ def power(emitter: Emitter, x: int, y: int) -> int:
     magnitude = emitter.op("abs", x)
     logarithm = _logarithm(emitter, magnitude)
     product = emitter.op("mul", y, logarithm.high)
-    rounding = emitter.op("fma", y, logarithm.high, emitter.op("neg", product))
+    rounding = product_error(emitter, y, logarithm.high, product)
     rest = emitter.op("fma", y, logarithm.low, rounding)
     return _specials(emitter, x, y, exp_of_sum(emitter, product, rest))
 
@@ -62,7 +62,7 @@ def _sum(emitter: Emitter, large: int, small: int) -> _Pair:
 def _product(emitter: Emitter, left: int, right: int) -> _Pair:
     """left * right, exactly."""
     high = emitter.op("mul", left, right)
-    return _Pair(high, emitter.op("fma", left, right, emitter.op("neg", high)))
+    return _Pair(high, product_error(emitter, left, right, high))
 
 
 def _atanh_tail(emitter: Emitter, s: _Pair, coefficients: tuple[float, ...]) -> _Pair:
@@ -92,7 +92,12 @@ def _ratio(emitter: Emitter, f: int) -> _Pair:
     inverse = emitter.op("div", emitter.const(1.0, f), divisor)
     high = emitter.op("mul", f, inverse)
     minus = emitter.op("neg", high)
-    rest = emitter.op("fma", minus, lost, emitter.op("fma", minus, divisor, f))
+    if emitter.fused:
+        rest = emitter.op("fma", minus, divisor, f)
+    else:
+        back = _product(emitter, minus, divisor)
+        rest = emitter.op("add", emitter.op("add", f, back.high), back.low)
+    rest = emitter.op("fma", minus, lost, rest)
     return _Pair(high, emitter.op("mul", rest, inverse))
 
 
