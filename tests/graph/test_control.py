@@ -16,8 +16,10 @@ from tessera_build.ir.core.node import Region
 from tessera_build.ir.core.spec import SpecError
 from tessera_build.ir.core.types import BOOL, F32, I64, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
+from tessera_build.ir.graph.infer import infer
 from tessera_build.ir.graph.nodes import GraphNode, Module
 from tessera_build.ir.graph.ops import OPS
+from tessera_build.ir.graph.ops.op import RegionType
 from tessera_build.ir.graph.passes.pipeline import run_passes
 from tessera_build.ir.graph.reference import run
 from tessera_build.ir.graph.spec import verify, verify_module
@@ -177,9 +179,11 @@ def test_region_when_it_holds_a_constant_then_is_refused() -> None:
 
 
 @pytest.mark.errors
-@pytest.mark.parametrize("name", ["if", "loop"])
-def test_op_with_regions_when_taken_for_one_without_then_is_refused(name: str) -> None:
-    with pytest.raises(TesseraError, match="with regions"):
-        OPS[name].infer((), {})
-    with pytest.raises(TesseraError, match="with regions"):
-        OPS[name].evaluate((), {}, {})
+@pytest.mark.parametrize("name", ["if", "loop", "add"])
+def test_op_when_it_has_regions_then_they_are_its_only_type_rule_and_meaning(name: str) -> None:
+    op = OPS[name]
+    assert (op.infer is None, op.evaluate is None) == (op.control is not None, op.control is not None)
+    with pytest.raises(ValueError, match="either infer and evaluate, or control"):
+        replace(op, control=OPS["if"].control if op.control is None else None)
+    with pytest.raises(TesseraError, match="has other regions"):
+        infer(name, (), op.defaults, regions=[RegionType((), ())] * 3)

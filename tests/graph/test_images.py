@@ -19,7 +19,9 @@ pytestmark = pytest.mark.unit
 
 def evaluate(op: str, *arrays: Array, **attributes: Attribute) -> Array:
     """The op's reference."""
-    return OPS[op].evaluate(arrays, {**OPS[op].defaults, **attributes}, {})[0]
+    record = OPS[op]
+    assert record.evaluate is not None
+    return record.evaluate(arrays, {**record.defaults, **attributes}, {})[0]
 
 
 def test_repeat_when_run_then_every_element_is_a_block() -> None:

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.numerics
 
 def evaluated(op: str, *arrays: Array, **attributes: Attribute) -> Array:
     record = op_named(op)
+    assert record.evaluate is not None
     (result,) = record.evaluate(arrays, complete(record, attributes), {"N": 3})
     return result
 

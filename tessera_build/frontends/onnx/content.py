@@ -55,7 +55,7 @@ def fold(
     symbolic = any(is_symbolic(c) for c in contents)
     try:
         if not symbolic or op in MOVEMENTS:
-            if not record.ordered or (op == "gather" and is_symbolic(contents[1])):
+            if record.evaluate is None or not record.ordered or (op == "gather" and is_symbolic(contents[1])):
                 return None
             with np.errstate(all="ignore"):
                 # Indexing an object array down to one element gives the element itself.
@@ -91,9 +91,10 @@ def fold_several(
 ) -> tuple[Array, ...] | None:
     """The contents of the results of an op with several, of plain numbers only; None where they are not known."""
     known = [content for content in contents if content is not None and not is_symbolic(content)]
-    if not op_named(op).ordered or len(known) < len(contents) or not all(is_small(type_) for type_ in types):
+    record = op_named(op)
+    if not record.ordered or len(known) < len(contents) or not all(is_small(type_) for type_ in types):
         return None
-    return op_named(op).evaluate(known, attributes, {})
+    return None if record.evaluate is None else record.evaluate(known, attributes, {})
 
 
 def pack(content: Array, dtype: DType) -> Array:

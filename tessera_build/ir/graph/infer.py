@@ -84,7 +84,11 @@ def infer(
         expected = op.control.regions if op.control else ()
         if len(regions) != len(expected):
             raise mismatch(f"{name} has other regions", ", ".join(expected) or "none", len(regions))
-        found = op.control.infer(types, attributes, regions) if op.control else op.infer(types, attributes)
+        if op.control is not None:
+            found = op.control.infer(types, attributes, regions)
+        else:
+            assert op.infer is not None, "an op without regions has a type rule"
+            found = op.infer(types, attributes)
         for type_ in found:
             check_size(type_)
         return found

@@ -96,9 +96,10 @@ class _Interpreter:
         if node.op == "constant":
             operands = [self.module.constants[str(node.attributes["digest"])]]
         with np.errstate(all="ignore"):
-            if op.control is None:
+            if op.evaluate is not None:
                 results = op.evaluate(operands, node.attributes, dims)
             else:
+                assert op.control is not None, "an op without a plain meaning has regions"
                 bodies = [self._body(region, values) for region in node.regions]
                 blanks = [self._blank(output, dims) for output in node.outputs]
                 results = op.control.run(operands, node.attributes, dims, bodies, blanks)

@@ -8,7 +8,6 @@ a region's argument at index 0 is the operand's, at the next index the result's,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Never
 
 from tessera_build.ir.core.dims import Extent, evaluate, substitute, symbol, symbols_of
 from tessera_build.ir.core.types import BOOL, Type, tensor
@@ -110,17 +109,12 @@ def _run_loop(
     return (*carried, *stacked)
 
 
-def _without_regions(*_: object) -> Never:
-    """Refuse to type or run an op with regions as if it had none: both are done by its `control`."""
-    raise mismatch("an op with regions is typed and run with them", "its regions", "none")
-
-
 CONTROL: tuple[Op, ...] = (
     Op(
         "if",
         "(condition: bool[]) ({then}, {otherwise}) -> the results of the region that the condition chooses",
-        _without_regions,
-        _without_regions,
+        None,
+        None,
         control=Control(("then", "otherwise"), _infer_if, _run_if),
     ),
     Op(
@@ -129,8 +123,8 @@ CONTROL: tuple[Op, ...] = (
         "carried after the last iteration, then `scans` results stacked by index. The body runs for index = 0, 1, ... "
         "below `trips`, or from the last to 0 if `downward`, while the condition holds; it takes carried and gives "
         "([condition,] carried, slices). What iterations that do not run would have stacked is unspecified",
-        _without_regions,
-        _without_regions,
+        None,
+        None,
         ("index", "trips", "scans", "conditional", "downward"),
         {"scans": 0, "conditional": False, "downward": False},
         control=Control(("body",), _infer_loop, _run_loop),

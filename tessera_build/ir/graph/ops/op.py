@@ -53,18 +53,23 @@ class Op:
     `infer` explains a mismatch by raising `TesseraError`; `evaluate` is the definition of the op's values, given the
     value of every symbolic dim. `ordered` says that the reference gives the same bits on every machine (elementary
     IEEE operations in a fixed order; no BLAS, no vectorised libm), so constants may be folded with it. An op with
-    regions has `control` in place of `infer` and `evaluate`.
+    regions has `control` in place of `infer` and `evaluate`, which are then None; every op has the one or the two.
     """
 
     name: str
     signature: str
-    infer: Infer
-    evaluate: Evaluate
+    infer: Infer | None
+    evaluate: Evaluate | None
     attributes: tuple[str, ...] = ()
     defaults: Mapping[str, Attribute] = field(default_factory=dict[str, Attribute])
     elementwise: bool = False
     ordered: bool = False
     control: Control | None = None
+
+    def __post_init__(self) -> None:
+        given = (self.infer is not None, self.evaluate is not None, self.control is None)
+        if len(set(given)) > 1:
+            raise ValueError(f"{self.name} needs either infer and evaluate, or control")
 
 
 def mismatch(message: str, expected: str, found: object, hint: str | None = None) -> TesseraError:

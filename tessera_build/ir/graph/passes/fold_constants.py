@@ -49,7 +49,8 @@ class FoldConstants:
             arrays = [site.to.array(value) for value in site.inputs]
             operands = [array for array in arrays if array is not None]
             if (
-                not op.ordered
+                op.evaluate is None
+                or not op.ordered
                 or len(operands) != len(arrays)
                 or any(_symbolic(a) for a in site.node.attributes.values())
             ):
