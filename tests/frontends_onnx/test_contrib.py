@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnxruntime
 import pytest
 from onnx import helper
 
-from tessera_build.frontends.onnx import UnsupportedError, read_onnx
+from tessera_build.frontends.onnx import ModelError, UnsupportedError, read_onnx
 from tessera_build.ir.graph.nodes import Array
 from tests.frontends_onnx.oracle import assert_agrees, floats, make_model
 
@@ -159,3 +160,15 @@ def test_activation_when_unknown_then_is_refused() -> None:
     with pytest.raises(UnsupportedError) as caught:
         read_onnx(model_of(case, named=False))
     assert "Snake" in caught.value.diagnostics()
+
+
+def test_embeddings_when_tables_differ_in_width_then_are_refused_not_broadcast() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]>
+        g (int32[2, 3] i, float[7, 4] w, float[3, 1] p, float[4] g, float[4] b) => (float[2, 3, 4] y, int32[2] m) {
+            y, m = com.microsoft.EmbedLayerNormalization(i, "", w, p, "", g, b)
+        }"""
+    )
+    with pytest.raises(ModelError) as caught:
+        read_onnx(model)
+    assert "differ in width" in caught.value.diagnostics()

@@ -196,7 +196,11 @@ def _embed_layer(c: Context, n: Call) -> tuple[Tensor, ...]:
     n.ignore("mask_index_type")
     if places is None:
         places = c.op("iota", shape=(1, ids.shape[1]), axis=1, dtype=I64)
-    total = c.op("add", c.op("gather", n.input(2), ids, axis=0), c.op("gather", n.input(3), places, axis=0))
+    tables = [t for t in (n.input(2), n.input(3), n.optional(4)) if t is not None]
+    if any(t.rank != 2 for t in tables) or len({t.shape[1] for t in tables if isinstance(t.shape[1], int)}) > 1:
+        found = ", ".join(str(t.type) for t in tables)
+        raise ill_formed("the tables of EmbedLayerNormalization differ in width", found=found)
+    total = c.op("add", c.op("gather", tables[0], ids, axis=0), c.op("gather", tables[1], places, axis=0))
     if segments is not None:
         total = c.op("add", total, c.op("gather", n.input(4), segments, axis=0))
     result = applied(c, "LayerNormalization", total, n.input(5), n.input(6), epsilon=n.number("epsilon", 1e-12))[0]
