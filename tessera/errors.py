@@ -67,5 +67,5 @@ class LanguageError(TesseraError):
             lines.append(line)
             if line.startswith("  at:") and self.site is not None:
                 lines += self.site.excerpt()
-        lines += [f"  {note.label + ':':<10}{note}" for note in self.notes]
+        lines += [f"  {note.label + ': ':<10}{note}" for note in self.notes]
         return "\n".join(lines)

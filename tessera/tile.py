@@ -17,7 +17,7 @@ from tessera.values import Buffer, Tile, View, broadcast_shape, record_map
 from tessera_build.ir.core.dims import Extent, symbol
 from tessera_build.ir.core.node import Region
 from tessera_build.ir.core.scalar import ScalarBuilder, ScalarProgram
-from tessera_build.ir.core.types import I32, I64, DType, memref, tile
+from tessera_build.ir.core.types import F32, I32, I64, DType, memref, tile
 from tessera_build.ir.tile import nodes
 
 LOWEST = -3.4028234663852886e38  # the lowest finite f32: a maximum that starts here keeps exp(x - max) free of NaN
@@ -264,12 +264,23 @@ class TileBuilder:
 
     def max(self, x: Tile, axis: int, order: str = "seq") -> Tile:
         """Maximum along one axis of a floating-point tile; of f32, never below `LOWEST`."""
-        return self._fold("max", x, axis, LOWEST if x.dtype.bits >= 32 else float("-inf"), order)
+        return self._fold("max", x, axis, _lowest(x.dtype), order)
+
+    def largest(self, x: Tile, axis: int, order: str = "seq") -> Tile:
+        """Maximum along one axis of a floating-point tile, NaN passed over; of f32, never below `LOWEST`."""
+        builder = ScalarBuilder((x.dtype, x.dtype))
+        program = builder.finish(builder.op("select", builder.op("gt", 1, 0), 1, 0))
+        (result,) = self.reduce((x,), (axis,), program, (_lowest(x.dtype),), order)
+        return result
 
     def _fold(self, name: str, x: Tile, axis: int, identity: float, order: str) -> Tile:
         builder = ScalarBuilder((x.dtype, x.dtype))
         (result,) = self.reduce((x,), (axis,), builder.finish(builder.op(name, 0, 1)), (identity,), order)
         return result
+
+
+def _lowest(dtype: DType) -> float:
+    return LOWEST if dtype.bits >= F32.bits else float("-inf")
 
 
 def _one(indices: Sequence[Extent]) -> tuple[Extent | slice | None, ...]:

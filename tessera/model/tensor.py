@@ -16,6 +16,7 @@ import numpy as np
 from bundle_format.errors import TesseraError
 from tessera.errors import LanguageError, Note
 from tessera.model.annotation import TensorSpec, spec_of
+from tessera.model.explain import element_number, explained, wanted_type
 from tessera.model.index import index_plan
 from tessera.model.numeric import LARGEST, NO_POLICY, Policy, numeric_of
 from tessera.model.policies import check_policy
@@ -23,10 +24,8 @@ from tessera.model.site import Site, here
 from tessera.model.trace import Trace, constant_of, current, needed
 from tessera_build.ir.core.dims import Dim, Extent
 from tessera_build.ir.core.node import Region
-from tessera_build.ir.core.types import BOOL, STORAGE_FLOATS, DType, Type, number_in
+from tessera_build.ir.core.types import STORAGE_FLOATS, DType, Type
 from tessera_build.ir.graph.nodes import Array, Attribute
-
-_SIDES = {2: ("left", "right"), 3: ("condition", "left", "right")}
 
 
 class Value(ABC):
@@ -330,9 +329,10 @@ def lift(trace: Trace, operand: object, like: DType | None, site: Site | None) -
         case Value():
             return operand.value_in(trace)
         case bool() | int() | float():
-            return trace.note(trace.builder.scalar(_number(operand, like, site), _wanted(like, operand, site)), site)
+            dtype = wanted_type(like, operand, site)
+            return trace.note(trace.builder.scalar(element_number(operand, dtype, site), dtype), site)
         case Dim():
-            wanted = _wanted(like, operand, site)
+            wanted = wanted_type(like, operand, site)
             return trace.note(trace.builder.op("dimension", value=trace.extent(operand), dtype=wanted), site)
         case np.ndarray() | np.generic():
             return constant_of(trace, np.asarray(cast(Array, operand)), site)
@@ -357,57 +357,6 @@ def _element_type(op: str, operands: Sequence[object], site: Site | None) -> DTy
             return numeric_of(str(cast(Array, operand).dtype)).dtype
     del site
     return None
-
-
-def _wanted(like: DType | None, operand: object, site: Site | None) -> DType:
-    if like is None:
-        raise LanguageError(
-            "NOT_A_TENSOR",
-            "none of the operands is a tensor, so the element type is unknown",
-            site=site,
-            found=str(operand),
-            hint="op.full((), 0.5, dtype=f32) is a number as a tensor",
-        )
-    return like
-
-
-def _number(number: bool | int | float, like: DType | None, site: Site | None) -> bool | int | float:
-    """A Python number as an element of the tensor's type; what would change it is refused."""
-    if like is None or like.is_float:
-        return number
-    exact = isinstance(number, bool) if like == BOOL else not isinstance(number, bool) and number == int(number)
-    if not exact or (like != BOOL and number_in(float(number), like) != int(number) and abs(number) < 1 << 53):
-        raise LanguageError(
-            "NUMBER_CHANGES_TYPE",
-            f"the number {number!r} is no element of type {like}",
-            site=site,
-            expected=f"a number that {like} holds exactly",
-            hint="convert the tensor first: op.cast(x, f32)",
-        )
-    return number if like == BOOL else int(number)
-
-
-def explained(error: TesseraError, trace: Trace, values: Sequence[int], site: Site | None) -> LanguageError:
-    """The error of a type rule at the author's place, with every operand's type and origin."""
-    sides = _SIDES.get(len(values), tuple(f"operand {i}" for i in range(len(values))))
-    notes = tuple(
-        Note(side, described(Tensor(trace, value)) + _called(trace, value), trace.sites.get(value))
-        for side, value in zip(sides, values, strict=True)
-    )
-    return LanguageError(
-        error.code,
-        error.message,
-        site=site,
-        expected=error.expected,
-        found=error.found,
-        hint=error.hint,
-        notes=notes,
-    )
-
-
-def _called(trace: Trace, value: int) -> str:
-    label = trace.labels.get(value)
-    return f" {label}" if label else ""
 
 
 def indexed(source: Value, key: object) -> Tensor:

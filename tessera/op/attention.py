@@ -11,8 +11,9 @@ import math
 from tessera.errors import LanguageError
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit
+from tessera.model.trace import needed
 from tessera.op.creation import dimension
-from tessera.op.movement import split
+from tessera.op.movement import reshaped, split
 from tessera.state import KVCache
 from tessera_build.ir.core.dims import Extent, floordiv, mod
 from tessera_build.ir.core.types import I64
@@ -71,15 +72,16 @@ def flash_attention(q: Value, cache: KVCache, *, dropout: float = 0.0, causal: b
 
 def split_heads(x: Value, heads: int) -> Tensor:
     """[B, S, H * D] as [B, H, S, D]."""
-    if x.ndim != 3 or mod(x.shape[2], heads) != 0:
+    if x.ndim != 3:
         raise LanguageError(
             "TYPE_MISMATCH",
-            f"the last axis does not fall into {heads} heads",
+            "split_heads takes a batch of sequences",
             site=here(),
-            expected=f"[B, S, a multiple of {heads}]",
+            expected="[B, S, H * D]",
             found=described(x),
         )
-    whole = emit("reshape", x, shape=(x.shape[0], x.shape[1], heads, floordiv(x.shape[2], heads)))
+    needed().require(mod(x.shape[2], heads), "==", 0, f"the last axis of {described(x)} has no {heads} heads")
+    whole = reshaped(x, (x.shape[0], x.shape[1], heads, floordiv(x.shape[2], heads)))
     return emit("transpose", whole, perm=(0, 2, 1, 3))
 
 

@@ -27,7 +27,8 @@ def reshape(x: Value, shape: Sequence[Extent]) -> Tensor:
         )
     if -1 in wanted:
         others = count(tuple(extent for extent in wanted if extent != -1))
-        if others == 0 or mod(count(x.shape), others) != 0:
+        left = 1 if others == 0 else mod(count(x.shape), others)
+        if isinstance(left, int) and left != 0:
             raise LanguageError(
                 "BAD_SHAPE",
                 "no extent in place of -1 keeps the number of elements",
@@ -36,7 +37,18 @@ def reshape(x: Value, shape: Sequence[Extent]) -> Tensor:
                 found=shape_text(wanted),
             )
         wanted[wanted.index(-1)] = floordiv(count(x.shape), others)
-    return emit("reshape", x, shape=tuple(wanted))
+    return reshaped(x, tuple(wanted))
+
+
+def reshaped(x: Value, shape: tuple[Extent, ...]) -> Tensor:
+    """The elements under another shape; numbers of elements that only a run can compare are a guard of the entry."""
+    own, wanted = count(x.shape), count(shape)
+    if own == wanted or isinstance(own - wanted, int):
+        return emit("reshape", x, shape=shape)
+    message = f"{shape_text(x.shape)} has other elements than {shape_text(shape)}, which it is reshaped to at {here()}"
+    needed().require(own, "==", wanted, message)
+    flat = emit("reshape", x, shape=(own,))
+    return emit("reshape", emit("slice", flat, starts=(0,), stops=(wanted,), steps=(1,)), shape=shape)
 
 
 def transpose(x: Value, axes: Sequence[int] | None = None) -> Tensor:
@@ -74,14 +86,7 @@ def split(x: Value, parts: int, axis: int = -1) -> tuple[Tensor, ...]:
     """As many equal parts along an axis."""
     place = axis_of(axis, x)
     extent = x.shape[place]
-    if mod(extent, parts) != 0:
-        raise LanguageError(
-            "BAD_SHAPE",
-            f"axis {axis} cannot be split into {parts} equal parts",
-            site=here(),
-            expected=f"a multiple of {parts}",
-            found=described(x),
-        )
+    needed().require(mod(extent, parts), "==", 0, f"axis {axis} of {described(x)} has no {parts} equal parts")
     width = floordiv(extent, parts)
     key: list[object] = [slice(None)] * x.ndim
     found: list[Tensor] = []

@@ -19,6 +19,7 @@ from tessera_build.driver.result import BuildResult
 @click.option("-o", "--output", type=FILE, help="Where the bundle goes. Default: the model's name with .tessera.")
 @click.option("--config", type=FILE, help="A YAML file with build options; configs/build/default.yaml shows them all.")
 @click.option("--dims", "--dim", "dims", multiple=True, help="Fix (N=4) or bound (N=1:64) dynamic dims: N=1:64,S=128.")
+@click.option("--entry", "entries", multiple=True, help="Entries of a model.py. Default: all that it offers.")
 @click.option("--workers", type=click.IntRange(min=1), help="Compile processes. The bytes do not depend on it.")
 @click.option("--no-verify", is_flag=True, help="Leave out the proof against the references.")
 @click.option(
@@ -36,6 +37,7 @@ def build_command(
     output: Path | None,
     config: Path | None,
     dims: tuple[str, ...],
+    entries: tuple[str, ...],
     workers: int | None,
     no_verify: bool,
     proof_memory: int | None,
@@ -44,14 +46,15 @@ def build_command(
     no_cache: bool,
     as_json: bool,
 ) -> None:
-    """Build MODEL, an ONNX file, into a bundle, and prove its answers against onnxruntime.
+    """Build MODEL, an ONNX file or a model.py, into a bundle, and prove its answers against the references.
 
     \b
     Example:
       tessera build model.onnx --target x86-64-v4,x86-64-v3 -o model.tessera
       tessera build model.onnx --dims batch=1:64,seq=128
+      tessera build model.py --entry mlp --dims B=1:64
     """
-    settings = BuildConfig() if config is None else load_build(config)
+    settings = load_build(config) if config else BuildConfig()
     with watching(quiet=as_json) as watch:
         result = build(
             model,
@@ -65,11 +68,9 @@ def build_command(
             progress=watch,
             proof_bytes=proof_memory,
             debug=checks if debug else "",
+            entries=entries,
         )
-    if as_json:
-        print_json(result)
-    else:
-        print_result(result)
+    (print_json if as_json else print_result)(result)
 
 
 def print_result(result: BuildResult) -> None:

@@ -22,6 +22,7 @@ from tessera_build.cli.profile import profile_command
 from tessera_build.cli.quickstart import quickstart_command
 from tessera_build.cli.run import run_command
 from tessera_build.cli.serve import serve_command
+from tessera_build.cli.shapes import shapes_command
 from tessera_build.cli.targets import targets_command
 from tessera_build.cli.verify import verify_command
 
@@ -70,6 +71,7 @@ for _command in (
     profile_command,
     verify_command,
     inspect_command,
+    shapes_command,
     targets_command,
     quickstart_command,
 ):

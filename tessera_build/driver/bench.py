@@ -81,7 +81,7 @@ def bench(request: BenchRequest) -> Bench:
 
 
 def _peer(path: Path, threads: int, inputs: Mapping[str, Array]) -> Runner:
-    session = OnnxReference(source_of(path).reference, threads)
+    session = OnnxReference(source_of(path).for_onnxruntime(), threads)
     return lambda: session.run(inputs)
 
 

@@ -65,7 +65,7 @@ def bisect(request: BisectRequest) -> Bisection:
         variant = variant_named(bundle, request.target)
         groups, case = _prepared(bundle, variant, request)
         program = program_of(bundle, variant)
-        expected = OnnxReference(source_of(request.model).reference).run(request.inputs)
+        expected = OnnxReference(source_of(request.model).for_onnxruntime()).run(request.inputs)
         found = program.run(case.entry, case.inputs, case.sizes)
         drawn = drawn_outputs(groups.module, case.entry)  # by other numbers than onnxruntime's
         judged = expected.keys() - drawn

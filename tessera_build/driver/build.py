@@ -38,8 +38,9 @@ from tessera_build.driver.draws import draw_warnings
 from tessera_build.driver.machine import machine_of, options_of
 from tessera_build.driver.nesting import nested_too_deep
 from tessera_build.driver.result import BuildResult, Event, KernelCount, Progress, StageTime
-from tessera_build.driver.source import Model, Source, source_of
+from tessera_build.driver.source import Model, Source, is_python, source_of
 from tessera_build.frontends.onnx import read_onnx
+from tessera_build.frontends.python import read_python
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.graph.passes.pipeline import GRAPH_PASSES
 from tessera_build.lower.program.assemble import lower_module
@@ -71,6 +72,7 @@ class Request:
     progress: Progress
     proof_bytes: int | None = None
     checks: Checks = NO_CHECKS
+    entries: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -115,14 +117,16 @@ def build(  # noqa: PLR0913  the public door: every option is a keyword
     progress: Progress | None = None,
     proof_bytes: int | None = None,
     debug: str = "",
+    entries: Sequence[str] = (),
 ) -> BuildResult:
-    """Build `model` (a path or an ONNX protobuf) for `targets` (by default `config.targets`) and write it to `out`.
+    """Build `model` (a path, of an ONNX file or a model.py, or an ONNX protobuf) for `targets` and write it to `out`.
 
     `dims` fixes (`{"N": 4}`) or bounds (`{"N": (1, 64)}`) dynamic dims, beyond `config.dims`; `workers` are compile
     processes; `cache` is a folder of compiled kernels, True the user's own, False or None none.
     `proof_bytes` is what the values of the model may take together while it is proved; by default 1.5 GiB, or 64 times
     the weights where that is more. `debug` ("nan,inf,bounds" or some of them) makes every node's results be looked at
     while the bundle runs: it is slow, and ends with an error that names the node; it is not proved.
+    `entries` names those of a model.py to build; without names, all that it offers.
     """
     chosen = config or BuildConfig()
     chosen = replace(chosen, targets=tuple(targets or chosen.targets), threads=workers or chosen.threads)
@@ -132,7 +136,7 @@ def build(  # noqa: PLR0913  the public door: every option is a keyword
         model, Path(out), chosen, bounds | dict(dims or {}), verify, folder, progress or _quiet, proof_bytes
     )
     # On the proof's random inputs a sound model may well give NaN; what a debug build asks is about the user's inputs.
-    request = replace(request, checks=checks_of(debug), verify=verify and not debug)
+    request = replace(request, checks=checks_of(debug), verify=verify and not debug, entries=tuple(entries))
     return run_request(request)
 
 
@@ -182,6 +186,12 @@ def _run_stage(name: str, stage: Callable[[_Draft], None], draft: _Draft) -> Non
 
 def _load(draft: _Draft) -> None:
     model = draft.request.model
+    if is_python(model):
+        loaded = read_python(str(model), dims=draft.request.dims, entries=draft.request.entries)
+        draft.original, draft.source = loaded.module, replace(draft.source, digest=loaded.digest)
+        return
+    if draft.request.entries:
+        raise ConfigError("ENTRY_UNKNOWN", "an ONNX file has one entry", expected="no names of entries")
     draft.original = read_onnx(model, dims=draft.request.dims)  # type: ignore[arg-type]
 
 

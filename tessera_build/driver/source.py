@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from bundle_format.digest import Digest
+from tessera_build.config import ConfigError
 from tessera_build.frontends.onnx import ModelError
 
 
@@ -27,11 +28,30 @@ Model = str | Path | ModelProto
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """`reference` is what onnxruntime loads: the path (its weights may lie beside it) or the bytes."""
+    """`reference` is what onnxruntime loads: the path (its weights may lie beside it) or the bytes.
+
+    None for a model in the language, which onnxruntime cannot read.
+    """
 
     name: str
     digest: Digest
-    reference: Path | bytes
+    reference: Path | bytes | None
+
+    def for_onnxruntime(self) -> Path | bytes:
+        """The model as onnxruntime loads it; a `ConfigError` for one in the language."""
+        if self.reference is None:
+            raise ConfigError(
+                "NOT_ONNX",
+                "this compares with onnxruntime, which reads ONNX files only",
+                where=self.name,
+                hint="a bundle that was built from a model.py was proved against the Graph reference: tessera verify",
+            )
+        return self.reference
+
+
+def is_python(model: Model) -> bool:
+    """Whether the model is a file of the language."""
+    return isinstance(model, str | Path) and Path(model).suffix == ".py"
 
 
 def source_of(model: Model) -> Source:
@@ -41,7 +61,7 @@ def source_of(model: Model) -> Source:
         return Source("the model", Digest.of(data), data)
     path = Path(model)
     try:
-        return Source(path.stem, Digest.of(path.read_bytes()), path)
+        return Source(path.stem, Digest.of(path.read_bytes()), None if is_python(model) else path)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ModelError("NO_MODEL", f"the model cannot be read: {reason}", where=str(path)) from error

@@ -74,7 +74,7 @@ def _reference(bundle: Bundle, model: Model) -> OnnxReference:
             expected=", ".join(str(digest) for digest in built_from),
             found=str(source.digest),
         )
-    return OnnxReference(source.reference)
+    return OnnxReference(source.for_onnxruntime())
 
 
 def _check(
