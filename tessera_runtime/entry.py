@@ -5,6 +5,7 @@ Gives: arrays by name.
 Invariant: a call touches nothing shared but a free list of frames, whose operations are atomic.
 """
 
+import math
 from collections import deque
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Final, final
@@ -14,6 +15,7 @@ import numpy as np
 from bundle_format.schema import Value
 from tessera_runtime.arrays import Array, TensorSpec, numpy_dtype, spec_of, to_array
 from tessera_runtime.binding import DimBinder
+from tessera_runtime.cpu.available import shortage
 from tessera_runtime.cpu.frame import Frame, Program, Shape
 from tessera_runtime.errors import RunError
 from tessera_runtime.state import State
@@ -220,6 +222,8 @@ def _public(values: tuple[Value, ...], hidden: Collection[str]) -> tuple[TensorS
 
 def _new_array(name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
     try:
+        if shortage(math.prod(shape) * dtype.itemsize) is not None:
+            raise MemoryError
         return np.empty(shape, dtype)
     except (MemoryError, ValueError) as error:  # ValueError: more than an address can say
         raise RunError(

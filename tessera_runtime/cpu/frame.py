@@ -15,6 +15,7 @@ from bundle_format.schema import Config, Entry, Extent, Value
 from tessera_runtime.arrays import Array, numpy_dtype
 from tessera_runtime.binding import DimBinder
 from tessera_runtime.cpu.abi import Call, ErrorRecord, Plan
+from tessera_runtime.cpu.available import shortage
 from tessera_runtime.cpu.image import CodeImage
 from tessera_runtime.cpu.memory import take_memory
 from tessera_runtime.cpu.pool import Pool
@@ -159,6 +160,14 @@ def _map_workspace(size: int) -> "ctypes.Array[ctypes.c_char]":
     """Fresh pages: aligned, zero, taken from the system only when touched. Private, or a child after `fork` would
     compute in its parent's memory.
     """
+    there = shortage(size)
+    if there is not None:
+        raise RunError(
+            "OUT_OF_MEMORY",
+            "there is not enough memory for this run",
+            expected=f"at most {there} bytes, which this process can still take",
+            found=f"{size} bytes",
+        )
     try:
         pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (OSError, OverflowError, ValueError) as error:

@@ -92,38 +92,43 @@ def default_threads(root: str = "/") -> int:
 
 def _cgroup_cpus(root: str) -> float | None:
     """The smallest quota, in CPUs, of the process's cgroups and all groups above them."""
-    quotas: list[float] = []
-    for line in _read(os.path.join(root, "proc/self/cgroup")).splitlines():
+    return min((quota for path in cgroups(root, "cpu") if (quota := _quota(path)) is not None), default=None)
+
+
+def cgroups(root: str, controller: str) -> list[str]:
+    """The folders of the process's cgroups that may bound a resource, and of all groups above them."""
+    found: list[str] = []
+    for line in read_text(os.path.join(root, "proc/self/cgroup")).splitlines():
         _, controllers, group = [*line.split(":", 2), "", ""][:3]
-        for folder in _mounts(root, controllers):
+        for folder in _mounts(root, controllers, controller):
             # Inside a container the path may be the host's, of which only the mount's own root can be seen.
             steps = [step for step in group.split("/") if step not in ("", "..")]
-            paths = (os.path.join(folder, *steps[:depth]) for depth in range(len(steps) + 1))
-            quotas += [quota for path in paths if (quota := _quota(path)) is not None]
-    return min(quotas, default=None)
+            found += [os.path.join(folder, *steps[:depth]) for depth in range(len(steps) + 1)]
+    return found
 
 
-def _mounts(root: str, controllers: str) -> tuple[str, ...]:
+def _mounts(root: str, controllers: str, wanted: str) -> tuple[str, ...]:
     mount = os.path.join(root, "sys/fs/cgroup")
     if not controllers:
         return (mount, os.path.join(mount, "unified"))
-    return (os.path.join(mount, controllers),) if "cpu" in controllers.split(",") else ()
+    return (os.path.join(mount, controllers),) if wanted in controllers.split(",") else ()
 
 
 def _quota(group: str) -> float | None:
     """CPUs that one group grants: `cpu.max` of cgroup 2, or the two files of cgroup 1."""
-    limit, _, period = _read(os.path.join(group, "cpu.max")).strip().partition(" ")
+    limit, _, period = read_text(os.path.join(group, "cpu.max")).strip().partition(" ")
     if not limit:
         limit, period = (
-            _read(os.path.join(group, "cpu.cfs_quota_us")).strip(),
-            _read(os.path.join(group, "cpu.cfs_period_us")).strip(),
+            read_text(os.path.join(group, "cpu.cfs_quota_us")).strip(),
+            read_text(os.path.join(group, "cpu.cfs_period_us")).strip(),
         )
     if not (limit.isdigit() and period.isdigit() and int(limit) > 0 and int(period) > 0):
         return None
     return int(limit) / int(period)
 
 
-def _read(path: str) -> str:
+def read_text(path: str) -> str:
+    """The file; nothing where it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()

@@ -11,6 +11,7 @@ from typing import Final, final
 import numpy as np
 
 from tessera_runtime.arrays import Array
+from tessera_runtime.cpu.available import shortage
 
 _C: Final = ctypes.CDLL(None)
 _Allocate: Final = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)
@@ -20,7 +21,8 @@ _Release: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 def _allocate(_context: int | None, size: int, alignment: int) -> int:
     """tessera_services.allocate; NULL when there is no memory."""
     # The C library wants a size that is a multiple of the alignment.
-    return _aligned_alloc(alignment, -(-size // alignment) * alignment) or 0
+    rounded = -(-size // alignment) * alignment
+    return 0 if shortage(rounded) is not None else _aligned_alloc(alignment, rounded) or 0
 
 
 def _release(_context: int | None, pointer: int | None) -> None:
