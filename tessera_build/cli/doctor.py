@@ -77,6 +77,8 @@ def _print_estimate(found: Estimate, partly: bool) -> None:
         f"{found.operations / 1e9:.3g} G operations, {human_bytes(found.traffic_bytes)} read and written, "
         f"{found.launches} launches"
     )
+    if found.largest is not None and found.largest.workspace > found.arena_bytes:
+        click.echo(f"  workspace at the largest sizes of the dims: {human_bytes(found.largest.workspace)}")
     total = sum(cost.cycles for cost in found.costs) or 1.0
     for cost in found.costs[:_DEAREST]:
         click.echo(f"  {cost.cycles / total:6.1%}  {cost.name} ({cost.kind}, {cost.operations / 1e6:.3g} M operations)")

@@ -35,6 +35,7 @@ from tessera_build.config import (
     load_target,
 )
 from tessera_build.driver.draws import draw_warnings
+from tessera_build.driver.footprint import footprint, footprint_warnings
 from tessera_build.driver.machine import machine_of, options_of
 from tessera_build.driver.nesting import nested_too_deep
 from tessera_build.driver.result import BuildResult, Event, KernelCount, Progress, StageTime
@@ -333,6 +334,8 @@ def _result(draft: _Draft, timings: tuple[StageTime, ...]) -> BuildResult:
 
 def _warnings(draft: _Draft) -> list[str]:
     found = draw_warnings(_present(draft.original))
+    for target in draft.targets[:1]:  # the others need about as much
+        found += footprint_warnings(footprint(_present(draft.module), target.lowered))
     if not draft.request.verify:
         return [*found, "the bundle was not verified"]
     for target in draft.targets:

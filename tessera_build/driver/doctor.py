@@ -15,6 +15,7 @@ from typing import Final
 from bundle_format.errors import TesseraError
 from tessera_build.config import load_target
 from tessera_build.driver.draws import draw_warnings
+from tessera_build.driver.footprint import Footprint, footprint, footprint_warnings
 from tessera_build.driver.machine import machine_of
 from tessera_build.driver.source import Model, source_of
 from tessera_build.frontends.onnx import Surveyed, survey_onnx
@@ -49,7 +50,8 @@ class Gap:
 class Estimate:
     """Counted at `sizes` on one core of `target`: weights and workspace in bytes, operations, and where cycles go.
 
-    `costs` are the launches' sums by operator, dearest first; `share` of a cost is its part of all cycles.
+    `costs` are the launches' sums by operator, dearest first; `share` of a cost is its part of all cycles. `largest` is
+    what a call takes at the largest sizes of the dims, where these have bounds.
     """
 
     target: str
@@ -60,6 +62,7 @@ class Estimate:
     traffic_bytes: int
     costs: tuple[Cost, ...]
     launches: int
+    largest: Footprint | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ def diagnose(model: Model, *, target: str = "native", dims: Mapping[str, DimRequ
         outputs=_signature(module, found, inputs=False),
         dims=_dims(module, found),
         assumptions=tuple(f"{left} {relation} {right}: {text}" for left, relation, right, text in module.guards),
-        warnings=tuple(draw_warnings(module)),
+        warnings=(*draw_warnings(module), *footprint_warnings(estimate.largest if estimate else None)),
         gaps=tuple(gaps),
         estimate=estimate,
         seconds=time.perf_counter() - start,
@@ -174,6 +177,7 @@ def _estimate(module: Module, target: str, dims: Mapping[str, DimRequest]) -> Es
         traffic_bytes=sum(cost.bytes for cost in costs),
         costs=_by_operator(costs),
         launches=len(costs),
+        largest=footprint(module, lowered),
     )
 
 
