@@ -25,6 +25,7 @@ def machine_of(target: TargetConfig) -> CpuMachine:
         loads_per_cycle=target.per_cycle.loads,
         multiply_add_latency=target.per_cycle.latency,
         byte_products=_has_byte_products(target),
+        scales={"avx512f", "avx512vl"} <= set(target.features),
     )
 
 

@@ -267,7 +267,7 @@ class _Step:
             if mask is not None:
                 scores = scores + self._mask(mask, r, first)
             scores = self._drop_missing_keys(scores, first)
-            largest = self._largest(r, self.tile.max(scores, 1, self.plan.schedule.order))
+            largest = self._largest(r, self.tile.largest(scores, 1, self.plan.schedule.order))
             weights = self.tile.exp(scores - largest)
             self.tile.store(view, weights)
             self._add_total(r, self.tile.sum(weights, 1, self.plan.schedule.order))

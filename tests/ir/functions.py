@@ -90,7 +90,7 @@ def schedule_functions(draw: st.DrawFn) -> Function:
     made = b.value(tensor(F32, n, 4))
     program = draw(scalar_programs((F32,), F32))
     axes, reduction = (Axis("i", n), Axis("j", 4)), (Axis("k", 2),)
-    combines: list[Combine] = ["sum", "max", "min", "prod"]
+    combines: list[Combine] = ["sum", "max", "min", "prod", "largest"]
     combine = draw(st.sampled_from(combines))
     b.add(Compute(made, (source,), (Access((i, j * 2 + k), pad),), axes, reduction, combine, program), draw(SPANS))
     if draw(st.booleans()):

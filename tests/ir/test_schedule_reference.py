@@ -54,6 +54,7 @@ def pooled(combine: Combine, pad: float | None) -> Function:
     ("combine", "pad", "expected"),
     [
         ("max", -np.inf, [3, 3, 4, 4]),
+        ("largest", -np.inf, [3, 3, 4, 4]),
         ("min", np.inf, [1, 1, 2, 2]),
         ("sum", 0.0, [4, 6, 9, 6]),
         ("prod", 1.0, [3, 6, 24, 8]),

@@ -42,8 +42,9 @@ _UNARY = {"neg": np.negative, "abs": np.abs, "sqrt": np.sqrt, "floor": np.floor,
 class NumpyEmitter:
     """Values are arrays, kept by id."""
 
-    def __init__(self, fused: bool = True) -> None:
+    def __init__(self, fused: bool = True, scaling: bool = False) -> None:
         self.fused = fused
+        self.scaling = scaling
         self.values: list[Array] = []
         self.operations = 0
 
@@ -67,6 +68,9 @@ class NumpyEmitter:
                 return self.add(np.add(np.multiply(arrays[0], arrays[1]), arrays[2]))
             return self.add(np.asarray(_compute(name, arrays)))
 
+    def scales(self, like: int) -> bool:
+        return self.scaling
+
     def cast(self, value: int, dtype: DType) -> int:
         self.operations += 1
         with np.errstate(all="ignore"):
@@ -83,6 +87,9 @@ class NumpyEmitter:
 def _compute(name: str, arrays: list[Array]) -> Array:
     if name == "fma":
         return _fma(arrays[0], arrays[1], arrays[2])
+    if name == "scale":
+        whole = np.nan_to_num(arrays[1].astype(np.float64), nan=0.0)
+        return np.ldexp(arrays[0], np.clip(whole, -5000, 5000).astype(np.int32))
     if name == "select":
         return np.where(arrays[0], arrays[1], arrays[2])
     if name == "min":

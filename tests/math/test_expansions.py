@@ -183,6 +183,9 @@ class KernelEmitter:
     def op(self, name: str, *operands: int) -> int:
         return self.builder.op(name, *operands)
 
+    def scales(self, like: int) -> bool:
+        return False
+
     def cast(self, value: int, dtype: DType) -> int:
         return self.builder.op("cast", value, type_=self._with(value, dtype))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from tessera_build.backends.llvm_text.errors import CompileError
 from tessera_build.backends.llvm_text.function_text import FunctionText
 from tessera_build.backends.llvm_text.types import Value, constant, lanes_of, register_type, with_dtype
-from tessera_build.ir.core.types import BF16, BOOL, F16, F32, I32, I64, STORAGE_FLOATS, U32, U64, DType, Type
+from tessera_build.ir.core.types import BF16, BOOL, F16, F32, F64, I32, I64, STORAGE_FLOATS, U32, U64, DType, Type
 
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INTEGER = {"add": "add", "sub": "sub", "mul": "mul", "shl": "shl", "lshr": "lshr", "ashr": "ashr"}
@@ -82,6 +82,8 @@ def _float_operation(out: FunctionText, name: str, operands: tuple[Value, ...]) 
     first = operands[0]
     if name in _FLOAT:
         return _binary(out, _FLOAT[name], first, operands[1])
+    if name == "scale":
+        return _scaled(out, first, operands[1])
     if name in _FLOAT_CALLS:
         return out.instruction(out.lane_intrinsic(_FLOAT_CALLS[name], *operands), first.type)
     if name == "neg":
@@ -91,6 +93,20 @@ def _float_operation(out: FunctionText, name: str, operands: tuple[Value, ...]) 
         chosen = _compare(out, "lt" if name == "min" else "gt", operands[1], first)
         return _select(out, chosen, operands[1], first)
     raise CompileError(f"`{name}` is no operation on floats", found=str(first.type))
+
+
+def _scaled(out: FunctionText, value: Value, exponent: Value) -> Value:
+    """AVX-512's instruction, with every lane chosen; at full width it is told to round as the processor does."""
+    lanes, kind = lanes_of(value.type), register_type(value.type)
+    bits = lanes * value.dtype.bits
+    if bits not in (128, 256, 512) or value.dtype not in (F32, F64):
+        raise CompileError("`scale` has no register of this width", found=str(value.type))
+    mask = max(8, lanes)
+    types, arguments = (kind,) * 3 + (f"i{mask}",), (value.typed, exponent.typed, value.typed, f"i{mask} -1")
+    if bits == 512:
+        types, arguments = (*types, "i32"), (*arguments, "i32 4")
+    name = f"llvm.x86.avx512.mask.scalef.p{'s' if value.dtype == F32 else 'd'}.{bits}"
+    return out.instruction(out.intrinsic(name, kind, types, arguments), value.type)
 
 
 def _integer_operation(out: FunctionText, name: str, operands: tuple[Value, ...]) -> Value:

@@ -16,6 +16,7 @@ class CpuMachine:
     """`lanes` are 32-bit lanes of a vector register; rates are per cycle for full-width registers.
 
     `byte_products`: one instruction adds four products of bytes (unsigned by signed) to every lane, without saturation.
+    `scales`: one instruction multiplies the lanes of a register by powers of two, rounding once.
     """
 
     name: str
@@ -28,4 +29,5 @@ class CpuMachine:
     loads_per_cycle: float = 1.0
     multiply_add_latency: int = 4
     byte_products: bool = False
+    scales: bool = False
     costs: Costs = field(default_factory=Costs)

@@ -15,7 +15,8 @@ from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.node import Def, Node, Use
 from tessera_build.ir.core.scalar import ScalarProgram
 
-Combine = Literal["none", "sum", "max", "min", "prod"]
+# `max` and `min` keep a NaN; `largest` passes it over.
+Combine = Literal["none", "sum", "max", "min", "prod", "largest"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,7 +153,7 @@ def _combined(elements: Array, combine: Combine, axes: tuple[int, ...]) -> Array
     return np.asarray(result, dtype=wide.dtype)
 
 
-_REDUCTIONS = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
+_REDUCTIONS = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum, "largest": np.fmax}
 
 
 def _identity(combine: Combine, is_float: bool) -> float | int:
@@ -161,4 +161,4 @@ def _identity(combine: Combine, is_float: bool) -> float | int:
         return 0 if combine == "sum" else 1
     limits = np.iinfo(np.int64)
     low, high = (-np.inf, np.inf) if is_float else (limits.min, limits.max)
-    return low if combine == "max" else high
+    return high if combine == "min" else low

@@ -17,7 +17,7 @@ from tessera_build.ir.core.spec import Scope
 from tessera_build.ir.core.types import I64
 from tessera_build.ir.schedule.nodes import Access, Axis, Compute, KernelCall
 
-COMBINES = frozenset({"none", "sum", "max", "min", "prod"})
+COMBINES = frozenset({"none", "sum", "max", "min", "prod", "largest"})
 _READ = re.compile(r"_r\d+")
 
 

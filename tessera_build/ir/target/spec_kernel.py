@@ -25,7 +25,7 @@ from tessera_build.ir.target.kernel import (
 )
 
 COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
-FLOAT_ONLY = frozenset({"fma", "sqrt", "floor", "ceil", "round"})
+FLOAT_ONLY = frozenset({"fma", "sqrt", "scale", "floor", "ceil", "round"})
 BITWISE = frozenset({"and", "or", "xor", "not", "shl", "lshr", "ashr"})
 
 # Operations on bundles: the element type and how many elements of each (further) operand lie in one lane of i32.

@@ -30,8 +30,8 @@ from tessera_build.lower.graph_to_schedule.images import define_depth_to_space, 
 from tessera_build.lower.graph_to_schedule.random import define_random
 
 # The scalar operation and the identity of every way to combine.
-COMBINING: dict[str, str] = {"sum": "add", "max": "max", "min": "min", "prod": "mul"}
-IDENTITY: dict[str, float] = {"sum": 0.0, "max": -np.inf, "min": np.inf, "prod": 1.0}
+_COMBINING: dict[str, str] = {"sum": "add", "max": "max", "min": "min", "prod": "mul"}
+IDENTITY: dict[str, float] = {"sum": 0.0, "max": -np.inf, "min": np.inf, "prod": 1.0, "largest": -np.inf}
 
 
 def define(node: GraphNode, context: Context) -> tuple[Compute, ...]:
@@ -148,6 +148,13 @@ def _index_value(node: GraphNode, context: Context) -> tuple[Compute, ...]:
         value = given
     builder = ScalarBuilder((I64,))
     return (Compute(node.output, (), (), axes, (), "none", builder.finish(builder.cast(0, kind.dtype)), (value,)),)
+
+
+def combined(builder: ScalarBuilder, combine: Combine, total: int, value: int) -> int:
+    """One step of a reduction: what has been combined, with a further value."""
+    if combine == "largest":
+        return builder.op("select", builder.op("gt", value, total), value, total)
+    return builder.op(_COMBINING[combine], total, value)
 
 
 # -- reductions -------------------------------------------------------------------------------------------------------
@@ -303,7 +310,8 @@ def _softmax(node: GraphNode, context: Context) -> tuple[Compute, ...]:
     scaled = product.finish(product.cast(product.op("mul", 0, 1), kind.dtype))
     identity = Access(tuple(own))
     return (
-        _reduction_over((x, top), (axis,), True, "max", context),
+        # A NaN passed over here makes the sum one: the row is NaN, as it should be, for a quarter of the operations.
+        _reduction_over((x, top), (axis,), True, "largest", context),
         Compute(powers, (x, top), (identity, row), axes, (), "none", exponential),
         _reduction_over((powers, total), (axis,), True, "sum", context),
         Compute(inverse, (total,), (row,), axes_of(small.shape), (), "none", reciprocal),

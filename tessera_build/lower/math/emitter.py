@@ -130,23 +130,6 @@ def copy_sign(emitter: Emitter, magnitude: int, sign: int) -> int:
     return emitter.bitcast(emitter.op("or", emitter.bitcast(magnitude, layout.integer), only), layout.dtype)
 
 
-def scaled(emitter: Emitter, value: int, exponent: int) -> int:
-    """value * 2**exponent, rounded once, for 1/2 < |value| < 2 and a whole float between -2**8 and 2**8 (f64: 2**11).
-
-    Bits do not depend on the machine: of the two factors below, the first product is exact.
-    """
-    if emitter.scales(value):
-        return emitter.op("scale", value, exponent)
-    layout = format_of(emitter, value)
-    # The sum of the exponent and `magic` has it in its low bits.
-    bits = emitter.bitcast(emitter.op("add", exponent, emitter.const(layout.magic, value)), layout.integer)
-    number = emitter.op("sub", bits, emitter.const(layout.magic_bits, bits))
-    half = emitter.op("ashr", number, emitter.const(1, number))
-    rest = emitter.op("sub", number, half)
-    value = emitter.op("mul", value, power_of_two(emitter, half, layout))
-    return emitter.op("mul", value, power_of_two(emitter, rest, layout))
-
-
 def power_of_two(emitter: Emitter, exponent: int, layout: Format) -> int:
     """2**exponent for an integer value in the format's normal range."""
     shifted = emitter.op("shl", exponent, emitter.const(layout.mantissa_bits, exponent))

@@ -6,7 +6,7 @@ clamps keep their first operand when it is one and the powers of two are multipl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tessera_build.lower.math.coefficients import ERF, ERF_SLOPE_LOW, EXP, EXPM1, LN2_HIGH, LN2_LOW, LOG2_E
 from tessera_build.lower.math.coefficients_double import ERF_FAR, ERF_HALF, ERF_MIDDLE, ERF_NEAR, ERF_SLOPE
@@ -18,10 +18,16 @@ _EXP_RANGE = {"f32": (-104.0, 89.0), "f64": (-746.0, 710.0)}
 
 @dataclass(frozen=True, slots=True)
 class _Reduced:
-    """x = n ln 2 + r: `n` as an integer, `r` in [-ln2/2, ln2/2]."""
+    """x = n ln 2 + r, `r` in [-ln2/2, ln2/2]: `whole` is n as a float, `shifted` has it in the low bits."""
 
-    n: int
+    shifted: int
+    whole: int
     r: int
+
+    def number(self, emitter: Emitter, layout: Format) -> int:
+        """n as an integer."""
+        bits = emitter.bitcast(self.shifted, layout.integer)
+        return emitter.op("sub", bits, emitter.const(layout.magic_bits, bits))
 
 
 def _reduce(emitter: Emitter, x: int, layout: Format) -> _Reduced:
@@ -31,8 +37,7 @@ def _reduce(emitter: Emitter, x: int, layout: Format) -> _Reduced:
     rounded = emitter.op("sub", shifted, magic)
     partly = emitter.op("fma", rounded, emitter.const(-LN2_HIGH[name], x), x)
     r = emitter.op("fma", rounded, emitter.const(-LN2_LOW[name], x), partly)
-    bits = emitter.bitcast(shifted, layout.integer)
-    return _Reduced(emitter.op("sub", bits, emitter.const(layout.magic_bits, bits)), r)
+    return _Reduced(shifted, rounded, r)
 
 
 def exp(emitter: Emitter, x: int) -> int:
@@ -49,9 +54,13 @@ def _exp_bounded(emitter: Emitter, x: int, layout: Format) -> int:
 
 def _exp_reduced(emitter: Emitter, reduced: _Reduced, layout: Format) -> int:
     value = polynomial(emitter, reduced.r, EXP[layout.dtype.name])
-    # 2**n in two factors: one alone leaves the normal range at both ends.
-    half = emitter.op("ashr", reduced.n, emitter.const(1, reduced.n))
-    rest = emitter.op("sub", reduced.n, half)
+    if emitter.scales(value):
+        return emitter.op("scale", value, reduced.whole)
+    # 2**n in two factors: one alone leaves the normal range at both ends. The first product is exact, so that the
+    # second one rounds as `scale` does.
+    n = reduced.number(emitter, layout)
+    half = emitter.op("ashr", n, emitter.const(1, n))
+    rest = emitter.op("sub", n, half)
     value = emitter.op("mul", value, power_of_two(emitter, half, layout))
     return emitter.op("mul", value, power_of_two(emitter, rest, layout))
 
@@ -64,7 +73,7 @@ def exp_of_sum(emitter: Emitter, high: int, low: int) -> int:
     reduced = _reduce(emitter, bounded, layout)
     # Where high was cut, low may be anything, a NaN included.
     kept = emitter.op("select", emitter.op("eq", bounded, high), low, emitter.const(0.0, high))
-    return _exp_reduced(emitter, _Reduced(reduced.n, emitter.op("add", reduced.r, kept)), layout)
+    return _exp_reduced(emitter, replace(reduced, r=emitter.op("add", reduced.r, kept)), layout)
 
 
 def _expm1_bounded(emitter: Emitter, x: int, layout: Format) -> int:
@@ -73,7 +82,7 @@ def _expm1_bounded(emitter: Emitter, x: int, layout: Format) -> int:
     tail = polynomial(emitter, reduced.r, EXPM1[layout.dtype.name][1:])
     square = emitter.op("mul", reduced.r, reduced.r)
     small = emitter.op("fma", square, tail, reduced.r)
-    scale = power_of_two(emitter, reduced.n, layout)
+    scale = power_of_two(emitter, reduced.number(emitter, layout), layout)
     return emitter.op("fma", small, scale, emitter.op("sub", scale, emitter.const(1.0, x)))
 
 

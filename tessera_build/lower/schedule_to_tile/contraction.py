@@ -16,7 +16,7 @@ from tessera_build.ir.machine.instructions import QUAD
 from tessera_build.ir.schedule.nodes import Axis, Compute
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.ir.tile import nodes as t
-from tessera_build.lower.graph_to_schedule.definitions import COMBINING, IDENTITY
+from tessera_build.lower.graph_to_schedule.definitions import IDENTITY, combined
 from tessera_build.lower.schedule_to_tile.byte_product import LETTERS, Chunk, contract_bytes, moving
 from tessera_build.lower.schedule_to_tile.indices import quad_of
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
@@ -151,4 +151,4 @@ def combining_program(node: Compute, inputs: Sequence[DType]) -> ScalarProgram:
     if node.combine == "sum" and single:
         return builder.finish(builder.op("fma", *args, 0))
     (value,) = builder.inline(node.program, args)
-    return builder.finish(builder.op(COMBINING[node.combine], 0, value))
+    return builder.finish(combined(builder, node.combine, 0, value))

@@ -13,7 +13,7 @@ from tessera_build.ir.core.types import tile
 from tessera_build.ir.schedule.nodes import Access, Compute
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.ir.tile import nodes as t
-from tessera_build.lower.graph_to_schedule.definitions import COMBINING, IDENTITY
+from tessera_build.lower.graph_to_schedule.definitions import IDENTITY, combined
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
 from tessera_build.lower.schedule_to_tile.pointwise import Step, vector_axis
 
@@ -119,8 +119,8 @@ def _reduction_pass(nest: Nest, schedule: Schedule, node: Compute, reduced: list
             if axis in nest.ragged:
                 value = nest.valid(axis, value, identity)
         shape = nest.builder.types[carried[0]].static_shape
-        combine, program = COMBINING[node.combine], node.program
-        return (nest.map(shape, (carried[0], value), lambda s: s.op(combine, 0, *s.inline(program, [1]))),)
+        operands = (carried[0], value)
+        return (nest.map(shape, operands, lambda s: combined(s, node.combine, 0, *s.inline(node.program, [1]))),)
 
     shape = [nest.tiles.get(a, 1) for a in nest.axes]
     (total,) = _inner(nest, schedule, reduced, (nest.constant(identity, dtype, shape),), step)
@@ -143,7 +143,7 @@ def _across(nest: Nest, node: Compute, reduced: list[str], total: int) -> int:
         return total
     dtype = nest.dtype(node.result)
     builder = ScalarBuilder((dtype, dtype))
-    program = builder.finish(builder.op(COMBINING[node.combine], 0, 1))
+    program = builder.finish(combined(builder, node.combine, 0, 1))
     kind = tile(dtype, *(1 if i in wide else e for i, e in enumerate(shape)))
     identity, order = (IDENTITY[node.combine],), f"tree({nest.lanes})"
     result = nest.builder.value(kind)

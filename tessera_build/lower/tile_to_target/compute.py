@@ -31,7 +31,7 @@ class Arithmetic:
         self._b = builder
         self._memory = memory
         self._machine_lanes = machine.lanes
-        self._scalars = ScalarEmitter(builder, machine.fused)
+        self._scalars = ScalarEmitter(builder, machine.fused, machine.scales)
         self._bytes = ByteProducts(builder, memory, machine.byte_products)
 
     def lanes(self, shape: Sequence[int]) -> int:

@@ -10,21 +10,23 @@ from collections.abc import Callable, Sequence
 
 from tessera_build.ir.core.node import Region
 from tessera_build.ir.core.scalar import ScalarOp, ScalarProgram
-from tessera_build.ir.core.types import BOOL, F32, I32, STORAGE_FLOATS, DType
+from tessera_build.ir.core.types import BOOL, F32, F64, I32, STORAGE_FLOATS, DType
 from tessera_build.ir.target.kernel import OPS, Branch
 from tessera_build.lower.math.expand import EXPANSIONS, expand
 from tessera_build.lower.math.storage import from_storage, to_storage
 from tessera_build.lower.tile_to_target.builder import TargetBuilder
 
 _MATH = frozenset(EXPANSIONS)
+_REGISTER_BITS = (128, 256, 512)
 
 
 class ScalarEmitter:
     """Emits scalar programs into a kernel; also the emitter that vector math expansions are written against."""
 
-    def __init__(self, builder: TargetBuilder, fused: bool) -> None:
+    def __init__(self, builder: TargetBuilder, fused: bool, scales: bool = False) -> None:
         self._b = builder
         self._fused = fused
+        self._scales = scales
 
     def run(self, program: ScalarProgram, inputs: Sequence[int]) -> tuple[int, ...]:
         """Emit `program` over registers."""
@@ -98,6 +100,11 @@ class ScalarEmitter:
     def fused(self) -> bool:
         """Whether `fma` rounds once."""
         return self._fused
+
+    def scales(self, like: int) -> bool:
+        """Whether the machine has `scale` and `like` fills one of its vector registers, the narrowest of 128 bits."""
+        dtype = self.dtype(like)
+        return self._scales and dtype in (F32, F64) and dtype.bits * self._b.lanes(like) in _REGISTER_BITS
 
     def rarely(self, mask: int, compute: Callable[[], Sequence[int]], otherwise: Sequence[int]) -> Sequence[int]:
         """`compute()` where `mask` holds, in a branch that is taken when any lane asks for it."""
