@@ -49,7 +49,7 @@ def choose_sizes(module: Module) -> tuple[Sizes, ...]:
     shapes = _Shapes.of(module)
     if not shapes.names:
         return ({},)
-    small = shapes.choose(_SMALL, None) or shapes.choose(_SMALL, None, cheap=False)
+    small = shapes.choose(_SMALL) or shapes.cheapest(_SMALL)
     if small is None:
         return ()
     large = shapes.choose(_LARGE, small)
@@ -78,12 +78,17 @@ class _Shapes:
         extents = frozenset(e for shape in bytes_of for e in shape if not isinstance(e, int))
         return cls(module, tuple(names), extents, bytes_of)
 
-    def choose(self, candidates: tuple[int, ...], other: Sizes | None, cheap: bool = True) -> Sizes | None:
-        """The first proposal that is allowed, differs from `other` and, if it must be, is cheap."""
+    def choose(self, candidates: tuple[int, ...], other: Sizes | None = None) -> Sizes | None:
+        """The first proposal that is allowed, cheap, and differs from `other`."""
         for sizes in self._proposals(candidates):
-            if sizes != other and self._allowed(sizes) and (not cheap or self._bytes(sizes) <= _CHEAP_BYTES):
+            if sizes != other and self._allowed(sizes) and self._bytes(sizes) <= _CHEAP_BYTES:
                 return sizes
         return None
+
+    def cheapest(self, candidates: tuple[int, ...]) -> Sizes | None:
+        """Of the allowed proposals the one with the smallest values: all are dear, and a proof should fit memory."""
+        allowed = (sizes for sizes in self._proposals(candidates) if self._allowed(sizes))
+        return min(allowed, key=self._bytes, default=None)
 
     def _proposals(self, candidates: tuple[int, ...]) -> Iterator[Sizes]:
         """All dims alike, then every dim by itself."""

@@ -215,6 +215,13 @@ def test_choose_sizes_when_guards_and_ranges_bind_then_keeps_to_them() -> None:
 
 
 @pytest.mark.unit
+def test_choose_sizes_when_all_are_dear_then_takes_the_cheapest() -> None:
+    builder = GraphBuilder(dims={"n": (1, None)})
+    builder.output("y", builder.op("neg", builder.input("x", tensor(F32, symbol("n"), 1 << 26))))
+    assert choose_sizes(builder.finish()) == ({"n": 1},)
+
+
+@pytest.mark.unit
 def test_in_child_when_work_ends_then_gives_its_result_error_or_last_mark() -> None:
     def fails(_mark: Mark) -> None:
         raise ConfigError("ODD", "told so", where="here")
