@@ -39,6 +39,12 @@ def test_precision_file_when_right_then_every_field_is_read(tmp_path: Path) -> N
 
 
 @pytest.mark.unit
+def test_precision_file_when_older_than_winograd_then_is_read_and_keeps_direct_sums(tmp_path: Path) -> None:
+    older = PRECISION.replace("winograd: {max_error: 1e-6}\n", "")
+    assert load_precision(write(tmp_path, older)).winograd_max_error == 0.0
+
+
+@pytest.mark.unit
 def test_standard_precision_when_loaded_by_name_then_is_what_the_project_promises() -> None:
     policy = load_precision("fp32")
     assert (policy.storage, policy.numerics) == ("f32", "reproducible")
