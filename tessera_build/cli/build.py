@@ -27,6 +27,7 @@ from tessera_build.driver.result import BuildResult
     callback=read_bytes,
     help="What the proof's values may take: 16GiB. Default: by the weights' size.",
 )
+@click.option("--proof-operations", type=float, help="What the proof may compute: 1e13. Default: by the weights' size.")
 @click.option("--debug", is_flag=True, help="A bundle that looks at every node's results as it runs: slow, not proved.")
 @click.option("--checks", default="nan,inf,bounds", show_default=True, help="What a --debug bundle looks for in them.")
 @click.option("--no-cache", is_flag=True, help="Compile every kernel anew.")
@@ -41,6 +42,7 @@ def build_command(
     workers: int | None,
     no_verify: bool,
     proof_memory: int | None,
+    proof_operations: float | None,
     debug: bool,
     checks: str,
     no_cache: bool,
@@ -50,17 +52,15 @@ def build_command(
 
     \b
     Example:
-      tessera build model.onnx --target x86-64-v4,x86-64-v3 -o model.tessera
-      tessera build model.onnx --dims batch=1:64,seq=128
+      tessera build model.onnx --target x86-64-v4,x86-64-v3 --dims batch=1:64,seq=128 -o model.tessera
       tessera build model.py --entry mlp --dims B=1:64
     """
-    settings = load_build(config) if config else BuildConfig()
     with watching(quiet=as_json) as watch:
         result = build(
             model,
             split_targets(targets),
             output or Path(model.stem + ".tessera"),
-            config=settings,
+            config=load_build(config) if config else BuildConfig(),
             dims=read_dims(dims),
             workers=workers,
             verify=not no_verify,
@@ -69,6 +69,7 @@ def build_command(
             proof_bytes=proof_memory,
             debug=checks if debug else "",
             entries=entries,
+            proof_operations=proof_operations,
         )
     (print_json if as_json else print_result)(result)
 

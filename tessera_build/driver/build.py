@@ -48,7 +48,7 @@ from tessera_build.lower.program.assemble import lower_module
 from tessera_build.lower.program.audit import NO_CHECKS, Checks, checks_of
 from tessera_build.lower.program.kernels import derived_within
 from tessera_build.lower.program.records import LoweredVariant
-from tessera_build.verify.budget import check_affordable
+from tessera_build.verify.budget import check_affordable, check_work
 from tessera_build.verify.check import Subject, expected_answers, verify_variant
 from tessera_build.verify.proof import Proof, proof_bytes
 from tessera_runtime.cpu.machine import default_threads
@@ -74,6 +74,7 @@ class Request:
     proof_bytes: int | None = None
     checks: Checks = NO_CHECKS
     entries: tuple[str, ...] = ()
+    proof_operations: float | None = None
 
 
 @dataclass(slots=True)
@@ -119,14 +120,16 @@ def build(  # noqa: PLR0913  the public door: every option is a keyword
     proof_bytes: int | None = None,
     debug: str = "",
     entries: Sequence[str] = (),
+    proof_operations: float | None = None,
 ) -> BuildResult:
     """Build `model` (a path, of an ONNX file or a model.py, or an ONNX protobuf) for `targets` and write it to `out`.
 
     `dims` fixes (`{"N": 4}`) or bounds (`{"N": (1, 64)}`) dynamic dims, beyond `config.dims`; `workers` are compile
     processes; `cache` is a folder of compiled kernels, True the user's own, False or None none.
     `proof_bytes` is what the values of the model may take together while it is proved; by default 1.5 GiB, or 64 times
-    the weights where that is more. `debug` ("nan,inf,bounds" or some of them) makes every node's results be looked at
-    while the bundle runs: it is slow, and ends with an error that names the node; it is not proved.
+    the weights where that is more; `proof_operations` what it may compute, by default 3e11, or 2048 for each byte of
+    the weights. `debug` ("nan,inf,bounds" or some of them) makes every node's results be looked at while the bundle
+    runs: it is slow, and ends with an error that names the node; it is not proved.
     `entries` names those of a model.py to build; without names, all that it offers.
     """
     chosen = config or BuildConfig()
@@ -137,8 +140,9 @@ def build(  # noqa: PLR0913  the public door: every option is a keyword
         model, Path(out), chosen, bounds | dict(dims or {}), verify, folder, progress or _quiet, proof_bytes
     )
     # On the proof's random inputs a sound model may well give NaN; what a debug build asks is about the user's inputs.
-    request = replace(request, checks=checks_of(debug), verify=verify and not debug, entries=tuple(entries))
-    return run_request(request)
+    verify = verify and not debug
+    request = replace(request, checks=checks_of(debug), verify=verify, proof_operations=proof_operations)
+    return run_request(replace(request, entries=tuple(entries)))
 
 
 def run_request(request: Request) -> BuildResult:
@@ -238,6 +242,7 @@ def _verify(draft: _Draft) -> None:
         return
     original, module = _present(draft.original), _present(draft.module)
     check_affordable(original, draft.request.proof_bytes)
+    check_work(original, module, draft.targets[0].lowered, draft.request.proof_operations)
     expected = expected_answers(original, draft.source.reference)
     for index, target in enumerate(draft.targets):
         symbols = dict(_present(target.built).symbols)

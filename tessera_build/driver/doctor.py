@@ -20,15 +20,13 @@ from tessera_build.driver.machine import machine_of
 from tessera_build.driver.source import Model, source_of
 from tessera_build.frontends.onnx import Surveyed, survey_onnx
 from tessera_build.ir.core.dims import evaluate, symbols_of
-from tessera_build.ir.graph.builder import graph_nodes
 from tessera_build.ir.graph.nodes import Module
-from tessera_build.ir.graph.ops.sizes import UNBOUNDED
 from tessera_build.ir.graph.passes.pipeline import GRAPH_PASSES
-from tessera_build.ir.graph.sizes import data_sizes
 from tessera_build.ir.graph.sweep import drop_dead
 from tessera_build.lower.program.assemble import lower_module
 from tessera_build.lower.program.estimate import Cost, launch_cost
 from tessera_build.lower.program.records import LoweredVariant
+from tessera_build.verify.budget import assumed_sizes
 from tessera_build.verify.inputs import Sizes, choose_sizes
 
 DimRequest = int | tuple[int, int]
@@ -115,7 +113,6 @@ def diagnose(model: Model, *, target: str = "native", dims: Mapping[str, DimRequ
     )
 
 
-_USUAL_SIZE: Final = 6  # of what only data tell, without a bound
 _BROKEN_MODEL: Final = 3  # the exit code of a ModelError
 
 
@@ -166,7 +163,7 @@ def _estimate(module: Module, target: str, dims: Mapping[str, DimRequest]) -> Es
     for step in GRAPH_PASSES:
         module = step.run(module)
     lowered = lower_module(module, machine)
-    known = {**sizes, **_assumed(module, sizes)}
+    known = {**sizes, **assumed_sizes(module, sizes)}
     costs = [launch_cost(record, known, machine) for records in lowered.launches for record in records]
     return Estimate(
         target=config.name,
@@ -179,17 +176,6 @@ def _estimate(module: Module, target: str, dims: Mapping[str, DimRequest]) -> Es
         launches=len(costs),
         largest=footprint(module, lowered),
     )
-
-
-def _assumed(module: Module, sizes: Sizes) -> Sizes:
-    """Sizes that a run reads from data: the most that they can be, or a few; of loops, the second iteration."""
-    found: dict[str, int] = {}
-    for function in module.entries.values():
-        for name, upper in data_sizes(function).items():
-            known = upper != UNBOUNDED and symbols_of(upper) <= {*sizes, *found}
-            found[name] = evaluate(upper, {**sizes, **found}) if known else _USUAL_SIZE
-        found |= {str(node.attributes["index"]): 1 for node in graph_nodes(function) if "index" in node.attributes}
-    return found
 
 
 def _arena(lowered: LoweredVariant, sizes: Sizes) -> int:
