@@ -18,13 +18,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.native import LAUNCH_IR
 from tessera_build.backends.llvm.emit_kernel import kernel_ir
 from tessera_build.backends.llvm.objects import CodegenOptions
 from tessera_build.backends.llvm.variant import codegen_options
 from tessera_build.config import load_target
 from tessera_build.driver.machine import machine_of, options_of
 from tessera_build.driver.roofline import compiled_function, peak_gflops
+from tessera_build.driver.single import LAUNCH_IR
 from tessera_build.ir.core.dims import evaluate
 from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph import reference

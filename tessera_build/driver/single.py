@@ -33,7 +33,7 @@ from tessera_build.verify.isolate import in_child
 KEY_VERSION: Final = "tessera-task-1"
 
 # Runs a kernel's parallel iterations one after the other, as a launch on one thread does.
-_LAUNCH_IR: Final = """
+LAUNCH_IR: Final = """
 declare i32 @kernel(ptr, i64)
 define i32 @launch(ptr %arguments, i64 %count) {
 entry:
@@ -170,7 +170,7 @@ def compile_task(setting: Setting, schedule: Schedule, machine: CpuMachine, opti
     sizes = {name: _assumed(setting.ranges.get(name, (1, None))) for name in sorted(_dims_of(setting))}
     versions = lower_task(setting, machine, lambda _setting, _machine: schedule)
     chosen = next((v for v in versions if evaluate(v.count, sizes) > 0), versions[0])
-    texts = (kernel_ir(chosen.kernel, options, "kernel"), _LAUNCH_IR, MEMORY_IR)
+    texts = (kernel_ir(chosen.kernel, options, "kernel"), LAUNCH_IR, MEMORY_IR)
     image = link([compile_ir(text, options) for text in texts], ["launch"], "task.so")
     dims = tuple(sizes.get(name, ASSUMED_EXTENT) for name in chosen.program.dims)
     return LaunchCode(image, chosen.program.operands, dims, sizes, evaluate(chosen.count, sizes))
