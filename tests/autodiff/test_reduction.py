@@ -9,6 +9,7 @@ from bundle_format.errors import TesseraError
 from tessera_build.ir.core.dims import Dim, symbol
 from tessera_build.ir.graph.autodiff.entries import with_grad
 from tessera_build.ir.graph.builder import GraphBuilder
+from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.graph.reference import run
 from tests.autodiff.checking import check, drawn, f64, module_of, positive
 
@@ -128,6 +129,17 @@ def test_cumulate_when_differentiated_then_agrees_with_differences(kind: str, ex
     flags = {"exclusive": exclusive, "reverse": reverse}
     module = module_of(lambda b, x: b.op("cumulate", x[0], kind=kind, **flags), [f64(2, 4, 3)])
     check(module, drawn(module, "main", 35, positive), order=2)
+
+
+def test_cumulate_when_its_extent_is_symbolic_then_agrees_with_differences() -> None:
+    module = module_of(lambda b, x: b.op("cumulate", x[0], kind="prod"), [f64(2, N, 1)])
+    check(module, drawn(module, "main", 37, positive), order=2)
+
+
+def test_running_product_when_elements_are_zero_then_slopes_are_exact() -> None:
+    module = module_of(lambda b, x: b.op("cumulate", x[0], kind="prod"), [f64(1, 6, 1)])
+    inputs: dict[str, Array] = {"x0": np.array([2.0, 0.0, 3.0, 0.0, 1.0, 4.0]).reshape(1, 6, 1)}
+    check(module, inputs, order=2)
 
 
 def test_top_k_when_differentiated_then_cotangents_go_to_the_chosen() -> None:

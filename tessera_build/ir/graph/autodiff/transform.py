@@ -12,15 +12,17 @@ cotangent that is None is zero and costs nothing; what a result does not depend 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bundle_format.errors import TesseraError
-from tessera_build.ir.core.node import Function
+from tessera_build.ir.core.node import Function, Node
 from tessera_build.ir.core.types import Type
 from tessera_build.ir.graph.autodiff.emit import Emit, Values
 from tessera_build.ir.graph.autodiff.program import Recorder
 from tessera_build.ir.graph.autodiff.walk import Walk
 from tessera_build.ir.graph.builder import GraphBuilder
+from tessera_build.ir.graph.nodes import GraphNode
+from tessera_build.ir.graph.regions import captured
 
 Transposer = Callable[[Values], list[int | None]]
 
@@ -94,9 +96,35 @@ def backward(builder: GraphBuilder, outputs: Sequence[int], cotangents: Values, 
     if builder.nested:
         raise TesseraError("NOT_DIFFERENTIABLE", "gradients inside a region are taken of functions: use pullback")
     recorder = Recorder(builder)
-    walk = Walk(builder, builder.function(), recorder, written=True)
+    walk = Walk(builder, _leading_to(builder.function(), outputs), recorder, written=True)
     found = _linearised(walk, recorder, tuple(wrt), outputs)
     return found.transpose(cotangents)
+
+
+def forward(builder: GraphBuilder, outputs: Sequence[int], tangents: Mapping[int, int]) -> list[int | None]:
+    """Tangents of values that a builder has made, from those of others that it made before; no node is written again.
+
+    Loops between them are. Only the function's own block can be open.
+    """
+    if builder.nested:
+        raise TesseraError("NOT_DIFFERENTIABLE", "tangents inside a region are pushed through functions: pushforward")
+    walk = Walk(builder, _leading_to(builder.function(), outputs), written=True)
+    for value, tangent in tangents.items():
+        _check_same("a tangent", builder.type(tangent), builder.type(value))
+        walk.tangents[value] = tangent
+    walk.nodes(walk.function.nodes)
+    return walk.tangents_of(outputs)
+
+
+def _leading_to(function: Function, outputs: Sequence[int]) -> Function:
+    """The function without nodes that no output reads: those need no derivative, and may have none."""
+    wanted, kept = set(outputs), list[Node]()
+    for node in reversed(function.nodes):
+        assert isinstance(node, GraphNode)
+        if wanted.intersection(node.outputs) or node.op == "sizes":
+            wanted.update((*node.inputs, *captured(node.regions)))
+            kept.append(node)
+    return replace(function, nodes=tuple(kept[::-1]))
 
 
 def _walk(builder: GraphBuilder, function: Function, primals: Sequence[int], recorder: Recorder | None) -> Walk:

@@ -139,10 +139,35 @@ def _softmax(site: Site, values: Values) -> Values:
 def _cumulate_jvp(site: Site, tangents: Values) -> Values:
     if site.attributes["kind"] == "sum":
         return [site.again(first(tangents))]
-    e, (x,), (y,), dx = site.emit, site.inputs, site.outputs, first(tangents)
-    ratios = e.op("div", dx, x)
+    e, extent, dx = site.emit, site.type(0).shape[1], first(tangents)
+    if isinstance(extent, int):
+        return [_running_product(site, extent, dx)]
+    # How many doublings there are is not known: quotients, which have no value beside a zero.
     flags = {name: flag_of(site.attributes, name) for name in ("exclusive", "reverse")}
-    return [e.op("mul", y, e.op("cumulate", ratios, kind="sum", **flags))]
+    return [e.op("mul", site.outputs[0], e.op("cumulate", e.op("div", dx, site.inputs[0]), kind="sum", **flags))]
+
+
+def _running_product(site: Site, extent: int, dx: int) -> int:
+    """Products of 1, 2, 4, ... neighbours, each of two halves: no division, so zeros are no exception."""
+    e, x = site.emit, site.inputs[0]
+    reverse = flag_of(site.attributes, "reverse")
+    if flag_of(site.attributes, "exclusive"):
+        x, dx = _shifted(e, x, 1, reverse, 1.0), _shifted(e, dx, 1, reverse, 0.0)
+    distance = 1
+    while distance < extent:
+        a, da = _shifted(e, x, distance, reverse, 1.0), _shifted(e, dx, distance, reverse, 0.0)
+        x, dx = e.op("mul", x, a), e.op("add", e.op("mul", dx, a), e.op("mul", x, da))
+        distance *= 2
+    return dx
+
+
+def _shifted(e: Emit, value: int, distance: int, reverse: bool, edge: float) -> int:
+    """Along the middle axis, the element that lies before (behind, if reversed) by a distance; `edge` beyond."""
+    first_axis, extent, last_axis = e.shape(value)
+    start, stop = (distance, extent) if reverse else (0, extent - distance)
+    kept = e.slice(value, (0, start, 0), (first_axis, stop, last_axis))
+    low, high = (0, distance) if reverse else (distance, 0)
+    return e.pad(kept, (0, low, 0), (0, high, 0), edge)
 
 
 def _cumulate(site: Site, cotangents: Values) -> Values:

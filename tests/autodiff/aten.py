@@ -1,0 +1,329 @@
+"""Programs that torch traced as Graph IR: a table of its core operators, enough for its own sample inputs.
+
+Takes a traced graph and the arrays it was traced with; gives a module. Invariant: a program with an operator, a type or
+an argument that has no row raises `Unmapped`; nothing is translated by halves.
+"""
+
+# ruff: noqa: ANN401  values of traced programs are anything
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from tessera_build.ir.core.types import BOOL, F64, I64, tensor
+from tessera_build.ir.graph.nodes import Module
+from tests.autodiff.aten_arithmetic import ARITHMETIC
+from tests.autodiff.aten_writer import DTYPES, Row, Unmapped, Value, Writer, element_type
+
+
+def _view(w: Writer, x: Value, shape: Sequence[int]) -> int:
+    sizes, total = list(shape), math.prod(w.shape(x.id))
+    if -1 in sizes:
+        known = math.prod(s for s in sizes if s != -1)
+        sizes[sizes.index(-1)] = total // known if known else 0
+    return w.reshape(x.id, sizes)
+
+
+def _expand(w: Writer, x: Value, shape: Sequence[int], implicit: bool = False) -> int:
+    own = w.shape(x.id)
+    more = len(shape) - len(own)
+    sizes = tuple(own[i - more] if s == -1 else s for i, s in enumerate(shape))
+    return w.b.op("broadcast_to", x.id, shape=sizes)
+
+
+def _permute(w: Writer, x: Value, dims: Sequence[int]) -> int:
+    return w.b.op("transpose", x.id, perm=tuple(d % len(dims) for d in dims)) if dims else x.id
+
+
+def _swap(w: Writer, x: Value, a: int = 0, b: int = 1) -> int:
+    rank = len(w.shape(x.id))
+    if rank < 2:
+        return x.id
+    perm = list(range(rank))
+    perm[a], perm[b] = perm[b], perm[a]
+    return w.b.op("transpose", x.id, perm=tuple(perm))
+
+
+def _unsqueeze(w: Writer, x: Value, dim: int) -> int:
+    shape = list(w.shape(x.id))
+    shape.insert(dim % (len(shape) + 1), 1)
+    return w.reshape(x.id, shape)
+
+
+def _squeeze(w: Writer, x: Value, dim: Any = None) -> int:
+    shape = w.shape(x.id)
+    dims = range(len(shape)) if dim is None else [dim] if isinstance(dim, int) else dim
+    gone = {d % max(len(shape), 1) for d in dims}
+    return w.reshape(x.id, [s for i, s in enumerate(shape) if s != 1 or i not in gone])
+
+
+def _slice(w: Writer, x: Value, dim: int = 0, start: Any = None, stop: Any = None, step: int = 1) -> int:
+    shape = w.shape(x.id)
+    dim %= len(shape)
+    low, high, _ = slice(start, stop).indices(shape[dim])
+    starts, stops, steps = [0] * len(shape), list(shape), [1] * len(shape)
+    starts[dim], stops[dim], steps[dim] = low, max(low, high), step
+    return w.b.op("slice", x.id, starts=tuple(starts), stops=tuple(stops), steps=tuple(steps))
+
+
+def _select(w: Writer, x: Value, dim: int, index: int) -> int:
+    shape = w.shape(x.id)
+    dim %= len(shape)
+    index %= shape[dim]
+    return w.reshape(_slice(w, x, dim, index, index + 1), shape[:dim] + shape[dim + 1 :])
+
+
+def _cat(w: Writer, xs: Sequence[Value], dim: int = 0) -> int:
+    kept = [x.id for x in xs if w.shape(x.id) != (0,)]
+    if len({w.type(x).dtype for x in kept}) != 1:
+        raise Unmapped("tensors of several types side by side")
+    return w.b.op("concat", *kept, axis=dim % len(w.shape(kept[0])))
+
+
+def _split(w: Writer, x: Value, sizes: Any, dim: int = 0) -> list[int]:
+    extent = w.shape(x.id)[dim]
+    parts = [min(sizes, extent - i) for i in range(0, extent, sizes)] if isinstance(sizes, int) else sizes
+    starts = np.cumsum([0, *parts])
+    return [_slice(w, x, dim, int(a), int(b)) for a, b in pairwise(starts)]
+
+
+def _pad(w: Writer, x: Value, pads: Sequence[int], value: float = 0.0) -> int:
+    rank = len(w.shape(x.id))
+    low, high = [0] * rank, [0] * rank
+    for i in range(len(pads) // 2):
+        low[rank - 1 - i], high[rank - 1 - i] = pads[2 * i], pads[2 * i + 1]
+    shape = w.shape(x.id)
+    cut = w.b.op(
+        "slice",
+        x.id,
+        starts=tuple(max(0, -p) for p in low),
+        stops=tuple(s - max(0, -p) for s, p in zip(shape, high, strict=True)),
+        steps=(1,) * rank,
+    )
+    return w.b.op(
+        "pad", cut, low=tuple(max(0, p) for p in low), high=tuple(max(0, p) for p in high), value=float(value)
+    )
+
+
+def _flip(w: Writer, x: Value, dims: Sequence[int]) -> int:
+    made, shape = x.id, w.shape(x.id)
+    for dim in {d % len(shape) for d in dims} if shape else ():
+        made = w.b.op("gather", made, w.b.constant(np.arange(shape[dim])[::-1].copy()), axis=dim)
+    return made
+
+
+def _full(w: Writer, shape: Sequence[int], value: Any, dtype: Any = None, **_: Any) -> int:
+    guessed = F64 if isinstance(value, float) else I64
+    chosen = element_type(dtype) if dtype is not None else BOOL if isinstance(value, bool) else guessed
+    return w.b.op("broadcast_to", w.b.scalar(value, chosen), shape=tuple(shape))
+
+
+def _full_like(w: Writer, x: Value, value: Any = 0, dtype: Any = None, **_: Any) -> int:
+    chosen = w.type(x.id).dtype if dtype is None else element_type(dtype)
+    return w.b.op("broadcast_to", w.b.scalar(value, chosen), shape=w.shape(x.id))
+
+
+def _arange(w: Writer, *bounds: Any, dtype: Any = None, **_: Any) -> int:
+    chosen = dtype or (torch.int64 if all(isinstance(b, int) for b in bounds) else torch.float64)
+    return w.b.constant(torch.arange(*bounds, dtype=chosen).numpy())
+
+
+def _to_copy(w: Writer, x: Value, dtype: Any = None, **_: Any) -> int:
+    return x.id if dtype is None else w.cast(x.id, element_type(dtype))
+
+
+def _gather(w: Writer, x: Value, dim: int, index: Value, **_: Any) -> int:
+    if not w.shape(x.id):
+        raise Unmapped("an index into a number")
+    if w.shape(index.id) == (0,):
+        raise Unmapped("nothing chosen")
+    return w.b.op("gather_elements", x.id, index.id, axis=dim % len(w.shape(x.id)))
+
+
+def _index_select(w: Writer, x: Value, dim: int, index: Value) -> int:
+    if not w.shape(x.id):
+        raise Unmapped("an index into a number")
+    chosen = index.id if w.shape(index.id) else w.reshape(index.id, (1,))
+    return w.b.op("gather", x.id, chosen, axis=dim % len(w.shape(x.id)))
+
+
+def _embedding(w: Writer, table: Value, index: Value, padding: int = -1, *_: Any) -> int:
+    if padding != -1:
+        raise Unmapped("a row without gradient")
+    return w.b.op("gather", table.id, index.id, axis=0)
+
+
+def _scatter(reduction: str) -> Row:
+    def row(w: Writer, x: Value, dim: int, index: Value, source: Any, reduce: Any = None) -> int:
+        if not w.shape(x.id) or reduce is not None:
+            raise Unmapped("a number, or another way to combine")
+        updates = source.id if isinstance(source, Value) else w.value(source, w.type(x.id).dtype)
+        shape = w.shape(index.id)
+        if isinstance(source, Value):
+            zeros = (0,) * len(shape)
+            updates = w.b.op("slice", updates, starts=zeros, stops=shape, steps=(1,) * len(shape))
+        else:
+            updates = w.b.op("broadcast_to", updates, shape=shape)
+        axis = dim % len(w.shape(x.id))
+        return w.b.op("scatter_elements", x.id, index.id, updates, axis=axis, reduction=reduction)
+
+    return row
+
+
+def _cumulate(kind: str) -> Row:
+    def row(w: Writer, x: Value, dim: int, dtype: Any = None) -> int:
+        shape = w.shape(x.id)
+        if not shape:
+            raise Unmapped("a running sum of a number")
+        dim %= len(shape)
+        lined = w.reshape(x.id, (math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :])))
+        return w.reshape(w.b.op("cumulate", lined, kind=kind), shape)
+
+    return row
+
+
+def _topk(w: Writer, x: Value, k: int, dim: int = -1, largest: bool = True, _: bool = True) -> tuple[int, int]:
+    shape = w.shape(x.id)
+    if not shape:
+        raise Unmapped("a number")
+    dim %= len(shape)
+    perm = [i for i in range(len(shape)) if i != dim] + [dim]
+    moved = w.b.op("transpose", x.id, perm=tuple(perm))
+    lined = w.reshape(moved, (math.prod(shape) // shape[dim], shape[dim]))
+    back = tuple(perm.index(i) for i in range(len(shape)))
+    results = w.b.node("top_k", (lined,), {"k": k, "largest": largest})
+    whole = [*(shape[i] for i in perm[:-1]), k]
+    first, second = (w.b.op("transpose", w.reshape(r, whole), perm=back) for r in results)
+    return first, second
+
+
+def _sort(w: Writer, x: Value, dim: int = -1, descending: bool = False) -> tuple[int, int]:
+    if not w.shape(x.id):
+        raise Unmapped("a number")
+    return _topk(w, x, w.shape(x.id)[dim], dim, descending)
+
+
+def _solve(w: Writer, a: Value, right: Value, *, left: bool = True, check_errors: bool = False) -> tuple[int, None]:
+    shape, other = w.shape(a.id), w.shape(right.id)
+    if not left or len(other) != len(shape) or shape[:-2] != other[:-2] or 0 in (*shape, *other):
+        raise Unmapped("a solution by rows")
+    batch = math.prod(shape[:-2])
+    made = w.b.node("solve", (w.reshape(a.id, (batch, *shape[-2:])), w.reshape(right.id, (batch, *other[-2:]))), {})
+    return w.reshape(made[1], other), None
+
+
+def _determinant(w: Writer, a: Value) -> tuple[int, None]:
+    shape = w.shape(a.id)
+    if 0 in shape:
+        raise Unmapped("an empty matrix")
+    made = w.b.node("determinant", (w.reshape(a.id, (math.prod(shape[:-2]), *shape[-2:])),), {})
+    return w.reshape(made[1], shape[:-2]), None
+
+
+def _repeat(w: Writer, x: Value, times: Sequence[int]) -> int:
+    shape = (1,) * (len(times) - len(w.shape(x.id))) + w.shape(x.id)
+    split = [n for s in shape for n in (1, s)]
+    wide = tuple(n for t, s in zip(times, shape, strict=True) for n in (t, s))
+    whole = w.b.op("broadcast_to", w.reshape(x.id, split), shape=wide)
+    return w.reshape(whole, [t * s for t, s in zip(times, shape, strict=True)])
+
+
+def _same(w: Writer, x: Value, *_: Any, **__: Any) -> int:
+    return x.id
+
+
+ROWS: dict[str, Row] = {
+    **ARITHMETIC,
+    **dict.fromkeys(("clone", "detach", "alias", "contiguous", "lift_fresh_copy", "view_of", "positive"), _same),
+    "view": _view,
+    "_unsafe_view": _view,
+    "reshape": _view,
+    "expand": _expand,
+    "permute": _permute,
+    "transpose": _swap,
+    "t": _swap,
+    "unsqueeze": _unsqueeze,
+    "squeeze": _squeeze,
+    "slice": _slice,
+    "select": _select,
+    "cat": _cat,
+    "split": _split,
+    "split_with_sizes": _split,
+    "unbind": lambda w, x, dim=0: [_select(w, x, dim, i) for i in range(w.shape(x.id)[dim])],
+    "constant_pad_nd": _pad,
+    "flip": _flip,
+    "repeat": _repeat,
+    "full": _full,
+    "zeros": lambda w, shape, **k: _full(w, shape, 0.0, **k),
+    "ones": lambda w, shape, **k: _full(w, shape, 1.0, **k),
+    "full_like": _full_like,
+    "zeros_like": _full_like,
+    "ones_like": lambda w, x, **k: _full_like(w, x, 1, **k),
+    "scalar_tensor": lambda w, x, **k: _full(w, (), x, **k),
+    "arange": _arange,
+    "_to_copy": _to_copy,
+    "gather": _gather,
+    "index_select": _index_select,
+    "embedding": _embedding,
+    "scatter": _scatter("none"),
+    "scatter_add": _scatter("add"),
+    "cumsum": _cumulate("sum"),
+    "cumprod": _cumulate("prod"),
+    "topk": _topk,
+    "sort": _sort,
+    "_linalg_solve_ex": _solve,
+    "_linalg_det": _determinant,
+}
+
+
+def module_of(graph: torch.fx.GraphModule, inputs: Sequence[torch.Tensor]) -> tuple[Module, list[bool]]:
+    """The program with inputs x0, x1, ... and outputs y0, y1, ...; and which of its results are tensors."""
+    w, made, given = Writer(), dict[torch.fx.Node, Any](), iter(range(len(inputs)))
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":
+            position = next(given)
+            data = inputs[position]
+            made[node] = Value(w.b.input(f"x{position}", tensor(element_type(data.dtype), *data.shape)))
+        elif node.op == "get_attr":
+            constant = getattr(graph, node.target)
+            if not isinstance(constant, torch.Tensor) or constant.dtype not in DTYPES:
+                raise Unmapped("a constant")
+            made[node] = Value(w.b.constant(constant.detach().numpy()))
+        elif node.op == "call_function":
+            made[node] = _call(w, node, made)
+        elif node.op == "output":
+            results = torch.fx.node.map_arg(node.args[0], lambda n: made[n])
+            return _finish(w, results)
+    raise Unmapped("a program without results")
+
+
+def _finish(w: Writer, results: Any) -> tuple[Module, list[bool]]:
+    found = list(results) if isinstance(results, (list, tuple)) else [results]
+    there = [isinstance(r, Value) for r in found]
+    for position, value in enumerate(r for r in found if isinstance(r, Value)):
+        w.b.output(f"y{position}", value.id)
+    return w.b.finish(), there
+
+
+def _call(w: Writer, node: torch.fx.Node, made: dict[torch.fx.Node, Any]) -> Any:
+    args, kwargs = (torch.fx.node.map_arg(part, lambda n: made[n]) for part in (node.args, node.kwargs))
+    if node.target is operator.getitem:
+        return args[0][args[1]]
+    name = str(getattr(node.target, "_schema").name).split("::")[-1]  # noqa: B009
+    if name not in ROWS:
+        raise Unmapped(name)
+    kwargs = {k: v for k, v in kwargs.items() if k not in ("memory_format", "layout", "device", "pin_memory")}
+    try:
+        result = ROWS[name](w, *args, **kwargs)
+    except (TypeError, AttributeError, IndexError, ZeroDivisionError) as error:
+        raise Unmapped(f"{name}: {error}") from error
+    if isinstance(result, (list, tuple)):
+        return [None if r is None else Value(r) for r in result]
+    return Value(result)
