@@ -14,6 +14,7 @@ from tessera.model.annotation import TensorSpec, spec_of
 from tessera.model.numeric import i64
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit
+from tessera.model.trace import needed
 from tessera_build.ir.core.types import I64
 
 
@@ -105,6 +106,8 @@ class KVCache:
                 expected=f"[B, H, T, D] like {described(old)}",
                 found=described(new),
             )
+        room, more = old.shape[2], new.shape[2]
+        needed().require(room, ">=", more, f"{more} more keys and values do not fit a cache of {room}")
         return emit("scatter_rows", old, new, self.length, circular=False)
 
     def mask(self, queries: Value, causal: bool) -> Tensor:

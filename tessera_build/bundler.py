@@ -31,7 +31,7 @@ from tessera_build.ir.core.text.printer import print_container
 from tessera_build.ir.core.types import DTYPES, Type, dtype_of
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.graph.ops.sizes import UNBOUNDED
-from tessera_build.ir.graph.sizes import data_sizes
+from tessera_build.ir.graph.sizes import data_sizes, entry_dims
 from tessera_build.ir.graph.text import print_module
 from tessera_build.ir.schedule import text as schedule_text
 from tessera_build.ir.schedule.trace import Schedule
@@ -101,7 +101,8 @@ def _entry(module: Module, name: str) -> Entry:
     outputs = tuple(
         _value(n, function.types[v]) for n, v in zip(module.output_names[name], function.results, strict=True)
     )
-    dims = tuple(DimRange(dim, low or 0, high) for dim, (low, high) in module.dims.items())
+    own = entry_dims(module, name)
+    dims = tuple(DimRange(dim, low or 0, high) for dim in own for low, high in [module.dims[dim]])
     states = tuple(
         StateAlias(
             module.input_names[name][function.args.index(pair.incoming)],

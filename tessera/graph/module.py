@@ -25,13 +25,17 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a bundle's entry is made from. `free`: parameters are inputs instead of weights."""
+    """What a bundle's entry is made from. `free`: parameters are inputs instead of weights.
+
+    `differentiated`: an entry with its gradients is made, too.
+    """
 
     name: str
     function: Callable[..., object]
     arguments: tuple[Argument, ...]
     site: Site
     free: bool = False
+    differentiated: bool = False
 
 
 class GraphModule(Generic[P, R]):
@@ -41,6 +45,7 @@ class GraphModule(Generic[P, R]):
         self.function = function
         self.name = name
         self.free = free
+        self.differentiated = False
         self.__name__ = name
         self.__doc__ = function.__doc__
 
@@ -54,7 +59,8 @@ class GraphModule(Generic[P, R]):
 
     def entry(self) -> Entry:
         """What the bundle's entry is made from."""
-        return Entry(self.name, self.function, arguments_of(self.function), site_of(self.function), self.free)
+        site = site_of(self.function)
+        return Entry(self.name, self.function, arguments_of(self.function), site, self.free, self.differentiated)
 
 
 def module(name: str | None = None) -> Callable[[Callable[P, R]], GraphModule[P, R]]:

@@ -4,9 +4,10 @@ Takes tensors, parameters, numbers and arrays; gives tensors. Invariant: every f
 whatever is written here can be differentiated, batched and compiled like any of them.
 """
 
+from tessera.model.filled import full_like, stop_gradient
 from tessera.op import init, random
 from tessera.op.attention import attention, flash_attention, merge_heads, split_heads, split_qkv
-from tessera.op.control import cond, fixed_point, scan, while_
+from tessera.op.control import cond, scan, while_
 from tessera.op.convolution import avg_pool, conv, global_avg_pool, max_pool
 from tessera.op.creation import (
     arange,
@@ -14,7 +15,6 @@ from tessera.op.creation import (
     dimension,
     eye,
     full,
-    full_like,
     one_hot,
     ones,
     ones_like,
@@ -57,13 +57,13 @@ from tessera.op.elementwise import (
     softplus,
     sqrt,
     square,
-    stop_gradient,
     sub,
     tan,
     tanh,
     where,
     with_policy,
 )
+from tessera.op.implicit import fixed_point
 from tessera.op.indexing import gather, scatter, scatter_elements, take_along, top_k
 from tessera.op.linear import dot, einsum, linear, matmul, outer, solve_linear
 from tessera.op.losses import cross_entropy, mse

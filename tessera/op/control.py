@@ -6,7 +6,6 @@ type from one iteration to the next, and a loop that is to be differentiated has
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -15,7 +14,6 @@ from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit, emit_all, lift, trace_of
 from tessera.model.trace import Trace
 from tessera.model.tree import leaves, rebuild
-from tessera.op.creation import full
 from tessera_build.ir.core.dims import Extent, symbol
 from tessera_build.ir.core.node import Region
 from tessera_build.ir.core.types import BOOL, F32
@@ -96,27 +94,6 @@ def scan(
         block.yields(*results, *stacked)
     found = loop.emit(carried, block.region, scans=len(stacked), downward=reverse)
     return rebuild(initial, found[: len(carried)]), rebuild(made, found[len(carried) :])
-
-
-def fixed_point(
-    function: Callable[[Value], Value], initial: Value, *, tol: float = 1e-6, max_iter: int = 100
-) -> Tensor:
-    """x with function(x) = x, from `initial` on, until no element moves by more than `tol`, or `max_iter` times."""
-
-    def moving(state: object) -> Value:
-        _, moved = cast("tuple[Value, Value]", state)
-        return moved > tol
-
-    def step(state: object) -> object:
-        x, _ = cast("tuple[Value, Value]", state)
-        following = function(x)
-        distance = emit("reduce", abs(following - x), kind="max", axes=tuple(range(x.ndim)), keepdims=False)
-        return following, distance
-
-    begin = emit("reshape", initial, shape=initial.shape)
-    infinite = full((), math.inf, begin.dtype)
-    result = cast("tuple[Tensor, Tensor]", while_(moving, step, (begin, infinite), max_iter=max_iter))
-    return result[0]
 
 
 class _Loop:

@@ -12,6 +12,7 @@ import numpy as np
 
 from tessera.errors import LanguageError
 from tessera.model.annotation import TensorSpec
+from tessera.model.filled import full_like
 from tessera.model.numeric import Numeric, f32, i64, numeric_of
 from tessera.model.parameter import Initialiser, Parameter
 from tessera.model.site import here
@@ -79,11 +80,6 @@ def zeros(shape: Sequence[Extent], dtype: Element = f32) -> Tensor:
 def ones(shape: Sequence[Extent], dtype: Element = f32) -> Tensor:
     """Ones."""
     return full(shape, 1, dtype)
-
-
-def full_like(x: Value, value: float | int | bool) -> Tensor:
-    """One number everywhere in a tensor of another one's shape and type."""
-    return full(x.shape, value, x.dtype)
 
 
 def zeros_like(x: Value) -> Tensor:

@@ -11,7 +11,7 @@ import math
 from tessera.errors import LanguageError
 from tessera.model.numeric import LARGEST, NO_POLICY, Numeric, numeric_of
 from tessera.model.site import here
-from tessera.model.tensor import Operand, Tensor, Value, described, emit
+from tessera.model.tensor import Operand, Tensor, Value, emit
 from tessera.op.creation import Element
 from tessera_build.ir.core.types import BF16, BOOL, F32, I32, U32, DType
 
@@ -209,23 +209,6 @@ def residual(x: Value, branch: Value, dropout: float = 0.0) -> Tensor:
             hint="op.residual(x, op.random.dropout(branch, p, key))",
         )
     return emit("add", x, branch)
-
-
-def stop_gradient(x: Value) -> Tensor:
-    """x, which derivatives take for a constant: its bits leave the numbers that could change a little and come back."""
-    if not x.dtype.is_float:
-        return emit("cast", x, dtype=x.dtype)
-    same_width = {16: "i16", 32: "i32", 64: "i64"}.get(x.dtype.bits)
-    if same_width is None:
-        raise LanguageError(
-            "TYPE_MISMATCH",
-            "stop_gradient takes wide floats",
-            site=here(),
-            expected="16 bits or more",
-            found=described(x),
-        )
-    bits = emit("bitcast", x, dtype=numeric_of(same_width).dtype)
-    return emit("bitcast", bits, dtype=x.dtype)
 
 
 def with_policy(x: Value, numeric: Numeric) -> Tensor:

@@ -6,6 +6,7 @@ same for every number of threads; `stable=True` therefore asks for what holds an
 
 from __future__ import annotations
 
+from tessera.model.filled import stop_gradient
 from tessera.model.tensor import Tensor, Value, emit
 from tessera.op.axes import Axes, axes_of, axis_of
 from tessera.op.creation import dimension
@@ -73,10 +74,18 @@ def softmax(x: Value, axis: int = -1) -> Tensor:
     return emit("softmax", x, axis=axis_of(axis, x))
 
 
+def _shift(x: Value, axis: int) -> Tensor:
+    """The maximum along an axis, which only keeps numbers small: results do not depend on it, so nor do derivatives.
+
+    Through it they would get sums that cancel to nothing but rounding.
+    """
+    return stop_gradient(emit("reduce", x, kind="max", axes=(axis,), keepdims=True))
+
+
 def softmax_safe(x: Value, axis: int = -1) -> Tensor:
     """Softmax, but zeros for a row of minus infinities, such as one that a mask covers wholly."""
     place = axis_of(axis, x)
-    highest = emit("reduce", x, kind="max", axes=(place,), keepdims=True)
+    highest = _shift(x, place)
     alive = emit("gt", highest, float("-inf"))
     shifted = emit("exp", x - emit("select", alive, highest, 0.0))
     total = reduce_sum(shifted, place, keepdims=True)
@@ -86,14 +95,14 @@ def softmax_safe(x: Value, axis: int = -1) -> Tensor:
 def log_softmax(x: Value, axis: int = -1) -> Tensor:
     """The logarithm of softmax, without computing softmax."""
     place = axis_of(axis, x)
-    shifted = x - emit("reduce", x, kind="max", axes=(place,), keepdims=True)
+    shifted = x - _shift(x, place)
     return shifted - emit("log", reduce_sum(emit("exp", shifted), place, keepdims=True))
 
 
 def logsumexp(x: Value, axis: int = -1, *, keepdims: bool = False) -> Tensor:
     """log(sum(exp(x))) along an axis, by the maximum, so that nothing overflows."""
     place = axis_of(axis, x)
-    highest = emit("reduce", x, kind="max", axes=(place,), keepdims=True)
+    highest = _shift(x, place)
     total = emit("log", reduce_sum(emit("exp", x - highest), place, keepdims=True)) + highest
     return total if keepdims else emit("reshape", total, shape=tuple(e for i, e in enumerate(x.shape) if i != place))
 
@@ -101,10 +110,11 @@ def logsumexp(x: Value, axis: int = -1, *, keepdims: bool = False) -> Tensor:
 def logsumexp_safe(x: Value, axis: int = -1, *, keepdims: bool = False) -> Tensor:
     """logsumexp, but minus infinity for a row of minus infinities and infinity where an element is."""
     place = axis_of(axis, x)
-    highest = emit("reduce", x, kind="max", axes=(place,), keepdims=True)
+    highest = _shift(x, place)
     finite = emit("lt", emit("abs", highest), float("inf"))
     shift = emit("select", finite, highest, 0.0)
     total = emit("log", reduce_sum(emit("exp", x - shift), place, keepdims=True)) + shift
+    # Where no finite number is the sum, the maximum itself is.
     total = emit("select", finite, total, highest)
     return total if keepdims else emit("reshape", total, shape=tuple(e for i, e in enumerate(x.shape) if i != place))
 

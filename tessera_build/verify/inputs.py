@@ -183,9 +183,13 @@ def random_array(generator: np.random.Generator, type_: Type, shape: tuple[int, 
 
 
 def index_limits(function: Function) -> dict[int, tuple[Extent, ...]]:
-    """For each argument that reaches the indices of a gather: the extents of the axes that it selects from."""
+    """For each argument that reaches the indices of a gather, or rows of a cache: the extents that it selects from."""
     found: dict[int, tuple[Extent, ...]] = {}
     for node in graph_nodes(function):
+        if node.op == "scatter_rows" and not node.attributes["circular"]:
+            room, more = (function.types[value].shape[2] for value in node.inputs[:2])
+            for value in _reaching(function, [node.inputs[2]], sums=False):
+                found[value] = (*found.get(value, ()), room - more + 1)
         if node.op in ("gather", "gather_elements"):
             data = function.types[node.inputs[0]]
             extent = data.shape[axis_of(node.attributes, data.rank)]

@@ -46,7 +46,7 @@ def compiled(
     tessera_build.build(path, targets=["native"], out=bundle, verify=verify, workers=1, entries=entries)
     with tessera_runtime.load(bundle, threads=1) as model:
         point = model.entries[entry] if entry else model.main
-        found = point.run({name: np.ascontiguousarray(array) for name, array in inputs.items()})
+        found = point.run({name: np.array(array, order="C") for name, array in inputs.items()})
         return {name: cast(Floats, np.array(array)) for name, array in found.items()}
 
 

@@ -23,8 +23,10 @@ from tessera.model.site import Site
 from tessera_build.frontends.python.execute import Executed, author_errors, executed
 from tessera_build.frontends.python.safetensors import read_safetensors
 from tessera_build.ir.core.dims import Range
+from tessera_build.ir.core.types import dtype_of
 from tessera_build.ir.graph import nodes
-from tessera_build.ir.graph.builder import ConstantPool, module_of
+from tessera_build.ir.graph.autodiff.entries import with_grad
+from tessera_build.ir.graph.builder import ConstantPool, graph_nodes, module_of
 
 DimRequest = int | tuple[int, int]
 
@@ -52,7 +54,21 @@ def read_python(
             traced = tuple(trace_entry(entry, dims, pool) for entry in chosen)
         _check_requests(traced, dims or {})
         parts = [file, *found.imported, *([weights] if weights.is_file() else [])]
-    return LoadedModel(_module(traced), _digest(parts), traced)
+    return LoadedModel(_with_gradients(_module(traced), chosen), _digest(parts), traced)
+
+
+def _with_gradients(module: nodes.Module, entries: Sequence[Entry]) -> nodes.Module:
+    """The module with a second entry for each that asks for its gradients: by floating-point inputs and parameters."""
+    for entry in entries:
+        if entry.differentiated:
+            function = module.entries[entry.name]
+            inputs = zip(module.input_names[entry.name], function.args, strict=True)
+            wrt = [name for name, value in inputs if function.types[value].dtype.is_float]
+            used = {str(n.attributes["digest"]) for n in graph_nodes(function) if n.op == "constant"}
+            floats = {d for d, array in module.constants.items() if dtype_of(array.dtype).is_float}
+            wrt += [name for digest, name in module.constant_names.items() if digest in used & floats]
+            module = with_grad(module, entry.name, wrt)
+    return module
 
 
 def _module(traced: Sequence[TracedEntry]) -> nodes.Module:

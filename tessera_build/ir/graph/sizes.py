@@ -29,6 +29,13 @@ from tessera_build.ir.graph.ops.op import extents_of
 from tessera_build.ir.graph.ops.sizes import UNBOUNDED, names_of
 
 
+def entry_dims(module: Module, entry: str) -> tuple[str, ...]:
+    """The dims of a module that the inputs of one entry tell: another entry may have others."""
+    function = module.entries[entry]
+    told = {name for arg in function.args for extent in function.types[arg].shape for name in symbols_of(extent)}
+    return tuple(name for name in module.dims if name in told)
+
+
 def data_sizes(function: Function) -> dict[str, Extent]:
     """The symbols that a function reads from data, in order, each with its upper bound (-1: none)."""
     found: dict[str, Extent] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bundle_format.errors import TesseraError
 from tessera_build.ir.core.node import Function, walk
 from tessera_build.ir.graph.nodes import GraphNode, Module
-from tessera_build.ir.graph.sizes import data_sizes, symbol_ranges
+from tessera_build.ir.graph.sizes import data_sizes, entry_dims, symbol_ranges
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.target.host import POINTER_BYTES, Entry, Variant
 from tessera_build.lower.program.arena import aligned
@@ -46,9 +46,10 @@ def lower_module(
         results = [Home("output", i) for i in range(len(function.results))]
         slots = shared.dynamic.next
         base = aligned(slots * POINTER_BYTES)
-        nodes = (*early_guards(module), *block.emit(Surroundings(base, inputs, results)))
+        dims = entry_dims(module, name)
+        nodes = (*early_guards(module, dims), *block.emit(Surroundings(base, inputs, results)))
         outputs = tuple(function.types[v].shape for v in function.results)
-        entries.append(Entry(name, tuple(module.dims), nodes, base + block.arena_bytes, outputs, slots))
+        entries.append(Entry(name, dims, nodes, base + block.arena_bytes, outputs, slots))
         launches.append(tuple(block.records))
         bound = max(bound, block.lower_bound)
     check_placed(module, (node for entry in entries for node in walk(entry.nodes)))

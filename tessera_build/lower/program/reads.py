@@ -49,9 +49,10 @@ def read_nodes(task: Task, buffer: Buffer, row: int) -> list[Node]:
     ]
 
 
-def early_guards(module: Module) -> list[Node]:
-    """The guards over dims alone."""
-    return [guard_node(guard, i) for i, guard in enumerate(module.guards) if guard_symbols(guard) <= module.dims.keys()]
+def early_guards(module: Module, dims: Collection[str]) -> list[Node]:
+    """The guards over the dims of one entry alone."""
+    known = frozenset(dims)
+    return [guard_node(guard, i) for i, guard in enumerate(module.guards) if guard_symbols(guard) <= known]
 
 
 def late_guards(module: Module, fresh: Collection[str], known: Collection[str]) -> list[Node]:

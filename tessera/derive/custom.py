@@ -1,0 +1,104 @@
+"""Functions whose derivatives the author states.
+
+Takes a function of tensors and a rule; gives a function that computes the first and is differentiated by the second.
+Invariant: a stated derivative replaces the derived one everywhere, and it can be differentiated again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tessera.derive.derivatives import author_place
+from tessera.derive.inner import traced
+from tessera.errors import LanguageError
+from tessera.model.filled import full_like, stop_gradient
+from tessera.model.site import here
+from tessera.model.tensor import Tensor, Value, described, emit
+from tessera_build.ir.graph.autodiff import transform
+from tessera_build.ir.graph.nodes import GraphNode
+
+
+class custom_jvp:  # noqa: N801  used as a decorator
+    """A function of tensors to one tensor whose change along tangents the author states: `@f.defjvp`.
+
+    The rule takes the arguments, then as many tangents, and must be linear in these.
+    """
+
+    def __init__(self, function: Callable[..., Value]) -> None:
+        self.function = function
+        self.rule: Callable[..., Value] | None = None
+
+    def defjvp(self, rule: Callable[..., Value]) -> Callable[..., Value]:
+        """State the rule."""
+        self.rule = rule
+        return rule
+
+    def __call__(self, *primals: Value) -> Value:
+        """f(x) without its own derivative, plus the rule at a tangent that is zero but changes like x."""
+        rule = self.rule
+        if rule is None:
+            raise LanguageError(
+                "NO_DERIVATIVE_RULE",
+                "a function with a derivative of its own has none",
+                site=here(),
+                expected="@f.defjvp above its rule",
+            )
+        result = stop_gradient(self.function(*(stop_gradient(primal) for primal in primals)))
+        changes = [emit("sub", primal, stop_gradient(primal)) for primal in primals]
+        change = rule(*primals, *changes)
+        if change.shape != result.shape or change.dtype != result.dtype:
+            raise LanguageError(
+                "DERIVATIVE_MISMATCH",
+                "the stated derivative has another type than the function's result",
+                site=here(),
+                expected=described(result),
+                found=described(change),
+            )
+        return emit("add", result, change)
+
+
+class custom_vjp:  # noqa: N801  used as a decorator
+    """A function of tensors to one tensor whose gradients the author states: `@f.defvjp`.
+
+    The rule takes the arguments and the cotangent of the result, gives a gradient for each argument, and must be linear
+    in the cotangent.
+    """
+
+    def __init__(self, function: Callable[..., Value], *, loops: bool = False) -> None:
+        self._forward = custom_jvp(function)
+        self._loops = loops  # whether the rule's loops are known to be counted by nothing linear
+        self.rule: Callable[..., object] | None = None
+
+    def defvjp(self, rule: Callable[..., object]) -> Callable[..., object]:
+        """State the rule; its transpose is the change along tangents."""
+        self.rule = rule
+        self._forward.defjvp(lambda *both: _transposed((self._forward.function, rule, self._loops), both))
+        return rule
+
+    def __call__(self, *primals: Value) -> Value:
+        """The function, with the stated gradients."""
+        return self._forward(*primals)
+
+
+def _transposed(stated: tuple[Callable[..., Value], Callable[..., object], bool], both: tuple[Value, ...]) -> Value:
+    """The change of the result along tangents: the transpose of the rule, which is linear in the cotangent."""
+    function, rule, loops = stated
+    count = len(both) // 2
+    primals, tangents = both[:count], both[count:]
+    like = full_like(function(*primals), 0)
+
+    def gradients(cotangent: Value) -> object:
+        return rule(*primals, cotangent)
+
+    inner = traced(gradients, (like,))
+    if not loops and any(isinstance(n, GraphNode) and n.attributes.get("conditional") for n in inner.function.walk()):
+        raise LanguageError(
+            "LOOP_IN_DERIVATIVE_RULE",
+            "a stated derivative has a loop that data end: it need not be linear",
+            site=here(),
+            expected="op.scan, whose number of iterations is known",
+        )
+    with author_place(inner.outer):
+        outputs, transposer = transform.pullback(inner.outer.builder, inner.function, inner.primals, inner.inputs)
+        (found,) = transposer([tangent.value_in(inner.outer) for tangent in tangents[: len(outputs)]])
+    return like if found is None else Tensor(inner.outer, inner.outer.note(found, here()))

@@ -1,0 +1,251 @@
+"""Derivatives as the author asks for them: of functions, and of values of the trace that grows.
+
+Takes functions or tensors; gives tensors that are ordinary parts of the trace, so that everything composes to any
+order. Invariant: what a result does not depend on has a derivative of zeros, in its own shape and type; an op without
+a derivative is an error at the author's line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+
+from bundle_format.errors import TesseraError
+from tessera.derive.inner import Inner, scalar_loss, traced
+from tessera.errors import LanguageError
+from tessera.model.filled import full_like
+from tessera.model.parameter import Parameter
+from tessera.model.site import here
+from tessera.model.tensor import Tensor, Value, described, emit, lift, trace_of
+from tessera.model.trace import Trace
+from tessera.model.tree import leaves, rebuild
+from tessera_build.ir.graph.autodiff import transform
+
+Function = Callable[..., object]
+_WANTED = "tensors of this trace, or parameters"
+
+
+def backward(loss: object, *, wrt: object) -> object:
+    """Gradients of one number by tensors, in the nesting of `wrt`; those of parameters are named after them."""
+    number = scalar_loss(loss, "graph.backward")
+    trace = trace_of((number,))
+    targets = [_target(leaf) for _, leaf in leaves(wrt)]
+    values = [target.value_in(trace) for target in targets]
+    scale = number.policy.scale
+    with author_place(trace):
+        output = number.value_in(trace)
+        found = _gradients(trace, output, values, scale)
+    results = [
+        _named(_filled(trace, gradient, target, scale), target) for gradient, target in zip(found, targets, strict=True)
+    ]
+    return rebuild(wrt, results)
+
+
+def _gradients(trace: Trace, output: int, values: Sequence[int], scale: float) -> list[int | None]:
+    """One sweep back for all; a value that others are computed from is swept to by itself, as if it were given."""
+    builder = trace.builder
+    seed = builder.scalar(scale, output)
+    roots = [v for v in values if (node := builder.producer(v)) is None or node.op == "constant"]
+    found = dict(zip(roots, transform.backward(builder, [output], [seed], roots), strict=True)) if roots else {}
+    for value in values:
+        if value not in found:
+            (found[value],) = transform.backward(builder, [output], [seed], [value])
+    return [found[value] for value in values]
+
+
+def _target(leaf: object) -> Value:
+    if not isinstance(leaf, Value) or not leaf.dtype.is_float:
+        raise LanguageError(
+            "NOT_DIFFERENTIABLE",
+            "a derivative is asked by something that is no floating-point tensor",
+            site=here(),
+            expected=_WANTED,
+            found=described(leaf) if isinstance(leaf, Value) else repr(leaf)[:200],
+        )
+    return leaf
+
+
+def _filled(trace: Trace, value: int | None, like: Value, scale: float = 1.0) -> Tensor:
+    """A derivative as a tensor: zeros where there is none."""
+    if value is None:
+        return full_like(like, 0)
+    tensor = Tensor(trace, trace.note(value, here(), like.policy))
+    return tensor if scale == 1.0 else emit("mul", tensor, 1.0 / scale)
+
+
+def _named(gradient: Tensor, target: Value) -> Tensor:
+    name = target.name if isinstance(target, Parameter | Tensor) else ""
+    name = name or (target.trace.labels.get(target.value, "") if isinstance(target, Tensor) else "")
+    return Tensor(gradient.trace, gradient.value, f"grad.{name}") if name else gradient
+
+
+def jvp(value: object, *, wrt: object, tangents: object = None, dir: object = None) -> object:  # noqa: A002
+    """The derivative of traced tensors along a direction of `wrt`, by default ones: du/dx of a pointwise u(x)."""
+    trace = trace_of([leaf for _, leaf in leaves(value)])
+    targets = [_target(leaf) for _, leaf in leaves(wrt)]
+    given = dir if tangents is None else tangents
+    directions = [full_like(t, 1) for t in targets] if given is None else _directions(targets, given)
+    outputs = [_target(leaf) for _, leaf in leaves(value)]
+    with author_place(trace):
+        changes = {t.value_in(trace): d.value_in(trace) for t, d in zip(targets, directions, strict=True)}
+        found = transform.forward(trace.builder, [o.value_in(trace) for o in outputs], changes)
+    return rebuild(value, [_filled(trace, f, o) for f, o in zip(found, outputs, strict=True)])
+
+
+def hvp(value: object, *, wrt: object, dir: object = None, inputs: Sequence[object] | None = None) -> object:  # noqa: A002
+    """The Hessian times a direction. Of a function's value at `inputs`, or of a tensor of the trace.
+
+    Of one number: forward over reverse, in the nesting of `wrt`. Of a tensor that depends on `wrt` point by point, the
+    second derivative along the direction, by default ones.
+    """
+    if callable(value) and not isinstance(value, Value):
+        value = value(*(inputs or ()))
+    if isinstance(value, Value) and value.shape == ():
+        return jvp(backward(value, wrt=wrt), wrt=wrt, dir=dir)
+    return jvp(jvp(value, wrt=wrt, dir=dir), wrt=wrt, dir=dir)
+
+
+def forward(function: Function, primals: Sequence[object], *, tangents: Sequence[object]) -> tuple[object, object]:
+    """The function's results and their change along the tangents of its arguments."""
+    inner = traced(function, primals)
+    targets = [_target(leaf) for _, leaf in leaves(list(primals)) if isinstance(leaf, Value)]
+    directions = _directions(targets, list(tangents))
+    with author_place(inner.outer):
+        changes = dict(zip(inner.inputs, (d.value_in(inner.outer) for d in directions), strict=True))
+        given = [changes.get(arg) for arg in inner.function.args]
+        outputs, found = transform.pushforward(inner.outer.builder, inner.function, inner.primals, given)
+    results = [Tensor(inner.outer, inner.outer.note(value, here())) for value in outputs]
+    filled = [_filled(inner.outer, value, result) for value, result in zip(found, results, strict=True)]
+    return inner.rebuilt(outputs), rebuild(inner.result, filled)
+
+
+def vjp(function: Function, *primals: object) -> tuple[object, Callable[[object], object]]:
+    """The function's results, and what gives the gradients of the arguments from cotangents of the results."""
+    inner = traced(function, primals)
+    with author_place(inner.outer):
+        outputs, transposer = transform.pullback(inner.outer.builder, inner.function, inner.primals, inner.inputs)
+
+    def back(cotangents: object) -> object:
+        seeds = _cotangents(inner, outputs, cotangents)
+        with author_place(inner.outer):
+            found = transposer(seeds)
+        targets = [leaf for _, leaf in leaves(list(primals)) if isinstance(leaf, Value)]
+        filled = [_filled(inner.outer, f, t) for f, t in zip(found, targets, strict=True)]
+        return filled[0] if len(filled) == 1 else tuple(filled)
+
+    return inner.rebuilt(outputs), back
+
+
+def _cotangents(inner: Inner, outputs: Sequence[int], cotangents: object) -> list[int | None]:
+    given = [leaf for _, leaf in leaves(cotangents)]
+    if len(given) != len(outputs):
+        raise LanguageError(
+            "BAD_ARGUMENT",
+            "there is another number of cotangents than of results",
+            site=here(),
+            expected=str(len(outputs)),
+            found=str(len(given)),
+        )
+    kinds = [inner.outer.builder.type(output).dtype for output in outputs]
+    return [lift(inner.outer, leaf, kind, here()) for leaf, kind in zip(given, kinds, strict=True)]
+
+
+def grad(
+    function: Function, wrt: int | Sequence[int] | Parameter | Sequence[Parameter] = 0, *, value: bool = False
+) -> Function:
+    """The function that gives the gradients of another one's number: by arguments at places, or by parameters.
+
+    `value`: it gives (number, gradients).
+    """
+    single = isinstance(wrt, int | Parameter)
+    chosen: list[int | Parameter] = [wrt] if isinstance(wrt, int | Parameter) else list(wrt)
+
+    def gradients(*primals: object) -> object:
+        parameters = [c for c in chosen if isinstance(c, Parameter)]
+        inner = traced(function, primals, parameters)
+        (result,) = [leaf for _, leaf in leaves(inner.result)] or [None]
+        scalar_loss(result, "graph.grad")
+        places = _places(primals, inner, chosen, parameters)
+        builder = inner.outer.builder
+        with author_place(inner.outer):
+            outputs, transposer = transform.pullback(builder, inner.function, inner.primals, places)
+            found = transposer([builder.scalar(1.0, outputs[0])])
+        likes = [Tensor(inner.outer, inner.primal(place)) for place in places]
+        filled = [_filled(inner.outer, f, like) for f, like in zip(found, likes, strict=True)]
+        result = filled[0] if single else tuple(filled)
+        return (inner.rebuilt(outputs), result) if value else result
+
+    return gradients
+
+
+def _places(
+    primals: Sequence[object], inner: Inner, chosen: Sequence[int | Parameter], parameters: Sequence[Parameter]
+) -> list[int]:
+    """The arguments of the inner function that gradients are asked by."""
+    count = len(inner.inputs) - len(parameters)
+    tensors = [i for i, primal in enumerate(primals) if isinstance(primal, Value | float)]
+    found: list[int] = []
+    for choice in chosen:
+        if isinstance(choice, Parameter):
+            found.append(inner.inputs[count + [id(p) for p in parameters].index(id(choice))])
+        elif choice in tensors and len(tensors) == count:
+            found.append(inner.inputs[tensors.index(choice)])
+        else:
+            raise LanguageError(
+                "NOT_DIFFERENTIABLE",
+                f"there is no floating-point argument at place {choice}",
+                site=here(),
+                expected=f"one of {tensors}",
+                hint="arguments that are tuples or dicts are differentiated by graph.vjp",
+            )
+    return found
+
+
+def _directions(targets: Sequence[Value], given: object) -> list[Value]:
+    """Directions for tensors, of their shapes and types; numbers are the same everywhere."""
+    found = [leaf for _, leaf in leaves(given)]
+    if len(found) != len(targets):
+        raise LanguageError(
+            "BAD_ARGUMENT",
+            "there is another number of directions than of tensors",
+            site=here(),
+            expected=str(len(targets)),
+            found=str(len(found)),
+        )
+    return [_direction(target, leaf) for target, leaf in zip(targets, found, strict=True)]
+
+
+def _direction(target: Value, leaf: object) -> Value:
+    if isinstance(leaf, int | float):
+        return full_like(target, leaf)
+    trace = trace_of(())
+    direction = Tensor(trace, lift(trace, leaf, target.dtype, here()))
+    if direction.shape != target.shape or direction.dtype != target.dtype:
+        raise LanguageError(
+            "TANGENT_MISMATCH",
+            "a direction has another type than the tensor it belongs to",
+            site=here(),
+            expected=described(target),
+            found=described(direction),
+        )
+    return direction
+
+
+@contextmanager
+def author_place(trace: Trace) -> Generator[None]:
+    """What derivatives are made of carries the author's place where it has none of its own; errors do as well."""
+    site = here()
+    try:
+        with trace.builder.at(None if site is None else site.span):
+            yield
+    except LanguageError:
+        raise
+    except TesseraError as error:
+        raise LanguageError(
+            error.code,
+            error.message + (f" (the operator at {error.where})" if error.where else ""),
+            site=site,
+            expected=error.expected,
+            found=error.found,
+            hint=error.hint,
+        ) from error

@@ -1,0 +1,101 @@
+"""Functions traced by themselves inside a trace: what transforms work on.
+
+Takes a function and its arguments; gives a Graph IR function, the outer values of its arguments and the nesting of its
+results. Invariant: what the function reads of the trace around it became an argument too, so that it can be
+differentiated, batched or written again anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tessera.errors import LanguageError
+from tessera.model.parameter import Parameter
+from tessera.model.site import here
+from tessera.model.tensor import Tensor, Value, described, lift, trace_of
+from tessera.model.trace import Trace, tracing
+from tessera.model.tree import leaves, rebuild
+from tessera_build.ir.core.node import Function
+from tessera_build.ir.core.types import F32
+
+
+@dataclass(frozen=True, slots=True)
+class Inner:
+    """One traced function: `inputs` are the arguments that were given, `primals` the outer values of all."""
+
+    outer: Trace
+    function: Function
+    inputs: tuple[int, ...]
+    primals: tuple[int, ...]
+    result: object
+
+    def rebuilt(self, values: Sequence[int]) -> object:
+        """Values of the outer trace in the nesting of the result."""
+        return rebuild(self.result, [Tensor(self.outer, value) for value in values])
+
+    def primal(self, value: int) -> int:
+        """The outer value of one argument."""
+        return self.primals[self.function.args.index(value)]
+
+
+def traced(function: Callable[..., object], arguments: Sequence[object], parameters: Sequence[Parameter] = ()) -> Inner:
+    """Trace a function: tensors among the arguments become its inputs, and so do the parameters named."""
+    outer, site = trace_of([leaf for _, leaf in leaves(arguments)]), here()
+    inner = Trace(getattr(function, "__name__", "function"), outer=outer)
+    given: dict[int, int] = {}
+
+    def entered(value: int) -> int:
+        inside = inner.builder.input(f"argument{len(given)}", outer.builder.type(value))
+        given[inside] = value
+        return inner.note(inside, outer.sites.get(value), outer.policies.get(value), outer.labels.get(value, ""))
+
+    taken: list[object] = []
+    for _, leaf in leaves(arguments):
+        tensor = isinstance(leaf, Value | float)
+        taken.append(Tensor(inner, entered(lift(outer, leaf, F32, site))) if tensor else leaf)
+    for parameter in parameters:
+        inner.bind(parameter, entered(outer.weight(parameter)))
+    inputs = tuple(given)
+    with tracing(inner):
+        result = function(*as_arguments(rebuild(list(arguments), taken)))
+        values = [value_of(inner, leaf) for _, leaf in leaves(result)]
+        for index, value in enumerate(values):
+            inner.builder.output(f"result{index}", value)
+    outer.builder.dims.update(inner.builder.dims)
+    given |= {c.inside: c.value if c.trace is outer else outer.capture(c.trace, c.value) for c in inner.captured}
+    made = inner.builder.function()
+    return Inner(outer, made, inputs, tuple(given[arg] for arg in made.args), result)
+
+
+def as_arguments(value: object) -> list[object]:
+    """A rebuilt list of arguments."""
+    assert isinstance(value, list)
+    return list(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def value_of(trace: Trace, leaf: object) -> int:
+    """A result as a value of the trace; raises for anything that is no tensor."""
+    if not isinstance(leaf, Value):
+        raise LanguageError(
+            "NOT_A_TENSOR",
+            "a function that is transformed returns something that is no tensor",
+            site=here(),
+            expected="tensors in tuples, lists and dicts",
+            found=repr(leaf)[:200],
+        )
+    return leaf.value_in(trace)
+
+
+def scalar_loss(loss: object, what: str) -> Value:
+    """A loss as what can be differentiated backwards: one floating-point number."""
+    if not isinstance(loss, Value) or loss.shape != () or not loss.dtype.is_float:
+        raise LanguageError(
+            "LOSS_NOT_SCALAR",
+            f"{what} takes one number",
+            site=here(),
+            expected="a floating-point tensor of shape []",
+            found=described(loss) if isinstance(loss, Value) else repr(loss)[:200],
+            hint="op.reduce_sum or op.reduce_mean make one number of a tensor",
+        )
+    return loss
