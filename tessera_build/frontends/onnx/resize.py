@@ -12,6 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from tessera_build.frontends.onnx.antialiased import antialiased_integers, stays
 from tessera_build.frontends.onnx.call import Call, Translator, normalise_axes
 from tessera_build.frontends.onnx.content import is_symbolic
 from tessera_build.frontends.onnx.context import Context, Tensor
@@ -192,6 +193,8 @@ def _resized(c: Context, x: Tensor, rows: Sequence[Scaled], sampling: Sampling) 
         ordered = sorted(moving, key=lambda r: (r.scale or 1.0, -r.axis))
         result = c.cast(x, x.dtype if x.dtype.bits >= F32.bits else F32)
         for row in ordered:
+            if sampling.antialias and stays(c, row):
+                continue
             result = _along(c, result, row, sampling)
         result = c.cast(result, x.dtype)
     if sampling.transform != "tf_crop_and_resize":
@@ -205,10 +208,12 @@ def _resized(c: Context, x: Tensor, rows: Sequence[Scaled], sampling: Sampling) 
 
 def _integers(c: Context, x: Tensor, rows: Sequence[Scaled], sampling: Sampling) -> Tensor:
     """Integers are truncated at the end, which shows the order of sums: onnxruntime's four corners of a pixel."""
-    if sampling.mode != "linear" or sampling.antialias:
+    if sampling.mode != "linear" and not sampling.antialias:
         raise unsupported(f"Resize of integers with mode={sampling.mode}", hint="cast the image to float first")
     if x.rank < 2 or any(not r.still for r in rows if r.axis < x.rank - 2):
         raise unsupported("Resize of integers along other axes than the last two", hint="cast to float first")
+    if sampling.antialias:
+        return antialiased_integers(c, x, rows, sampling)
     found = {r.axis: r for r in rows}
     ends = [found.get(axis, Scaled(axis, x.shape[axis], x.shape[axis], 1.0)) for axis in (x.rank - 2, x.rank - 1)]
     (rows_at, row_weights), (columns_at, column_weights) = (taps(c, row, sampling) for row in ends)

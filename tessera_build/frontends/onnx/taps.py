@@ -7,6 +7,7 @@ of weights. Invariant: the formulas and their order are onnxruntime's, and they 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.ir.core.dims import Extent
-from tessera_build.ir.core.types import F32, I64
+from tessera_build.ir.core.types import F32, F64, I64
 
 # A filter's elements are read one by one in the code of one loop; this many shrink an image by 64.
 MOST_TAPS = 256
@@ -72,7 +73,7 @@ def coordinates(c: Context, row: Scaled, sampling: Sampling) -> Tensor:
         return steps
     match sampling.transform:
         case "asymmetric":
-            return c.op("div", steps, _scale(c, row))
+            return _over_scale(c, row, steps)
         case "tf_half_pixel_for_nn":
             return _half(c, row, steps)
         case "half_pixel" | "pytorch_half_pixel" | "half_pixel_symmetric":
@@ -86,7 +87,14 @@ def coordinates(c: Context, row: Scaled, sampling: Sampling) -> Tensor:
 
 
 def _half(c: Context, row: Scaled, steps: Tensor) -> Tensor:
-    return c.op("div", c.op("add", steps, _f32(c, 0.5)), _scale(c, row))
+    return _over_scale(c, row, c.op("add", steps, _f32(c, 0.5)))
+
+
+def _over_scale(c: Context, row: Scaled, places: Tensor) -> Tensor:
+    """A quotient of f32. By a constant, one of f64 rounds to it even where it is computed with a reciprocal."""
+    if row.scale is None:
+        return c.op("div", places, _scale(c, row))
+    return c.cast(c.op("div", c.cast(places, F64), c.cast(_scale(c, row), F64)), F32)
 
 
 def _half_pixel(c: Context, row: Scaled, steps: Tensor, transform: str) -> Tensor:
@@ -233,14 +241,32 @@ def _inside_only(c: Context, row: Scaled, indices: list[Tensor], weights: list[T
     for index, weight in zip(indices, weights, strict=True):
         inside = c.op("and", c.op("ge", index, c.scalar(0, I64)), c.op("lt", index, c.number(row.extent, I64)))
         kept.append(c.op("select", inside, weight, _f32(c, 0.0)))
-    total = kept[0]
-    for weight in kept[1:]:
-        total = c.op("add", total, weight)
+    total = sum_of(c, kept)
     return [c.op("div", weight, total) for weight in kept]
 
 
 def _filtered(c: Context, row: Scaled, sampling: Sampling, place: Tensor) -> tuple[Tensor, Tensor]:
-    """A filter as wide as what one resized element covers; elements beyond an end count as the end's."""
+    """The taps of a filter; elements beyond an end count as the end's."""
+    places, weights = filter_taps(c, row, sampling, place)
+    indices = [c.cast(index, I64) for index in places]
+    if sampling.exclude_outside:
+        weights = _inside_only(c, row, indices, weights)
+    else:
+        total = sum_of(c, weights)
+        weights = [c.op("div", weight, total) for weight in weights]
+    return _rows(c, [_clamped(c, row, i) for i in indices]), _rows(c, weights)
+
+
+def sum_of(c: Context, terms: Sequence[Tensor]) -> Tensor:
+    """The sum, first to last."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = c.op("add", total, term)
+    return total
+
+
+def filter_taps(c: Context, row: Scaled, sampling: Sampling, place: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """A filter as wide as what one resized element covers: elements, in f32, inside or not, and weights of any sum."""
     if row.scale is None:
         raise unsupported("antialias with sizes that depend on a dynamic dim", hint="give scales, or fix the sizes")
     if row.scale * MOST_TAPS < 4:
@@ -258,21 +284,18 @@ def _filtered(c: Context, row: Scaled, sampling: Sampling, place: Tensor) -> tup
         away = c.op("add", c.op("sub", index, centre), _f32(c, 0.5))
         scaled = c.op("abs", c.op("mul", away, _f32(c, float(np.float32(1) / np.float32(step)))))
         weight = c.op("select", c.op("lt", index, stop), _filter(c, scaled, sampling), _f32(c, 0.0))
-        indices.append(c.cast(index, I64))
+        indices.append(index)
         weights.append(weight)
-    if sampling.exclude_outside:
-        weights = _inside_only(c, row, indices, weights)
-    else:
-        total = weights[0]
-        for weight in weights[1:]:
-            total = c.op("add", total, weight)
-        weights = [c.op("div", weight, total) for weight in weights]
-    return _rows(c, [_clamped(c, row, i) for i in indices]), _rows(c, weights)
+    return indices, weights
 
 
 def _filter(c: Context, distance: Tensor, sampling: Sampling) -> Tensor:
     if sampling.mode == "linear":
         return c.op("max", c.op("sub", _f32(c, 1.0), distance), _f32(c, 0.0))
-    near, far = (keys(c, distance, sampling.coefficient, near=n) for n in (True, False))
+    near, far = keys(c, distance, sampling.coefficient, near=True), c.op("sub", distance, _f32(c, 5.0))
+    # Nested otherwise than in interpolation, as onnxruntime does: the rounding of integers shows it.
+    for number in (8.0, -4.0):
+        far = c.op("add", c.op("mul", far, distance), _f32(c, number))
+    far = c.op("mul", far, _f32(c, sampling.coefficient))
     beyond = c.op("select", c.op("lt", distance, _f32(c, 2.0)), far, _f32(c, 0.0))
     return c.op("select", c.op("lt", distance, _f32(c, 1.0)), near, beyond)
