@@ -1,0 +1,7 @@
+from tessera import KVCache, OptimizerState, State, Tensor, accum, bf16, f8e4m3, f32, graph, i64, loss_scale, op, saturate, stochastic_round
+
+@graph.module("m")
+def m(x: Tensor["B", 4]):
+    rows = list(x)
+    #      ^ TENSOR_ITERATED: a tensor whose first extent is not a number cannot be taken apart in Python
+    return rows[0]
