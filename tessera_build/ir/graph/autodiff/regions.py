@@ -29,6 +29,7 @@ class Walking(Protocol):
     to: GraphBuilder
     function: Function
     recorder: Recorder | None
+    written: bool
     values: dict[int, int]
     tangents: dict[int, int]
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from tessera_build.ir.core.node import Function, Node
 from tessera_build.ir.core.types import Type
 from tessera_build.ir.graph.autodiff.branches import push_if, record_if
+from tessera_build.ir.graph.autodiff.checkpoints import push_checkpoint, record_checkpoint
 from tessera_build.ir.graph.autodiff.derivative import Derivative, Site, not_differentiable
 from tessera_build.ir.graph.autodiff.emit import Emit, Values
 from tessera_build.ir.graph.autodiff.iterations import push_loop, record_loop
@@ -59,7 +60,11 @@ class Walk:
         for node in nodes:
             assert isinstance(node, GraphNode)
             with self.to.at(self.function.locations.get(node) or self.to.span):
+                seeds = {o: self.tangents[o] for o in node.outputs if o in self.tangents}
                 self._node(node)
+                for output, seed in seeds.items():  # differentiated by, and depends on others that are
+                    if self.tangents[output] != seed:
+                        self.tangents[output] = Emit(self.recorder or self.to).op("add", self.tangents[output], seed)
 
     def _node(self, node: GraphNode) -> None:
         read = (*node.inputs, *captured(node.regions))
@@ -69,6 +74,8 @@ class Walk:
             (record_if if self.recorder else push_if)(self, node)
         elif node.op == "loop":
             (record_loop if self.recorder else push_loop)(self, node)
+        elif node.op == "checkpoint":
+            (record_checkpoint if self.recorder else push_checkpoint)(self, node)
         else:
             self._write(node)
             self._differentiate(node)

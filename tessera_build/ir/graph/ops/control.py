@@ -1,4 +1,4 @@
-"""Ops with regions: a choice between two blocks, and a block that runs again and again.
+"""Ops with regions: a choice between two blocks, a block that runs again and again, and one that is computed again.
 
 Takes operands and regions that capture values of the blocks around them; gives what the regions give. Invariant: a
 result's type is known before anything runs. What a loop carries may change its extents as the index tells: the type of
@@ -109,6 +109,18 @@ def _run_loop(
     return (*carried, *stacked)
 
 
+def _infer_checkpoint(types: Sequence[Type], _: Attributes, regions: Sequence[RegionType]) -> tuple[Type, ...]:
+    if regions[0].args != tuple(types):
+        raise mismatch("the region of checkpoint takes other values", texts(types), texts(regions[0].args))
+    return regions[0].results
+
+
+def _run_checkpoint(
+    arrays: Sequence[Array], _: Attributes, dims: DimValues, bodies: Sequence[Body], __: Sequence[Array]
+) -> tuple[Array, ...]:
+    return bodies[0](arrays, dims)
+
+
 CONTROL: tuple[Op, ...] = (
     Op(
         "if",
@@ -128,5 +140,13 @@ CONTROL: tuple[Op, ...] = (
         ("index", "trips", "scans", "conditional", "downward"),
         {"scans": 0, "conditional": False, "downward": False},
         control=Control(("body",), _infer_loop, _run_loop),
+    ),
+    Op(
+        "checkpoint",
+        "(operands...) ({body}) -> what the body gives. Its derivative keeps the operands alone and computes the body "
+        "again; a pass puts the body in its place",
+        None,
+        None,
+        control=Control(("body",), _infer_checkpoint, _run_checkpoint),
     ),
 )

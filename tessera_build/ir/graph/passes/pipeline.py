@@ -14,6 +14,7 @@ from tessera_build.ir.graph.passes.eliminate_common import EliminateCommon
 from tessera_build.ir.graph.passes.eliminate_dead import EliminateDead
 from tessera_build.ir.graph.passes.fold_constants import FoldConstants
 from tessera_build.ir.graph.passes.fold_scale import FoldScale
+from tessera_build.ir.graph.passes.inline_checkpoints import InlineCheckpoints
 from tessera_build.ir.graph.passes.layout_channels_last import LayoutChannelsLast
 from tessera_build.ir.graph.passes.multiply_bytes import MultiplyBytes
 from tessera_build.ir.graph.passes.recognise_attention import RecogniseAttention
@@ -30,6 +31,7 @@ class GraphPass(Protocol):
 
 
 GRAPH_PASSES: tuple[GraphPass, ...] = (
+    InlineCheckpoints(),  # first: their bodies are part of every pattern
     EliminateDead(),
     MultiplyBytes(),  # before constants are folded: weights are still bytes with a scale
     FoldConstants(),  # before canonicalise: rules look for constants, and frontends write sqrt(var + eps) as nodes

@@ -1,7 +1,7 @@
 """The one table of derivatives, gathered from a file for each family.
 
 Takes the families; gives `DERIVATIVES` by the name of the op. Invariant: every op of the table of ops has exactly one
-row, a derivative or the reason why there is none; `if` and `loop` are differentiated through their regions.
+row, a derivative or the reason why there is none; those with regions are differentiated through them.
 """
 
 from __future__ import annotations
@@ -24,4 +24,4 @@ DERIVATIVES: Mapping[str, Derivative | NotDifferentiable] = MappingProxyType(
     {name: row for family in FAMILIES for name, row in family.items()}
 )
 # Ops with regions: what they do is not a rule of one node.
-THROUGH_REGIONS = frozenset({"if", "loop"})
+THROUGH_REGIONS = frozenset({"if", "loop", "checkpoint"})
