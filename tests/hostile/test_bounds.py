@@ -182,3 +182,23 @@ def test_range_when_of_trillions_of_constants_then_it_is_refused() -> None:
     weights = [helper.make_tensor(n, TensorProto.FLOAT, [], [v]) for n, v in (("a", 0.0), ("b", 2.0**40), ("c", 1.0))]
     with pytest.raises(UnsupportedError, match="counts further"):
         read_onnx(_model([helper.make_node("Range", ["a", "b", "c"], ["y"])], _X, weights=weights))
+
+
+def test_integer_convolution_when_its_window_has_billions_of_elements_then_it_is_refused() -> None:
+    names = ["x", "xs", "xz", "w", "ws", "wz", "ys", "yz"]
+    shapes = {"x": [1, 1, 7, 7], "w": [1, 1, 2**31 - 1, 1], "ws": [1], "wz": [1]}
+    kinds = {name: TensorProto.FLOAT if name in ("xs", "ws", "ys") else TensorProto.UINT8 for name in names}
+    inputs = {name: (kinds[name], shapes.get(name, [])) for name in names}
+    with pytest.raises(OnnxError) as caught:
+        read_onnx(_model([helper.make_node("QLinearConv", names, ["y"])], inputs))
+    assert "windows of 2147483647 elements" in caught.value.diagnostics()
+
+
+def test_average_pool_when_padded_windows_are_too_many_to_count_then_it_is_refused() -> None:
+    side = 2**25
+    node = helper.make_node(
+        "AveragePool", ["x"], ["y"], kernel_shape=[side // 2], pads=[1, 1], count_include_pad=0, strides=[1]
+    )
+    with pytest.raises(OnnxError) as caught:
+        read_onnx(_model([node], {"x": (TensorProto.FLOAT, [1, 1, side])}))
+    assert "reach into their padding" in caught.value.diagnostics()

@@ -23,6 +23,8 @@ from tessera_build.ir.core.types import I32, I64
 from tessera_build.ir.graph.ops.reduction import identity
 from tessera_build.ir.graph.ops.shapes import count
 
+_LARGEST_TABLE = 1 << 24  # elements that are counted one by one at build time
+
 # Each element of a window is compared by an operation of its own.
 MOST_TAPS = 1024
 
@@ -185,6 +187,8 @@ def _with_padding(a: Axis, ranges: Ranges) -> Axis:
 
 
 def _counts(axis: Axis) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    if axis.size * static_extent(axis.positions) > _LARGEST_TABLE:
+        raise unsupported(f"{axis.positions} windows of {axis.size} elements that reach into their padding")
     taps = np.arange(axis.size) * axis.dilation - static_extent(axis.low)
     starts = np.arange(static_extent(axis.positions)) * axis.stride
     where = starts[:, None] + taps[None, :]

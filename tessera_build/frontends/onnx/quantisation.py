@@ -21,6 +21,7 @@ from tessera_build.ir.core.types import BOOL, F32, I8, I32, U8, DType
 
 # Bytes and their zero point.
 Pair = tuple[Tensor, Tensor | None]
+_LARGEST_WINDOW = 1 << 24  # elements of a table that the importer makes
 _TURN = 128  # between a signed byte and the unsigned one that products of bytes want
 
 
@@ -244,6 +245,8 @@ def _under_windows(c: Context, n: Call, x: Tensor, window: tuple[Tensor, list[Ax
     w, axes = window
     groups, outputs = n.integer("group", 1), w.shape[0]
     kernel = tuple(e for e in w.shape[1:] if isinstance(e, int))
+    if groups * math.prod(kernel) > _LARGEST_WINDOW:
+        raise unsupported(f"an integer convolution with windows of {math.prod(kernel)} elements")
     ones = c.constant(np.ones((groups, *kernel), np.int8))
     sums = convolution(c, n, x, ones, axes)
     if groups == 1 or outputs == groups:
