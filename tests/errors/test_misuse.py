@@ -67,3 +67,13 @@ def test_misuse_when_read_then_is_refused_at_the_authors_place(path: Path) -> No
 @pytest.mark.errors
 def test_misuse_when_counted_then_forty_kinds_are_refused() -> None:
     assert len(MODELS) >= 40
+
+
+@pytest.mark.errors
+def test_file_when_it_is_no_python_then_the_place_of_the_mistake_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text('@graph.module("m")\ndef m(x: Tensor["B", 4]:\n    return x\n', encoding="utf-8")
+    with pytest.raises(LanguageError) as caught:
+        read_python(path)
+    assert (caught.value.code, caught.value.where) == ("PYTHON_SYNTAX", "broken.py:2:24")
+    assert '     2 | def m(x: Tensor["B", 4]:' in caught.value.diagnostics()
