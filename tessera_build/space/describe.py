@@ -12,6 +12,7 @@ from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.nodes import Access, Axis, Compute
 from tessera_build.space.contraction import has_quads, is_product, moves
 from tessera_build.space.crossing import crossed_axis, crossing_tile
+from tessera_build.space.passes import passes_in_turns
 from tessera_build.space.workload import (
     Operand,
     Subject,
@@ -44,6 +45,7 @@ def workload_of(subject: Subject, machine: CpuMachine, crossing: bool = True) ->
         operations=sum(len(n.program.ops) + (n.combine != "none") for n in definitions),
         reduced=subject.reduced,
         stuck=stuck,
+        passes=passes_in_turns(definitions) if subject.kind == "row" else 0,
         crossed="" if crossed is None else crossed.name,
         tile=(1, 1) if crossed is None else crossing_tile(definitions, crossed, domain[-1], machine),
     )

@@ -66,6 +66,7 @@ class Workload:
     """A task as costs see it: `main` are the reads of the reduction (of all definitions, where there is none).
 
     `others` are what is read and written once an element of the domain; `operations` of it are done once an element.
+    `passes`: the reductions of a row task that can run on rows ahead of the one that is being ended, 0 where none can.
     """
 
     kind: str
@@ -79,6 +80,7 @@ class Workload:
     product: bool = False
     byte_product: bool = False
     stuck: bool = False
+    passes: int = 0
     crossed: str = ""
     tile: tuple[int, int] = (1, 1)
 

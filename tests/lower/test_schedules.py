@@ -24,6 +24,7 @@ from tessera_build.ir.schedule.trace import (
     Schedule,
     ScheduleRejectedError,
     Split,
+    Stagger,
     Step,
     Tensorise,
 )
@@ -125,11 +126,15 @@ def _columns(b: GraphBuilder, _: np.random.Generator) -> int:
     return b.op("softmax", b.input("x", tensor(F32, symbol("N"), 6, 11)), axis=1)
 
 
+def _rows(b: GraphBuilder, _: np.random.Generator) -> int:
+    return b.op("softmax", b.input("x", tensor(F32, 22, 90)), axis=1)
+
+
 def _moved(b: GraphBuilder, _: np.random.Generator) -> int:
     return b.op("exp", b.op("transpose", b.input("x", tensor(F32, 5, 11, 13)), perm=(2, 0, 1)))
 
 
-BUILDERS = (_product, _convolution, _depthwise, _pool, _softmax, _columns, _moved)
+BUILDERS = (_product, _convolution, _depthwise, _pool, _softmax, _columns, _rows, _moved)
 CASES = {f.__name__.removeprefix("_"): _case(f) for f in BUILDERS}
 _SETTINGS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 
@@ -156,6 +161,7 @@ def steps(draw: st.DrawFn, case: Case) -> Step:
         lambda: Group(axis, draw(st.integers(0, 5))),
         lambda: Interleave(axis, draw(st.sampled_from([4, 8]))),
         lambda: Prefetch(draw(st.integers(-1, 2))),
+        lambda: Stagger(axis),
     ]
     return draw(st.sampled_from(makers))()
 

@@ -96,6 +96,18 @@ class Prefetch:
 
 
 @dataclass(frozen=True, slots=True)
+class Stagger:
+    """Before: all passes over a row of `axis`, then those over the next. After: in one loop, each over another row.
+
+    While the last pass ends a row, the one before it works on the next and the first on the one after; rows are cut
+    into chunks (a split of `axis`_chunk) that begin and end for themselves.
+    """
+
+    axis: str
+    effect: Effect = "bit-preserving"
+
+
+@dataclass(frozen=True, slots=True)
 class Rewrite:
     """Before: a sum of products over 3 x 3 taps. After: sums at the points of Winograd's transform F(tile, 3).
 
@@ -122,7 +134,7 @@ class Stage:
     effect: Effect = "bit-preserving"
 
 
-Step = Split | Reorder | Bind | Group | Pack | Tensorise | Interleave | Rewrite | Prefetch | Stage
+Step = Split | Reorder | Bind | Group | Pack | Tensorise | Interleave | Stagger | Rewrite | Prefetch | Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +187,11 @@ class Schedule:
     def prefetched(self) -> int | None:
         """The read whose next panel is asked for, if any."""
         found = [step.read for step in self.steps if isinstance(step, Prefetch)]
+        return found[-1] if found else None
+
+    def staggered(self) -> str | None:
+        """The axis whose rows are worked on by different passes at a time, if any."""
+        found = [step.axis for step in self.steps if isinstance(step, Stagger)]
         return found[-1] if found else None
 
     def rewritten(self) -> Rewrite | None:

@@ -24,6 +24,7 @@ from tessera_build.ir.schedule.trace import (
     ScheduleRejectedError,
     Split,
     Stage,
+    Stagger,
     Tensorise,
 )
 from tessera_build.lower.graph_to_schedule.tasks import Task
@@ -31,6 +32,7 @@ from tessera_build.lower.schedule_to_tile.crossed import crossed_tiles
 from tessera_build.lower.schedule_to_tile.nest import Nest
 from tessera_build.lower.schedule_to_tile.rewrite import rewritten_window
 from tessera_build.space.contraction import is_byte_product, is_product
+from tessera_build.space.passes import passes_in_turns
 
 # More turns than this make more code than a compiler takes in a second.
 MOST_TURNS_UNROLLED = 256
@@ -66,6 +68,8 @@ def check_trace(nest: Nest, schedule: Schedule, constants: Container[int]) -> No
             case Interleave():
                 if step.axis not in rule.reduced or task.kind != "row" or step.width != nest.lanes:
                     raise _rejected("INTERLEAVE", task, f"{step.width} partial results along {step.axis}")
+            case Stagger():
+                rule.stagger(step)
             case Rewrite():
                 rewritten_window(nest, schedule, step, constants)
             case Stage():
@@ -97,6 +101,14 @@ class _Rules:
             raise _rejected("AXIS", self._task, f"a split of {step.axis}, which is no axis of it")
         if step.factor < 1:
             raise _rejected("FACTOR", self._task, f"{step.axis} in tiles of {step.factor}")
+
+    def stagger(self, step: Stagger) -> None:
+        """Rows one by one, in chunks, in the innermost loop around the passes; few of them, the first only reads."""
+        order = self._schedule.order() or tuple(self._domain)
+        kept, factors = [a for a in order if a not in self.reduced], self._schedule.factors()
+        inside = self._task.kind == "row" and kept[-1:] == [step.axis] and passes_in_turns(self._task.function.nodes)
+        if not inside or factors.get(step.axis, 1) != 1 or f"{step.axis}_chunk" not in factors:
+            raise _rejected("STAGGER", self._task, f"passes that take turns along {step.axis}")
 
     def bind(self, step: Bind) -> None:
         """Reductions run in sequence; unrolled loops are short."""
@@ -179,6 +191,8 @@ class _Rules:
             raise _rejected("TILE", self._task, f"tiles of {factor} along {axis} of extent {extent}")
 
     def _chunk(self, axis: str, factor: int, factors: Mapping[str, int], order: Sequence[str]) -> None:
+        if axis == self._schedule.staggered():
+            return
         tile = factors.get(axis, 1)
         innermost = axis == order[-1] if self._task.kind == "pointwise" and tile == 1 else tile > 1
         if not innermost or factor % tile:

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from tessera_build.ir.machine.cpu import CpuMachine
-from tessera_build.ir.schedule.trace import Interleave, Split
+from tessera_build.ir.schedule.trace import Interleave, Split, Stagger
 from tessera_build.space.features import stream_features
 from tessera_build.space.rules.rule import Features, Flags, Rule, vectors_of
 from tessera_build.space.sketch import Decision, Hole, Nest, Part, Sketch, Values
@@ -22,6 +22,9 @@ from tessera_build.space.workload import Span, Workload
 GRAIN_ELEMENTS = 16384
 _COUNTS = (1, 2, 3, 4, 6, 8)
 _MOST_VECTORS_TWICE = 8
+_MOST_STAGGERED = 4
+_FEWEST_ROWS = 8
+_LONGEST_ROW = 4096
 
 
 def _columns(work: Workload, machine: CpuMachine) -> Decision:
@@ -44,16 +47,40 @@ def row_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
     parts: list[Part] = [Hole(split, "columns")]
     if across:
         parts.append(Interleave(vector, machine.lanes))
-    parts += _several_rows(work, machine)
+    several = _several_rows(work, machine)
+    staggered = [] if several else _staggered(work, kept)
+    parts += several or staggered
     order = (*kept, *(span.name for i, span in enumerate(work.domain) if i in work.reduced))
     rows = [name for name in kept if name != vector]
     at_most = next((i for i, name in enumerate(kept) if name == vector), len(rows))
     decisions = (
-        _columns(work, machine),
+        _staggered_columns(work, machine) if staggered else _columns(work, machine),
         Decision("order", (0,)),
         Decision("parallel", tuple(range(at_most + 1))),
     )
     return Sketch("row", (*parts, Nest((order,), "order", "parallel")), decisions)
+
+
+def _staggered(work: Workload, kept: list[str]) -> list[Part]:
+    """Passes over different rows in one loop, where rows are many and several of them fit in the first-level cache."""
+    rows = next((span for span in reversed(work.domain) if span.name in kept), None)
+    length = math.prod(span.extent for i, span in enumerate(work.domain) if i in work.reduced)
+    across = len(work.domain) - 1 in work.reduced
+    if rows is None or not across or work.stuck or not work.passes or length > _LONGEST_ROW:
+        return []
+    count = max(_FEWEST_ROWS, GRAIN_ELEMENTS // max(1, length))
+    if not rows.dynamic:
+        if rows.extent < _FEWEST_ROWS:
+            return []
+        count = -(-rows.extent // max(1, rows.extent // count))
+    return [Stagger(rows.name), Split(f"{rows.name}_chunk", count)]
+
+
+def _staggered_columns(work: Workload, machine: CpuMachine) -> Decision:
+    """A whole row, or so few vectors that every pass has its accumulators in registers."""
+    whole = not work.vector.dynamic and work.vector.extent <= _MOST_VECTORS_TWICE * machine.lanes
+    counts = (1,) if work.vector.dynamic else _COUNTS if whole else _COUNTS[:_MOST_STAGGERED]
+    return Decision("columns", vectors_of(work.vector, machine, counts))
 
 
 def _several_rows(work: Workload, machine: CpuMachine) -> list[Part]:

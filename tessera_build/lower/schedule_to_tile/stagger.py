@@ -1,0 +1,95 @@
+"""Passes over different rows in one loop: while the last one ends a row, the others work on the rows after it.
+
+Before: rows one by one, each with all its passes in order. After: chunks of rows; one loop over the columns makes the
+last pass over row r, the one before over row r + 1 and, where there are three, the first over row r + 2. Combining
+lanes and dividing no longer stand between two loops, and reading overlaps with arithmetic. Invariant: a row's own
+operations and their order are those of `row`, so are its bits; a pass that may run beyond the last row stores nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tessera_build.ir.core.dims import Extent, minimum, symbol
+from tessera_build.lower.schedule_to_tile.nest import LoopRange
+from tessera_build.lower.schedule_to_tile.passes import Passes
+
+
+def emit_staggered(passes: Passes, axis: str) -> None:
+    """Append the loops over an axis of rows, the innermost one that is kept."""
+    nest, schedule = passes.nest, passes.schedule
+    extent, chunk = nest.domain[axis], schedule.factors()[f"{axis}_chunk"]
+
+    def body(_: tuple[int, ...]) -> tuple[int, ...]:
+        first = symbol(f"{axis}_chunk")
+        whole = isinstance(extent, int) and extent % chunk == 0
+        count = chunk if whole else minimum(chunk, extent - first)
+        _Chunk(passes, axis, first, first + count - 1).emit(count)
+        return ()
+
+    nest.loop(LoopRange(f"{axis}_chunk", extent, chunk, schedule.scope(axis)), (), body)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Rows from `first` to `last`. Loops carry what is reduced already: of the current row all, of each further row
+    one result less, nearest rows first."""
+
+    passes: Passes
+    axis: str
+    first: Extent
+    last: Extent
+
+    @property
+    def depth(self) -> int:
+        """How many rows are ahead of the one that ends: one a reduction."""
+        return len(self.passes.reductions)
+
+    def emit(self, count: Extent) -> None:
+        """Begin, `count` - 1 turns, end."""
+        carried = self._begin()
+        carried = self.passes.nest.loop(LoopRange(self.axis, count - 1), carried, self._turn)
+        self._place(self.last)
+        self.passes.finish(self._known(carried, 0))
+
+    def _begin(self) -> tuple[int, ...]:
+        carried: list[int] = []
+        for ahead in range(self.depth):
+            self._place(minimum(self.first + ahead, self.last) if ahead else self.first)
+            done: dict[int, int] = {}
+            for number in range(self.depth - ahead):
+                done[self.passes.reductions[number].result] = self.passes.reduce(number, done)
+            carried += done.values()
+        return tuple(carried)
+
+    def _turn(self, carried: tuple[int, ...]) -> tuple[int, ...]:
+        current, depth, passes = self.first + symbol(self.axis), self.depth, self.passes
+        self._place(current)
+        passes.store_small(self._known(carried, 0))
+
+        def step(totals: tuple[int, ...]) -> tuple[int, ...]:
+            added: list[int] = []
+            for number, total in enumerate(totals):
+                ahead = depth - number
+                # One row on there is always one in a turn, more rows on there may be none.
+                self._place(current + ahead if ahead == 1 else minimum(current + ahead, self.last))
+                added.append(passes.add(number, self._known(carried, ahead), total))
+            self._place(current)
+            passes.store_full(self._known(carried, 0))
+            return tuple(added)
+
+        totals = passes.sweep(tuple(passes.start(number) for number in range(depth)), step)
+        new = [passes.across(number, total) for number, total in enumerate(totals)]
+        following: list[int] = []
+        for ahead in range(depth):
+            following += [*self._known(carried, ahead + 1).values(), new[depth - ahead - 1]]
+        return tuple(following)
+
+    def _place(self, row: Extent) -> None:
+        self.passes.nest.offsets[self.axis] = row
+
+    def _known(self, carried: tuple[int, ...], ahead: int) -> dict[int, int]:
+        """Reductions of the row `ahead` of the current one, by result."""
+        begin, count = sum(self.depth - a for a in range(ahead)), self.depth - ahead
+        results = [node.result for node in self.passes.reductions[:count]]
+        return dict(zip(results, carried[begin : begin + count], strict=True))
