@@ -17,7 +17,7 @@ from tessera_build.frontends.onnx.load import ELEMENT_TYPES
 from tessera_build.ir.core.types import BOOL, DTYPES, DType
 from tessera_build.ir.graph.nodes import Array
 from tests.frontends_onnx.built import run_built
-from tests.frontends_onnx.oracle import expected
+from tests.frontends_onnx.oracle import expected, make_model
 
 # numpy and onnxruntime warn where operands overflow, which is what is tried here.
 pytestmark = [pytest.mark.numerics, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
@@ -241,3 +241,10 @@ def test_power_when_the_exponent_alone_is_a_float_then_large_integers_keep_their
     types = [DTYPES["i32"], DTYPES["f32"]]
     ((found,),) = run_built(model_of("Pow", types, types[0], opset=15), [{"x0": x, "x1": np.ones(3, np.float32)}])
     assert found.tolist() == x.tolist()
+
+
+def test_softplus_when_its_value_is_small_then_is_right_to_the_last_places() -> None:
+    x = np.concatenate([np.linspace(-85, 20, 4001), -np.logspace(-6, 1, 500)]).astype(np.float32)
+    model = make_model([helper.make_node("Softplus", ["x"], ["y"])], {"x": (np.float32, x.shape)}, ["y"])
+    ((found,),) = run_built(model, [{"x": x}])
+    assert float(np.abs(found / np.logaddexp(0, x.astype(np.float64)) - 1).max()) < 1e-6

@@ -161,7 +161,7 @@ def run(first: int, last: int, workers: int = 2) -> list[Verdict]:
     """Judge all seeds in child processes."""
     with tempfile.TemporaryDirectory() as name:
         children = [_Child((first + i, last, workers), Path(name, f"{i}.jsonl")) for i in range(workers)]
-        while any(not child.finished() for child in children):
+        while sum(child.finished() for child in children) < workers:  # all are asked: any may have to be started again
             time.sleep(0.1)
         return sorted((v for child in children for v in child.verdicts()), key=lambda v: v.seed)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tessera_build.frontends.onnx.context import Context, Tensor
+from tessera_build.frontends.onnx.elementwise import softplus
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 
 Activation = Callable[[Context, Tensor], Tensor]
@@ -68,9 +69,7 @@ def _softsign(c: Context, x: Tensor, _: float, __: float) -> Tensor:
 
 
 def _softplus(c: Context, x: Tensor, _: float, __: float) -> Tensor:
-    """max(x, 0) + log(1 + exp(-|x|)), which cannot overflow."""
-    tail = c.op("log", c.op("add", c.op("exp", c.op("neg", c.op("abs", x))), c.scalar(1, x.dtype)))
-    return c.op("add", c.op("max", x, c.scalar(0, x.dtype)), tail)
+    return softplus(c, x)
 
 
 _FAMILIES: dict[str, _Family] = {

@@ -103,9 +103,17 @@ def _thresholded_relu(c: Context, n: Call) -> Tensor:
 
 
 def softplus(c: Context, x: Tensor) -> Tensor:
-    """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|))."""
+    """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)), right to the last places where it is small, too."""
     small = c.op("exp", c.op("neg", c.op("abs", x)))
-    return c.op("add", _positive(c, x), c.op("log", _plus(c, small, 1.0)))
+    return c.op("add", _positive(c, x), _log_of_one_plus(c, small))
+
+
+def _log_of_one_plus(c: Context, x: Tensor) -> Tensor:
+    """What 1 + x rounds away of a small x is put back: log(u) x / (u - 1) with u = 1 + x (Kahan)."""
+    sum_ = _plus(c, x, 1.0)
+    kept = _plus(c, sum_, -1.0)
+    none = c.op("eq", kept, c.scalar(0, x.dtype))
+    return c.op("select", none, x, c.op("mul", c.op("log", sum_), c.op("div", x, kept)))
 
 
 def _shrink(c: Context, n: Call) -> Tensor:
