@@ -22,8 +22,33 @@ from tessera_runtime.errors import RunError
 _C: Final = ctypes.CDLL(None)
 _PROFILE: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int32)
 
+# A kernel may keep 640 KiB on its stack (tessera_model.h): musl gives threads 128 KiB, a small `ulimit -s` no more.
+_STACK_BYTES: Final = 2 << 20
+_ATTRIBUTES_BYTES: Final = 128  # pthread_attr_t has 56 on x86-64 and 64 on aarch64
+
 # Called with the number of a launch and its phase.
 Look = Callable[[int, int], None]
+
+
+def _thread_attributes() -> ctypes.Array[ctypes.c_char]:
+    """What threads of the pool are made with."""
+    attributes = ctypes.create_string_buffer(_ATTRIBUTES_BYTES)
+    _C.pthread_attr_init(attributes)
+    _C.pthread_attr_setstacksize(attributes, ctypes.c_size_t(_STACK_BYTES))
+    return attributes
+
+
+_ATTRIBUTES: Final = _thread_attributes()
+_Create: Final = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 4)
+
+
+def _create_thread(handle: int | None, _: int | None, entry: int | None, argument: int | None) -> int:
+    """tessera_services.thread_create."""
+    words = (ctypes.c_void_p(handle), _ATTRIBUTES, ctypes.c_void_p(entry), ctypes.c_void_p(argument))
+    return int(_C.pthread_create(*words))
+
+
+_CREATE: Final = _Create(_create_thread)
 
 
 @final
@@ -77,7 +102,7 @@ class Pool:
             version=ABI_VERSION,
             allocate=ctypes.cast(ALLOCATE, ctypes.c_void_p),
             release=ctypes.cast(RELEASE, ctypes.c_void_p),
-            thread_create=_symbol("pthread_create"),
+            thread_create=ctypes.cast(_CREATE, ctypes.c_void_p),
             thread_join=_symbol("pthread_join"),
             semaphore_init=_symbol("sem_init"),
             semaphore_wait=_symbol("sem_wait"),
