@@ -32,7 +32,7 @@ def first_weights() -> Weights:
     """The numbers that model.py's initialisers give: without the file they are the constants of `classify`."""
     (HERE / "model.safetensors").unlink(missing_ok=True)
     module = read_python(HERE / "model.py", entries=["classify"]).module
-    return {name: np.array(module.constants[digest]) for digest, name in module.constant_names.items()}
+    return {name: np.asarray(module.constants[digest], np.float32) for digest, name in module.constant_names.items()}
 
 
 def trained(model: tessera_runtime.Model, weights: Weights, images: Weights, labels: NDArray[np.int64]) -> Weights:
@@ -46,7 +46,8 @@ def trained(model: tessera_runtime.Model, weights: Weights, images: Weights, lab
             found = step.run({"x": images["x"][chosen], "label": labels[chosen], **weights})
             total += float(found["loss"])
             for name in weights:
-                speeds[name] = MOMENTUM * speeds[name] - RATE * found[f"grad.{name}"]
+                change = RATE * np.asarray(found[f"grad.{name}"], np.float32)
+                speeds[name] = (MOMENTUM * speeds[name] - change).astype(np.float32)
                 weights[name] = weights[name] + speeds[name]
         if epoch % 10 == 9:
             print(f"epoch {epoch + 1}: loss {total / (len(order) // BATCH):.4f}")

@@ -6,14 +6,16 @@ Invariant: a stated derivative replaces the derived one everywhere, and it can b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tessera.derive.derivatives import author_place
-from tessera.derive.inner import traced
+from tessera.derive.inner import traced, value_of
 from tessera.errors import LanguageError
-from tessera.model.filled import full_like, stop_gradient
+from tessera.model.filled import full_like
 from tessera.model.site import here
-from tessera.model.tensor import Tensor, Value, described, emit
+from tessera.model.tensor import Tensor, Value, described, emit_all, trace_of
+from tessera.model.trace import Trace
+from tessera_build.ir.core.node import Region
 from tessera_build.ir.graph.autodiff import transform
 from tessera_build.ir.graph.nodes import GraphNode
 
@@ -34,27 +36,39 @@ class custom_jvp:  # noqa: N801  used as a decorator
         return rule
 
     def __call__(self, *primals: Value) -> Value:
-        """f(x) without its own derivative, plus the rule at a tangent that is zero but changes like x."""
+        """The function as one node, with the rule beside it."""
         rule = self.rule
         if rule is None:
             raise LanguageError(
                 "NO_DERIVATIVE_RULE",
                 "a function with a derivative of its own has none",
                 site=here(),
-                expected="@f.defjvp above its rule",
+                expected="@f.defjvp or @f.defvjp above its rule",
             )
-        result = stop_gradient(self.function(*(stop_gradient(primal) for primal in primals)))
-        changes = [emit("sub", primal, stop_gradient(primal)) for primal in primals]
-        change = rule(*primals, *changes)
-        if change.shape != result.shape or change.dtype != result.dtype:
+        trace = trace_of(primals)
+        operands = [Tensor(trace, primal.value_in(trace)) for primal in primals]
+        body, result = _region(trace, operands, self.function)
+        change, changed = _region(trace, [*operands, *operands], rule)
+        if changed.shape != result.shape or changed.dtype != result.dtype:
             raise LanguageError(
                 "DERIVATIVE_MISMATCH",
                 "the stated derivative has another type than the function's result",
                 site=here(),
                 expected=described(result),
-                found=described(change),
+                found=described(changed),
             )
-        return emit("add", result, change)
+        (found,) = emit_all("stated", operands, {}, [body, change])
+        return found
+
+
+def _region(trace: Trace, like: Sequence[Tensor], function: Callable[..., Value]) -> tuple[Region, Value]:
+    """A function of tensors like these as a region, and its result."""
+    with trace.builder.region([operand.type for operand in like]) as block:
+        for inside, operand in zip(block.args, like, strict=True):
+            trace.note(inside, here(), operand.policy, trace.labels.get(operand.value, ""))
+        result = function(*(Tensor(trace, value) for value in block.args))
+        block.yields(value_of(trace, result))
+    return block.region, result
 
 
 class custom_vjp:  # noqa: N801  used as a decorator

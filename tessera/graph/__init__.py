@@ -4,17 +4,23 @@ Takes the author's functions; gives modules. Invariant: a transform takes functi
 compose in any order.
 """
 
+from tessera.derive.batch import vmap
+from tessera.derive.checkpoint import checkpoint
 from tessera.derive.custom import custom_jvp, custom_vjp
 from tessera.derive.derivatives import backward, forward, grad, hvp, jvp, vjp
 from tessera.graph.dims import dim, require
 from tessera.graph.module import GraphModule, Module, module
 from tessera.graph.training import autodiff, jit, training_step
+from tessera.op.control import scan
+
+remat = checkpoint
 
 __all__ = [
     "GraphModule",
     "Module",
     "autodiff",
     "backward",
+    "checkpoint",
     "custom_jvp",
     "custom_vjp",
     "dim",
@@ -24,7 +30,10 @@ __all__ = [
     "jit",
     "jvp",
     "module",
+    "remat",
     "require",
+    "scan",
     "training_step",
     "vjp",
+    "vmap",
 ]

@@ -17,6 +17,8 @@ from types import CodeType, FrameType, TracebackType
 from tessera_build.ir.core.node import Span
 
 _LANGUAGE = str(Path(__file__).resolve().parents[1]) + "/"
+_PYTHON = str(Path(linecache.__file__).resolve().parent) + "/"
+_INSTALLED = "/site-packages/"
 _COMPILER = str(Path(__file__).resolve().parents[2] / "tessera_build") + "/"
 
 
@@ -67,8 +69,8 @@ class Site:
 
 
 def is_ours(path: str) -> bool:
-    """Whether a file belongs to the language or to the compiler."""
-    return path.startswith((_LANGUAGE, _COMPILER))
+    """Whether a file belongs to the language, to the compiler or to Python itself."""
+    return path.startswith((_LANGUAGE, _COMPILER)) or (path.startswith(_PYTHON) and _INSTALLED not in path)
 
 
 def author_frame() -> FrameType | None:

@@ -6,18 +6,15 @@ docs/adr/0017 says why. Gradients are compared with central differences of numpy
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import tessera_build
 import tessera_runtime
 from tests.language.build import Floats, compiled, draw, written
-
-Doubles = NDArray[np.float64]
+from tests.language.numeric import Doubles, difference, gradient, softmax
 
 MLP2 = """
 D, H, C = 6, 5, 3
@@ -46,26 +43,6 @@ def _wide(arrays: dict[str, Floats]) -> dict[str, Doubles]:
     return {name: array.astype(np.float64) for name, array in arrays.items()}
 
 
-def difference(function: Callable[[Doubles], Doubles], x: Doubles, direction: Doubles, step: float = 1e-6) -> Doubles:
-    """The change of a function along a direction."""
-    return (function(x + step * direction) - function(x - step * direction)) / (2 * step)
-
-
-def gradient(function: Callable[[Doubles], Doubles], x: Doubles) -> Doubles:
-    """The gradient of a number."""
-    found = np.zeros_like(x)
-    for place in np.ndindex(x.shape):
-        direction = np.zeros_like(x)
-        direction[place] = 1
-        found[place] = difference(function, x, direction)
-    return found
-
-
-def _softmax(x: Doubles) -> Doubles:
-    powers = np.exp(x - x.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
-
-
 @pytest.mark.numerics
 def test_attention_gradient_when_built_then_equals_differences(tmp_path: Path) -> None:
     body = """
@@ -89,7 +66,7 @@ def test_attention_gradient_when_built_then_equals_differences(tmp_path: Path) -
     w = _wide(values)
 
     def attention(q: Doubles, k: Doubles, v: Doubles) -> Doubles:
-        return _softmax(q @ k.T) @ v
+        return softmax(q @ k.T) @ v
 
     for name in "QKV":
 
@@ -122,7 +99,7 @@ def step(x: Tensor["B", D], y_true: Tensor["B", i64]):
 
     def loss(**changed: Doubles) -> Doubles:
         scores = _mlp2(x.astype(np.float64), {**_wide(weights), **changed})
-        return -np.log(_softmax(scores)[np.arange(7), truth]).mean()
+        return -np.log(softmax(scores)[np.arange(7), truth]).mean()
 
     np.testing.assert_allclose(found["loss"], loss(), atol=1e-5)
     for name, value in _wide(weights).items():

@@ -19,6 +19,7 @@ from tessera_build.ir.graph.autodiff.iterations import push_loop, record_loop
 from tessera_build.ir.graph.autodiff.program import Recorder
 from tessera_build.ir.graph.autodiff.replay import Replay
 from tessera_build.ir.graph.autodiff.rules.table import DERIVATIVES
+from tessera_build.ir.graph.autodiff.stated import differentiate_stated
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import GraphNode
 from tessera_build.ir.graph.regions import captured
@@ -76,6 +77,9 @@ class Walk:
             (record_loop if self.recorder else push_loop)(self, node)
         elif node.op == "checkpoint":
             (record_checkpoint if self.recorder else push_checkpoint)(self, node)
+        elif node.op == "stated":
+            self._write(node)
+            differentiate_stated(self, node)
         else:
             self._write(node)
             self._differentiate(node)

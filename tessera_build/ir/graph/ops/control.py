@@ -121,6 +121,15 @@ def _run_checkpoint(
     return bodies[0](arrays, dims)
 
 
+def _infer_stated(types: Sequence[Type], _: Attributes, regions: Sequence[RegionType]) -> tuple[Type, ...]:
+    body, change = regions
+    if body.args != tuple(types) or change.args != (*types, *types):
+        raise mismatch("the regions of stated take other values", texts((*types, *types)), texts(change.args))
+    if body.results != change.results:
+        raise mismatch("the regions of stated give other values", texts(body.results), texts(change.results))
+    return body.results
+
+
 CONTROL: tuple[Op, ...] = (
     Op(
         "if",
@@ -148,5 +157,13 @@ CONTROL: tuple[Op, ...] = (
         None,
         None,
         control=Control(("body",), _infer_checkpoint, _run_checkpoint),
+    ),
+    Op(
+        "stated",
+        "(operands...) ({body}, {change}) -> what the body gives of the operands. Its derivative is what `change` "
+        "gives of the operands and of as many tangents, in which it is linear; a pass puts the body in its place",
+        None,
+        None,
+        control=Control(("body", "change"), _infer_stated, _run_checkpoint),
     ),
 )

@@ -1,7 +1,7 @@
-"""Put the body of every checkpoint in its place.
+"""Put the body of every checkpoint, and of every function with a stated derivative, in its place.
 
-Takes a module; gives it without `checkpoint`. Invariant: what is to be computed again was written by differentiation
-before, in a block of its own, so nothing is lost.
+Takes a module; gives it without `checkpoint` and `stated`. Invariant: what is to be computed again was written by
+differentiation before, in a block of its own, so nothing is lost.
 
     before:  %1 = "tgraph.checkpoint"(%x) ({ ^bb0(%a): %2 = "tgraph.exp"(%a); yield %2 })
              return %1
@@ -33,9 +33,9 @@ def _rule() -> Rule:
 
 
 def _inline(site: Site) -> Sequence[int] | None:
-    if site.node.op != "checkpoint":
+    if site.node.op not in ("checkpoint", "stated"):
         return None
-    (region,), to = site.regions, site.to
+    region, to = site.regions[0], site.to
     again = Replay(to, dict(zip(region.args, site.inputs, strict=True)), to.type, to.span_of)
     again.nodes(region.nodes)
     return [again.values.get(r, r) for r in region.results]

@@ -1,0 +1,206 @@
+"""Transforms of functions, alone and composed: compiled results against numpy and central differences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tessera_build.frontends.python import read_python
+from tessera_build.ir.graph.builder import graph_nodes
+from tests.language.build import compiled, draw, written
+from tests.language.numeric import Doubles, difference, gradient, softmax
+
+WEIGHTS = """
+W = op.tensor((4, 3))
+"""
+
+
+@pytest.mark.numerics
+def test_grad_when_applied_twice_then_is_the_derivative_of_the_derivative(tmp_path: Path) -> None:
+    body = """
+    @graph.module("twice")
+    def twice(x: Tensor[3], y: Tensor[3]):
+        def f(a, b):
+            return op.reduce_sum(op.exp(a) * b)
+
+        first = graph.grad(f)(x, y)
+        second = graph.grad(lambda a: op.reduce_sum(graph.grad(f)(a, y) * y))(x)
+        number, both = graph.grad(f, wrt=(0, 1), value=True)(x, y)
+        return {"first": first, "second": second, "number": number, "both": both}
+    """
+    x, y = draw(0, 3), draw(1, 3)
+    found = compiled(tmp_path, body, {"x": x, "y": y}, verify=True)
+    powers = np.exp(x.astype(np.float64))
+    np.testing.assert_allclose(found["first"], powers * y, rtol=1e-5)
+    np.testing.assert_allclose(found["second"], powers * y * y, rtol=1e-5)
+    np.testing.assert_allclose(found["number"], (powers * y).sum(), rtol=1e-5)
+    np.testing.assert_allclose(found["both.1"], powers, rtol=1e-5)
+
+
+@pytest.mark.numerics
+def test_vjp_when_given_cotangents_then_weighs_the_rows_of_the_jacobian(tmp_path: Path) -> None:
+    body = """
+    @graph.module("back")
+    def back(x: Tensor[3], y: Tensor[3], c: Tensor[3], d: Tensor[3]):
+        (product, wave), pull = graph.vjp(lambda a: (a * y, op.sin(a)), x)
+        change = pull((c, d))
+        return product, wave, change
+    """
+    x, y, c, d = (draw(i, 3) for i in range(4))
+    found = compiled(tmp_path, body, {"x": x, "y": y, "c": c, "d": d})
+    np.testing.assert_allclose(found["change"], y * c + np.cos(x) * d, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.numerics
+def test_vmap_when_ops_have_batched_forms_or_not_then_equals_a_loop_over_examples(tmp_path: Path) -> None:
+    body = """
+    W = op.tensor((4, 3), init=op.init.normal(1))
+
+    @graph.module("batched")
+    def batched(x: Tensor["B", 4], s: Tensor[3], places: Tensor["B", 2, i64]):
+        def one(row, s, place):
+            h = op.tanh(row @ W) * s
+            h = op.concat([h, h[:2]])
+            return {"soft": op.softmax(h), "total": op.reduce_sum(h), "running": op.cumsum(h), "taken": h[place]}
+
+        mapped = graph.vmap(one, in_axes=(0, None, 0))(x, s, places)
+        gradients = graph.vmap(graph.grad(lambda r: op.reduce_sum(op.square(r @ W))))(x)
+        return mapped, {"gradients": gradients, "W": W}
+    """
+    x, s, places = draw(0, 5, 4), draw(1, 3), np.random.default_rng(0).integers(0, 5, (5, 2))
+    found = compiled(tmp_path, body, {"x": x, "s": s, "places": places}, verify=True)
+    weight = found["W"]
+    h = np.tanh(x @ weight) * s
+    h = np.concatenate([h, h[:, :2]], 1).astype(np.float64)
+    names = {name.rsplit(".", 1)[-1]: name for name in found}
+    np.testing.assert_allclose(found[names["soft"]], softmax(h), atol=1e-6)
+    np.testing.assert_allclose(found[names["total"]], h.sum(-1), atol=1e-5)
+    np.testing.assert_allclose(found[names["running"]], h.cumsum(-1), atol=1e-5)
+    np.testing.assert_allclose(found[names["taken"]], np.take_along_axis(h, places, 1), atol=1e-6)
+    np.testing.assert_allclose(found["gradients"], 2 * (x @ weight) @ weight.T, atol=1e-4)
+
+
+@pytest.mark.numerics
+def test_checkpoint_when_differentiated_then_gives_the_same_gradients(tmp_path: Path) -> None:
+    body = """
+    W = op.tensor((4, 3))
+
+    @graph.training_step(module="kept")
+    def kept(x: Tensor["B", 4]):
+        def block(v):
+            return op.tanh(op.tanh(v @ W) @ W.T)
+
+        plain = op.reduce_sum(block(block(x)))
+        again = graph.checkpoint(block)
+        saving = op.reduce_sum(again(again(x)))
+        return {"plain": graph.backward(plain, wrt=W), "saving": graph.backward(saving, wrt=W)}
+    """
+    x, weight = draw(0, 5, 4), draw(1, 4, 3)
+    found = compiled(tmp_path, body, {"x": x, "W": weight}, verify=True)
+
+    def loss(w: Doubles) -> Doubles:
+        v = x.astype(np.float64)
+        for _ in range(2):
+            v = np.tanh(np.tanh(v @ w) @ w.T)
+        return v.sum()
+
+    plain, saving = found.values()
+    np.testing.assert_allclose(plain, gradient(loss, weight.astype(np.float64)), atol=1e-4)
+    np.testing.assert_array_equal(plain, saving)
+
+
+@pytest.mark.numerics
+def test_stated_derivatives_when_used_then_replace_the_derived_ones_at_every_order(tmp_path: Path) -> None:
+    body = """
+    @graph.custom_vjp
+    def clipped(x):
+        return x * 1.0
+
+    @clipped.defvjp
+    def clipped_rule(x, cotangent):
+        return op.clip(x, -1.0, 1.0) * cotangent
+
+    @graph.custom_jvp
+    def cubed(x):
+        return x * x * x
+
+    @cubed.defjvp
+    def cubed_rule(x, tangent):
+        return 5.0 * x * x * tangent
+
+    @graph.module("stated")
+    def stated(x: Tensor[4], t: Tensor[4]):
+        loss = op.reduce_sum(clipped(x) * 3.0)
+        y, along = graph.forward(cubed, (x,), tangents=(t,))
+        second = graph.jvp(graph.backward(op.reduce_sum(cubed(x)), wrt=x), wrt=x, dir=t)
+        return {"value": clipped(x), "first": graph.backward(loss, wrt=x), "y": y, "along": along, "second": second}
+    """
+    x, t = draw(0, 4) * 2, draw(1, 4)
+    found = {name.split(".")[-1]: value for name, value in compiled(tmp_path, body, {"x": x, "t": t}).items()}
+    np.testing.assert_array_equal(found["value"], x)
+    np.testing.assert_allclose(found["x"], 3 * np.clip(x, -1, 1), rtol=1e-6)
+    np.testing.assert_allclose(found["y"], x**3, rtol=1e-5)
+    np.testing.assert_allclose(found["along"], 5 * x**2 * t, rtol=1e-5)
+    np.testing.assert_allclose(found["second"], 10 * x * t, rtol=1e-5)
+
+
+@pytest.mark.numerics
+def test_loss_scale_when_stated_then_gradients_are_those_without_it(tmp_path: Path) -> None:
+    body = """
+    from tessera import loss_scale
+
+    @graph.module("scaled")
+    def scaled(x: Tensor[5, f32 @ loss_scale(1024)], y: Tensor[5]):
+        return graph.backward(op.reduce_sum(op.sin(x)), wrt=x), graph.backward(op.reduce_sum(op.sin(y)), wrt=y)
+    """
+    x = draw(0, 5)
+    found = compiled(tmp_path, body, {"x": x, "y": x})
+    np.testing.assert_array_equal(found["grad.x"], found["grad.y"])
+    constants = read_python(tmp_path / "model.py").module.constants.values()
+    assert 1024.0 in [float(np.asarray(c).reshape(-1)[0]) for c in constants]
+
+
+@pytest.mark.numerics
+def test_autodiff_when_decorated_then_the_bundle_has_a_gradient_entry(tmp_path: Path) -> None:
+    body = """
+    W = op.tensor((3,), init=op.init.uniform(1))
+
+    @graph.autodiff
+    def energy(x: Tensor[3]):
+        return op.reduce_sum(op.square(x * W))
+    """
+    x = draw(0, 3)
+    found = compiled(tmp_path, body, {"x": x}, entry="energy_grad")
+    (weight,) = (np.asarray(c) for c in read_python(tmp_path / "model.py", entries=["energy"]).module.constants.values()
+                 if c.shape == (3,))  # fmt: skip
+    np.testing.assert_allclose(found["x_gradient"], 2 * x * weight**2, rtol=1e-5)
+    np.testing.assert_allclose(found["W_gradient"], 2 * x**2 * weight, rtol=1e-5)
+
+
+@pytest.mark.numerics
+def test_hvp_when_of_a_pointwise_tensor_then_is_the_second_derivative(tmp_path: Path) -> None:
+    body = """
+    @graph.module("bend")
+    def bend(x: Tensor["N"]):
+        u = op.sin(x) * x
+        return {"slope": graph.jvp(u, wrt=x), "bend": graph.hvp(u, wrt=x)}
+    """
+    x = draw(0, 6)
+    found = compiled(tmp_path, body, {"x": x})
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(found["slope"], difference(lambda v: np.sin(v) * v, wide, np.ones(6)), atol=1e-5)
+    np.testing.assert_allclose(found["bend"], 2 * np.cos(wide) - wide * np.sin(wide), atol=1e-5)
+
+
+@pytest.mark.unit
+def test_backward_when_a_branch_has_no_derivative_then_only_what_the_loss_reads_matters(tmp_path: Path) -> None:
+    body = """
+    @graph.module("best")
+    def best(x: Tensor["B", 4]):
+        values, places = op.top_k(x, 2)
+        return places, graph.backward(op.reduce_sum(op.square(x)), wrt=x)
+    """
+    function = read_python(written(tmp_path, body)).module.entries["best"]
+    assert any(node.op == "top_k" for node in graph_nodes(function))
