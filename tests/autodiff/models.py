@@ -5,12 +5,14 @@ Takes seeds; gives modules with named weights. Invariant: everything is a functi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from onnx import helper
 
 from tessera_build.frontends.onnx import read_onnx
+from tessera_build.ir.core.node import Function, Node, Region
 from tessera_build.ir.core.types import F32, F64, Type, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Array, Attribute, GraphNode, Module
@@ -110,32 +112,39 @@ def transformer(seed: int = 0) -> Module:
     return read_onnx(make_model(nodes, inputs, ["loss"], {**weights, **consts}, opset=20))
 
 
-def widened(module: Module) -> Module:
-    """The module with float64 in place of float32; constants keep their names."""
-    old = module.entries["main"]
+def widened(module: Module, entry: str = "main") -> Module:
+    """An entry, as `main`, with float64 in place of float32; constants keep their names."""
+    old = module.entries[entry]
     to = GraphBuilder("main", module.dims)
-    values = {a: to.input(n, _wide(old.types[a])) for n, a in zip(module.input_names["main"], old.args, strict=True)}
-    for node in old.nodes:
-        assert isinstance(node, GraphNode)
-        _write(to, module, node, values)
-    for name, result in zip(module.output_names["main"], old.results, strict=True):
+    values = {a: to.input(n, _wide(old.types[a])) for n, a in zip(module.input_names[entry], old.args, strict=True)}
+    _write(to, module, old, values, old.nodes)
+    for name, result in zip(module.output_names[entry], old.results, strict=True):
         to.output(name, values[result])
-    return to.finish()
+    return replace(to.finish(), guards=module.guards)
 
 
-def _write(to: GraphBuilder, module: Module, node: GraphNode, values: dict[int, int]) -> None:
-    if node.op == "constant":
-        digest = str(node.attributes["digest"])
-        array = module.constants[digest]
-        array = array.astype(np.float64) if array.dtype == np.float32 else array
-        values[node.output] = to.constant(array, module.constant_names.get(digest, ""))
-        return
-    assert not node.regions
-    assert not index_range(node, {})
-    attributes: Mapping[str, Attribute] = {k: F64 if v == F32 else v for k, v in node.attributes.items()}
-    # `logistic` is a rational approximation for float32, whatever its operand's type.
-    made = to.node("sigmoid" if node.op == "logistic" else node.op, tuple(values[i] for i in node.inputs), attributes)
-    values.update(zip(node.outputs, made, strict=True))
+def _write(to: GraphBuilder, module: Module, old: Function, values: dict[int, int], nodes: Sequence[Node]) -> None:
+    for node in nodes:
+        assert isinstance(node, GraphNode)
+        if node.op == "constant":
+            digest = str(node.attributes["digest"])
+            array = module.constants[digest]
+            array = array.astype(np.float64) if array.dtype == np.float32 else array
+            values[node.output] = to.constant(array, module.constant_names.get(digest, ""))
+            continue
+        regions: list[Region] = []
+        for region in node.regions:
+            with to.region([_wide(old.types[a]) for a in region.args], index_range(node, to.dims)) as made:
+                values.update(zip(region.args, made.args, strict=True))
+                _write(to, module, old, values, region.nodes)
+                made.yields(*(values[r] for r in region.results))
+            regions.append(made.region)
+        attributes: Mapping[str, Attribute] = {k: F64 if v == F32 else v for k, v in node.attributes.items()}
+        # `logistic` is a rational approximation for float32, whatever its operand's type.
+        op = "sigmoid" if node.op == "logistic" else node.op
+        values.update(
+            zip(node.outputs, to.node(op, tuple(values[i] for i in node.inputs), attributes, regions), strict=True)
+        )
 
 
 def _wide(type_: Type) -> Type:
