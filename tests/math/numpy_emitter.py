@@ -89,7 +89,8 @@ def _compute(name: str, arrays: list[Array]) -> Array:
         return _fma(arrays[0], arrays[1], arrays[2])
     if name == "scale":
         whole = np.nan_to_num(arrays[1].astype(np.float64), nan=0.0)
-        return np.ldexp(arrays[0], np.clip(whole, -5000, 5000).astype(np.int32))
+        scaled = np.ldexp(arrays[0], np.clip(whole, -5000, 5000).astype(np.int32))
+        return np.where(np.isnan(arrays[0]) & np.isinf(arrays[1]), np.exp2(arrays[1]), scaled)
     if name == "select":
         return np.where(arrays[0], arrays[1], arrays[2])
     if name == "min":

@@ -38,9 +38,10 @@ def samples(dtype: DType) -> Array:
     """Points of the whole range, and many where results are denormal or overflow."""
     low, high = (-105.0, 90.0) if dtype == F32 else (-750.0, 712.0)
     dense = np.concatenate([np.linspace(low, low + 40, 20_000), np.linspace(high - 4, high, 20_000)])
+    far = 10.0 ** np.linspace(0, 38 if dtype == F32 else 308, 20_000)
     special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, -np.nan])
     wide: Array = points(stride=400_009) if dtype == F32 else np.linspace(-800, 800, 20_000)
-    x = np.concatenate([part.astype(dtype.numpy) for part in (dense, special, wide)])
+    x = np.concatenate([part.astype(dtype.numpy) for part in (dense, special, wide, far, -far)])
     return x[: x.size // 16 * 16]
 
 
@@ -72,10 +73,18 @@ def test_function_when_scaled_by_one_instruction_then_keeps_its_bits(
 
 
 @pytest.mark.parametrize("scaling", [False, True])
-def test_exponential_when_machine_scales_then_takes_eight_operations_less(scaling: bool) -> None:
+def test_exponential_when_machine_scales_then_takes_nine_operations_less(scaling: bool) -> None:
     emitter = NumpyEmitter(scaling=scaling)
     expand("exp", emitter, emitter.add(np.zeros(1, np.float32)))
-    assert emitter.operations == (13 if scaling else 21)
+    assert emitter.operations == (12 if scaling else 21)
+
+
+def test_scaled_exponential_when_operations_are_numpys_then_has_the_bits_of_the_portable_one() -> None:
+    x = samples(F32)
+    scaling, portable = NumpyEmitter(scaling=True), NumpyEmitter()
+    found, expected = (e.values[expand("exp", e, e.add(x))] for e in (scaling, portable))
+    both_nan = np.isnan(found) & np.isnan(expected)
+    assert np.all((found.view(np.int32) == expected.view(np.int32)) | both_nan)
 
 
 def test_machine_when_target_has_avx512_then_scales() -> None:

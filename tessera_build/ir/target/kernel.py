@@ -22,7 +22,7 @@ OPS: dict[str, int] = {
     "eq": 2, "ne": 2, "lt": 2, "le": 2, "gt": 2, "ge": 2, "and": 2, "or": 2, "xor": 2, "not": 1, "select": 3,
     "mulhi": 2,  # the upper half of a product of u32
     "shl": 2, "lshr": 2, "ashr": 2, "floor": 1, "ceil": 1, "round": 1,
-    "scale": 2,  # a * 2**b for a whole number b of a's type, rounded once
+    "scale": 2,  # a * 2**b for a whole number b of a's type, rounded once; a NaN scaled by an infinity is that or zero
     "cast": 1,  # numeric conversion, as ir/core/conversion.py defines it; the storage floats have none
     "bitcast": 1,
     "dot4": 3,  # i32 lanes a, of bytes b (unsigned) and c (signed), four a lane: a + sum of b * c, which wraps

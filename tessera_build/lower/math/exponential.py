@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from tessera_build.ir.core.types import F32
 from tessera_build.lower.math.coefficients import ERF, ERF_SLOPE_LOW, EXP, EXPM1, LN2_HIGH, LN2_LOW, LOG2_E
 from tessera_build.lower.math.coefficients_double import ERF_FAR, ERF_HALF, ERF_MIDDLE, ERF_NEAR, ERF_SLOPE
 from tessera_build.lower.math.emitter import Emitter, Format, copy_sign, format_of, polynomial, power_of_two
@@ -44,8 +45,11 @@ def exp(emitter: Emitter, x: int) -> int:
     """e**x within 1 ULP (1.25 without fused multiply-adds), overflow to infinity and gradual underflow included."""
     layout = format_of(emitter, x)
     low, high = _EXP_RANGE[layout.dtype.name]
-    bounded = emitter.op("max", emitter.op("min", x, emitter.const(high, x)), emitter.const(low, x))
-    return _exp_bounded(emitter, bounded, layout)
+    # Scaling needs no bound above: the polynomial, of even degree, is positive wherever a large x leaves the rest, and
+    # where x is infinite that rest is NaN, whose scaling by infinity is infinite. Below, 0 * infinity would be wrong.
+    above = emitter.scales(x) and layout.dtype == F32
+    below = x if above else emitter.op("min", x, emitter.const(high, x))
+    return _exp_bounded(emitter, emitter.op("max", below, emitter.const(low, x)), layout)
 
 
 def _exp_bounded(emitter: Emitter, x: int, layout: Format) -> int:

@@ -57,14 +57,21 @@ class Passes:
         """Whether a row is one tile, which needs no accumulator beside it."""
         return all(self.nest.tiles.get(axis, 1) == self.nest.domain[axis] for axis in self.reduced)
 
-    def add(self, number: int, done: Done, total: int) -> int:
-        """One tile of a row added to a reduction; stores what is spilled."""
-        node, nest = self.reductions[number], self.nest
+    def value(self, number: int, done: Done) -> int:
+        """One tile of what a reduction combines."""
+        node = self.reductions[number]
         self._know(number, done)
-        value = nest.read(node.reads[0], _own_access(nest, node))
+        return self.nest.read(node.reads[0], _own_access(self.nest, node))
+
+    def keep(self, number: int, value: int) -> None:
+        """Store a tile where later passes read it back, if they do."""
         spill = self.spills[number]
         if spill is not None:
-            nest.store(node.reads[0], value, into=spill[1])
+            self.nest.store(spill[0], value, into=spill[1])
+
+    def add(self, number: int, value: int, total: int) -> int:
+        """One tile of a row added to a reduction."""
+        node, nest = self.reductions[number], self.nest
         for axis in self.reduced:
             if axis in nest.ragged:
                 value = nest.valid(axis, value, IDENTITY[node.combine])
@@ -75,7 +82,13 @@ class Passes:
 
     def reduce(self, number: int, done: Done) -> int:
         """A whole pass; gives the reduced tile (extent 1 along the reduced axes)."""
-        (total,) = self.sweep((self.start(number),), lambda carried: (self.add(number, done, carried[0]),))
+
+        def step(carried: tuple[int, ...]) -> tuple[int, ...]:
+            value = self.value(number, done)
+            self.keep(number, value)
+            return (self.add(number, value, carried[0]),)
+
+        (total,) = self.sweep((self.start(number),), step)
         return self.across(number, total)
 
     def across(self, number: int, total: int) -> int:
@@ -103,12 +116,14 @@ class Passes:
                 self._know(len(self.reductions), done)
                 self.nest.store(value, self.nest.evaluate(value))
 
-    def store_full(self, done: Done) -> None:
-        """One tile of every full-size output."""
+    def full(self, done: Done) -> tuple[tuple[int, int], ...]:
+        """(output, one tile of it) for the full-size ones, all before any is stored: one may hold a spill."""
         self._know(len(self.reductions), done)
-        full = _full_outputs(self.nest)
-        tiles = [self.nest.evaluate(value) for value in full]  # before any store: one may hold a spill that others read
-        for value, computed in zip(full, tiles, strict=True):
+        return tuple((value, self.nest.evaluate(value)) for value in _full_outputs(self.nest))
+
+    def store(self, tiles: tuple[tuple[int, int], ...]) -> None:
+        """Write what `full` computed."""
+        for value, computed in tiles:
             self.nest.store(value, computed)
 
     def finish(self, done: Done) -> None:
@@ -117,7 +132,7 @@ class Passes:
         if _full_outputs(self.nest):
 
             def last(_: tuple[int, ...]) -> tuple[int, ...]:
-                self.store_full(done)
+                self.store(self.full(done))
                 return ()
 
             self.sweep((), last)

@@ -68,15 +68,7 @@ class _Chunk:
         passes.store_small(self._known(carried, 0))
 
         def step(totals: tuple[int, ...]) -> tuple[int, ...]:
-            added: list[int] = []
-            for number, total in enumerate(totals):
-                ahead = depth - number
-                # One row on there is always one in a turn, more rows on there may be none.
-                self._place(current + ahead if ahead == 1 else minimum(current + ahead, self.last))
-                added.append(passes.add(number, self._known(carried, ahead), total))
-            self._place(current)
-            passes.store_full(self._known(carried, 0))
-            return tuple(added)
+            return self._step(carried, totals, current)
 
         totals = passes.sweep(tuple(passes.start(number) for number in range(depth)), step)
         new = [passes.across(number, total) for number, total in enumerate(totals)]
@@ -84,6 +76,30 @@ class _Chunk:
         for ahead in range(depth):
             following += [*self._known(carried, ahead + 1).values(), new[depth - ahead - 1]]
         return tuple(following)
+
+    def _step(self, carried: tuple[int, ...], totals: tuple[int, ...], current: Extent) -> tuple[int, ...]:
+        """One tile of every pass.
+
+        All of them read before any stores: where rows are about 4 KiB apart, a load may have to wait for a store to
+        another row that it seems to follow.
+        """
+        passes, depth = self.passes, self.depth
+        # One row on there is always one in a turn, more rows on there may be none.
+        rows = [minimum(current + ahead, self.last) if ahead > 1 else current + ahead for ahead in range(depth, 0, -1)]
+        values: list[int] = []
+        for number, row in enumerate(rows):
+            self._place(row)
+            values.append(passes.value(number, self._known(carried, depth - number)))
+        self._place(current)
+        ended = passes.full(self._known(carried, 0))
+        for number, row in enumerate(rows):
+            self._place(row)
+            passes.keep(number, values[number])
+        self._place(current)
+        passes.store(ended)
+        return tuple(
+            passes.add(number, value, total) for number, (value, total) in enumerate(zip(values, totals, strict=True))
+        )
 
     def _place(self, row: Extent) -> None:
         self.passes.nest.offsets[self.axis] = row
