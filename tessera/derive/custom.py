@@ -45,10 +45,23 @@ class custom_jvp:  # noqa: N801  used as a decorator
                 site=here(),
                 expected="@f.defjvp or @f.defvjp above its rule",
             )
-        trace = trace_of(primals)
-        operands = [Tensor(trace, primal.value_in(trace)) for primal in primals]
-        body, result = _region(trace, operands, self.function)
-        change, changed = _region(trace, [*operands, *operands], rule)
+
+        def change(*values: Tensor) -> Value:
+            return rule(*values[: len(primals)], *values[len(primals) + 1 :])
+
+        (found,) = stated(lambda *values: (self.function(*values),), lambda *values: (change(*values),), primals)
+        return found
+
+
+def stated(
+    function: Callable[..., Sequence[Value]], change: Callable[..., Sequence[Value]], primals: Sequence[Value]
+) -> tuple[Tensor, ...]:
+    """Results of a function as one node; `change` of (operands, results, their tangents) derives them."""
+    trace = trace_of(primals)
+    operands = [Tensor(trace, primal.value_in(trace)) for primal in primals]
+    body, results = _region(trace, operands, function)
+    second, changes = _region(trace, [*operands, *results, *operands], change)
+    for result, changed in zip(results, changes, strict=True):
         if changed.shape != result.shape or changed.dtype != result.dtype:
             raise LanguageError(
                 "DERIVATIVE_MISMATCH",
@@ -57,18 +70,19 @@ class custom_jvp:  # noqa: N801  used as a decorator
                 expected=described(result),
                 found=described(changed),
             )
-        (found,) = emit_all("stated", operands, {}, [body, change])
-        return found
+    return emit_all("stated", operands, {}, [body, second])
 
 
-def _region(trace: Trace, like: Sequence[Tensor], function: Callable[..., Value]) -> tuple[Region, Value]:
-    """A function of tensors like these as a region, and its result."""
+def _region(
+    trace: Trace, like: Sequence[Tensor], function: Callable[..., Sequence[Value]]
+) -> tuple[Region, list[Tensor]]:
+    """A function of tensors like these as a region, and its results."""
     with trace.builder.region([operand.type for operand in like]) as block:
         for inside, operand in zip(block.args, like, strict=True):
             trace.note(inside, here(), operand.policy, trace.labels.get(operand.value, ""))
-        result = function(*(Tensor(trace, value) for value in block.args))
-        block.yields(value_of(trace, result))
-    return block.region, result
+        results = function(*(Tensor(trace, value) for value in block.args))
+        block.yields(*(value_of(trace, result) for result in results))
+    return block.region, [Tensor(trace, value) for value in block.results]
 
 
 class custom_vjp:  # noqa: N801  used as a decorator
@@ -78,15 +92,14 @@ class custom_vjp:  # noqa: N801  used as a decorator
     in the cotangent.
     """
 
-    def __init__(self, function: Callable[..., Value], *, loops: bool = False) -> None:
+    def __init__(self, function: Callable[..., Value]) -> None:
         self._forward = custom_jvp(function)
-        self._loops = loops  # whether the rule's loops are known to be counted by nothing linear
         self.rule: Callable[..., object] | None = None
 
     def defvjp(self, rule: Callable[..., object]) -> Callable[..., object]:
         """State the rule; its transpose is the change along tangents."""
         self.rule = rule
-        self._forward.defjvp(lambda *both: _transposed((self._forward.function, rule, self._loops), both))
+        self._forward.defjvp(lambda *both: _transposed((self._forward.function, rule), both))
         return rule
 
     def __call__(self, *primals: Value) -> Value:
@@ -94,9 +107,9 @@ class custom_vjp:  # noqa: N801  used as a decorator
         return self._forward(*primals)
 
 
-def _transposed(stated: tuple[Callable[..., Value], Callable[..., object], bool], both: tuple[Value, ...]) -> Value:
+def _transposed(rules: tuple[Callable[..., Value], Callable[..., object]], both: tuple[Value, ...]) -> Value:
     """The change of the result along tangents: the transpose of the rule, which is linear in the cotangent."""
-    function, rule, loops = stated
+    function, rule = rules
     count = len(both) // 2
     primals, tangents = both[:count], both[count:]
     like = full_like(function(*primals), 0)
@@ -105,7 +118,7 @@ def _transposed(stated: tuple[Callable[..., Value], Callable[..., object], bool]
         return rule(*primals, cotangent)
 
     inner = traced(gradients, (like,))
-    if not loops and any(isinstance(n, GraphNode) and n.attributes.get("conditional") for n in inner.function.walk()):
+    if any(isinstance(n, GraphNode) and n.attributes.get("conditional") for n in inner.function.walk()):
         raise LanguageError(
             "LOOP_IN_DERIVATIVE_RULE",
             "a stated derivative has a loop that data end: it need not be linear",

@@ -63,7 +63,7 @@ from tessera.op.elementwise import (
     where,
     with_policy,
 )
-from tessera.op.implicit import fixed_point
+from tessera.op.implicit import fixed_point, solve
 from tessera.op.indexing import gather, scatter, scatter_elements, take_along, top_k
 from tessera.op.linear import dot, einsum, linear, matmul, outer, solve_linear
 from tessera.op.losses import cross_entropy, mse
@@ -197,6 +197,7 @@ __all__ = [
     "softmax",
     "softmax_safe",
     "softplus",
+    "solve",
     "solve_linear",
     "split",
     "split_heads",

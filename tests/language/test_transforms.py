@@ -173,8 +173,8 @@ def test_autodiff_when_decorated_then_the_bundle_has_a_gradient_entry(tmp_path: 
     """
     x = draw(0, 3)
     found = compiled(tmp_path, body, {"x": x}, entry="energy_grad")
-    (weight,) = (np.asarray(c) for c in read_python(tmp_path / "model.py", entries=["energy"]).module.constants.values()
-                 if c.shape == (3,))  # fmt: skip
+    constants = read_python(tmp_path / "model.py", entries=["energy"]).module.constants.values()
+    (weight,) = (np.asarray(c, np.float32) for c in constants if c.shape == (3,))
     np.testing.assert_allclose(found["x_gradient"], 2 * x * weight**2, rtol=1e-5)
     np.testing.assert_allclose(found["W_gradient"], 2 * x**2 * weight, rtol=1e-5)
 

@@ -15,7 +15,7 @@ from tessera_build.ir.graph.nodes import GraphNode
 
 
 def differentiate_stated(walk: Walking, node: GraphNode) -> None:
-    """Tangents of the results: the second region over the operands and their tangents, or its linear part."""
+    """Tangents of the results: the second region over operands, results and tangents, or its linear part."""
     body, change = node.regions
     if outside_tangents(walk, (body,)):
         where = str(walk.to.span) if walk.to.span else None
@@ -23,17 +23,20 @@ def differentiate_stated(walk: Walking, node: GraphNode) -> None:
     emit, given = Emit(walk.to), walk.tangents_of(node.inputs)
     changes = [None if walk.recorder else tangent for tangent in given]
     zeros = [emit.zeros(walk.type(i)) if t is None else t for i, t in zip(node.inputs, changes, strict=True)]
-    values = [walk.value(i) for i in node.inputs]
+    values = [walk.value(i) for i in (*node.inputs, *node.outputs)]
     count = len(values)
+    floats = [walk.type(o).dtype.is_float for o in node.outputs]
     if walk.recorder is None:
         known = walk.values | dict(zip(change.args, [*values, *zeros], strict=True))
         made = Replay(walk.to, known, walk.type, walk.function.locations.get)
         made.nodes(change.nodes)
-        walk.tangents.update((o, made.values.get(r, r)) for o, r in zip(node.outputs, change.results, strict=True))
+        results = zip(node.outputs, change.results, floats, strict=True)
+        walk.tangents.update((output, made.values.get(result, result)) for output, result, on in results if on)
         return
     inner = walk.inside(walk.recorder)
     inner.values.update(zip(change.args, [*values, *zeros], strict=True))
     inner.tangents.update((a, t) for a, t in zip(change.args[count:], given, strict=True) if t is not None)
     inner.nodes(change.nodes)
     found = inner.tangents_of(change.results)
-    walk.tangents.update((o, t) for o, t in zip(node.outputs, found, strict=True) if t is not None)
+    pairs = zip(node.outputs, found, floats, strict=True)
+    walk.tangents.update((output, tangent) for output, tangent, on in pairs if on and tangent is not None)

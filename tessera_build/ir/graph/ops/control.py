@@ -123,8 +123,9 @@ def _run_checkpoint(
 
 def _infer_stated(types: Sequence[Type], _: Attributes, regions: Sequence[RegionType]) -> tuple[Type, ...]:
     body, change = regions
-    if body.args != tuple(types) or change.args != (*types, *types):
-        raise mismatch("the regions of stated take other values", texts((*types, *types)), texts(change.args))
+    taken = (*types, *body.results, *types)
+    if body.args != tuple(types) or change.args != taken:
+        raise mismatch("the regions of stated take other values", texts(taken), texts(change.args))
     if body.results != change.results:
         raise mismatch("the regions of stated give other values", texts(body.results), texts(change.results))
     return body.results
@@ -161,7 +162,7 @@ CONTROL: tuple[Op, ...] = (
     Op(
         "stated",
         "(operands...) ({body}, {change}) -> what the body gives of the operands. Its derivative is what `change` "
-        "gives of the operands and of as many tangents, in which it is linear; a pass puts the body in its place",
+        "gives of the operands, the results and the operands' tangents, in which it is linear; a pass inlines the body",
         None,
         None,
         control=Control(("body", "change"), _infer_stated, _run_checkpoint),
