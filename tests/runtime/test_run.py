@@ -47,6 +47,17 @@ def test_run_when_given_other_sizes_and_threads_then_equals_numpy(bundle: Path, 
 
 
 @pytest.mark.numerics
+@pytest.mark.parametrize("count", [683, 701, 850, 999])
+def test_run_when_an_output_is_large_then_it_begins_with_a_cache_line(model: Model, count: int) -> None:
+    x = rows(count)
+    found = model.run(x=x)
+    check_main(found, x)
+    assert found["y"].ctypes.data % 64 == 0
+    assert found["y"].flags.c_contiguous
+    assert found["y"].flags.writeable
+
+
+@pytest.mark.numerics
 def test_run_when_the_bundle_is_a_folder_then_gives_the_same(bundle: Path, tmp_path: Path) -> None:
     copy_bundle(bundle, tmp_path / "folder", directory=True)
     with load(tmp_path / "folder", verify="full") as loaded:
