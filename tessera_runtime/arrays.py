@@ -5,7 +5,9 @@ Gives: numpy dtypes; dense, row-major arrays of exactly the dtype asked for.
 Invariant: values are never converted: another dtype is an error that names it, for a silent cast hides a caller's bug.
 """
 
+import ctypes
 import sys
+from collections.abc import Callable
 from typing import Final, NamedTuple, cast
 
 import numpy as np
@@ -15,6 +17,31 @@ from bundle_format.schema import Value
 from tessera_runtime.errors import RunError
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+
+# Behind the header that all objects have, numpy's C interface has the address of an array's first element
+# (PyArrayObject_fields.data).
+_DATA_AT: Final = object.__basicsize__
+_POINTER_AT: Final = ctypes.c_void_p.from_address
+
+
+def _stated_address(array: Array) -> int:
+    """The address that an array says that it has."""
+    return int(array.__array_interface__["data"][0])
+
+
+def _read_address(array: Array) -> int:
+    """The same from the object itself: 0.2 µs instead of 1.0, three times in the smallest call."""
+    return _POINTER_AT(id(array) + _DATA_AT).value or 0
+
+
+def _address_reader() -> Callable[[Array], int]:
+    """The quick way where this interpreter and this numpy lay arrays out as documented, else the slow one."""
+    samples = [np.empty(3, np.float32)[1:], np.zeros((2, 2), np.int8)]
+    usual = sys.implementation.name == "cpython"
+    return _read_address if usual and all(_read_address(a) == _stated_address(a) for a in samples) else _stated_address
+
+
+address_of: Final = _address_reader()
 
 _NUMPY: Final = {
     "f64": np.dtype(np.float64),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, final
 import numpy as np
 
 from bundle_format.schema import Value
-from tessera_runtime.arrays import Array, TensorSpec, numpy_dtype, spec_of, to_array
+from tessera_runtime.arrays import Array, TensorSpec, address_of, numpy_dtype, spec_of, to_array
 from tessera_runtime.binding import DimBinder
 from tessera_runtime.cpu.available import shortage
 from tessera_runtime.cpu.frame import Frame, Program, Shape
@@ -151,7 +151,7 @@ class EntryPoint:
                 array = to_array(value, dtype_name, dtype, name)
             arrays.append(array)
             shapes.append(array.shape)
-            addresses[index] = array.__array_interface__["data"][0]
+            addresses[index] = address_of(array)
         if len(feeds) != len(arrays):
             raise self._unknown(feeds)
         frame.plan_for(tuple(shapes))
@@ -176,7 +176,7 @@ class EntryPoint:
             else:
                 array = _new_array(name, shape, dtype)
             results[name] = array
-            addresses[index] = array.__array_interface__["data"][0]
+            addresses[index] = address_of(array)
         if not out.keys() <= results.keys():
             raise RunError(
                 "OUTPUT_UNKNOWN", "the model has no such output", where=sorted(out.keys() - results.keys())[0]
@@ -233,7 +233,7 @@ def _new_array(name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -
         # numpy's own memory begins 16 or 48 bytes into a line, so that every store of a vector would touch two: a
         # softmax of 1536 x 128 took a tenth longer.
         storage = np.empty(size + _LINE_BYTES, np.uint8)
-        return np.ndarray(shape, dtype, storage, -storage.ctypes.data % _LINE_BYTES)
+        return np.ndarray(shape, dtype, storage, -address_of(storage) % _LINE_BYTES)
     except (MemoryError, ValueError) as error:  # ValueError: more than an address can say
         raise RunError(
             "OUT_OF_MEMORY", "there is not enough memory for an output", where=name, found=str(list(shape))

@@ -10,6 +10,7 @@ import pytest
 
 from bundle_format.writer import copy_bundle
 from tessera_runtime import Model, TensorSpec, load
+from tessera_runtime.arrays import address_of
 from tests.runtime.sample import SCALE, SHIFT
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
@@ -167,3 +168,9 @@ def test_model_when_explained_then_gives_a_reason_for_each_variant(model: Model)
     assert lines[1] == "wide: refused, this CPU lacks avx9000"
     assert "threads: 2" in lines
     assert (model.target, model.threads) == ("plain", 2)
+
+
+def test_address_when_arrays_are_views_or_transposed_then_is_the_one_that_they_state() -> None:
+    base = np.arange(24, dtype=np.float64).reshape(2, 3, 4)
+    for array in (base, base[1:], base[:, ::-1], base.T, np.empty(0, np.int8), np.asfortranarray(base), base[1, 2]):
+        assert address_of(array) == array.__array_interface__["data"][0]
