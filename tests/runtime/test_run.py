@@ -172,5 +172,5 @@ def test_model_when_explained_then_gives_a_reason_for_each_variant(model: Model)
 
 def test_address_when_arrays_are_views_or_transposed_then_is_the_one_that_they_state() -> None:
     base = np.arange(24, dtype=np.float64).reshape(2, 3, 4)
-    for array in (base, base[1:], base[:, ::-1], base.T, np.empty(0, np.int8), np.asfortranarray(base), base[1, 2]):
-        assert address_of(array) == array.__array_interface__["data"][0]
+    for view in (base, base[1:], base[:, ::-1], base.T, np.empty(0, np.int8), np.asfortranarray(base), base[1, 2]):
+        assert address_of(view) == view.__array_interface__["data"][0]
