@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
+from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph.autodiff.entries import with_grad, with_jvp
+from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.graph.passes.pipeline import run_passes
 from tessera_build.ir.graph.reference import run
@@ -31,6 +33,20 @@ NETWORKS: dict[str, tuple[Callable[[], Module], dict[str, Array], dict[str, int]
     ),
     "transformer": (transformer, {"tokens": RNG.integers(0, 10, (2, 7))}, {"batch": 2, "steps": 7}),
 }
+
+
+@pytest.mark.parametrize("shape", [(20000, 16), (8, 50, 50, 16), (20000,)])
+def test_bias_gradient_when_rows_are_many_then_rounding_errors_do_not_add_up(shape: tuple[int, ...]) -> None:
+    builder = GraphBuilder()
+    x, b = builder.input("x", tensor(F32, *shape)), builder.input("b", tensor(F32, *shape[1:][-1:]))
+    builder.output("y", builder.op("add", x, b))
+    module = only(with_grad(builder.finish(), "main", ["b"]), "main_grad")
+    rng = np.random.default_rng(0)
+    inputs = {n: rng.random(builder.type(v).static_shape).astype(np.float32) for n, v in (("x", x), ("b", b))}
+    inputs["y_cotangent"] = rng.random(shape).astype(np.float32)
+    found = check_module(run_passes(module), inputs, {})["b_gradient"].astype(np.float64)
+    exact = inputs["y_cotangent"].astype(np.float64).sum(tuple(range(max(1, len(shape) - 1))))
+    np.testing.assert_allclose(found, exact, rtol=5e-7)
 
 
 def _wrt(module: Module, entry: str = "main") -> list[str]:

@@ -15,9 +15,10 @@ from numpy.typing import ArrayLike
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.types import I64, Type
 from tessera_build.ir.graph.nodes import Array, Attribute
-from tessera_build.ir.graph.ops.shapes import Shape
+from tessera_build.ir.graph.ops.shapes import Shape, count
 
 Values = Sequence[int | None]
+SHORT = 512  # terms that are added in one sequence: an error of at most 512 halves of the last digit
 
 
 class Emitter(Protocol):
@@ -105,8 +106,29 @@ class Emit:
         return value if perm == tuple(range(len(perm))) else self.op("transpose", value, perm=perm)
 
     def sum(self, value: int, axes: Sequence[int], *, keepdims: bool = False) -> int:
-        """Sums over axes."""
-        return self.op("reduce", value, kind="sum", axes=tuple(axes), keepdims=keepdims) if axes else value
+        """Sums over axes. Many elements are added axis by axis, so that rounding errors grow with the longest axis and
+        not with all of them: columns of a bias's gradient are added in sequence."""
+        shape, axes = self.shape(value), tuple(axes)
+        terms = count([shape[a] for a in axes])
+        if not axes or (isinstance(terms, int) and terms <= SHORT):
+            return self._reduced(value, axes, keepdims=keepdims)
+        for axis in sorted(axes, reverse=True):
+            value = self._in_parts(value, axis, keepdims=keepdims)
+        return value
+
+    def _in_parts(self, value: int, axis: int, *, keepdims: bool) -> int:
+        """Sums over one axis; first those of equal parts where it is long and its elements are not neighbours."""
+        shape = self.shape(value)
+        extent = shape[axis]
+        if isinstance(extent, int) and extent > SHORT and axis < len(shape) - 1:
+            part = next((d for d in range(SHORT, 7, -1) if extent % d == 0), 0)
+            if part:
+                split = self.reshape(value, (*shape[:axis], extent // part, part, *shape[axis + 1 :]))
+                value = self._reduced(split, (axis + 1,), keepdims=False)
+        return self._reduced(value, (axis,), keepdims=keepdims)
+
+    def _reduced(self, value: int, axes: tuple[int, ...], *, keepdims: bool) -> int:
+        return self.op("reduce", value, kind="sum", axes=axes, keepdims=keepdims) if axes else value
 
     def unbroadcast(self, value: int, shape: Shape) -> int:
         """What a broadcast from `shape` passes back: sums over the axes that it repeated."""

@@ -70,26 +70,27 @@ def _weights(site: Site, x: int, c: int) -> int:
     outputs, inner, *kernel = site.type(1).static_shape
     padded = e.pad(x, (0, *low, 0), (0, *high, 0))
     batch, *out, _ = e.shape(c)
-    rows, channels = count(e.shape(c)[:-1]), inner * groups
-    back = e.reshape(c, (rows, outputs))
+    channels = inner * groups
     taps: list[int] = []
     for position in itertools.product(*(range(size) for size in kernel)):
         starts = [p * d for p, d in zip(position, dilations, strict=True)]
         stops = [s + (n - 1) * t + 1 for s, n, t in zip(starts, out, strides, strict=True)]
         seen = e.slice(padded, (0, *starts, 0), (batch, *stops, channels), (1, *strides, 1))
-        taps.append(_tap(site, e.reshape(seen, (rows, channels)), back, (groups, outputs, inner)))
+        taps.append(_tap(site, seen, c, (groups, outputs, inner)))
     joined = e.op("concat", *taps, axis=2) if len(taps) > 1 else taps[0]
     return e.reshape(joined, (outputs, inner, *kernel))
 
 
 def _tap(site: Site, seen: int, back: int, sizes: tuple[int, int, int]) -> int:
-    """[O, I/groups, 1]: sums over all rows."""
+    """[O, I/groups, 1]: sums over all places of the image."""
     e, (groups, outputs, inner) = site.emit, sizes
+    places = e.shape(back)[:-1]
     if inner == 1 and outputs == groups:
-        return e.reshape(e.sum(e.op("mul", seen, back), (0,)), (outputs, 1, 1))
+        return e.reshape(e.sum(e.op("mul", seen, back), range(len(places))), (outputs, 1, 1))
+    rows = count(places)
+    seen, back = e.reshape(seen, (rows, inner * groups)), e.reshape(back, (rows, outputs))
     if groups == 1:
         return e.reshape(e.op("matmul", back, seen, transpose_a=True), (outputs, inner, 1))
-    rows = e.shape(seen)[0]
     parts = [
         e.transpose(e.reshape(v, (rows, groups, n)), (1, 0, 2)) for v, n in ((back, outputs // groups), (seen, inner))
     ]
