@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tessera.errors import LanguageError
 from tessera.model.site import here
-from tessera.model.tensor import Tensor, Value, constant_of, described, emit, trace_of
-from tessera_build.ir.core.types import I16, I32, I64, DType
-
-_SAME_WIDTH: dict[int, DType] = {16: I16, 32: I32, 64: I64}
+from tessera.model.tensor import Tensor, Value, constant_of, emit, emit_all, trace_of
 
 
 def full_like(x: Value, value: float | int | bool) -> Tensor:
@@ -23,11 +19,12 @@ def full_like(x: Value, value: float | int | bool) -> Tensor:
 
 
 def stop_gradient(x: Value) -> Tensor:
-    """x, which derivatives take for a constant: its bits leave the numbers that could change a little and come back."""
-    if not x.dtype.is_float:
-        return emit("cast", x, dtype=x.dtype)
-    if x.dtype.bits not in _SAME_WIDTH:
-        raise LanguageError(
-            "TYPE_MISMATCH", "stop_gradient takes wide floats", site=here(), expected="16 bits", found=described(x)
-        )
-    return emit("bitcast", emit("bitcast", x, dtype=_SAME_WIDTH[x.dtype.bits]), dtype=x.dtype)
+    """x, which derivatives take for a constant: its stated change is none."""
+    trace = trace_of((x,))
+    operand = Tensor(trace, x.value_in(trace))
+    with trace.builder.region([operand.type]) as body:
+        body.yields(*body.args)
+    with trace.builder.region([operand.type] * 3) as change:
+        change.yields(full_like(operand, 0).value_in(trace))
+    (result,) = emit_all("stated", (operand,), {}, [body.region, change.region])
+    return result

@@ -46,6 +46,8 @@ _MOVING = frozenset(
         "iota",
         "random",
         "if",
+        "stated",
+        "checkpoint",
         "loop",
         "sizes",
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tessera.errors import LanguageError
+from tessera.model.filled import stop_gradient
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit
 from tessera.op.axes import Axes, axes_of
@@ -90,9 +91,12 @@ def _standard(x: Value, axes: Axes, epsilon: float) -> Tensor:
 
 
 def _shrinking(x: Value, axes: Axes) -> Tensor:
-    """1 divided by the largest magnitude of a row, or 1 where that is less."""
+    """1 divided by the largest magnitude of a row, or 1 where that is less.
+
+    Results do not depend on it, so derivatives take it for a constant: through it they would get sums that cancel.
+    """
     largest = emit("reduce", abs(x), kind="max", axes=axes_of(axes, x), keepdims=True)
-    return emit("div", 1.0, emit("max", largest, 1.0))
+    return stop_gradient(emit("div", 1.0, emit("max", largest, 1.0)))
 
 
 def _in_wide(x: Value, compute: Callable[[Value], Tensor]) -> Tensor:
