@@ -50,7 +50,7 @@ def read_safetensors(path: Path) -> dict[str, Array]:
             raise _broken(path, "its header is longer than the file")
         try:
             header: object = json.loads(file.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _broken(path, f"its header is no JSON: {error}") from error
     if not isinstance(header, dict):
         raise _broken(path, "its header is no mapping")

@@ -1,0 +1,175 @@
+"""The op families as compiled code, against numpy in float64."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tessera.errors import LanguageError
+from tessera_build.frontends.python.safetensors import read_safetensors
+from tests.language.build import compiled, draw
+from tests.language.numeric import Doubles, softmax
+
+Formula = Callable[[Doubles, Doubles], object]
+ERF = np.vectorize(math.erf)
+
+
+def _normal(x: Doubles, epsilon: float) -> Doubles:
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)
+
+
+def _log_sum(x: Doubles) -> Doubles:
+    top = x.max(-1, keepdims=True)
+    return (np.log(np.exp(x - top).sum(-1, keepdims=True)) + top)[..., 0]
+
+
+# Of x[B, 6] and y[6, 4]: what the author writes, and what numpy computes.
+FORMULAS: dict[str, Formula] = {
+    "x @ y": lambda x, y: x @ y,
+    "x[0] @ y": lambda x, y: x[0] @ y,
+    "y.T @ x[0]": lambda x, y: y.T @ x[0],
+    "op.dot(x[0], x[1])": lambda x, y: x[0] @ x[1],
+    "op.outer(x[0], x[1])": lambda x, y: np.outer(x[0], x[1]),
+    'op.einsum("bi,ij->jb", x, y)': lambda x, y: np.einsum("bi,ij->jb", x, y),
+    'op.einsum("bi->i", x)': lambda x, y: x.sum(0),
+    'op.einsum("bi,bj->bij", x, x)': lambda x, y: np.einsum("bi,bj->bij", x, x),
+    "op.softmax(x)": lambda x, y: softmax(x),
+    "op.softmax_safe(x)": lambda x, y: softmax(x),
+    "op.log_softmax(x)": lambda x, y: np.log(softmax(x)),
+    "op.logsumexp(x)": lambda x, y: _log_sum(x),
+    "op.logsumexp_safe(x)": lambda x, y: _log_sum(x),
+    "op.layernorm(x)": lambda x, y: _normal(x, 1e-5),
+    "op.layernorm_safe(x)": lambda x, y: _normal(x, 1e-5),
+    "op.rmsnorm(x)": lambda x, y: x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6),
+    "op.rmsnorm_safe(x)": lambda x, y: x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6),
+    "op.groupnorm(x, 2)": lambda x, y: _normal(x.reshape(-1, 2, 3), 1e-5).reshape(-1, 6),
+    "op.gelu(x)": lambda x, y: x * 0.5 * (1 + ERF(x / math.sqrt(2))),
+    "op.gelu(x, True)": lambda x, y: x * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "op.silu(x)": lambda x, y: x / (1 + np.exp(-x)),
+    "op.softplus(x)": lambda x, y: np.log1p(np.exp(x)),
+    "op.elu(x)": lambda x, y: np.where(x > 0, x, np.expm1(x)),
+    "op.leaky_relu(x)": lambda x, y: np.where(x > 0, x, 0.01 * x),
+    "op.clip(x, -0.5, 0.5)": lambda x, y: np.clip(x, -0.5, 0.5),
+    "op.where(x > 0, x, -1)": lambda x, y: np.where(x > 0, x, -1),
+    "2 - x / 3 + 1 / (x * x + 1)": lambda x, y: 2 - x / 3 + 1 / (x * x + 1),
+    "2.0 ** x": lambda x, y: 2.0**x,
+    "x ** 2": lambda x, y: x**2,
+    "op.reduce_mean(x, 0)": lambda x, y: x.mean(0),
+    "op.variance(x)": lambda x, y: x.var(),
+    "op.reduce_prod(x, 1)": lambda x, y: x.prod(1),
+    "op.cast(op.argmax(x), f32)": lambda x, y: x.argmax(-1).astype(np.float64),
+    "op.cast(op.argmin(x, 0), f32)": lambda x, y: x.argmin(0).astype(np.float64),
+    "op.cumsum(x)": lambda x, y: x.cumsum(-1),
+    "op.flip(x, 0)": lambda x, y: x[::-1],
+    "op.flip(x, 1)": lambda x, y: x[:, ::-1],
+    "op.concat([x, x], 1)": lambda x, y: np.concatenate([x, x], 1),
+    "op.stack([x, x], 1)": lambda x, y: np.stack([x, x], 1),
+    "op.split(x, 3)[1]": lambda x, y: x[:, 2:4],
+    "op.transpose(op.reshape(x, (-1, 2, 3)), (2, 0, 1))": lambda x, y: x.reshape(-1, 2, 3).transpose(2, 0, 1),
+    "op.pad(x, (0, 1), (0, 2), 7.0)": lambda x, y: np.pad(x, ((0, 0), (1, 2)), constant_values=7),
+    "x[:, ::2]": lambda x, y: x[:, ::2],
+    "x[-1, None, 1:-1]": lambda x, y: x[-1, None, 1:-1],
+    "x[1:, ..., 0]": lambda x, y: x[1:, ..., 0],
+    "y[op.constant([3, 0, 3], i64)]": lambda x, y: y[[3, 0, 3]],
+    "op.squeeze(op.expand_dims(x, 1))": lambda x, y: x,
+    "op.top_k(x, 2)[0]": lambda x, y: -np.sort(-x, -1)[:, :2],
+    "op.one_hot(op.argmax(x), 6)": lambda x, y: np.eye(6)[x.argmax(-1)],
+    "op.eye(3) + op.zeros((3, 3))": lambda x, y: np.eye(3),
+    "op.cast(op.dimension(x.shape[0]), f32) * op.ones((2,))": lambda x, y: np.full(2, float(len(x))),
+    "op.scatter(y, op.constant([2, 2], i64), x[:2, :4], add=True)": lambda x, y: np.concatenate(
+        [y[:2], y[2:3] + x[:2, :4].sum(0), y[3:]]
+    ),
+    "op.solve_linear(op.reshape(y[:4] + 5 * op.eye(4), (1, 4, 4)), op.ones((1, 4, 1)))": lambda x, y: np.linalg.solve(
+        y[:4] + 5 * np.eye(4), np.ones((4, 1))
+    )[None],
+    "op.cross_entropy(x, op.softmax(x * 2))": lambda x, y: -(softmax(x * 2) * np.log(softmax(x))).sum(-1).mean(),
+    "op.max_pool(op.reshape(x, (-1, 1, 6)), 3, stride=2, padding=1)": lambda x, y: np.stack(
+        [np.maximum(x[:, 0], x[:, 1]), x[:, 1:4].max(1), x[:, 3:6].max(1)], 1
+    )[:, None],
+    "op.avg_pool(op.reshape(x, (-1, 1, 6)), 2)": lambda x, y: x.reshape(-1, 1, 3, 2).mean(-1),
+    "op.conv(op.reshape(x, (-1, 1, 6)), op.ones((2, 1, 3)), padding=1)": lambda x, y: np.repeat(
+        np.stack([np.convolve(row, np.ones(3), "same") for row in x])[:, None], 2, 1
+    ),
+    "op.fixed_point(lambda v: op.cos(v) * 0.5 + x, x)": lambda x, y: _iterated(lambda v: np.cos(v) * 0.5 + x, x),
+}
+
+
+def _iterated(function: Callable[[Doubles], Doubles], x: Doubles) -> Doubles:
+    for _ in range(200):
+        x = function(x)
+    return x
+
+
+@pytest.mark.numerics
+def test_ops_when_compiled_then_give_what_numpy_gives(tmp_path: Path) -> None:
+    lines = "".join(f'    results["r{index}"] = {text}\n' for index, text in enumerate(FORMULAS))
+    head = '@graph.module("all")\ndef everything(x: Tensor["B", 6], y: Tensor[6, 4]):\n    results = {}\n'
+    body = f"{head}{lines}    return results\n"
+    x, y = draw(0, 5, 6), draw(1, 6, 4)
+    found = compiled(tmp_path, body, {"x": x, "y": y})
+    wide_x, wide_y = x.astype(np.float64), y.astype(np.float64)
+    wrong: list[str] = []
+    for index, (text, formula) in enumerate(FORMULAS.items()):
+        wanted, got = np.asarray(formula(wide_x, wide_y), np.float64), found[f"r{index}"]
+        if wanted.shape != got.shape or not np.allclose(got, wanted, rtol=1e-5, atol=2e-6):
+            wrong.append(f"{text}: {got.shape} {wanted.shape}")
+    assert wrong == []
+
+
+@pytest.mark.numerics
+def test_safe_forms_when_rows_are_huge_or_masked_then_stay_finite(tmp_path: Path) -> None:
+    body = """
+    @graph.module("safe")
+    def safe(x: Tensor["B", 4], masked: Tensor["B", 4]):
+        return {
+            "layer": op.layernorm_safe(x), "root": op.rmsnorm_safe(x), "plain": op.rmsnorm(x),
+            "soft": op.softmax_safe(masked), "log": op.logsumexp_safe(masked),
+        }
+    """
+    x = np.asarray([[1e30, -2e30, 3e30, 0], [1, 2, 3, 4]], np.float32)
+    masked = np.asarray([[-np.inf] * 4, [0, -np.inf, 0, -np.inf]], np.float32)
+    found = compiled(tmp_path, body, {"x": x, "masked": masked})
+    small = x.astype(np.float64) / np.asarray([[1e30], [1]])
+    np.testing.assert_allclose(found["layer"], _normal(small, 0), atol=1e-4)
+    np.testing.assert_allclose(found["root"], small / np.sqrt((small**2).mean(-1, keepdims=True)), atol=1e-4)
+    assert not found["plain"][0].any()  # squares overflow: what the safe form is for
+    np.testing.assert_array_equal(found["soft"], [[0, 0, 0, 0], [0.5, 0, 0.5, 0]])
+    np.testing.assert_allclose(found["log"], [-np.inf, math.log(2)], rtol=1e-6)
+
+
+def _file(header: object, data: bytes, length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return (len(text) if length is None else length).to_bytes(8, "little") + text + data
+
+
+ROW = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        _file({"w": ROW}, b"\0" * 4),
+        _file({"w": ROW}, b"\0" * 8, 1 << 60),
+        _file({"w": {**ROW, "data_offsets": [-8, 0]}}, b"\0" * 8),
+        _file({"w": {**ROW, "shape": [3]}}, b"\0" * 8),
+        _file({"w": {**ROW, "shape": [1 << 62, 1 << 62]}}, b"\0" * 8),
+        _file({"w": {**ROW, "dtype": "F31"}}, b"\0" * 8),
+        _file({"w": 3}, b"\0" * 8),
+        _file([1], b"\0" * 8),
+        _file(b"{no json", b"\0" * 8),
+        _file(b"[" * 5000, b"\0" * 8),
+    ],
+)
+def test_safetensors_when_damaged_then_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(LanguageError, match="BAD_WEIGHTS"):
+        read_safetensors(path)
