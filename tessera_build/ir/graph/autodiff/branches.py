@@ -7,8 +7,10 @@ a result of the `if`, zeros where the other branch was taken; the way back asks 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tessera_build.ir.core.node import Region
+from tessera_build.ir.core.rewrite import RegionBuilder
 from tessera_build.ir.core.types import Type
 from tessera_build.ir.graph.autodiff.emit import Emit, Values
 from tessera_build.ir.graph.autodiff.regions import (
@@ -24,6 +26,15 @@ from tessera_build.ir.graph.autodiff.regions import (
 )
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import GraphNode
+
+
+@dataclass(frozen=True, slots=True)
+class _Branch:
+    """A branch that was emitted into `block`, with its results and its way back."""
+
+    block: RegionBuilder
+    values: tuple[int, ...]
+    back: Backward
 
 
 def _active(walk: Walking, node: GraphNode) -> list[bool]:
@@ -60,7 +71,7 @@ def record_if(walk: Walking, node: GraphNode) -> None:
     active = _active(walk, node)
     outside = outside_tangents(walk, node.regions)
     branches = [_branch(walk, region, active, tuple(outside)) for region in node.regions]
-    kept = [[to.type(v) for v in back.residuals] for _, back in branches]
+    kept = [[to.type(v) for v in branch.back.residuals] for branch in branches]
     regions = [_with_residuals(to, branches, kept, position) for position in range(2)]
     condition = walk.value(node.inputs[0])
     results = to.node("if", (condition,), {}, regions)
@@ -74,21 +85,21 @@ def record_if(walk: Walking, node: GraphNode) -> None:
 
     def back(_: Emit, cotangents: Values) -> Values:
         shown = zeros_where_missing(cotangents, [walk.type(o) for o in outputs], to)
-        return _run_back(to, condition, [(b, s) for (_, b), s in zip(branches, stacks, strict=True)], shown, types)
+        return _run_back(to, condition, [(b.back, s) for b, s in zip(branches, stacks, strict=True)], shown, types)
 
     outputs = [o for o, on in zip(node.outputs, active, strict=True) if on]
     tangents = recorder.step("if", inputs, [walk.type(o) for o in outputs], back)
     walk.tangents.update(zip(outputs, tangents, strict=True))
 
 
-def _branch(walk: Walking, region: Region, active: Sequence[bool], outside: Sequence[int]) -> tuple[Recorded, Backward]:
+def _branch(walk: Walking, region: Region, active: Sequence[bool], outside: Sequence[int]) -> _Branch:
     with walk.to.region() as block:
-        found = record(walk, region, block, ())
+        found = record(walk, region, (), ())
         unread = {v: found.recorder.value(walk.type(v)) for v in outside if v not in found.outside}
         results = [_or_new(found, t, walk.type(r)) for t, r, on in
                    zip(found.tangents, region.results, active, strict=True) if on]  # fmt: skip
         inputs = [found.outside[v] if v in found.outside else unread[v] for v in outside]
-        return found, backward(found, results, inputs)
+        return _Branch(block, found.values, backward(found, block, results, inputs))
 
 
 def _or_new(found: Recorded, tangent: int | None, type_: Type) -> int:
@@ -97,14 +108,14 @@ def _or_new(found: Recorded, tangent: int | None, type_: Type) -> int:
 
 
 def _with_residuals(
-    to: GraphBuilder, branches: Sequence[tuple[Recorded, Backward]], kept: Sequence[Sequence[Type]], position: int
+    to: GraphBuilder, branches: Sequence[_Branch], kept: Sequence[Sequence[Type]], position: int
 ) -> Region:
     """A branch that gives what its own way back needs, and zeros for what the other's would."""
-    found, back = branches[position]
+    branch = branches[position]
     blanks = [zeros(to, t) for t in kept[1 - position]]
-    own = list(back.residuals)
-    found.block.yields(*found.values, *(own + blanks if position == 0 else blanks + own))
-    return found.block.region
+    own = list(branch.back.residuals)
+    branch.block.yields(*branch.values, *(own + blanks if position == 0 else blanks + own))
+    return branch.block.region
 
 
 def _run_back(

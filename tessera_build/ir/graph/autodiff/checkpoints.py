@@ -1,19 +1,19 @@
 """Derivatives of `checkpoint`: forward as what its body is; backward by computing the body again.
 
 Takes a walk that has come to a checkpoint; adds its values and tangents. Invariant: the way back reads the operands and
-what the body captures, and no value that the body computed. It stands in a loop of one iteration that carries what it
-reads: no pass can find there that it has been computed before.
+what the body captures, and no value that the body computed. It stands in a loop of one iteration that carries what
+was computed of what it reads: no pass can find there that the body has been computed before.
 """
 
 from __future__ import annotations
 
-from tessera_build.ir.core.types import Type
 from tessera_build.ir.graph.autodiff.emit import Emit, Values
 from tessera_build.ir.graph.autodiff.regions import (
     Walking,
     activity,
     outside_tangents,
     record,
+    zeros,
     zeros_where_missing,
 )
 from tessera_build.ir.graph.autodiff.replay import Replay
@@ -61,27 +61,36 @@ def record_checkpoint(walk: Walking, node: GraphNode) -> None:
 
 
 def _again(walk: Walking, node: GraphNode, cotangents: list[int]) -> Values:
-    """Cotangents of the operands and captured values that have tangents, from one iteration of a loop."""
+    """Cotangents of the operands and captured values that have tangents, from one iteration of a loop.
+
+    They take the place of zeros that the loop carries: a stack of one slice would be copied to where they go.
+    """
     (region,), to = node.regions, walk.to
     active = [i in walk.tangents for i in node.inputs]
-    read = [v for v in captured((region,)) if to.array(walk.value(v)) is None]
-    operands = (*(walk.value(v) for v in (*node.inputs, *read)), *cotangents)
+    read = _computed(walk, [*node.inputs, *captured((region,))])
+    starts = [i for i in node.inputs if i in walk.tangents] + list(outside_tangents(walk, (region,)))
+    blanks = [zeros(to, walk.type(v)) for v in starts]
+    operands = (*(walk.value(v) for v in read), *cotangents, *blanks)
     index = to.fresh_index("again")
     with to.region([to.type(v) for v in operands], {index: (0, 0)}) as block:
         own = walk.inside(None)
         own.tangents.update(walk.tangents)
-        own.values.update(zip(read, block.args[len(node.inputs) :], strict=False))
-        found = record(own, region, block, active)
+        own.values.update(zip(read, block.args, strict=False))
+        found = record(own, region, [own.value(i) for i in node.inputs], active)
         inputs = [*(a for a in found.args if a is not None), *found.outside.values()]
         outputs = [t for t in found.tangents if t is not None]
-        passed = found.recorder.transposed(outputs, block.args[len(operands) - len(cotangents) :], inputs)
-        slices = [c for c in passed if c is not None]
-        block.yields(*block.args, *slices)
-    attributes = {"index": index, "trips": 1, "scans": len(slices)}
-    results = iter(to.node("loop", operands, attributes, (block.region,))[len(operands) :])
-    return [None if c is None else _only(walk, next(results), to.type(c)) for c in passed]
+        fixed = len(operands) - len(blanks)
+        passed = found.recorder.transposed(outputs, block.args[len(read) : fixed], inputs)
+        results = [b if c is None else c for b, c in zip(block.args[fixed:], passed, strict=True)]
+        block.yields(*block.args[:fixed], *results)
+    made = to.node("loop", operands, {"index": index, "trips": 1}, (block.region,))[fixed:]
+    return [None if c is None else m for c, m in zip(passed, made, strict=True)]
 
 
-def _only(walk: Walking, stack: int, type_: Type) -> int:
-    """The one slice of a stack."""
-    return Emit(walk.to).reshape(stack, type_.shape)
+def _computed(walk: Walking, values: list[int]) -> list[int]:
+    """The values that are no inputs and no constants; where there are none, all that are no constants.
+
+    What a loop carries has a place of its own in memory: weights that are inputs would be copied.
+    """
+    varying = [v for v in dict.fromkeys(values) if walk.to.array(walk.value(v)) is None]
+    return [v for v in varying if walk.to.producer(walk.value(v)) is not None] or varying

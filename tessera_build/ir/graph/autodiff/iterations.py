@@ -169,11 +169,11 @@ def _emit(walk: Walking, loop: Loop) -> Kept:
     to, args = walk.to, loop.region.args
     counter = [tensor(I64)] if loop.conditional else []
     with to.region([*(walk.type(a) for a in args), *counter], loop.index) as block:
-        found = record(walk, loop.region, block, loop.active)
+        found = record(walk, loop.region, block.args, loop.active)
         taken = _take_slices(found, loop)
         outputs = [*_tangents(found, loop, walk), *_slices(found, loop)]
         inputs = [*(a for a in found.args if a is not None), *found.outside.values(), *(t.part for t in taken)]
-        way = backward(found, outputs, inputs)
+        way = backward(found, block, outputs, inputs)
         fixed = len(found.values) - len(loop.slices)
         step = [to.op("add", block.args[-1], to.scalar(1, I64))] if loop.conditional else []
         block.yields(*found.values[:fixed], *step, *found.values[fixed:], *way.residuals)

@@ -61,9 +61,8 @@ def outside_tangents(walk: Walking, regions: Sequence[Region]) -> dict[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A region that was emitted into `block`, with the linear values of its program."""
+    """A region that was emitted, with the linear values of its program."""
 
-    block: RegionBuilder
     recorder: Recorder
     args: tuple[int | None, ...]  # for each argument of the region
     outside: Mapping[int, int]  # for each captured value of the function
@@ -71,24 +70,24 @@ class Recorded:
     tangents: tuple[int | None, ...]  # and their tangents
 
 
-def record(walk: Walking, region: Region, block: RegionBuilder, active: Sequence[bool]) -> Recorded:
-    """Emit a region into the block that is open; arguments that are `active` have tangents."""
+def record(walk: Walking, region: Region, given: Sequence[int], active: Sequence[bool]) -> Recorded:
+    """Emit a region into the block that is open, with these arguments; those that are `active` have tangents."""
     recorder = Recorder(walk.to)
     inner = walk.inside(recorder)
-    inner.values.update(zip(region.args, block.args, strict=False))
+    inner.values.update(zip(region.args, given, strict=False))
     args = tuple(recorder.value(walk.type(a)) if on else None for a, on in zip(region.args, active, strict=True))
     outside = {v: recorder.value(walk.type(v)) for v in outside_tangents(walk, (region,))}
     inner.tangents.update({a: t for a, t in zip(region.args, args, strict=True) if t is not None})
     inner.tangents.update(outside)
     inner.nodes(region.nodes)
     values = tuple(inner.value(r) for r in region.results)
-    return Recorded(block, recorder, args, outside, values, tuple(inner.tangents_of(region.results)))
+    return Recorded(recorder, args, outside, values, tuple(inner.tangents_of(region.results)))
 
 
 def activity(walk: Walking, region: Region, active: Sequence[bool], index: Mapping[str, Range]) -> list[bool]:
     """Which results of a region have tangents; what is emitted to find it out is thrown away."""
     with walk.to.region([walk.type(a) for a in region.args], index) as block:
-        found = record(walk, region, block, active)
+        found = record(walk, region, block.args, active)
     return [t is not None for t in found.tangents]
 
 
@@ -111,7 +110,7 @@ class Backward:
         return [next(results) if there else None for there in self.given]
 
 
-def backward(found: Recorded, outputs: Values, inputs: Sequence[int]) -> Backward:
+def backward(found: Recorded, block: RegionBuilder, outputs: Values, inputs: Sequence[int]) -> Backward:
     """The transposition of a region's program, while its block is still open: from cotangents of `outputs` that are
     there to those of `inputs`."""
     to, there = found.recorder.to, [o for o in outputs if o is not None]
@@ -119,7 +118,7 @@ def backward(found: Recorded, outputs: Values, inputs: Sequence[int]) -> Backwar
         cotangents = found.recorder.transposed(there, scratch.args, inputs)
         results = [c for c in cotangents if c is not None]
     region = live_part(scratch.region, results)
-    inside = {v for node in found.block.nodes for v in defs_of(node)} | set(found.block.args)
+    inside = {v for node in block.nodes for v in defs_of(node)} | set(block.args)
     residuals = tuple(v for v in captured((region,)) if v in inside)
     return Backward(region, tuple(c is not None for c in cotangents), residuals)
 
