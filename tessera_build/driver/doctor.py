@@ -88,7 +88,9 @@ class Diagnosis:
 def diagnose(model: Model, *, target: str = "native", dims: Mapping[str, DimRequest] | None = None) -> Diagnosis:
     """Look at the whole model; raises only where there is no model to look at."""
     start = time.perf_counter()
-    name = source_of(model).name
+    source = source_of(model)
+    source.for_onnxruntime()  # a model in the language has no gaps to survey: `tessera shapes` names the first line
+    name = source.name
     found = survey_onnx(model, dims=dims)  # type: ignore[arg-type]
     module = found.imported.module
     gaps = [_gap(problem) for problem in found.problems]

@@ -44,7 +44,7 @@ class Source:
                 "NOT_ONNX",
                 "this compares with onnxruntime, which reads ONNX files only",
                 where=self.name,
-                hint="a bundle that was built from a model.py was proved against the Graph reference: tessera verify",
+                hint="`tessera shapes` checks a model.py; `tessera verify` repeats the proof of its bundle without it",
             )
         return self.reference
 

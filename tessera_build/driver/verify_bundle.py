@@ -65,6 +65,7 @@ def verify_bundle(path: str | Path, model: Model | None = None) -> BundleCheck:
 def _reference(bundle: Bundle, model: Model) -> OnnxReference:
     """onnxruntime on the model, which must be the one that the bundle was built from."""
     source = source_of(model)
+    readable = source.for_onnxruntime()
     built_from = {variant.config.sources.get("model") for variant in bundle.variants}
     if built_from != {source.digest}:
         raise ConfigError(
@@ -74,7 +75,7 @@ def _reference(bundle: Bundle, model: Model) -> OnnxReference:
             expected=", ".join(str(digest) for digest in built_from),
             found=str(source.digest),
         )
-    return OnnxReference(source.for_onnxruntime())
+    return OnnxReference(readable)
 
 
 def _check(

@@ -35,6 +35,14 @@ def test_mlp_when_built_then_reads_digits_and_gives_the_same_gradients_every_tim
     assert len(digests) == 1
 
 
+@pytest.mark.numerics
+def test_page_when_its_first_example_is_built_then_both_entries_are_proved(tmp_path: Path) -> None:
+    page = (EXAMPLES.parent / "docs" / "language.md").read_text(encoding="utf-8")
+    (tmp_path / "model.py").write_text(page.split("```python\n")[1].split("```")[0], encoding="utf-8")
+    result = tessera_build.build(tmp_path / "model.py", ["native"], tmp_path / "out.tessera", workers=1)
+    assert {case.entry for case in result.verification[0].cases} == {"classify", "train"}
+
+
 def _feeds(point: tessera_runtime.EntryPoint, generator: np.random.Generator) -> dict[str, np.ndarray]:
     """Inputs for one entry: dims of 5, numbers around 0, integers below 8."""
     feeds: dict[str, np.ndarray] = {}
