@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from onnx import helper
+from onnx import NodeProto, helper
 
 from tessera_build.frontends.onnx import read_onnx
 from tessera_build.ir.core.node import Function, Node, Region
@@ -81,6 +81,13 @@ def transformer(seed: int = 0) -> Module:
         "join": np.array([0, 0, 16], np.int64),
         "root": np.asarray(8**-0.5, np.float32),
     }
+    nodes = [*_attention(), *_feed_forward()]
+    inputs = {"tokens": (np.int64, ("batch", "steps"))}
+    return read_onnx(make_model(nodes, inputs, ["loss"], {**weights, **consts}, opset=20))
+
+
+def _attention() -> list[NodeProto]:
+    """From tokens x to x + attention(normalised x), called r."""
     nodes = [
         helper.make_node("Gather", ["table", "tokens"], ["x"]),
         helper.make_node("LayerNormalization", ["x", "s1", "b1"], ["n"]),
@@ -100,6 +107,13 @@ def transformer(seed: int = 0) -> Module:
         helper.make_node("Reshape", ["o1", "join"], ["o2"]),
         helper.make_node("MatMul", ["o2", "wo"], ["o3"]),
         helper.make_node("Add", ["x", "o3"], ["r"]),
+    ]
+    return nodes
+
+
+def _feed_forward() -> list[NodeProto]:
+    """From r to the loss."""
+    return [
         helper.make_node("LayerNormalization", ["r", "s2", "b2"], ["m"]),
         helper.make_node("MatMul", ["m", "w1"], ["f0"]),
         helper.make_node("Gelu", ["f0"], ["f1"]),
@@ -108,8 +122,6 @@ def transformer(seed: int = 0) -> Module:
         helper.make_node("Mul", ["e", "last"], ["weighted"]),
         helper.make_node("ReduceMean", ["weighted"], ["loss"], keepdims=0),
     ]
-    inputs = {"tokens": (np.int64, ("batch", "steps"))}
-    return read_onnx(make_model(nodes, inputs, ["loss"], {**weights, **consts}, opset=20))
 
 
 def widened(module: Module, entry: str = "main") -> Module:

@@ -90,6 +90,30 @@ def test_checkpoint_when_compiled_then_gradients_are_the_same_and_the_arena_is_s
     assert sizes[0] < 0.6 * sizes[1], sizes
 
 
+def _encoder(again: bool) -> Module:
+    """24 layers of a widening product, GELU, a narrowing product and what went in, each with weights of its own."""
+    b = GraphBuilder()
+    y = b.input("x", tensor(F32, 64, 64))
+    for i in range(24):
+        first, second = b.input(f"a{i}", tensor(F32, 64, 256)), b.input(f"b{i}", tensor(F32, 256, 64))
+        operands = [y, first, second]
+        y = checkpoint(b, operands, lambda a: [_feed_forward(b, *a)])[0] if again else _feed_forward(b, *operands)
+    b.output("loss", b.op("reduce", b.op("mul", y, y), kind="sum", axes=(0, 1), keepdims=False))
+    module = b.finish()
+    return run_passes(only(with_grad(module, "main", module.input_names["main"]), "main_grad"))
+
+
+def _feed_forward(b: GraphBuilder, x: int, first: int, second: int) -> int:
+    wide = b.op("matmul", x, first)
+    bell = b.op("add", b.op("erf", b.op("mul", wide, b.scalar(0.5**0.5, wide))), b.scalar(1.0, wide))
+    return b.op("add", x, b.op("matmul", b.op("mul", wide, bell), second))
+
+
+def test_checkpoint_when_layers_are_many_then_memory_falls_by_more_than_four() -> None:
+    sizes = _arena(_encoder(again=True)), _arena(_encoder(again=False))
+    assert 4 * sizes[0] < sizes[1], sizes
+
+
 def _arena(module: Module) -> int:
     lowered = lower_module(module, machine_of(load_target("native")))
     size = lowered.variant.entries[0].arena_bytes
