@@ -125,6 +125,15 @@ class Value(ABC):
     def __ge__(self, other: Operand) -> Tensor:
         return emit("ge", self, other)
 
+    def __eq__(self, other: Operand) -> Tensor:  # type: ignore[override]  # as numpy's: element by element
+        return emit("eq", self, other)
+
+    def __ne__(self, other: Operand) -> Tensor:  # type: ignore[override]
+        return emit("ne", self, other)
+
+    def __hash__(self) -> int:
+        return id(self)
+
     def __invert__(self) -> Tensor:
         return emit("not", self)
 

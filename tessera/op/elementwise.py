@@ -52,7 +52,7 @@ def minimum(a: Operand, b: Operand) -> Tensor:
 
 
 def equal(a: Operand, b: Operand) -> Tensor:
-    """Whether elements are equal; Python's == compares the objects."""
+    """Whether elements are equal."""
     return emit("eq", a, b)
 
 

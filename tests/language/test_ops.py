@@ -57,6 +57,7 @@ FORMULAS: dict[str, Formula] = {
     "op.leaky_relu(x)": lambda x, y: np.where(x > 0, x, 0.01 * x),
     "op.clip(x, -0.5, 0.5)": lambda x, y: np.clip(x, -0.5, 0.5),
     "op.where(x > 0, x, -1)": lambda x, y: np.where(x > 0, x, -1),
+    "op.where((x == x[0]) & ~(x != x[0]), 1.0, x)": lambda x, y: np.where(x == x[0], 1, x),
     "2 - x / 3 + 1 / (x * x + 1)": lambda x, y: 2 - x / 3 + 1 / (x * x + 1),
     "2.0 ** x": lambda x, y: 2.0**x,
     "x ** 2": lambda x, y: x**2,
