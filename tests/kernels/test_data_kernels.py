@@ -234,6 +234,7 @@ CASES: dict[str, Callable[[], Case]] = {
 
 def expected_results(case: Case, sizes: Mapping[str, int]) -> tuple[Array, ...]:
     op = op_named(case.op)
+    assert op.evaluate is not None
     return op.evaluate(case.operands, complete(op, case.attributes), sizes)
 
 

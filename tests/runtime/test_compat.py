@@ -155,6 +155,8 @@ def test_session_when_made_then_shows_the_signature_as_onnxruntime_does(bundle: 
     assert metadata.producer_name == "tessera"
     assert metadata.custom_metadata_map["tessera.variant"] == "plain"
     last, y = session.run(["last", "y"], {"x": X})
+    assert last is not None
+    assert y is not None
     assert (last.tolist(), y.shape) == ([4], (4, 3))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tessera_build.frontends.onnx.call import Call, Translator, normalise_axis
-from tessera_build.frontends.onnx.containers import OptionalValue, TensorSequence, Value
+from tessera_build.frontends.onnx.containers import OptionalValue, ScoreMaps, TensorSequence, Value, Words
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.movement import joined
@@ -126,6 +126,8 @@ def _optional(_: Context, call: Call) -> Value:
     if not call.inputs:
         return OptionalValue()
     operand = call.operand(0)
+    if isinstance(operand, ScoreMaps | Words):
+        raise unsupported("an optional that holds labels", found=str(operand))
     return operand if isinstance(operand, OptionalValue) else OptionalValue(operand)
 
 
