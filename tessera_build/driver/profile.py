@@ -53,7 +53,7 @@ class KernelRow:
     """One kernel at one node. `seconds`, `operations` and `bytes` are those of all its launches in one run.
 
     `operations` and `bytes` are None where sizes from data decide them. `operations` are what the kernel does, tiles
-    that overlap at an edge included; `bytes` counts each buffer once a launch.
+    that overlap at an edge included; `bytes` counts each buffer once a launch, a table whole of which rows are taken.
     """
 
     node: str
