@@ -113,8 +113,8 @@ def run(
 
 
 def bad(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Those that are neither an answer nor a refusal."""
-    return [v for v in verdicts if v.outcome not in ("worked", "refused")]
+    """Those that are neither an answer nor a refusal of any kind."""
+    return [v for v in verdicts if v.outcome not in ("worked", "refused", "blamed")]
 
 
 def _main(kind: str, first: int, last: int, workers: int = 2) -> None:
@@ -129,7 +129,7 @@ def _main(kind: str, first: int, last: int, workers: int = 2) -> None:
 
 
 def _print_if_bad(verdict: Verdict) -> None:
-    if bad([verdict]):
+    if bad([verdict]) or verdict.outcome == "blamed":
         print(f"{_line(verdict)}: {verdict.reason}", flush=True)
 
 

@@ -29,12 +29,17 @@ SECONDS, BYTES = 10.0, 2 << 30
 _ADDRESSES = 8 << 30
 _KILLED_AFTER = 2 * SECONDS  # of processor time, so that a verdict can say more than that there was no end
 _ASLEEP_AFTER = 20 * SECONDS  # of any time: what waits for nothing takes no processor time
+# Exit codes by which Tessera says that the fault is its own: still a refusal, but one to look into.
+OUR_OWN = (1, 5)
 Attack = Callable[[int, Path], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one file; `seconds` are of the processor, `elapsed` of the wall clock."""
+    """What became of one file; `seconds` are of the processor, `elapsed` of the wall clock.
+
+    `blamed` is a refusal in which Tessera says that the fault is its own, as a proof that failed.
+    """
 
     seed: int
     outcome: str
@@ -121,7 +126,9 @@ def _outcome(attack: Attack, case: _Case) -> Verdict:
         attack(case.seed, case.files)
     except TesseraError as error:
         outcome, reason = "refused", error.code
-        error.diagnostics()
+        text = error.diagnostics()
+        if error.exit_code in OUR_OWN:
+            outcome, reason = "blamed", text[:1500]
         if error.code in ("INTERNAL", "CODE_CRASHED"):
             outcome, reason = "crash", _innermost(error.__cause__ or error)
     except BaseException as error:
