@@ -10,6 +10,7 @@ import json
 import os
 import statistics
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,7 +18,9 @@ import numpy as np
 import onnxruntime
 
 import benchmarks.peers
+from benchmarks.peers.goals import GOALS, SETS, standing
 from benchmarks.peers.html import page
+from benchmarks.peers.limits import LIMITS
 from benchmarks.peers.record import CaseRecord, Report, RunnerRecord
 from benchmarks.peers.rounds import Child, best_peer, ratio, take_turns
 from benchmarks.peers.runners import RUNNERS, Case
@@ -28,7 +31,18 @@ from tessera_build.driver.profile import ProfileRequest, profile
 from tessera_build.driver.roofline import measure_roofline, peak_gflops
 from tessera_build.ir.graph.nodes import Array
 
-DEFAULT = "mlp,mobilenetv2,resnet50,bert_base,gpt2_decode"
+_CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Settings:
+    """What holds for every case; `peak` measures multiply-adds a second, in GFLOP/s."""
+
+    runners: list[str]
+    seconds: float
+    reuse: bool
+    clock: str
+    peak: Callable[[], float]
 
 
 def main() -> None:
@@ -37,15 +51,15 @@ def main() -> None:
     folder = arguments.out
     folder.mkdir(parents=True, exist_ok=True)
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-arguments.threads :])
-    names = _models(arguments.models.split(","), folder)
+    names = _models(arguments.models.split(",") if arguments.models else list(SETS[arguments.set]), folder)
     runners = [name for name in arguments.runners.split(",") if _installed(name)]
     config = load_target("native")
     machine, options = machine_of(config), codegen_options(options_of(config, ()))
     report = Report(arguments.threads, measure_roofline(machine, options), [])
-    peak = peak_gflops(machine.lanes, options)
+    peak = peak_gflops(machine.lanes, options, _CLOCKS[arguments.clock])
+    settings = _Settings(runners, arguments.seconds, arguments.reuse, arguments.clock, peak)
     for name in names:
-        case = Case(name, folder, arguments.threads)
-        record = _measure(case, runners, arguments.seconds, arguments.reuse, peak)
+        record = _measure(Case(name, folder, arguments.threads), settings)
         report.cases.append(record)
         print(record.line(), flush=True)
         (folder / "peers.json").write_text(json.dumps(dataclasses.asdict(report), indent=1))
@@ -60,9 +74,11 @@ def _arguments() -> argparse.Namespace:
         description=benchmarks.peers.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--models", default=DEFAULT, help=f"names of recipes or ONNX files; default {DEFAULT}")
+    parser.add_argument("--set", choices=tuple(SETS), default="models", help="of recipes; default models")
+    parser.add_argument("--models", help="names of recipes or ONNX files, in place of a set")
     parser.add_argument("--runners", default=",".join(RUNNERS), help="default: all that are installed")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", choices=tuple(_CLOCKS), default="wall", help="processor: where others are busy")
     parser.add_argument("--seconds", type=float, default=30.0, help="of rounds, for each model")
     parser.add_argument("--reuse", action="store_true", help="do not build the peers' artifacts again")
     parser.add_argument("--out", type=Path, default=Path("peers"), help="folder for models, artifacts and the report")
@@ -75,7 +91,7 @@ def _models(names: list[str], folder: Path) -> list[str]:
     if recipes and not all((folder / f"{name}.onnx").exists() for name in recipes):
         if importlib.util.find_spec("torch") is None:
             sys.exit("recipes need PyTorch: pip install '.[bench]', or name ONNX files with a NAME.npz beside each")
-        importlib.import_module("benchmarks.peers.recipes").export(recipes, folder)
+        importlib.import_module("benchmarks.peers.export").export(recipes, folder)
     for path in (Path(name) for name in names if name.endswith(".onnx")):
         for suffix in (".onnx", ".npz"):
             (folder / path.with_suffix(suffix).name).write_bytes(path.with_suffix(suffix).read_bytes())
@@ -89,9 +105,11 @@ def _installed(name: str) -> bool:
     return False
 
 
-def _measure(case: Case, runners: list[str], seconds: float, reuse: bool, peak: Callable[[], float]) -> CaseRecord:
+def _measure(case: Case, settings: _Settings) -> CaseRecord:
     """One model: artifacts first, each by a process that ends; then all runners loaded, in turns."""
-    records = {name: _built(name, case, reuse) for name in runners}
+    goal = GOALS.get(case.name)
+    limits = LIMITS if goal is not None and goal.kind == "limit" else ()
+    records = {name: _built(name, case, settings.reuse) for name in (*settings.runners, *limits)}
     expected = _expected(case)
     with contextlib.ExitStack() as stack:
         children: dict[str, Child] = {}
@@ -101,16 +119,17 @@ def _measure(case: Case, runners: list[str], seconds: float, reuse: bool, peak: 
                 records[name] = _loaded(child, record, case, expected)
                 if not records[name].error:
                     children[name] = child
-        samplers = {name: _sampler(child) for name, child in children.items()}
-        samples, ceilings = take_turns(samplers, seconds, peak) if samplers else ({}, [])
+        samplers = {name: _sampler(child, settings.clock) for name, child in children.items()}
+        samples, ceilings = take_turns(samplers, settings.seconds, settings.peak) if samplers else ({}, [])
     return _record(case, records, samples, ceilings)
 
 
 def _record(
     case: Case, records: Mapping[str, RunnerRecord], samples: Mapping[str, list[float]], ceilings: list[float]
 ) -> CaseRecord:
-    own, best = samples.get("tessera"), best_peer(samples)
+    own, best = samples.get("tessera"), best_peer({n: s for n, s in samples.items() if n not in LIMITS})
     ratios = {n: ratio(s, own) for n, s in samples.items() if n != "tessera"} if own else {}
+    held = standing(GOALS.get(case.name), samples, ceilings)
     timed = tuple(
         dataclasses.replace(record, median=statistics.median(samples[name]), minimum=min(samples[name]))
         if name in samples else record
@@ -119,7 +138,7 @@ def _record(
     bundle = case.artifact("tessera", "tessera")
     rows = profile(ProfileRequest(bundle, case.threads, seconds=2.0)).rows if own else ()
     peak = statistics.median(ceilings) if ceilings else 0.0
-    return CaseRecord(case.name, timed, ratios, best, len(ceilings), peak, tuple(rows))
+    return CaseRecord(case.name, timed, ratios, best, len(ceilings), peak, tuple(rows), held)
 
 
 def _built(name: str, case: Case, reuse: bool) -> RunnerRecord:
@@ -144,6 +163,8 @@ def _loaded(child: Child, record: RunnerRecord, case: Case, expected: list[Array
     if "error" in answered:
         return dataclasses.replace(record, error=str(answered["error"]))
     times = {f"{key}_seconds": float(str(found[key])) for key in ("import", "load", "first")}
+    if record.name in LIMITS:  # another function than the case's
+        return dataclasses.replace(record, peak_mb=float(str(found["peak_mb"])), **times)
     with np.load(path) as answers:
         difference = max(_difference(answers[f"arr_{i}"], array) for i, array in enumerate(expected))
     return dataclasses.replace(record, peak_mb=float(str(found["peak_mb"])), difference=difference, **times)
@@ -164,9 +185,9 @@ def _difference(found: Array, expected: Array) -> float:
     return float(np.abs(np.subtract(found.reshape(expected.shape), expected, dtype=np.float64)).max()) / largest
 
 
-def _sampler(child: Child) -> Callable[[int], float]:
+def _sampler(child: Child, clock: str) -> Callable[[int], float]:
     def sample(runs: int) -> float:
-        return float(str(child.ask("sample", runs=runs)["seconds"]))
+        return float(str(child.ask("sample", runs=runs, clock=clock)["seconds"]))
 
     return sample
 

@@ -51,6 +51,7 @@ def page(report: Report) -> str:
         "<h2>Peer's time over Tessera's</h2>",
         "<p>Median over rounds and its 95 % interval; above 1, Tessera is faster.</p>",
         _ratio_bars(report.cases),
+        *_standings(report.cases),
         "<h2>Roofline</h2><p>Every kernel of every model: operations per byte against GFLOP/s.</p>",
         _roofline(report),
         "<h2>Where the time goes</h2>",
@@ -76,6 +77,15 @@ def _ratio_bars(cases: Sequence[CaseRecord]) -> str:
     height = 22 * len(rows) + 10
     lines.append(_line(_LABEL + scale, 0, _LABEL + scale, height, "#999"))
     return _svg(height, lines)
+
+
+def _standings(cases: Sequence[CaseRecord]) -> list[str]:
+    """What is held to a goal, and how it stands."""
+    held = [(case.name, case.standing.text()) for case in cases if case.standing is not None]
+    if not held:
+        return []
+    rows = "".join(f"<tr><td>{html.escape(name)}<td>{html.escape(text)}" for name, text in held)
+    return [f"<h2>Goals</h2><table>{rows}</table>"]
 
 
 def _roofline(report: Report) -> str:

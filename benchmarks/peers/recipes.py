@@ -1,7 +1,7 @@
 """Models to measure, from recipes: seeded random weights, nothing downloaded, nothing committed.
 
-Takes a name; gives a PyTorch module with its inputs, or the ONNX file that it exports to. Invariant: the same name and
-version of PyTorch give the same weights; the shapes are those of the published networks, layer by layer.
+Takes nothing; gives functions that make a PyTorch module with its inputs, by name. Invariant: the shapes are those of
+the published networks, layer by layer; weights come from PyTorch's generator, which `export` seeds.
 
 Sources: ResNet-50 v1.5 (He et al. 2015, stride on the 3x3), MobileNet-V2 (Sandler et al. 2018), BERT-base (Devlin et
 al. 2018), GPT-2 small (Radford et al. 2019; one decoding step with the cache as inputs and outputs).
@@ -9,19 +9,15 @@ al. 2018), GPT-2 small (Radford et al. 2019; one decoding step with the cache as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tessera_build.ir.graph.nodes import Array
-
-SEED: Final = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +40,26 @@ class _Block(nn.Module):
         super().__init__()
         wide = 4 * width
         self.body = nn.Sequential(
-            *_normalised(channels, width, 1), nn.ReLU(),
-            *_normalised(width, width, 3, stride), nn.ReLU(),
-            *_normalised(width, wide, 1),
+            *normalised(channels, width, 1), nn.ReLU(),
+            *normalised(width, width, 3, stride), nn.ReLU(),
+            *normalised(width, wide, 1),
         )  # fmt: skip
         same = channels == wide and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Sequential(*_normalised(channels, wide, 1, stride))
+        self.shortcut = nn.Identity() if same else nn.Sequential(*normalised(channels, wide, 1, stride))
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(self.body(x) + self.shortcut(x))
 
 
-def _normalised(channels: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> tuple[nn.Module, nn.Module]:
+def normalised(channels: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> tuple[nn.Module, nn.Module]:
+    """A convolution that keeps the size where the stride is 1, and its normalisation."""
     side = nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False)
     return side, nn.BatchNorm2d(out)
 
 
 def resnet50() -> nn.Module:
     """Four stages of 3, 4, 6 and 3 bottlenecks on 224 x 224."""
-    layers: list[nn.Module] = [*_normalised(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    layers: list[nn.Module] = [*normalised(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     channels = 64
     for stage, (width, count) in enumerate(((64, 3), (128, 4), (256, 6), (512, 3))):
         for index in range(count):
@@ -71,31 +68,32 @@ def resnet50() -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 1000))
 
 
-class _Inverted(nn.Module):
+class Inverted(nn.Module):
     """MobileNet-V2's block: expand, depthwise, project; added to its input where shapes allow."""
 
     def __init__(self, channels: int, out: int, stride: int, factor: int) -> None:
         super().__init__()
         wide = channels * factor
-        expand: tuple[nn.Module, ...] = () if factor == 1 else (*_normalised(channels, wide, 1), nn.ReLU6())
-        depthwise = (*_normalised(wide, wide, 3, stride, wide), nn.ReLU6())
-        self.body = nn.Sequential(*expand, *depthwise, *_normalised(wide, out, 1))
+        expand: tuple[nn.Module, ...] = () if factor == 1 else (*normalised(channels, wide, 1), nn.ReLU6())
+        depthwise = (*normalised(wide, wide, 3, stride, wide), nn.ReLU6())
+        self.body = nn.Sequential(*expand, *depthwise, *normalised(wide, out, 1))
         self.adds = stride == 1 and channels == out
 
     def forward(self, x: Tensor) -> Tensor:
+        """Takes and gives images."""
         return x + self.body(x) if self.adds else self.body(x)
 
 
 def mobilenetv2() -> nn.Module:
     """Width 1.0 on 224 x 224."""
-    layers: list[nn.Module] = [*_normalised(3, 32, 3, 2), nn.ReLU6()]
+    layers: list[nn.Module] = [*normalised(3, 32, 3, 2), nn.ReLU6()]
     channels = 32
     stages = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
     for factor, out, count, stride in stages:
         for index in range(count):
-            layers.append(_Inverted(channels, out, 1 if index else stride, factor))
+            layers.append(Inverted(channels, out, 1 if index else stride, factor))
             channels = out
-    layers += [*_normalised(channels, 1280, 1), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    layers += [*normalised(channels, 1280, 1), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     return nn.Sequential(*layers, nn.Linear(1280, 1000))
 
 
@@ -110,7 +108,8 @@ def _heads(x: Tensor, count: int) -> Tensor:
     return x.reshape(batch, tokens, count, width // count).transpose(1, 2)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Scaled dot products, the heads side by side again."""
     scores = q @ k.transpose(-1, -2) / float(q.shape[-1]) ** 0.5
     weights = torch.softmax(scores if mask is None else scores + mask, -1)
     return (weights @ v).transpose(1, 2).flatten(2)
@@ -128,7 +127,7 @@ class _Encoder(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         q, k, v = (_heads(made(x), self.heads) for made in (self.query, self.key, self.value))
-        x = self.first(x + self.out(_attend(q, k, v, mask)))
+        x = self.first(x + self.out(attend(q, k, v, mask)))
         return self.second(x + self.down(functional.gelu(self.up(x))))
 
 
@@ -168,7 +167,7 @@ class _Decoder(nn.Module):
     def forward(self, x: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = (_heads(part, self.heads) for part in self.all(self.first(x)).chunk(3, -1))
         k, v = torch.cat([keys, k], 2), torch.cat([values, v], 2)
-        x = x + self.out(_attend(q, k, v, None))
+        x = x + self.out(attend(q, k, v, None))
         return x + self.down(functional.gelu(self.up(self.second(x)), approximate="tanh")), k, v
 
 
@@ -193,20 +192,24 @@ class Gpt2Step(nn.Module):
 _TOKENS: Final = 128
 
 
-def _images(make: Callable[[], nn.Module], batch: int = 1) -> Recipe:
-    module = make()
+def drawn(module: nn.Module) -> nn.Module:
+    """The module with weights that keep activations in range, as trained ones do."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_in")
         elif isinstance(part, nn.BatchNorm2d):
             nn.init.uniform_(part.weight, 0.5, 1.5)
-            for drawn, low, high in (
+            for made, low, high in (
                 (part.bias, -0.1, 0.1),
                 (part.running_mean, -0.1, 0.1),
                 (part.running_var, 0.5, 1.5),
             ):
-                nn.init.uniform_(drawn, low, high)  # type: ignore[arg-type]
-    return Recipe(module, {"image": torch.randn(batch, 3, 224, 224)}, ("logits",))
+                nn.init.uniform_(made, low, high)  # type: ignore[arg-type]
+    return module
+
+
+def _images(make: Callable[[], nn.Module], batch: int = 1) -> Recipe:
+    return Recipe(drawn(make()), {"image": torch.randn(batch, 3, 224, 224)}, ("logits",))
 
 
 def _bert(batch: int = 1) -> Recipe:
@@ -221,7 +224,7 @@ def _gpt2() -> Recipe:
     return Recipe(Gpt2Step(), inputs, ("logits", "new_cache"))
 
 
-RECIPES: Final[dict[str, Callable[[], Recipe]]] = {
+MODELS: Final[dict[str, Callable[[], Recipe]]] = {
     "mlp": lambda: Recipe(mlp(), {"x": torch.randn(1, 784)}, ("y",)),
     "mobilenetv2": lambda: _images(mobilenetv2),
     "resnet50": lambda: _images(resnet50),
@@ -230,34 +233,3 @@ RECIPES: Final[dict[str, Callable[[], Recipe]]] = {
     "bert_base_batch8": lambda: _bert(8),
     "gpt2_decode": _gpt2,
 }
-
-
-def recipe(name: str) -> Recipe:
-    """The module and inputs of a name."""
-    torch.manual_seed(SEED)
-    with torch.no_grad():
-        found = RECIPES[name]()
-    found.module.eval()
-    return found
-
-
-def export(names: Sequence[str], folder: Path) -> None:
-    """Write NAME.onnx and NAME.npz (its inputs) for each name that is not there yet."""
-    for name in names:
-        path = folder / f"{name}.onnx"
-        if path.exists():
-            continue
-        made = recipe(name)
-        partial = path.with_suffix(".part")
-        torch.onnx.export(
-            made.module,
-            tuple(made.inputs.values()),
-            str(partial),
-            input_names=list(made.inputs),
-            output_names=list(made.outputs),
-            opset_version=17,
-            dynamo=False,
-            do_constant_folding=True,
-        )
-        np.savez(path.with_suffix(".npz"), **made.feeds())  # type: ignore[arg-type]
-        partial.rename(path)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from benchmarks.peers.goals import Standing
 from benchmarks.peers.rounds import Ratio
 from tessera_build.driver.profile import KernelRow
 from tessera_build.driver.roofline import Roofline
@@ -44,20 +45,19 @@ class CaseRecord:
     rounds: int
     peak_gflops: float
     kernels: tuple[KernelRow, ...]
+    standing: Standing | None = None
 
     def line(self) -> str:
         """The outcome in one line."""
         problems = [f"{r.name} failed: {r.error}" for r in self.runners if r.error]
         if self.best is None or self.best not in self.ratios:
             return f"{self.name}: nothing to compare; " + "; ".join(problems)
-        found = self.ratios[self.best]
+        found, held = self.ratios[self.best], self.standing
         times = ", ".join(f"{r.name} {1e3 * r.median:.3g} ms" for r in self.runners if not r.error)
-        parts = [
-            f"{self.name}: {found.median:.3f} ({found.low:.3f} to {found.high:.3f}) x {self.best}",
-            times,
-            *problems,
-        ]
-        return "; ".join(parts)
+        parts = [f"{found.median:.3f} ({found.low:.3f} to {found.high:.3f}) x {self.best}", times, *problems]
+        if held is not None:
+            parts[: held.against == self.best] = [held.text()]
+        return f"{self.name}: " + "; ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)

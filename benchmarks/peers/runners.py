@@ -172,7 +172,7 @@ class Inductor:
         """A .pt2 package; needs g++."""
         torch, inductor = importlib.import_module("torch"), importlib.import_module("torch._inductor")
         options = importlib.import_module("torch._inductor.config")
-        made = importlib.import_module("benchmarks.peers.recipes").recipe(case.name)
+        made = importlib.import_module("benchmarks.peers.export").recipe(case.name)
         path = case.artifact("inductor", "pt2")
         torch.set_num_threads(case.threads)
         options.freezing, options.max_autotune, options.cpp.threads = True, True, case.threads

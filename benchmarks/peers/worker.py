@@ -17,16 +17,19 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.peers.limits import LIMITS
 from benchmarks.peers.runners import RUNNERS, Case, Run, Runner
 
 _KIB = 1024
+_CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+_RUNNERS = {**RUNNERS, **LIMITS}
 
 
 class Worker:
     """One runner and one case."""
 
     def __init__(self, runner: str, case: Case) -> None:
-        self._runner: Runner = RUNNERS[runner]()
+        self._runner: Runner = _RUNNERS[runner]()
         self._case = case
         self._run: Run = list
 
@@ -58,13 +61,13 @@ class Worker:
         return {}
 
     def sample(self, request: dict[str, object]) -> dict[str, object]:
-        """Seconds of a run: the mean over `runs`, after one that warms the caches again."""
-        runs = int(str(request["runs"]))
+        """Seconds of a run by `clock`: the mean over `runs`, after one that warms the caches again."""
+        runs, clock = int(str(request["runs"])), _CLOCKS[str(request["clock"])]
         self._run()
-        start = time.perf_counter()
+        start = clock()
         for _ in range(runs):
             self._run()
-        return {"seconds": (time.perf_counter() - start) / runs}
+        return {"seconds": (clock() - start) / runs}
 
 
 def main() -> None:

@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.peers.goals import GOALS, SETS, Goal, standing
+from benchmarks.peers.limits import Copy
 from benchmarks.peers.rounds import best_peer, ratio
+from benchmarks.peers.runners import Case
 from tests.driver.models import mlp
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +33,47 @@ def test_ratio_when_rounds_are_noisy_then_the_interval_holds_the_median_and_is_r
 def test_best_peer_when_tessera_is_fastest_then_is_the_fastest_other() -> None:
     assert best_peer({"tessera": [1.0], "a": [3.0, 3.0], "b": [2.0, 9.0, 2.0]}) == "b"
     assert best_peer({"tessera": [1.0]}) is None
+
+
+def test_standing_when_only_some_peers_count_then_the_fastest_of_these_is_compared() -> None:
+    samples = {"tessera": [1.0] * 3, "onnxruntime": [2.0] * 3, "openvino": [3.0] * 3, "inductor": [1.1] * 3}
+    found = standing(Goal("peer", 1.9, ("onnxruntime", "openvino")), samples, [])
+    assert found is not None
+    assert (found.against, found.found.median, found.met) == ("onnxruntime", 2.0, True)
+    missed = standing(Goal("peer", 1.2), samples, [])
+    assert missed is not None
+    assert (missed.against, missed.met) == ("inductor", False)
+
+
+def test_standing_when_the_goal_is_a_limit_then_the_larger_one_of_each_round_counts_and_less_is_better() -> None:
+    samples = {"tessera": [3.0, 3.0, 3.0], "copy": [1.0, 2.0, 1.0], "exponentials": [2.0, 1.0, 2.0]}
+    found = standing(Goal("limit", 1.25), samples, [])
+    assert found is not None
+    assert (found.found.median, found.met) == (1.5, False)
+    assert standing(Goal("limit", 1.25), {"tessera": [1.0], "copy": [1.0]}, []) is None
+
+
+def test_standing_when_the_goal_is_the_peak_then_is_the_share_of_what_the_same_rounds_measured() -> None:
+    found = standing(Goal("peak", 0.82, operations=2_000), {"tessera": [2e-6, 2e-6]}, [1.0 * 1.25, 1.0 * 1.25])
+    assert found is not None
+    assert found.found.median == pytest.approx(0.8)
+    assert not found.met
+
+
+def test_sets_when_named_then_every_recipe_says_whether_it_has_a_goal() -> None:
+    assert set(SETS["all"]) <= set(GOALS)
+    recipes = pytest.importorskip("benchmarks.peers.export", reason="recipes need PyTorch")
+    for name in SETS["kernels"]:
+        assert recipes.recipe(name).inputs
+
+
+def test_copy_when_run_then_gives_the_input_at_another_place(tmp_path: Path) -> None:
+    value = np.arange(12, dtype=np.float32).reshape(3, 4)
+    np.savez(tmp_path / "rows.npz", x=value)
+    case = Case("rows", tmp_path, 1)
+    (taken,) = Copy().load(case, Copy().build(case))()
+    assert taken.ctypes.data % 64 == 0
+    np.testing.assert_array_equal(taken, value)
 
 
 def test_peers_when_run_on_a_file_then_writes_figures_of_every_runner_and_one_page(tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""Recipes as files: each name's ONNX model and its inputs.
+
+Takes names and a folder; gives NAME.onnx and NAME.npz. Invariant: the same name and version of PyTorch give the same
+weights and inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from benchmarks.peers.kernels import KERNELS
+from benchmarks.peers.recipes import MODELS, Recipe
+
+SEED: Final = 7
+
+
+def recipe(name: str) -> Recipe:
+    """The module and inputs of a name."""
+    torch.manual_seed(SEED)
+    with torch.no_grad():
+        found = {**MODELS, **KERNELS}[name]()
+    found.module.eval()
+    return found
+
+
+def export(names: Sequence[str], folder: Path) -> None:
+    """Write NAME.onnx and NAME.npz (its inputs) for each name that is not there yet."""
+    for name in names:
+        path = folder / f"{name}.onnx"
+        if path.exists():
+            continue
+        made = recipe(name)
+        partial = path.with_suffix(".part")
+        torch.onnx.export(
+            made.module,
+            tuple(made.inputs.values()),
+            str(partial),
+            input_names=list(made.inputs),
+            output_names=list(made.outputs),
+            opset_version=17,
+            dynamo=False,
+            do_constant_folding=True,
+        )
+        np.savez(path.with_suffix(".npz"), **made.feeds())  # type: ignore[arg-type]
+        partial.rename(path)
