@@ -196,6 +196,33 @@ def test_parallel_for_when_several_indices_fail_then_the_lowest_wins_and_the_res
         assert 21 <= memory[0] < total
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+def test_parallel_for_when_every_range_fails_then_the_lowest_index_wins_wherever_it_lies(
+    library: ctypes.CDLL, make_pool: Callable[[int], int], threads: int
+) -> None:
+    pool = make_pool(threads)
+    total = 12 * 50
+    for lowest in (0, 1, 149, 150, 199, 200, 299, 300, 450, 599):
+        memory = (ctypes.c_int32 * (total + 1))()
+        table = ctypes.addressof(memory) + 4
+        for index in {lowest, *(at for at in (150, 200, 300, 400, 450, 599) if at > lowest)}:
+            memory[1 + index] = 1000 + index
+        for _ in range(20):
+            assert library.tessera_pool_parallel_for(pool, address(library.status), table, total) == 1000 + lowest
+
+
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_parallel_for_when_indices_do_not_divide_evenly_then_each_runs_once(
+    library: ctypes.CDLL, make_pool: Callable[[int], int], threads: int
+) -> None:
+    pool = make_pool(threads)
+    for count in (2, 3, 4, 5, 7, 8, 9, 31):
+        counts = (ctypes.c_int64 * (count + 1))()
+        for _ in range(20):
+            assert library.tessera_pool_parallel_for(pool, address(library.count), counts, count) == 0
+        assert list(counts) == [20] * count + [0]
+
+
 def test_parallel_for_when_nested_then_the_inner_one_runs_on_its_caller(
     library: ctypes.CDLL, make_pool: Callable[[int], int]
 ) -> None:

@@ -3,7 +3,11 @@
 Takes: the architecture (`x86_64` or `aarch64`); only the pause and the floating-point control word differ.
 Gives: `pool_ir` (defines `POOL_EXPORTS`) and `floating_point_ir` (two internal functions for the host program).
 Invariant: the pool is built on the services table alone, and which thread runs an index never changes a result: the
-status of the lowest failing index wins, because indices are handed out in rising order and each one handed out ends.
+status of the lowest failing index wins, because no index is left out but those above one that failed.
+
+A launch divides its indices into one range a thread, the same ones for the same count, so that a thread mostly finds
+in its own cache what it wrote in the launch before; who is through with its own takes from the others'. Two threads
+touch one counter only then.
 
 One 64-bit word, `state`, carries a launch: bits 32-63 its number, `OPEN`, `WAITING` (the caller sleeps), `STOP`, and in
 bits 0-15 how many workers are inside. A worker enters only by raising that count while the launch is open, so a caller
@@ -35,16 +39,16 @@ _OFFSETS = {
     "busy": 128,
     "body": 256,
     "argument": 264,
-    "count": 272,
+    "participants": 272,
+    "failure_index": 280,  # read for every index
+    "failure_status": 288,
+    "failure_lock": 292,
     "state": 384,
-    "next": 512,
-    "failure_lock": 640,
-    "failure_status": 644,
-    "failure_index": 648,
-    "done": 768,
-    "records": 896,
+    "done": 512,
+    "range": 640,  # the caller's; a record ends with its worker's
+    "records": 768,
 }
-_RECORD = {"pool": 0, "handle": 8, "semaphore": 64, "parked": 128, "bytes": 256}
+_RECORD = {"pool": 0, "handle": 8, "number": 16, "semaphore": 64, "parked": 128, "bytes": 384}
 _OPEN, _WAITING, _STOP, _ACTIVE, _LAUNCH = 1 << 16, 1 << 17, 1 << 18, 0xFFFF, 1 << 32
 
 _X86_64_FLOATING_POINT = """declare void @llvm.x86.sse.ldmxcsr(ptr)

@@ -18,12 +18,12 @@ again:
   br label %acquire
 compare:
   %indexat = getelementptr i8, ptr %pool, i64 $failure_index
-  %lowest = load i64, ptr %indexat
+  %lowest = load atomic i64, ptr %indexat monotonic, align 8
   %lower = icmp ult i64 %index, %lowest
   br i1 %lower, label %record, label %release
 record:
   %statusat = getelementptr i8, ptr %pool, i64 $failure_status
-  store i64 %index, ptr %indexat
+  store atomic i64 %index, ptr %indexat monotonic, align 8
   store i32 %status, ptr %statusat
   br label %release
 release:
@@ -31,29 +31,66 @@ release:
   ret void
 }
 
-; Run indices until none is left; after a failure hand out no more.
-define internal void @pool.share(ptr %pool) noinline nounwind {
+; Where a participant's indices are: { next, end }. The caller is number 0, workers count from 1.
+define internal ptr @pool.range(ptr %pool, i64 %number) nounwind alwaysinline {
+  %ranges = getelementptr i8, ptr %pool, i64 $range
+  %distance = mul i64 %number, $record_bytes
+  %at = getelementptr i8, ptr %ranges, i64 %distance
+  ret ptr %at
+}
+
+; Run the indices of one range until none is left, or none below the lowest that failed.
+define internal void @pool.run(ptr %pool, ptr %range, ptr %body, ptr %argument) nounwind {
+entry:
+  %endat = getelementptr i8, ptr %range, i64 8
+  %failedat = getelementptr i8, ptr %pool, i64 $failure_index
+  %end = load i64, ptr %endat
+  br label %look
+look: ; reading what another thread works on costs less than taking its line away
+  %waiting = load atomic i64, ptr %range monotonic, align 8
+  %some = icmp slt i64 %waiting, %end
+  br i1 %some, label %take, label %done
+take:
+  %index = atomicrmw add ptr %range, i64 1 monotonic
+  %mine = icmp slt i64 %index, %end
+  %failed = load atomic i64, ptr %failedat monotonic, align 8
+  %wanted = icmp ult i64 %index, %failed
+  %run = and i1 %mine, %wanted
+  br i1 %run, label %call, label %done
+call:
+  %status = call i32 %body(ptr %argument, i64 %index)
+  %good = icmp eq i32 %status, 0
+  br i1 %good, label %look, label %fail
+fail:
+  call void @pool.fail(ptr %pool, i64 %index, i32 %status)
+  br label %done
+done:
+  ret void
+}
+
+; Run the participant's own range, then what is left of the others'.
+define internal void @pool.share(ptr %pool, i64 %number) noinline nounwind {
 entry:
   %bodyat = getelementptr i8, ptr %pool, i64 $body
   %argumentat = getelementptr i8, ptr %pool, i64 $argument
-  %countat = getelementptr i8, ptr %pool, i64 $count
-  %next = getelementptr i8, ptr %pool, i64 $next
+  %rangesat = getelementptr i8, ptr %pool, i64 $participants
   %body = load ptr, ptr %bodyat
   %argument = load ptr, ptr %argumentat
-  %count = load i64, ptr %countat
-  br label %take
-take:
-  %index = atomicrmw add ptr %next, i64 1 monotonic
-  %left = icmp slt i64 %index, %count
-  br i1 %left, label %run, label %end
-run:
-  %status = call i32 %body(ptr %argument, i64 %index)
-  %good = icmp eq i32 %status, 0
-  br i1 %good, label %take, label %fail
-fail:
-  call void @pool.fail(ptr %pool, i64 %index, i32 %status)
-  %was = atomicrmw xchg ptr %next, i64 %count monotonic
-  br label %end
+  %ranges = load i64, ptr %rangesat
+  %beyond = icmp uge i64 %number, %ranges
+  %first = select i1 %beyond, i64 0, i64 %number
+  br label %next
+next:
+  %visited = phi i64 [ 0, %entry ], [ %count, %next ]
+  %at = phi i64 [ %first, %entry ], [ %following, %next ]
+  %range = call ptr @pool.range(ptr %pool, i64 %at)
+  call void @pool.run(ptr %pool, ptr %range, ptr %body, ptr %argument)
+  %count = add i64 %visited, 1
+  %further = add i64 %at, 1
+  %last = icmp eq i64 %further, %ranges
+  %following = select i1 %last, i64 0, i64 %further
+  %more = icmp ult i64 %count, %ranges
+  br i1 %more, label %next, label %end
 end:
   ret void
 }
@@ -98,6 +135,8 @@ entry:
   %state = getelementptr i8, ptr %pool, i64 $state
   %semaphore = getelementptr i8, ptr %record, i64 $record_semaphore
   %parked = getelementptr i8, ptr %record, i64 $record_parked
+  %numberat = getelementptr i8, ptr %record, i64 $record_number
+  %number = load i64, ptr %numberat
   br label %fresh
 fresh: ; `seen` is the launch that this worker entered last
   %seen = phi i64 [ 0, %entry ], [ %seen, %unpark ], [ %seen, %sleep ], [ %launch, %leave ], [ %launch, %report ]
@@ -126,7 +165,7 @@ join:
   %joined = extractvalue { i64, i1 } %pair, 1
   br i1 %joined, label %work, label %spin
 work:
-  call void @pool.share(ptr %pool)
+  call void @pool.share(ptr %pool, i64 %number)
   br label %leave
 leave:
   %before = atomicrmw sub ptr %state, i64 1 acq_rel
@@ -179,6 +218,35 @@ good:
   ret i32 0
 bad:
   ret i32 %status
+}
+
+; Give each participant a range, of one length or one index longer; the same ones for the same count, so that what a
+; thread wrote in one launch it mostly reads in the next.
+define internal void @pool.divide(ptr %pool, i64 %workers, i64 %count) nounwind {
+entry:
+  %rangesat = getelementptr i8, ptr %pool, i64 $participants
+  %threads = add i64 %workers, 1
+  %ranges = call i64 @llvm.umin.i64(i64 %threads, i64 %count)
+  store i64 %ranges, ptr %rangesat
+  %length = udiv i64 %count, %ranges
+  %rest = urem i64 %count, %ranges
+  br label %give
+give:
+  %number = phi i64 [ 0, %entry ], [ %following, %give ]
+  %begin = phi i64 [ 0, %entry ], [ %end, %give ]
+  %range = call ptr @pool.range(ptr %pool, i64 %number)
+  %endat = getelementptr i8, ptr %range, i64 8
+  %longer = icmp ult i64 %number, %rest
+  %extra = zext i1 %longer to i64
+  %whole = add i64 %length, %extra
+  %end = add i64 %begin, %whole
+  store atomic i64 %begin, ptr %range monotonic, align 8
+  store i64 %end, ptr %endat
+  %following = add i64 %number, 1
+  %more = icmp ult i64 %following, %ranges
+  br i1 %more, label %give, label %done
+done:
+  ret void
 }
 
 ; Wake as many parked workers as there are indices beyond those that awake threads will take.
@@ -275,17 +343,14 @@ lock:
 launch:
   %bodyat = getelementptr i8, ptr %pool, i64 $body
   %argumentat = getelementptr i8, ptr %pool, i64 $argument
-  %countat = getelementptr i8, ptr %pool, i64 $count
-  %next = getelementptr i8, ptr %pool, i64 $next
   %statusat = getelementptr i8, ptr %pool, i64 $failure_status
   %indexat = getelementptr i8, ptr %pool, i64 $failure_index
   %state = getelementptr i8, ptr %pool, i64 $state
   store ptr %body, ptr %bodyat
   store ptr %argument, ptr %argumentat
-  store i64 %count, ptr %countat
-  store atomic i64 0, ptr %next monotonic, align 8
+  call void @pool.divide(ptr %pool, i64 %workers, i64 %count)
   store i32 0, ptr %statusat
-  store i64 -1, ptr %indexat
+  store atomic i64 -1, ptr %indexat monotonic, align 8
   %old = load atomic i64, ptr %state monotonic, align 8
   %number = lshr i64 %old, 32
   %shifted = shl i64 %number, 32
@@ -293,7 +358,7 @@ launch:
   %opened = or i64 %following, $OPEN
   %previous = atomicrmw xchg ptr %state, i64 %opened seq_cst
   call void @pool.summon(ptr %pool, i64 %workers, i64 %count)
-  call void @pool.share(ptr %pool)
+  call void @pool.share(ptr %pool, i64 0)
   call void @pool.finish(ptr %pool)
   %status = load i32, ptr %statusat
   store atomic i32 0, ptr %busy release, align 4

@@ -66,7 +66,10 @@ start:
   %handle = getelementptr i8, ptr %record, i64 $record_handle
   %semaphore = getelementptr i8, ptr %record, i64 $record_semaphore
   %parked = getelementptr i8, ptr %record, i64 $record_parked
+  %numberat = getelementptr i8, ptr %record, i64 $record_number
+  %following = add i64 %number, 1
   store ptr %pool, ptr %owner
+  store i64 %following, ptr %numberat
   store i32 0, ptr %parked
   %initresult = call i32 %init(ptr %semaphore, i32 0, i32 0)
   %initgood = icmp eq i32 %initresult, 0
@@ -76,7 +79,6 @@ spawn:
   %creategood = icmp eq i32 %createresult, 0
   br i1 %creategood, label %created, label %undo
 created:
-  %following = add i64 %number, 1
   store i64 %following, ptr %started
   %more = icmp ult i64 %following, %workers
   br i1 %more, label %start, label %ready
