@@ -47,6 +47,8 @@ _MOVING = frozenset(
         "random",
         "if",
         "stated",
+        "linear_solve",
+        "checked",
         "checkpoint",
         "loop",
         "sizes",

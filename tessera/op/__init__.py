@@ -63,7 +63,8 @@ from tessera.op.elementwise import (
     where,
     with_policy,
 )
-from tessera.op.implicit import fixed_point, solve
+from tessera.op.equation import Krylov
+from tessera.op.implicit import fixed_point, linear_solve, solve
 from tessera.op.indexing import gather, scatter, scatter_elements, take_along, top_k
 from tessera.op.linear import dot, einsum, linear, matmul, outer, solve_linear
 from tessera.op.losses import cross_entropy, mse
@@ -107,6 +108,7 @@ from tessera.op.reduction import (
 )
 
 __all__ = [
+    "Krylov",
     "absolute",
     "add",
     "arange",
@@ -154,6 +156,7 @@ __all__ = [
     "layernorm_safe",
     "leaky_relu",
     "linear",
+    "linear_solve",
     "log",
     "log_softmax",
     "logsumexp",

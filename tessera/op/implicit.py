@@ -2,186 +2,172 @@
 
 Takes a function and a beginning; gives the answer. Invariant: derivatives come from the equation at the answer (the
 implicit function theorem), at every order, and need no value of any iteration: their memory does not grow with the
-number of these.
+number of these. An answer, or a solution that a derivative needs, that is not found ends the run with its place.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
-from tessera.derive.batch import vmap
 from tessera.derive.custom import stated
-from tessera.derive.derivatives import author_place, forward
 from tessera.derive.inner import Inner, traced
 from tessera.errors import LanguageError
-from tessera.model.filled import full_like
-from tessera.model.numeric import i64
+from tessera.model.numeric import boolean
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit
 from tessera.op.control import while_
-from tessera.op.creation import eye, full
-from tessera.op.linear import solve_linear
-from tessera_build.ir.core.node import Node
-from tessera_build.ir.graph.autodiff import transform
-from tessera_build.ir.graph.autodiff.replay import Replay
-from tessera_build.ir.graph.builder import GraphBuilder
-from tessera_build.ir.graph.nodes import GraphNode
-from tessera_build.ir.graph.regions import captured
+from tessera.op.creation import full
+from tessera.op.equation import Equation, Krylov, linear_step
+from tessera_build.ir.core.types import F32, F64
+
+_ROUNDING = 4  # units in the last place by which an element may move on for ever
 
 
 def fixed_point(
-    function: Callable[[Value], Value], initial: Value, *, tol: float = 1e-6, max_iter: int = 100
+    function: Callable[[Value], Value],
+    initial: Value,
+    *,
+    tol: float = 1e-6,
+    max_iter: int = 100,
+    linear: Krylov | None = None,
 ) -> Tensor:
-    """x with function(x) = x, from `initial` on, until no element moves by more than `tol`, or `max_iter` times.
+    """x with function(x) = x, from `initial` on, until no element moves by more than `tol` and rounding.
 
-    The function may read any tensor around it. Derivatives by these solve t = F't + c by twice as many turns, which
-    converge where those for x do; the answer does not depend on `initial`.
+    It is an error of the run if that takes more than `max_iter` turns. The function may read any tensor around it.
+    Derivatives solve t - F't = c, by elimination for few unknowns and by GMRES for many; `linear` chooses. The answer
+    does not depend on `initial`.
     """
+    return _Answer(_equation(function, initial, "fixed_point"), _Way("fixed_point", tol, max_iter, linear)).found()
+
+
+def solve(
+    residual: Callable[[Value], Value],
+    initial: Value,
+    *,
+    tol: float = 1e-6,
+    max_iter: int = 30,
+    linear: Krylov | None = None,
+) -> Tensor:
+    """x with residual(x) = 0, by Newton's method, until no element moves by more than `tol` and rounding.
+
+    There are as many equations as unknowns. Each step, and each derivative, is a linear equation with the residual's
+    slope: by elimination for few unknowns, without ever writing the slope down for many; `linear` chooses. An
+    optimisation layer, argmin f, is `solve(graph.grad(f), x0, linear=op.Krylov(symmetric=True))`.
+    """
+    return _Answer(_equation(residual, initial, "solve"), _Way("solve", tol, max_iter, linear)).found()
+
+
+def linear_solve(apply: Callable[[Value], Value], right: Value, linear: Krylov | None = None) -> Tensor:
+    """x with apply(x) = right for a linear function of a tensor, without its matrix: by GMRES, or as `linear` says."""
+    inner = _equation(apply, right, "linear_solve")
+    operands = [Tensor(inner.outer, primal) for primal in inner.primals]
+    found, good = linear_step(Equation(inner).applied_to(operands), right, linear or Krylov())
+    return emit("checked", found, good, message=f"the linear equation of {_place('linear_solve')} is not solved")
+
+
+def _equation(function: Callable[[Value], Value], initial: Value, name: str) -> Inner:
+    """The function, traced, which must give what it takes."""
+    if initial.dtype not in (F32, F64):
+        raise LanguageError(
+            "TYPE_MISMATCH",
+            f"{name} looks for an answer in f32 or f64",
+            site=here(),
+            expected="f32 or f64",
+            found=described(initial),
+            hint="op.cast(x, f32)",
+        )
     inner = traced(function, (initial,))
-    (value,) = inner.function.results
-    (begin,) = inner.inputs
-    if inner.function.types[value] != inner.function.types[begin]:
+    types = inner.function.types
+    found = [types[result] for result in inner.function.results]
+    if found != [types[inner.inputs[0]]]:
         raise LanguageError(
             "CARRY_CHANGES_TYPE",
-            "the function of fixed_point gives another type than it takes",
+            f"the function of {name} gives another type than it takes",
             site=here(),
             expected=described(initial),
-            found=str(inner.function.types[value]),
+            found=", ".join(str(type_) for type_ in found) or "nothing",
         )
-    operands = [Tensor(inner.outer, primal) for primal in inner.primals]
-    place = inner.function.args.index(begin)
-    solver = _Solver(inner, place, tol, max_iter)
-    return stated(solver.answer, solver.change, operands)[0]
+    return inner
 
 
-def solve(residual: Callable[[Value], Value], initial: Value, *, tol: float = 1e-6, max_iter: int = 30) -> Tensor:
-    """x with residual(x) = 0 for a vector x, by Newton's method; with as many equations as unknowns.
-
-    An optimisation layer, argmin f, is `solve(graph.grad(f), x0)`.
-    """
-    if initial.ndim != 1:
-        raise LanguageError(
-            "TYPE_MISMATCH", "solve takes a vector", site=here(), expected="[n]", found=described(initial)
-        )
-
-    def newton(x: Value) -> Value:
-
-        def row(direction: Value) -> object:
-            return forward(residual, (x,), tangents=(direction,))[1]
-
-        rows = vmap(row)(eye(x.shape[0], x.dtype))
-        slopes = emit("transpose", cast(Value, rows), perm=(1, 0))
-        wanted = emit("reshape", residual(x), shape=(1, x.shape[0], 1))
-        step = solve_linear(emit("reshape", slopes, shape=(1, *slopes.shape)), wanted)
-        return emit("sub", x, emit("reshape", step, shape=x.shape))
-
-    return fixed_point(newton, initial, tol=tol, max_iter=max_iter)
+def _place(name: str) -> str:
+    site = here()
+    return f"op.{name} at {site}" if site is not None else f"op.{name}"
 
 
-class _Solver:
-    """A traced function of the unknown (its argument at `place`) and of everything else that it reads."""
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """Which equation it is, and how it is solved."""
 
-    def __init__(self, inner: Inner, place: int, tol: float, max_iter: int) -> None:
+    name: str
+    tol: float
+    max_iter: int
+    linear: Krylov | None
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the answer is a fixed point, and no root."""
+        return self.name == "fixed_point"
+
+
+class _Answer:
+    """The answer of one equation: a node whose derivative the equation states."""
+
+    def __init__(self, inner: Inner, way: _Way) -> None:
         self.inner = inner
-        self.place = place
-        self.tol = tol
-        self.max_iter = max_iter
+        self.way = way
+        self.equation = Equation(inner, less_identity=way.fixed)
 
-    def answer(self, *values: Value) -> Sequence[Value]:
-        """The fixed point, and after how many turns nothing moved any more."""
+    def found(self) -> Tensor:
+        """The answer."""
+        operands = [Tensor(self.inner.outer, primal) for primal in self.inner.primals]
+        (answer,) = stated(self._answer, self._change, operands)
+        return answer
+
+    def _answer(self, *values: Value) -> Sequence[Value]:
+        """The iteration, and a check that it came to its end."""
 
         def moving(state: object) -> Value:
             _, distance, _ = cast("tuple[Value, Value, Value]", state)
-            return emit("gt", distance, self.tol)
+            return emit("gt", distance, self.way.tol)
 
         def step(state: object) -> object:
-            x, _, turns = cast("tuple[Value, Value, Value]", state)
-            following = self._applied(values, x)
-            distance = emit("reduce", abs(following - x), kind="max", axes=tuple(range(x.ndim)), keepdims=False)
-            return following, distance, turns + 1
+            x, _, _ = cast("tuple[Value, Value, Value]", state)
+            following, good = self._following(values, x)
+            return following, self._distance(following, x), good
 
-        begin = values[self.place]
-        state = (begin, full((), math.inf, begin.dtype), full((), 0, i64))
-        found = cast("tuple[Tensor, Tensor, Tensor]", while_(moving, step, state, max_iter=self.max_iter))
-        return found[0], found[2]
+        begin = values[self.equation.place]
+        state = (begin, full((), math.inf, begin.dtype), full((), True, boolean))
+        found = cast("tuple[Tensor, Tensor, Tensor]", while_(moving, step, state, max_iter=self.way.max_iter))
+        answer, distance, good = found
+        message = f"{_place(self.way.name)} has found no answer to {self.way.tol:g} within {self.way.max_iter} turns"
+        return (emit("checked", answer, emit("and", emit("le", distance, self.way.tol), good), message=message),)
 
-    def change(self, *values: Value) -> Sequence[Value]:
-        """t with t = F_x t + F_theta dtheta at the answer, by as many turns as data told before.
+    def _following(self, values: Sequence[Value], x: Value) -> tuple[Value, Value]:
+        """The next x, and whether it is what the method says."""
+        at = [*values[: self.equation.place], x, *values[self.equation.place + 1 :]]
+        found = self.equation.value(at)
+        if self.way.fixed:
+            return found, full((), True, boolean)
+        step, good = linear_step(self.equation.slope(at), found, self.way.linear)
+        return emit("sub", x, step), good
 
-        It is linear in the tangents, so its turns must not be counted by them: where they are zero, nothing moves.
-        """
-        count = len(self.inner.primals)
-        theta, (answer, turns), tangents = values[:count], values[count : count + 2], values[count + 2 :]
-        others = {i: t for i, t in enumerate(tangents) if i != self.place and t.dtype.is_float}
-        outside = self._pushed((*theta, answer), others)
-        slope = self._slope((*theta, answer))
+    def _distance(self, following: Value, x: Value) -> Value:
+        """How far an element moves beyond rounding; NaN where one is NaN."""
+        rounding = _ROUNDING * (2.0**-23 if x.dtype == F32 else 2.0**-52)
+        moved = abs(following - x) - abs(following) * rounding
+        return emit("reduce", moved, kind="max", axes=tuple(range(x.ndim)), keepdims=False) if x.ndim else moved
 
-        def going(state: object) -> Value:
-            _, done = cast("tuple[Value, Value]", state)
-            return emit("lt", done, turns * 2)
-
-        def step(state: object) -> object:
-            t, done = cast("tuple[Value, Value]", state)
-            return emit("add", outside, slope(t)), done + 1
-
-        start = (outside, full((), 0, i64))
-        found = cast("tuple[Tensor, Tensor]", while_(going, step, start, max_iter=2 * self.max_iter))
-        return found[0], turns
-
-    def _applied(self, values: Sequence[Value], x: Value) -> Tensor:
-        """The function at x, written once more."""
-        trace, function = self.inner.outer, self.inner.function
-        given = {arg: v.value_in(trace) for arg, v in zip(function.args, values, strict=True)}
-        given[function.args[self.place]] = x.value_in(trace)
-        again = Replay(trace.builder, given, function.types.__getitem__, function.locations.get)
-        again.nodes(function.nodes)
-        (result,) = function.results
-        return Tensor(trace, trace.note(again.values.get(result, result), here()))
-
-    def _pushed(self, at: Sequence[Value], tangents: Mapping[int, Value]) -> Tensor:
-        """The function's change at the answer, the last of `at`, along tangents of some of its arguments."""
-        trace, function = self.inner.outer, self.inner.function
-        primals = self._primals(at)
-        changes = [tangents[i].value_in(trace) if i in tangents else None for i in range(len(primals))]
-        with author_place(trace):
-            _, (found,) = transform.pushforward(trace.builder, function, primals, changes)
-        return full_like(at[-1], 0) if found is None else Tensor(trace, trace.note(found, here()))
-
-    def _slope(self, at: Sequence[Value]) -> Callable[[Value], Tensor]:
-        """The change along the unknown as a linear function; what does not depend on its argument is computed now.
-
-        Inside of a loop it would be computed, and kept for the way back, in every turn.
-        """
-        trace, function = self.inner.outer, self.inner.function
-        apart = GraphBuilder("slope", trace.builder.dims, trace.builder.pool)
-        args = [apart.input(f"argument{i}", function.types[arg]) for i, arg in enumerate(function.args)]
-        tangent = apart.input("tangent", function.types[function.args[self.place]])
-        changes = [tangent if i == self.place else None for i in range(len(args))]
-        with author_place(trace):
-            _, (result,) = transform.pushforward(apart, function, args, changes)
-        made = apart.function()
-        reached, early, late = {tangent}, list[Node](), list[Node]()
-        for node in made.nodes:
-            assert isinstance(node, GraphNode)
-            depends = not reached.isdisjoint((*node.inputs, *captured(node.regions)))
-            reached.update(node.outputs if depends else ())
-            (late if depends else early).append(node)
-        known = dict(zip(args, self._primals(at), strict=True))
-        Replay(trace.builder, known, made.types.__getitem__, made.locations.get).nodes(early)
-
-        def along(t: Value) -> Tensor:
-            if result is None:
-                return full_like(t, 0)
-            values = {**known, tangent: t.value_in(trace)}
-            Replay(trace.builder, values, made.types.__getitem__, made.locations.get).nodes(late)
-            return Tensor(trace, trace.note(values[result], here()))
-
-        return along
-
-    def _primals(self, at: Sequence[Value]) -> list[int]:
-        """Values of the function's arguments, the unknown at the answer, which is the last of `at`."""
-        primals = [value.value_in(self.inner.outer) for value in at[:-1]]
-        primals[self.place] = at[-1].value_in(self.inner.outer)
-        return primals
+    def _change(self, *values: Value) -> Sequence[Value]:
+        """The tangent of the answer: the linear equation that its change satisfies."""
+        count, place = len(self.inner.primals), self.equation.place
+        answer, tangents = values[count], values[count + 1 :]
+        at = [*values[:place], answer, *values[place + 1 : count]]
+        others = {i: t for i, t in enumerate(tangents) if i != place and t.dtype.is_float}
+        outside = self.equation.change(at, others)
+        right = outside if self.way.fixed else emit("neg", outside)
+        found, good = linear_step(self.equation.slope(at), right, self.way.linear)
+        return (emit("checked", found, good, message=f"the derivative of {_place(self.way.name)} is not solved"),)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tessera_build.ir.core.node import Function, Node, Region
+from tessera_build.ir.core.node import Function, Node, Region, walk
 from tessera_build.ir.core.rewrite import eliminate_dead
 from tessera_build.ir.core.structure import symbols_defined_by
 from tessera_build.ir.graph.builder import ConstantPool, GraphBuilder, graph_nodes, guard_symbols, module_of
@@ -53,7 +53,7 @@ def rewrite(module: Module, make_rule: MakeRule) -> Module:
         if entry in module.states
     }
     made = module_of([builder for builder, _ in swept])
-    # Everything but the entries and their constants is the old module's: a rule cannot change a signature.
+    # Everything but the entries, their constants and new guards is the old module's: no rule changes a signature.
     return drop_dead(
         replace(
             module,
@@ -61,6 +61,7 @@ def rewrite(module: Module, make_rule: MakeRule) -> Module:
             constants=made.constants,
             constant_names=made.constant_names,
             states=states,
+            guards=tuple(dict.fromkeys((*module.guards, *made.guards))),
         )
     )
 
@@ -144,6 +145,6 @@ def _drop_dead(function: Function, module: Module) -> Function:
     guarded = {name for guard in module.guards for name in guard_symbols(guard)}
     kept = eliminate_dead(
         replace(function, results=(*function.results, *states)),
-        lambda node: not guarded.isdisjoint(symbols_defined_by(node)),
+        lambda node: any(not guarded.isdisjoint(symbols_defined_by(inner)) for inner in walk((node,))),
     )
     return replace(kept, results=function.results)

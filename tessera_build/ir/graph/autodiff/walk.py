@@ -15,6 +15,7 @@ from tessera_build.ir.graph.autodiff.branches import push_if, record_if
 from tessera_build.ir.graph.autodiff.checkpoints import push_checkpoint, record_checkpoint
 from tessera_build.ir.graph.autodiff.derivative import Derivative, Site, not_differentiable
 from tessera_build.ir.graph.autodiff.emit import Emit, Values
+from tessera_build.ir.graph.autodiff.equations import differentiate_linear_solve
 from tessera_build.ir.graph.autodiff.iterations import push_loop, record_loop
 from tessera_build.ir.graph.autodiff.program import Recorder
 from tessera_build.ir.graph.autodiff.replay import Replay
@@ -80,6 +81,9 @@ class Walk:
         elif node.op == "stated":
             self._write(node)
             differentiate_stated(self, node)
+        elif node.op == "linear_solve":
+            self._write(node)
+            differentiate_linear_solve(self, node)
         else:
             self._write(node)
             self._differentiate(node)

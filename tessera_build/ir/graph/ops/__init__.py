@@ -14,6 +14,7 @@ from tessera_build.ir.graph.ops.control import CONTROL
 from tessera_build.ir.graph.ops.counting import COUNTING
 from tessera_build.ir.graph.ops.cumulation import CUMULATIONS
 from tessera_build.ir.graph.ops.elementwise import ELEMENTWISE
+from tessera_build.ir.graph.ops.equations import EQUATIONS
 from tessera_build.ir.graph.ops.grams import GRAMS
 from tessera_build.ir.graph.ops.images import IMAGES
 from tessera_build.ir.graph.ops.indexing import INDEXING
@@ -51,6 +52,7 @@ OPS: Mapping[str, Op] = MappingProxyType(
             GRAMS,
             ATTENTION,
             CONTROL,
+            EQUATIONS,
             SIZES,
         )
         for op in family

@@ -18,6 +18,7 @@ from tessera_build.ir.graph.passes.inline_checkpoints import InlineCheckpoints
 from tessera_build.ir.graph.passes.layout_channels_last import LayoutChannelsLast
 from tessera_build.ir.graph.passes.multiply_bytes import MultiplyBytes
 from tessera_build.ir.graph.passes.recognise_attention import RecogniseAttention
+from tessera_build.ir.graph.passes.solve_equations import SolveEquations
 from tessera_build.ir.graph.passes.store_transposed import StoreTransposed
 from tessera_build.ir.graph.spec import verify_module
 
@@ -32,6 +33,7 @@ class GraphPass(Protocol):
 
 GRAPH_PASSES: tuple[GraphPass, ...] = (
     InlineCheckpoints(),  # first: their bodies are part of every pattern
+    SolveEquations(),  # after the rules beside stated functions are gone: nothing in them is computed
     EliminateDead(),
     MultiplyBytes(),  # before constants are folded: weights are still bytes with a scale
     FoldConstants(),  # before canonicalise: rules look for constants, and frontends write sqrt(var + eps) as nodes

@@ -14,6 +14,7 @@ OTHERS: Mapping[str, Derivative | NotDifferentiable] = {
     "constant": flat(),
     "dimension": flat(),
     "iota": flat(),
+    "checked": Derivative(lambda _, tangents: tangents[:1]),  # it reads the value where it must
     "random": NotDifferentiable("draws do not depend on a number that could change a little"),
     "non_zero": flat(),
     "sizes": flat(),

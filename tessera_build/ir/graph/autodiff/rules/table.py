@@ -24,4 +24,4 @@ DERIVATIVES: Mapping[str, Derivative | NotDifferentiable] = MappingProxyType(
     {name: row for family in FAMILIES for name, row in family.items()}
 )
 # Ops with regions: what they do is not a rule of one node.
-THROUGH_REGIONS = frozenset({"if", "loop", "checkpoint", "stated"})
+THROUGH_REGIONS = frozenset({"if", "loop", "checkpoint", "stated", "linear_solve"})
