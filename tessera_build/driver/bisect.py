@@ -26,6 +26,7 @@ from tessera_build.ir.graph.passes.pipeline import run_passes
 from tessera_build.ir.graph.text import print_module
 from tessera_build.lower.program.assemble import lower_module
 from tessera_build.lower.program.kernels import derived_within
+from tessera_build.space.workload import Bounds
 from tessera_build.verify.compare import error_of
 from tessera_build.verify.groups import Case, GroupResult, Groups, compare_groups
 from tessera_build.verify.onnx_reference import OnnxReference
@@ -99,7 +100,7 @@ def _prepared(bundle: Bundle, variant: VariantRecord, request: BisectRequest) ->
             hint="build the bundle again with this version, and give --dims as they were given to the build",
         )
     policy = load_precision(str(variant.config.numerics["policy"]))
-    choose = derived_within(policy.winograd_max_error)
+    choose = derived_within(Bounds(policy.winograd_max_error))
     lowered = lower_module(module, machine_of(load_target(variant.config.target.name)), choose=choose)
     symbols = {kernel.name: kernel.name for kernel in lowered.variant.kernels}
     (entry,) = module.entries

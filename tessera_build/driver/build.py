@@ -48,6 +48,7 @@ from tessera_build.lower.program.assemble import lower_module
 from tessera_build.lower.program.audit import NO_CHECKS, Checks, checks_of
 from tessera_build.lower.program.kernels import derived_within
 from tessera_build.lower.program.records import LoweredVariant
+from tessera_build.space.workload import Bounds
 from tessera_build.verify.budget import check_affordable, check_work
 from tessera_build.verify.check import Subject, expected_answers, verify_variant
 from tessera_build.verify.proof import Proof, proof_bytes
@@ -216,7 +217,7 @@ def _lowered(draft: _Draft, config: TargetConfig) -> LoweredVariant:
     def progress(done: int, total: int, name: str) -> None:
         draft.report("lower", done, total, f"{config.name}: {name}")
 
-    choose = derived_within(draft.precision.winograd_max_error)
+    choose = derived_within(Bounds(draft.precision.winograd_max_error))
     return lower_module(_present(draft.module), machine_of(config), draft.request.checks, progress, choose)
 
 

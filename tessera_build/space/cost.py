@@ -24,4 +24,4 @@ def cycles(features: Features, machine: CpuMachine) -> Floats:
     core = core + features["tiles"] * rates.tile + features["turns"] * rates.turn + features["calls"] * rates.call
     moved = features["l1_bytes"] * rates.l1_byte + features["l2_bytes"] * rates.l2_byte
     moved = moved + features["scattered_bytes"] * rates.scattered_byte
-    return (core + moved) * (1.0 + rates.idle * features["idle"])
+    return (core + moved) * (1.0 + rates.idle * features["idle"]) + features["weight_bytes"] * rates.weight_byte

@@ -39,8 +39,8 @@ def _derived(work: Workload, machine: CpuMachine) -> Schedule:
     best: tuple[float, Schedule] | None = None
     for space in _spaces(work, machine):
         vector, cost = best_of(space)
-        if best is None or cost < best[0]:
-            best = cost, space.sketch.fill(vector[0])
+        if best is None or cost * space.rule.margin < best[0]:
+            best = cost * space.rule.margin, space.sketch.fill(vector[0])
     assert best is not None, "some rule applies to every task"
     return best[1]
 

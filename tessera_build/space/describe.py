@@ -13,6 +13,7 @@ from tessera_build.ir.schedule.nodes import Access, Axis, Compute
 from tessera_build.space.contraction import has_quads, is_product, moves
 from tessera_build.space.crossing import crossed_axis, crossing_tile
 from tessera_build.space.passes import passes_in_turns
+from tessera_build.space.rewrites import rewrites_of
 from tessera_build.space.workload import (
     Operand,
     Subject,
@@ -79,6 +80,7 @@ def _contraction(subject: Subject, definitions: Sequence[Compute]) -> Workload:
         groups=groups,
         product=is_product(node) and not moves(moved, 0, vector) and moves(moved, 1, vector),
         byte_product=len(node.reads) > 1 and node.reads[1] in subject.constants and has_quads(node),
+        rewrites=() if groups else rewrites_of(node, subject),
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tessera_build.ir.machine.cpu import CpuMachine
-from tessera_build.space.nest import LoopNest, full_bytes
+from tessera_build.space.nest import LoopNest, full_bytes, weight_bytes
 from tessera_build.space.panels import cycles_lost_to_conflicts
 from tessera_build.space.workload import Operand, Workload
 
@@ -35,6 +35,7 @@ FEATURES: Mapping[str, str] = {
     "l1_bytes": "bytes: brought into the first-level cache",
     "l2_bytes": "bytes: brought into the second-level cache",
     "memory_bytes": "bytes: touched at all, each once",
+    "weight_bytes": "bytes: of constants, as they lie, each once",
     "scattered_bytes": "bytes: of l2_bytes, those of short stretches in more places than are fetched ahead",
     "tiles": "tiles: how often accumulators are set up and stored",
     "turns": "turns: of the innermost loops",
@@ -55,10 +56,10 @@ def complete(found: Features, count: int) -> Features:
     return {name: np.asarray(found.get(name, np.zeros(count)), np.float64) for name in FEATURES}
 
 
-def idle_share(calls: Floats) -> Floats:
+def idle_share(calls: Floats, workers: float = _WORKERS) -> Floats:
     """What the slowest of the workers does beyond an even share, half an iteration's late start included."""
     some = np.maximum(calls, 1.0)  # a tensor without elements has no calls
-    return np.ceil(some / _WORKERS) * _WORKERS / some - 1.0 + 0.5 * _WORKERS / some
+    return np.ceil(some / workers) * workers / some - 1.0 + 0.5 * workers / some
 
 
 def lanes_of(work: Workload, machine: CpuMachine) -> int:
@@ -124,6 +125,7 @@ def _moved(work: Workload, machine: CpuMachine, nest: LoopNest) -> Features:
         "l1_bytes": first,
         "l2_bytes": second,
         "memory_bytes": np.full(nest.count, full_bytes(work)),
+        "weight_bytes": np.full(nest.count, weight_bytes(work)),
         "scattered_bytes": second * _scattered(work, nest, machine),
     }
 

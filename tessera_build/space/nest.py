@@ -136,8 +136,17 @@ class _Traffic:
 
 def full_bytes(work: Workload) -> float:
     """Bytes that a task touches at all, every one once."""
+    return _covered(work, (*work.main, *work.others))
+
+
+def weight_bytes(work: Workload) -> float:
+    """Those of the constants that a reduction reads."""
+    return _covered(work, [operand for operand in work.main if operand.constant])
+
+
+def _covered(work: Workload, operands: Sequence[Operand]) -> float:
     total = 0.0
-    for operand in (*work.main, *work.others):
+    for operand in operands:
         own = float(operand.bytes)
         for steps in operand.steps:
             own *= 1 + sum(step * (work.extents.get(axis, 1) - 1) for axis, step in steps)

@@ -8,13 +8,15 @@ give equal schedules.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from tessera_build.ir.schedule.trace import Bind, Interleave, Pack, Reorder, Schedule, Split, Step
+from tessera_build.ir.schedule.trace import Bind, Interleave, Pack, Reorder, Rewrite, Schedule, Split, Step
 from tessera_build.ir.schedule.trace_text import print_step
 
 Vectors = npt.NDArray[np.int64]
@@ -46,16 +48,30 @@ class Hole:
 
 
 @dataclass(frozen=True, slots=True)
+class Filled:
+    """A step several of whose numbers are open: per field, the decisions of whose values it is the product."""
+
+    step: Split | Pack | Rewrite
+    fields: tuple[tuple[str, tuple[str, ...]], ...]
+
+    def steps(self, values: Mapping[str, int]) -> tuple[Step, ...]:
+        """The filled step."""
+        numbers = {field: math.prod(values[d] for d in decisions) for field, decisions in self.fields}
+        return (cast(Step, replace(self.step, **numbers)),)
+
+
+@dataclass(frozen=True, slots=True)
 class Option:
-    """Steps that are there where a decision has a value."""
+    """Steps that are there where a decision has a value, and those that are there where it has another."""
 
     decision: str
     value: int
     then: tuple[Step, ...]
+    otherwise: tuple[Step, ...] = ()
 
     def steps(self, values: Mapping[str, int]) -> tuple[Step, ...]:
         """The steps, or none."""
-        return self.then if values[self.decision] == self.value else ()
+        return self.then if values[self.decision] == self.value else self.otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +88,7 @@ class Nest:
         return (Reorder(axes), *(Bind(axis, "parallel") for axis in axes[: values[self.parallel]]))
 
 
-Part = Step | Hole | Option | Nest
+Part = Step | Hole | Filled | Option | Nest
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +138,7 @@ class Sketch:
             values[decision.name] = decision.choices[number]
         steps: list[Step] = []
         for part in self.parts:
-            steps += part.steps(values) if isinstance(part, (Hole, Option, Nest)) else (part,)
+            steps += part.steps(values) if isinstance(part, (Hole, Filled, Option, Nest)) else (part,)
         return Schedule(tuple(steps))
 
     def text(self) -> str:
@@ -133,8 +149,12 @@ class Sketch:
             match part:
                 case Hole(step, decision):
                     lines.append(f"  {print_step(step)} of ?{decision}")
-                case Option(decision, value, then):
+                case Filled(step, fields):
+                    open_ = (f"{field} = {' * '.join(f'?{d}' for d in decisions)}" for field, decisions in fields)
+                    lines.append(f"  {print_step(step)} with {', '.join(open_)}")
+                case Option(decision, value, then, otherwise):
                     lines += [f"  {print_step(step)} if ?{decision} is {value}" for step in then]
+                    lines += [f"  {print_step(step)} if ?{decision} is not {value}" for step in otherwise]
                 case Nest(orders, order, parallel):
                     lines += [f"  order {' '.join(axes)} if ?{order} is {i}" for i, axes in enumerate(orders)]
                     lines.append(f"  the outermost ?{parallel} parallel")

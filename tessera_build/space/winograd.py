@@ -1,30 +1,24 @@
-"""Winograd's convolution as a schedule: where it is possible, and where it is faster than the direct sum of products.
+"""Winograd's convolution: to which sums of products it applies, and which of its tiles are exact enough for them.
 
-Takes a sum of products, its domain and a machine; gives a `Schedule` with a `Rewrite` step, or none. Invariant: what
-is looked at is how indices move with axes; that the node once was called a convolution is nowhere known.
+Takes a sum of products and the subject that it is of; gives its `Window`, and a `Rewriting` where one is allowed.
+Invariant: what is looked at is how indices move with axes; that the node once was called a convolution is nowhere
+known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from typing import Final
 
 from tessera_build.ir.core.dims import Extent, symbol, symbols_of
-from tessera_build.ir.core.scalar import Array
 from tessera_build.ir.core.types import F32
-from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.nodes import Axis, Compute
-from tessera_build.ir.schedule.trace import Bind, Pack, Rewrite, Schedule, Split, Tensorise
-from tessera_build.space.contraction import is_product, known
+from tessera_build.space.contraction import is_product
 from tessera_build.space.toom_cook import TAPS, TILES
 from tessera_build.space.winograd_error import transform_error
-from tessera_build.space.winograd_plan import Plan, Sizes, cheapest_plan, direct_cycles
+from tessera_build.space.workload import Rewriting, Subject
 
-# Multiply-adds that one emitted contraction has: they compile in 0.1 s and stay in the cache of decoded instructions.
-_MULTIPLY_ADDS_EMITTED = 448
-# What another algorithm, and the step to larger tiles, must gain: weights grow by (tile + 2)^2 / 9.
-_GAIN = 1.1
+WINOGRAD: Final = "winograd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,47 +78,11 @@ def _places(node: Compute, names: tuple[str, str, str, str]) -> tuple[int, int, 
     return rows, columns, channels, outputs
 
 
-def winograd_schedule(
-    definitions: Sequence[Compute], constants: Mapping[int, Array], machine: CpuMachine, max_error: float
-) -> Schedule | None:
-    """The schedule that rewrites a task's sum of products; None where that is impossible, slower or not exact enough.
-
-    `max_error` bounds the error of the outputs relative to their deviation, for these weights; 0 allows none.
-    """
-    sums = [node for node in definitions if node.combine != "none"]
-    window = window_of(sums[0]) if len(sums) == 1 and max_error > 0 else None
-    if window is None or sums[0].reads[1] not in constants:
+def winograd_rewriting(node: Compute, subject: Subject) -> Rewriting | None:
+    """The tiles whose outputs err by no more than the policy allows, for these weights, over rows and columns."""
+    bound, window = subject.bounds.winograd, window_of(node)
+    if bound <= 0 or window is None or node.reads[1] not in subject.constants:
         return None
-    sizes, weights = _sizes(sums[0], window), constants[sums[0].reads[1]]
-    least, chosen = direct_cycles(sizes, machine), None
-    for tile in TILES:
-        found = cheapest_plan(sizes, tile, machine)
-        if found is None or found[0] * _GAIN >= least:
-            continue
-        if transform_error(weights, window.weight, tile) <= max_error:
-            least, chosen = found
-    return _schedule(sums[0], window, chosen, machine) if chosen else None
-
-
-def _sizes(node: Compute, window: Window) -> Sizes:
-    extents = {axis.name: known(axis.extent) for axis in (*node.axes, *node.reduction)}
-    rows, columns, outputs = (extents[a] for a in (window.rows, window.columns, node.axes[-1].name))
-    images = prod(extents[axis.name] for axis in node.axes) // (rows * columns * outputs)
-    return Sizes(images, rows, columns, extents[window.channels.name], outputs)
-
-
-def _schedule(node: Compute, window: Window, plan: Plan, machine: CpuMachine) -> Schedule:
-    vector, width = node.axes[-1].name, plan.vectors * machine.lanes
-    chunk = max(1, min(known(window.channels.extent), _MULTIPLY_ADDS_EMITTED // (plan.block * plan.vectors)))
-    return Schedule(
-        (
-            Rewrite(plan.tile, plan.block, plan.panels),
-            Split(window.rows, plan.rows * plan.tile),
-            Split(window.columns, plan.columns * plan.tile),
-            Split(vector, width),
-            Pack(1, width),
-            Split(window.channels.name, chunk),
-            Tensorise(window.channels.name),
-            *(Bind(axis.name, "parallel") for axis in (node.axes if plan.panels else node.axes[:-1])),
-        )
-    )
+    weights = subject.constants[node.reads[1]]
+    tiles = tuple(tile for tile in TILES if transform_error(weights, window.weight, tile) <= bound)
+    return Rewriting(WINOGRAD, tiles, (window.rows, window.columns)) if tiles else None

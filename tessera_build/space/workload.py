@@ -8,25 +8,53 @@ search is done once. Invariant: nothing in it says what an operator is called; a
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from tessera_build.ir.core.dims import Dim, Extent, substitute, symbol, symbols_of, terms_of
 from tessera_build.ir.core.node import Node
+from tessera_build.ir.core.scalar import Array
 from tessera_build.ir.schedule.nodes import Access, Axis, Compute
 from tessera_build.ir.schedule.trace import Group
 from tessera_build.space.contraction import known
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the precision policy lets other algorithms err by, relative to the outputs' deviation; 0: no use of them."""
+
+    winograd: float = 0.0
+
+
+EXACT: Final = Bounds()
+
+
+@dataclass(frozen=True, slots=True)
 class Subject:
-    """What rules look at: definitions, loop axes, the axes a row task reduces, which values are weights."""
+    """What rules look at: definitions, loop axes, the axes a row task reduces, the weights among its values.
+
+    `bounds`: of other algorithms' errors.
+    """
 
     kind: str
     nodes: Sequence[Node]
     domain: Sequence[Axis]
     reduced: frozenset[int]
-    constants: Container[int]
+    constants: Mapping[int, Array]
+    bounds: Bounds = EXACT
+
+
+@dataclass(frozen=True, slots=True)
+class Rewriting:
+    """An algorithm that may take the place of a task's sum: those of its `sizes` that err little enough.
+
+    `axes`: of the task, in an order that the algorithm's rule knows.
+    """
+
+    algorithm: str
+    sizes: tuple[int, ...]
+    axes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +95,7 @@ class Workload:
 
     `others` are what is read and written once an element of the domain; `operations` of it are done once an element.
     `passes`: the reductions of a row task that can run on rows ahead of the one that is being ended, 0 where none can.
+    `rewrites`: the algorithms that may take the place of a contraction's sum, each at most once.
     """
 
     kind: str
@@ -83,6 +112,11 @@ class Workload:
     passes: int = 0
     crossed: str = ""
     tile: tuple[int, int] = (1, 1)
+    rewrites: tuple[Rewriting, ...] = ()
+
+    def rewriting(self, algorithm: str) -> Rewriting | None:
+        """What is known of an algorithm, if it may be used."""
+        return next((r for r in self.rewrites if r.algorithm == algorithm), None)
 
     @property
     def vector(self) -> Span:

@@ -37,12 +37,14 @@ from tessera_build.ir.tile.erase import strip_bindings
 from tessera_build.ir.tile.spec import verify
 from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
 from tessera_build.lower.program.assemble import lower_module
-from tessera_build.lower.program.kernels import STANDARD_WINOGRAD_ERROR, derived_within
+from tessera_build.lower.program.kernels import STANDARD_BOUNDS, derived_within
 from tessera_build.lower.schedule_to_tile.layouts import Packing
 from tessera_build.lower.schedule_to_tile.replay import Bindings, schedule_to_tile
+from tessera_build.space.derive import derive_schedule
 from tessera_build.space.toom_cook import TILES, ToomCook, from_points, to_points
-from tessera_build.space.winograd import window_of, winograd_schedule
+from tessera_build.space.winograd import window_of
 from tessera_build.space.winograd_error import transform_error
+from tessera_build.space.workload import Bounds, Subject
 from tessera_build.verify.tile_samples import LAUNCH_VISITS, first_instances, visits
 from tests.architecture.tree import ROOT
 from tests.lower.compiled import check_module, compile_module
@@ -143,7 +145,7 @@ def test_program_when_bindings_are_erased_then_bits_are_as_before(tile: int) -> 
 @pytest.mark.numerics
 def test_proof_when_interpreted_then_looks_at_the_first_tile_of_a_strip() -> None:
     module = module_of(Shape(1, 56, 56, 64, 64), "bias relu")
-    record = lower_module(module, AVX512, choose=derived_within(ALLOWED)).launches[0][-1]
+    record = lower_module(module, AVX512, choose=derived_within(Bounds(ALLOWED))).launches[0][-1]
     cut = first_instances(record.tile_function)
     assert visits(record.tile_function.nodes, {}) > LAUNCH_VISITS > 4 * visits(cut.nodes, {})
 
@@ -217,10 +219,10 @@ def test_bits_when_strips_or_neighbours_differ_then_are_the_same(tile: int) -> N
 def _chosen(shape: Shape, machine: CpuMachine, allowed: float) -> int:
     """The extent of the output tiles that the rule takes, 0 for none."""
     module = module_of(shape, "bias relu")
-    task, _ = _task(module)
-    definitions = [n for n in task.function.nodes if isinstance(n, Compute)]
-    schedule = winograd_schedule(definitions, _constants(module), machine, allowed)
-    step = schedule.rewritten() if schedule else None
+    task, node = _task(module)
+    bounds = Bounds(winograd=allowed)
+    subject = Subject(task.kind, task.function.nodes, node.axes, task.reduced, _constants(module), bounds)
+    step = derive_schedule(subject, machine).rewritten()
     return step.tile if step else 0
 
 
@@ -235,7 +237,7 @@ def test_rule_when_sizes_are_those_of_a_network_then_takes_the_tile_that_pays(
 
 @pytest.mark.unit
 def test_default_schedules_when_derived_then_allow_what_the_standard_precision_does() -> None:
-    assert STANDARD_WINOGRAD_ERROR == ALLOWED
+    assert STANDARD_BOUNDS.winograd == ALLOWED
 
 
 @pytest.mark.unit
@@ -272,7 +274,7 @@ def _other_window(change: dict[str, object]) -> Compute:
 @pytest.mark.unit
 def test_bundle_when_a_convolution_is_rewritten_then_weights_name_the_transform() -> None:
     module = module_of(Shape(1, 56, 56, 64, 64), "bias relu")
-    lowered = lower_module(module, AVX512, choose=derived_within(ALLOWED))
+    lowered = lower_module(module, AVX512, choose=derived_within(Bounds(ALLOWED)))
     layouts = [w.layout for w in lowered.weights]
     assert "v1:winograd(4,3),order(2,3,1,0),panels(0,32)" in layouts
     (step,) = [r.schedule.rewritten() for r in lowered.launches[0] if r.schedule.rewritten()]

@@ -1,7 +1,7 @@
 """Tasks of every kind for tests of the search space, where they stand in small modules.
 
 Takes nothing; gives `Setting`s by name, for a machine with short registers. Invariant: among them are a product of
-weights, a grouped and a depthwise convolution, pooling, rows reduced along and across vectors, elementwise and
+weights, a grouped, a dense and a depthwise convolution, pooling, rows reduced along and across vectors, elementwise and
 exchanging movement, static and dynamic.
 """
 
@@ -44,6 +44,11 @@ def _convolution(b: GraphBuilder) -> int:
     return b.op("conv", x, b.constant(_weights(10, 2, 3, 3)), groups=2, low=(0, 0), high=(0, 0), **_SIDES)
 
 
+def _tapped(b: GraphBuilder) -> int:
+    x = b.input("x", tensor(F32, 1, 21, 20, 48))
+    return b.op("conv", x, b.constant(_weights(40, 48, 3, 3)), groups=1, low=(1, 1), high=(1, 1), **_SIDES)
+
+
 def _depthwise(b: GraphBuilder) -> int:
     x = b.input("x", tensor(F32, 1, 9, 8, 20))
     return b.op("conv", x, b.constant(_weights(20, 1, 3, 3)), groups=20, low=(1, 1), high=(1, 1), **_SIDES)
@@ -73,7 +78,7 @@ def _moved(b: GraphBuilder) -> int:
 
 BUILDS: dict[str, Build] = {
     f.__name__.removeprefix("_"): f
-    for f in (_product, _batched, _convolution, _depthwise, _pool, _softmax, _columns, _elementwise, _moved)
+    for f in (_product, _batched, _convolution, _tapped, _depthwise, _pool, _softmax, _columns, _elementwise, _moved)
 }
 
 

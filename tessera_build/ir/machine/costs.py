@@ -14,7 +14,8 @@ class Costs:
     """Cycles for one of each, beyond what the innermost steps take: see `space.features.FEATURES` for what they are.
 
     `l1_byte`, `l2_byte`: for a byte brought into that level, where arithmetic does not hide it; `scattered_byte`: more
-    for one that nothing fetches ahead. `idle`: the share of the time that waiting workers add; a choice, not a
+    for one that nothing fetches ahead; `weight_byte`: more for one of a constant, which a model does not find in a
+    cache, whatever a task measured alone does. `idle`: the share of the time that waiting workers add; a choice, not a
     measurement: on one core it is nothing.
     """
 
@@ -27,4 +28,5 @@ class Costs:
     l1_byte: float = 0.25 / 64
     l2_byte: float = 2.0 / 64
     scattered_byte: float = 0.35
+    weight_byte: float = 6.0 / 64  # beyond its l2_byte: together what one core draws from memory, 8 bytes a cycle
     idle: float = 0.05

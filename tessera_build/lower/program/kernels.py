@@ -16,7 +16,7 @@ from tessera_build.ir.core.types import Type, int_extent
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.graph.ops.attention import heads_per_key
 from tessera_build.ir.machine.cpu import CpuMachine
-from tessera_build.ir.schedule.nodes import Compute, KernelCall
+from tessera_build.ir.schedule.nodes import KernelCall
 from tessera_build.ir.schedule.trace import Schedule, Split
 from tessera_build.kernels.attention import AttentionShape, attention
 from tessera_build.kernels.subject import KernelSubject
@@ -41,7 +41,7 @@ from tessera_build.lower.tile_to_target.cpu import lower_cpu
 from tessera_build.space.attention import attention_schedule
 from tessera_build.space.chain import derive_chain
 from tessera_build.space.derive import Subject, derive_schedule
-from tessera_build.space.winograd import winograd_schedule
+from tessera_build.space.workload import Bounds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,31 +68,29 @@ class Setting:
 Chooser = Callable[[Setting, CpuMachine], Schedule]
 
 
-def subject_of(setting: Setting) -> Subject:
-    """What the rules of the search space look at."""
+# What the standard precision allows.
+STANDARD_BOUNDS: Final = Bounds(winograd=2e-5)
+
+
+def subject_of(setting: Setting, bounds: Bounds = STANDARD_BOUNDS) -> Subject:
+    """What the rules of the search space look at; other algorithms may err within `bounds`."""
     task = setting.task
     axes = axes_of_domain(grouped_domain(task, Schedule())[0])
-    return Subject(task.kind, task.function.nodes, axes, task.reduced, setting.constants)
+    return Subject(task.kind, task.function.nodes, axes, task.reduced, setting.constants, bounds)
 
 
-def derived_within(winograd_error: float) -> Chooser:
-    """The schedules that rules and the cost model give; another algorithm may err by `winograd_error`."""
+def derived_within(bounds: Bounds) -> Chooser:
+    """The schedules that rules and the cost model give; other algorithms may err within `bounds`."""
 
     def choose(setting: Setting, machine: CpuMachine) -> Schedule:
         if setting.task.stages:
             return derive_chain([subject_of(replace(setting, task=stage)) for stage in setting.task.stages], machine)
-        rewritten = None
-        if setting.task.kind == "contraction":
-            definitions = [n for n in setting.task.function.nodes if isinstance(n, Compute)]
-            rewritten = winograd_schedule(definitions, setting.constants, machine, winograd_error)
-        return rewritten or derive_schedule(subject_of(setting), machine)
+        return derive_schedule(subject_of(setting, bounds), machine)
 
     return choose
 
 
-# What the standard precision allows.
-STANDARD_WINOGRAD_ERROR: Final = 2e-5
-derived: Chooser = derived_within(STANDARD_WINOGRAD_ERROR)
+derived: Chooser = derived_within(STANDARD_BOUNDS)
 
 
 def lower_task(setting: Setting, machine: CpuMachine, choose: Chooser = derived) -> tuple[LoweredTask, ...]:

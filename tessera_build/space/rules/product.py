@@ -48,7 +48,7 @@ def quads_of(work: Workload) -> int:
     return QUAD if work.byte_product else 1
 
 
-def _chunks(extent: int) -> tuple[int, ...]:
+def chunk_sizes(extent: int) -> tuple[int, ...]:
     """Chunk sizes: powers of two, and divisors, which leave no rest."""
     limit = max(1, min(extent, _MOST_CHUNK))
     powers = {1 << b for b in range(7) if 1 << b <= limit}
@@ -75,7 +75,7 @@ def product_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
     if work.main[1].constant:
         parts.append(Hole(Pack(1, 1), "columns"))
     if inner is not None:
-        decisions.append(Decision("chunk", tuple(quads * c for c in _chunks(_steps_along(work)))))
+        decisions.append(Decision("chunk", tuple(quads * c for c in chunk_sizes(_steps_along(work)))))
         tensorise: Step = Tensorise(inner.name, "dot4" if quads > 1 else "fma")
         parts += [Hole(Split(inner.name, 1), "chunk"), tensorise]
     parts += prefetch_of(work, machine)
@@ -111,9 +111,13 @@ def product_legal(work: Workload, machine: CpuMachine, values: Values) -> Flags:
     if "chunk" in values:
         steps = values["chunk"] // quads_of(work)
         fits &= (held * steps <= MULTIPLY_ADDS_EMITTED) | (steps == 1)
-        # Of a loop of two trips LLVM makes a flag, and then loads for many steps at once: 430 spills in 448 products.
-        fits &= (2 * steps != _steps_along(work)) | (steps < _LEAST_OF_TWO)
+        fits &= ~leaves_two_trips(steps, _steps_along(work))
     return np.asarray(fits, np.bool_)
+
+
+def leaves_two_trips(steps: Integers, extent: int) -> Flags:
+    """Of a loop of two trips LLVM makes a flag, and then loads for many steps at once: 430 spills in 448 products."""
+    return (2 * steps == extent) & (steps >= _LEAST_OF_TWO)
 
 
 def product_features(work: Workload, machine: CpuMachine, sketch: Sketch, values: Values) -> Features:

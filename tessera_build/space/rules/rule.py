@@ -27,7 +27,8 @@ class Rule:
     """One way to compute a task.
 
     `sketch` gives None where the rule does not apply. `start` names values of a vector that is legal for every task;
-    `blocks` are the decisions that the derivation enumerates together, one block after another.
+    `blocks` are the decisions that the derivation enumerates together, one block after another. `margin`: how many
+    times cheaper than other rules' candidates this one's must be to become the default.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Rule:
     features: Callable[[Workload, CpuMachine, Sketch, Values], Features]
     start: Callable[[Workload, CpuMachine], dict[str, int]]
     blocks: Callable[[Sketch], tuple[tuple[str, ...], ...]]
+    margin: float = 1.0
 
 
 def orders_of(outer: Sequence[str], vector: str) -> tuple[tuple[str, ...], ...]:

@@ -1,0 +1,247 @@
+"""The rule for Winograd's transforms: sums at points in place of sums over 3 x 3 taps, a strip of tiles at a time.
+
+Condition: the workload allows the rewriting (`space.winograd` says to what it applies and which tiles are exact
+enough). Decisions: the extent of a tile, rows and columns of tiles in a strip, tiles and vectors in a register tile of
+the products, steps of the channels that are emitted, panels of outputs in a group. Invariant: a legal vector keeps its
+accumulators in registers and a strip's scratch memory in the second-level cache.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from tessera_build.ir.machine.cpu import CpuMachine
+from tessera_build.ir.schedule.trace import Bind, Pack, Rewrite, Split, Tensorise
+from tessera_build.space.features import complete, idle_share
+from tessera_build.space.nest import Floats, Integers, full_bytes, weight_bytes
+from tessera_build.space.rules.product import MULTIPLY_ADDS_EMITTED, chunk_sizes, leaves_two_trips
+from tessera_build.space.rules.rule import Features, Flags, Rule
+from tessera_build.space.sketch import Decision, Filled, Hole, Option, Part, Sketch, Values
+from tessera_build.space.toom_cook import TAPS
+from tessera_build.space.winograd import WINOGRAD
+from tessera_build.space.winograd_plan import most_scratch, pitch
+from tessera_build.space.workload import Workload
+
+Number = TypeVar("Number", int, Integers)
+_FLOAT_BYTES = 4
+# Tiles of a strip beyond which nothing is gained: each value of the weights is then used as often by one thread.
+_ENOUGH_TILES = 28
+_MOST_VECTORS = 4
+# Workers that are counted on: strips are large, and of eight threads some would find none.
+_WORKERS = 8.0
+# What another algorithm must gain: its error is larger, and its weights are.
+_MARGIN = 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class Taps:
+    """A workload's extents by what they are for: images, rows, columns, channels, outputs; the axes of some."""
+
+    images: int
+    rows: int
+    columns: int
+    channels: int
+    outputs: int
+    axes: tuple[str, str, str]
+    tiles: tuple[int, ...]
+
+    @classmethod
+    def of(cls, work: Workload) -> Taps | None:
+        """Those of a workload that may be rewritten."""
+        found = work.rewriting(WINOGRAD)
+        if found is None:
+            return None
+        rows, columns = found.axes
+        extents, channels = work.extents, work.reduction[-1]
+        images = work.points // max(1, extents[rows] * extents[columns] * work.vector.extent)
+        numbers = (images, extents[rows], extents[columns], channels.extent, work.vector.extent)
+        return cls(*numbers, (rows, columns, channels.name), found.sizes)
+
+
+def winograd_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
+    """The sketch, where a policy allows some tile, and scratch memory holds one."""
+    taps = Taps.of(work)
+    if taps is None or _scratch_bytes(taps, machine, taps.tiles[0], 1, 2 * machine.lanes) > most_scratch(machine):
+        return None
+    rows, columns, channels = taps.axes
+    registers = max(1, -(-taps.outputs // machine.lanes))
+    # With one vector, loads are as many as multiply-adds.
+    vectors = range(min(2, registers), min(_MOST_VECTORS, registers) + 1)
+    decisions = (
+        Decision("tile", taps.tiles),
+        Decision("rows", _shares([-(-taps.rows // tile) for tile in taps.tiles])),
+        Decision("strip", _shares([-(-taps.columns // tile) for tile in taps.tiles])),
+        Decision("columns", tuple(count * machine.lanes for count in vectors)),
+        Decision("block", tuple(range(1, machine.registers))),
+        Decision("chunk", chunk_sizes(taps.channels)),
+        Decision("panels", (0, *range(1, -(-registers // vectors[0]) // 2 + 1))),
+    )
+    vector = work.vector.name
+    parts: tuple[Part, ...] = (
+        Filled(Rewrite(1, 1), (("tile", ("tile",)), ("block", ("block",)), ("panels", ("panels",)))),
+        Filled(Split(rows, 1), (("factor", ("rows", "tile")),)),
+        Filled(Split(columns, 1), (("factor", ("strip", "tile")),)),
+        Hole(Split(vector, 1), "columns"),
+        Hole(Pack(1, 1), "columns"),
+        Hole(Split(channels, 1), "chunk"),
+        Tensorise(channels),
+        *(Bind(span.name, "parallel") for span in work.domain[:-1]),
+        Option("panels", 0, (), (Bind(vector, "parallel"),)),
+    )
+    return Sketch(WINOGRAD, parts, decisions)
+
+
+def _shares(counts: Sequence[int]) -> tuple[int, ...]:
+    """Tiles of a piece where so many are cut into pieces that are as even as can be; at most what a strip has."""
+    found = {-(-count // pieces) for count in counts for pieces in range(1, count + 1)}
+    return tuple(sorted(size for size in found if size <= _ENOUGH_TILES))
+
+
+# -- strips, for a batch ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Strips:
+    """Counts of one image, one number a candidate.
+
+    `sizes`: per kind of strip (whole, and those at the ends of rows and columns), tiles of one and how many there are.
+    """
+
+    tiles: Integers
+    count: Integers
+    sizes: tuple[tuple[Integers, Integers], ...]
+
+    @classmethod
+    def of(cls, taps: Taps, values: Values) -> _Strips:
+        """The strips of every candidate."""
+        tile, rows, columns = values["tile"], values["rows"], values["strip"]
+        down, along = -(-taps.rows // tile), -(-taps.columns // tile)
+        sizes = tuple(
+            (height * width, above * before)
+            for height, above in ((rows, down // rows), (down % rows, np.minimum(1, down % rows)))
+            for width, before in ((columns, along // columns), (along % columns, np.minimum(1, along % columns)))
+        )
+        return cls(down * along, (-(-down // rows)) * (-(-along // columns)), sizes)
+
+    def blocks(self, block: Integers) -> Floats:
+        """Register tiles of a panel at one point: those beyond a strip's tiles are computed in vain."""
+        total = np.zeros(len(block))
+        for tiles, count in self.sizes:
+            total = total + -(-tiles // block) * count
+        return total
+
+
+def _panels(taps: Taps, values: Values) -> Integers:
+    return -(-taps.outputs // values["columns"])
+
+
+def winograd_legal(work: Workload, machine: CpuMachine, values: Values) -> Flags:
+    """Registers and scratch memory suffice, blocks fit into strips, groups are even, the emitted code is small."""
+    taps = _known(work)
+    tile, block, columns = values["tile"], values["block"], values["columns"]
+    strip, vectors, panels = values["rows"] * values["strip"], columns // machine.lanes, _panels(taps, values)
+    fits = _scratch_bytes(taps, machine, tile, strip, columns) <= most_scratch(machine)
+    fits &= (strip <= _ENOUGH_TILES) & (block <= strip) & ((block + 1) * vectors < machine.registers)
+    fits &= (values["rows"] <= -(-taps.rows // tile)) & (values["strip"] <= -(-taps.columns // tile))
+    fits &= (block * vectors * values["chunk"] <= MULTIPLY_ADDS_EMITTED) | (values["chunk"] == 1)
+    fits &= ~leaves_two_trips(values["chunk"], taps.channels)
+    group = values["panels"]
+    return np.asarray(fits & ((group == 0) | ((group < panels) & (panels % np.maximum(1, group) == 0))), np.bool_)
+
+
+def _scratch_bytes(taps: Taps, machine: CpuMachine, tile: Number, strip: Number, columns: Number) -> Number:
+    """What a strip of so many tiles keeps, as `winograd_plan.scratch_bytes` says of one candidate."""
+    row = strip * (pitch(taps.channels, machine.lanes) + columns) + machine.lanes
+    return (tile + TAPS - 1) ** 2 * row * _FLOAT_BYTES
+
+
+def _known(work: Workload) -> Taps:
+    taps = Taps.of(work)
+    assert taps is not None, "the rule has a sketch"
+    return taps
+
+
+# -- features ---------------------------------------------------------------------------------------------------------
+
+
+def winograd_features(work: Workload, machine: CpuMachine, _sketch: Sketch, values: Values) -> Features:
+    """The features of a batch."""
+    taps = _known(work)
+    strips, panels, points = _Strips.of(taps, values), _panels(taps, values), (values["tile"] + TAPS - 1) ** 2
+    block, vectors = values["block"], values["columns"] // machine.lanes
+    held = np.asarray(block * vectors, np.float64)
+    tiles = taps.images * points * strips.blocks(block) * panels
+    steps = tiles * taps.channels
+    slowest = np.maximum(held / machine.multiply_adds_per_cycle, (block + vectors) / machine.loads_per_cycle)
+    maps = _maps(taps, strips, machine, values)
+    groups = np.where(values["panels"] > 0, panels / np.maximum(1, values["panels"]), 1.0)
+    calls = np.asarray(taps.images * strips.count * groups, np.float64)
+    made = taps.images * strips.tiles * values["tile"] ** 2 * np.asarray(panels, np.float64)
+    count = len(block)
+    found: Features = {
+        "flops": np.full(count, 2.0 * work.points * math.prod(s.extent for s in work.reduction)),
+        "multiply_adds": steps * held,
+        "loads": steps * np.asarray(block + vectors, np.float64),
+        "chained": np.where(held < machine.multiply_add_latency * machine.multiply_adds_per_cycle, steps, 0.0),
+        "busy": steps * np.maximum(slowest, machine.multiply_add_latency) + maps / machine.loads_per_cycle,
+        "others": made * vectors * (work.operations + len(work.others)),
+        "registers": held + vectors + 1,
+        **_moved(work, machine, strips, values, steps),
+        "tiles": tiles,
+        "turns": steps / values["chunk"],
+        "waste": made * values["columns"] / max(1, work.points) - 1.0,
+        "calls": calls,
+        "idle": idle_share(calls, _WORKERS),
+        "code": held * values["chunk"],
+    }
+    return complete(found, count)
+
+
+def _maps(taps: Taps, strips: _Strips, machine: CpuMachine, values: Values) -> Floats:
+    """Instructions of both transforms. A pass over a column: loads and stores of all points, half `tile` times sums.
+
+    Outputs are transformed for all registers of a panel, those beyond the last output too; inputs once a group.
+    """
+    tile, panels = values["tile"], _panels(taps, values)
+    size = tile + TAPS - 1
+    groups = np.where(values["panels"] > 0, panels // np.maximum(1, values["panels"]), 1)
+    inputs = -(-taps.channels // machine.lanes) * groups
+    passes = inputs * 2 * size + panels * (values["columns"] // machine.lanes) * (size + tile)
+    return np.asarray(taps.images * strips.tiles * (2 + tile // 2) * size * passes, np.float64)
+
+
+def _moved(work: Workload, machine: CpuMachine, strips: _Strips, values: Values, steps: Floats) -> Features:
+    """Bytes by level of cache: a panel of weights comes from the second one for every register tile.
+
+    All weights come into that one again with every strip, where they are more than half of it.
+    """
+    taps = _known(work)
+    own = weight_bytes(work)
+    weights = own * (values["tile"] + TAPS - 1) ** 2 / TAPS**2
+    rest = full_bytes(work) - own
+    again = np.where(weights * 2 > machine.l2_bytes, taps.images * strips.count - 1, 0)
+    return {
+        "l1_bytes": steps * (values["columns"] + values["block"]) * _FLOAT_BYTES,
+        "l2_bytes": rest + weights * (1 + again),
+        "memory_bytes": rest + weights,
+        "weight_bytes": weights,
+    }
+
+
+def winograd_start(_work: Workload, _machine: CpuMachine) -> dict[str, int]:
+    """The smallest tile, alone in its strip; so few steps that any number of channels leaves more than two trips."""
+    return {"chunk": 4}
+
+
+def _blocks(_sketch: Sketch) -> tuple[tuple[str, ...], ...]:
+    return ("tile", "rows", "strip", "columns", "block"), ("columns", "block", "panels"), ("chunk",)
+
+
+WINOGRAD_RULE = Rule(
+    WINOGRAD, winograd_sketch, winograd_legal, winograd_features, winograd_start, _blocks, margin=_MARGIN
+)
