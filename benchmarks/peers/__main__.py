@@ -120,7 +120,8 @@ def _measure(case: Case, settings: _Settings) -> CaseRecord:
                 if not records[name].error:
                     children[name] = child
         samplers = {name: _sampler(child, settings.clock) for name, child in children.items()}
-        samples, ceilings = take_turns(samplers, settings.seconds, settings.peak) if samplers else ({}, [])
+        turns = take_turns(samplers, settings.seconds, settings.peak, case.threads) if samplers else None
+        samples, ceilings = turns or ({}, [])
     return _record(case, records, samples, ceilings)
 
 

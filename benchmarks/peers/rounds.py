@@ -24,6 +24,7 @@ from benchmarks.peers.runners import Case
 
 ROOT: Final = Path(__file__).parents[2]
 _SAMPLE_SECONDS: Final = 4e-3
+_REST_SECONDS: Final = 0.05  # onnxruntime's spin a million times, OpenMP's for some milliseconds
 _LEAST_ROUNDS: Final = 15
 _MOST_ROUNDS: Final = 400
 _RESAMPLES: Final = 2000
@@ -82,9 +83,12 @@ class Child:
 
 
 def take_turns(
-    samplers: Mapping[str, Callable[[int], float]], seconds: float, beside: Callable[[], float]
+    samplers: Mapping[str, Callable[[int], float]], seconds: float, beside: Callable[[], float], threads: int = 1
 ) -> tuple[dict[str, list[float]], list[float]]:
-    """Seconds per run of each, one sample a round; and what `beside` measured in the same rounds."""
+    """Seconds per run of each, one sample a round; and what `beside` measured in the same rounds.
+
+    Between two turns of several threads there is a rest, until threads that spin while they wait for work sleep.
+    """
     runs = {name: max(1, min(200, int(_SAMPLE_SECONDS / max(sample(1), 1e-9)))) for name, sample in samplers.items()}
     samples: dict[str, list[float]] = {name: [] for name in samplers}
     ceilings: list[float] = []
@@ -93,6 +97,8 @@ def take_turns(
         ceilings.append(beside())
         for name, sample in samplers.items():
             samples[name].append(sample(runs[name]))
+            if threads > 1:
+                time.sleep(_REST_SECONDS)
     return samples, ceilings
 
 

@@ -157,7 +157,7 @@ look:
 rest:
   $pause
   %nextround = add i64 %round, 1
-  %tired = icmp uge i64 %nextround, $spins
+  %tired = icmp uge i64 %nextround, $idle_rounds
   br i1 %tired, label %park, label %spin
 join:
   %inside = add i64 %word, 1
@@ -308,7 +308,7 @@ spin:
 rest:
   $pause
   %nextround = add i64 %round, 1
-  %tired = icmp uge i64 %nextround, $spins
+  %tired = icmp uge i64 %nextround, $finish_rounds
   br i1 %tired, label %announce, label %spin
 announce:
   %last = atomicrmw or ptr %state, i64 $WAITING acq_rel
