@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import collections
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx.parser
 import pytest
 
-from tests.redrawn.judge import Verdict, bad, fits, run
+from tests.redrawn.judge import Verdict, bad, fits, judge, run
+from tests.redrawn.oracles import farther
 from tests.redrawn.table import drawn
 
 pytestmark = pytest.mark.numerics
@@ -30,6 +32,20 @@ def test_operators_when_redrawn_then_answer_as_the_oracles() -> None:
 @pytest.mark.slow
 def test_operators_when_redrawn_in_ten_thousand_ways_then_answer_as_the_oracles() -> None:
     _check(run(0, 10_000), 10_000)
+
+
+def test_answer_when_only_rounding_is_left_then_the_closer_one_is_not_wrong(tmp_path: Path) -> None:
+    # A mean of six equal numbers less one of them: both oracles say -7.5e-9, doubles say 0.
+    verdict = judge(209434, tmp_path)
+    assert (verdict.outcome, verdict.oracle) == ("closer", "both")
+
+
+def test_answer_when_farther_from_doubles_than_the_oracle_then_stays_wrong() -> None:
+    exact, oracle = np.array([1.0, 2.0]), np.array([1.0, 2.0001], np.float32)
+    assert not farther([[np.array([1.0, 2.00005], np.float32)]], [[oracle]], [[exact]])
+    assert farther([[np.array([1.0, 2.001], np.float32)]], [[oracle]], [[exact]])
+    assert farther([[np.array([np.nan, 2.0], np.float32)]], [[oracle]], [[exact]])
+    assert farther([[np.array([1.0, 2.0, 3.0], np.float32)]], [[oracle]], [[exact]])
 
 
 def test_seed_when_drawn_twice_then_gives_one_model() -> None:
