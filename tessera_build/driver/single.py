@@ -150,8 +150,8 @@ def overriding(schedules: Mapping[str, Schedule], otherwise: Chooser = derived) 
 
 
 def spaces_of_task(setting: Setting, machine: CpuMachine) -> tuple[Space, ...]:
-    """The search space of a task: one a sketch; a chain's schedule is put together from its stages' and has none."""
-    return () if setting.task.stages else spaces_of(subject_of(setting), machine)
+    """The search space of a task: one a sketch."""
+    return spaces_of(subject_of(setting), machine)
 
 
 def build_task(setting: Setting, schedule: Schedule, machine: CpuMachine, options: CodegenOptions) -> BuiltTask:

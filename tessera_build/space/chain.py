@@ -1,24 +1,20 @@
-"""Which contractions pay as one task, and its schedule: products at a pixel around a window that walks rows.
+"""Which contractions pay as one task: products at a pixel around a window that walks rows.
 
-Takes a chain's definitions as subjects in running order, and a machine; gives what fusing saves, and a `Schedule` whose
-steps say by `Stage` which of the contractions they mean. Invariant: only index maps and extents are looked at, and a
-stage adds up in the order in which it would alone, so that a chain gives the bits of its stages.
+Takes a chain's definitions in running order, and a machine; gives the chain's extents, and what fusing saves. How it is
+computed is a sketch (`rules/chain.py`). Invariant: only index maps and extents are looked at.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from tessera_build.ir.core.dims import Extent, substitute, symbol, symbols_of
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.nodes import Axis, Compute
-from tessera_build.ir.schedule.trace import Bind, Pack, Reorder, Schedule, Split, Stage, Step, Tensorise
 from tessera_build.space.contraction import is_product
-from tessera_build.space.derive import derive_schedule
-from tessera_build.space.workload import Subject
 
 ROWS: Final = "_d1"
 """The axis whose rows a chain makes one after the other: images are channels-last."""
@@ -31,7 +27,7 @@ MOST_SCRATCH_BYTES: Final = 320 << 10
 _L2_BYTES, _L3_BYTES = 36.0, 8.0
 # Rows that blocks may make a second time, as a share of all: blocks are what threads share out. 8 instead of 4 of them
 # made 96 channels from 112 x 112 to 56 x 56 5 % slower on one thread.
-_MOST_TWICE = 0.12
+MOST_TWICE: Final = 0.12
 _MOST_BLOCKS = 4
 
 
@@ -169,7 +165,7 @@ def saved_cycles(shape: Shape, machine: CpuMachine) -> float:
     rate = _L2_BYTES if 4 * shape.weights < machine.l2_bytes else _L3_BYTES
     again = shape.weights * (shape.target[0] - 1) / rate if 2 * shape.weights > machine.l1_bytes else 0.0
     products = shape.weights / 4 * math.prod(shape.target) / (machine.lanes * machine.multiply_adds_per_cycle)
-    twice = _twice(shape, blocks_of(shape)) * products
+    twice = twice_made(shape, blocks_of(shape)) * products
     return moved / _L3_BYTES - again - twice
 
 
@@ -180,37 +176,15 @@ def _between(shape: Shape) -> list[tuple[int, int]]:
 def blocks_of(shape: Shape) -> int:
     """Into how many blocks the output rows are cut: a power of two, so that threads get equal shares."""
     blocks = 1
-    while 2 * blocks <= min(_MOST_BLOCKS, shape.target[0]) and _twice(shape, 2 * blocks) <= _MOST_TWICE:
+    while 2 * blocks <= min(_MOST_BLOCKS, shape.target[0]) and twice_made(shape, 2 * blocks) <= MOST_TWICE:
         blocks *= 2
     return blocks
 
 
-def _twice(shape: Shape, blocks: int) -> float:
+def twice_made(shape: Shape, blocks: int) -> float:
     """The share of rows that are made more than once: where windows reach over, and where the last block moves back."""
     walk, height = shape.walks[0], shape.target[0]
     rows = -(-height // blocks)
     count = -(-height // rows)
     over = (walk.reach - walk.stride) * shape.around[0]
     return ((count * rows - height) * walk.stride + (count - 1) * over) / (height * walk.stride)
-
-
-def derive_chain(stages: Sequence[Subject], machine: CpuMachine) -> Schedule:
-    """The chain's schedule: each stage's own for one row of one image, and the loops around them."""
-    nodes = [node for stage in stages if (node := reduction_of(stage.nodes)) is not None]
-    shape = shape_of(nodes, next(i for i, node in enumerate(nodes) if walks_of(node) is not None))
-    if shape is None:
-        raise ValueError("a chain's image has known extents")
-    height = shape.target[0]
-    steps: list[Step] = [Split(ROWS, -(-height // blocks_of(shape))), Bind(BATCH, "parallel"), Bind(ROWS, "parallel")]
-    for index, stage in enumerate(stages):
-        row = [replace(axis, extent=1) if axis.name in (BATCH, ROWS) else axis for axis in stage.domain]
-        own = derive_schedule(replace(stage, domain=row), machine)
-        steps += [Stage(index), *(step for step in own.steps if _stays(step))]
-    return Schedule(tuple(steps))
-
-
-def _stays(step: Step) -> bool:
-    """Whether a stage takes over a step of the schedule that it would have alone."""
-    if isinstance(step, Bind):
-        return step.scope == "unroll"
-    return isinstance(step, Split | Reorder | Pack | Tensorise)

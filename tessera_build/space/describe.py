@@ -6,10 +6,12 @@ Takes a `Subject` and a machine; gives a `Workload`. Invariant: the answer depen
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tessera_build.ir.core.dims import Extent, substitute, symbol
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.nodes import Access, Axis, Compute
+from tessera_build.space.chain import BATCH, ROWS, reduction_of, shape_of, walks_of
 from tessera_build.space.contraction import has_quads, is_product, moves
 from tessera_build.space.crossing import crossed_axis, crossing_tile
 from tessera_build.space.passes import passes_in_turns
@@ -30,6 +32,8 @@ from tessera_build.space.workload import (
 def workload_of(subject: Subject, machine: CpuMachine, crossing: bool = True) -> Workload:
     """The workload; without `crossing`, one for any extents of a task that exchanges axes."""
     definitions = [n for n in subject.nodes if isinstance(n, Compute)]
+    if subject.stages:
+        return _chain(subject, machine)
     if subject.kind == "contraction":
         return _contraction(subject, definitions)
     domain, made = subject.domain, {n.result for n in definitions}
@@ -82,6 +86,20 @@ def _contraction(subject: Subject, definitions: Sequence[Compute]) -> Workload:
         byte_product=len(node.reads) > 1 and node.reads[1] in subject.constants and has_quads(node),
         rewrites=() if groups else rewrites_of(node, subject),
     )
+
+
+def _chain(subject: Subject, machine: CpuMachine) -> Workload:
+    """One row of one image of every stage, and the extents of the whole."""
+    nodes = [node for stage in subject.stages if (node := reduction_of(stage.nodes)) is not None]
+    shape = shape_of(nodes, next(i for i, node in enumerate(nodes) if walks_of(node) is not None))
+    if shape is None:
+        raise ValueError("a chain's image has known extents")
+    stages: list[Workload] = []
+    for stage in subject.stages:
+        row = [replace(axis, extent=1) if axis.name in (BATCH, ROWS) else axis for axis in stage.domain]
+        stages.append(workload_of(replace(stage, domain=row), machine))
+    domain = tuple(span_of(axis) for axis in subject.stages[-1].domain)
+    return Workload("chain", domain, (), (), (), 0, stages=tuple(stages), chain=shape)
 
 
 def _reads(definitions: Sequence[Compute], made: set[int], subject: Subject) -> list[Operand]:

@@ -136,15 +136,16 @@ class _Traffic:
 
 def full_bytes(work: Workload) -> float:
     """Bytes that a task touches at all, every one once."""
-    return _covered(work, (*work.main, *work.others))
+    return covered_bytes(work, (*work.main, *work.others))
 
 
 def weight_bytes(work: Workload) -> float:
     """Those of the constants that a reduction reads."""
-    return _covered(work, [operand for operand in work.main if operand.constant])
+    return covered_bytes(work, [operand for operand in work.main if operand.constant])
 
 
-def _covered(work: Workload, operands: Sequence[Operand]) -> float:
+def covered_bytes(work: Workload, operands: Sequence[Operand]) -> float:
+    """Bytes that some of its operands touch, every one once."""
     total = 0.0
     for operand in operands:
         own = float(operand.bytes)

@@ -17,6 +17,7 @@ from tessera_build.ir.core.node import Node
 from tessera_build.ir.core.scalar import Array
 from tessera_build.ir.schedule.nodes import Access, Axis, Compute
 from tessera_build.ir.schedule.trace import Group
+from tessera_build.space.chain import Shape
 from tessera_build.space.contraction import known
 
 
@@ -34,7 +35,7 @@ EXACT: Final = Bounds()
 class Subject:
     """What rules look at: definitions, loop axes, the axes a row task reduces, the weights among its values.
 
-    `bounds`: of other algorithms' errors.
+    `bounds`: of other algorithms' errors; `stages`: the contractions of a chain, in running order.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Subject:
     reduced: frozenset[int]
     constants: Mapping[int, Array]
     bounds: Bounds = EXACT
+    stages: tuple[Subject, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,8 @@ class Workload:
 
     `others` are what is read and written once an element of the domain; `operations` of it are done once an element.
     `passes`: the reductions of a row task that can run on rows ahead of the one that is being ended, 0 where none can.
-    `rewrites`: the algorithms that may take the place of a contraction's sum, each at most once.
+    `rewrites`: the algorithms that may take the place of a contraction's sum, each at most once. `stages`: one row of
+    every contraction of a chain, whose extents are `chain`.
     """
 
     kind: str
@@ -113,6 +116,8 @@ class Workload:
     crossed: str = ""
     tile: tuple[int, int] = (1, 1)
     rewrites: tuple[Rewriting, ...] = ()
+    stages: tuple[Workload, ...] = ()
+    chain: Shape | None = None
 
     def rewriting(self, algorithm: str) -> Rewriting | None:
         """What is known of an algorithm, if it may be used."""

@@ -1,8 +1,8 @@
 """Tasks of every kind for tests of the search space, where they stand in small modules.
 
 Takes nothing; gives `Setting`s by name, for a machine with short registers. Invariant: among them are a product of
-weights, a grouped, a dense and a depthwise convolution, pooling, rows reduced along and across vectors, elementwise and
-exchanging movement, static and dynamic.
+weights, a grouped, a dense and a depthwise convolution, a chain, pooling, rows reduced along and across vectors,
+elementwise and exchanging movement, static and dynamic.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from tessera_build.ir.core.dims import symbol
 from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
+from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.lower.program.assemble import lower_module
@@ -54,6 +55,14 @@ def _depthwise(b: GraphBuilder) -> int:
     return b.op("conv", x, b.constant(_weights(20, 1, 3, 3)), groups=20, low=(1, 1), high=(1, 1), **_SIDES)
 
 
+def _bottleneck(b: GraphBuilder) -> int:
+    alone = _SIDES | {"low": (0, 0), "high": (0, 0)}
+    x = b.op("conv", b.input("x", tensor(F32, 1, 64, 64, 16)), b.constant(_weights(48, 16, 1, 1)), groups=1, **alone)
+    x = b.op("max", x, b.scalar(0.0, F32))
+    y = b.op("conv", x, b.constant(_weights(48, 1, 3, 3)), groups=48, low=(1, 1), high=(1, 1), **_SIDES)
+    return b.op("conv", y, b.constant(_weights(16, 48, 1, 1)), groups=1, **alone)
+
+
 def _pool(b: GraphBuilder) -> int:
     around = {"window": (1, 3, 3, 1), "strides": (1, 2, 2, 1), "dilations": (1, 1, 1, 1)}
     x = b.input("x", tensor(F32, symbol("N"), 9, 9, 5))
@@ -77,22 +86,36 @@ def _moved(b: GraphBuilder) -> int:
 
 
 BUILDS: dict[str, Build] = {
-    f.__name__.removeprefix("_"): f
-    for f in (_product, _batched, _convolution, _tapped, _depthwise, _pool, _softmax, _columns, _elementwise, _moved)
+    "product": _product,
+    "batched": _batched,
+    "convolution": _convolution,
+    "tapped": _tapped,
+    "depthwise": _depthwise,
+    "bottleneck": _bottleneck,
+    "pool": _pool,
+    "softmax": _softmax,
+    "columns": _columns,
+    "elementwise": _elementwise,
+    "moved": _moved,
 }
+
+
+def module_of(name: str) -> Module:
+    """The module with that task."""
+    builder = GraphBuilder(dims={"N": (1, None)})
+    builder.output("y", BUILDS[name](builder))
+    return builder.finish()
 
 
 def setting_of(name: str, machine: CpuMachine = AVX2) -> Setting:
     """The task that has the most to do of a module with one operator."""
-    builder = GraphBuilder(dims={"N": (1, None)})
-    builder.output("y", BUILDS[name](builder))
     met: list[Setting] = []
 
     def choose(setting: Setting, machine: CpuMachine) -> Schedule:
         met.append(setting)
         return derived(setting, machine)
 
-    lower_module(builder.finish(), machine, choose=choose)
+    lower_module(module_of(name), machine, choose=choose)
     return met[-1]
 
 

@@ -26,6 +26,7 @@ RULES = {
     "convolution": "product",
     "tapped": "winograd",
     "depthwise": "window",
+    "bottleneck": "chain",
     "pool": "window",
     "softmax": "row",
     "columns": "row",
@@ -162,7 +163,7 @@ def test_features_when_a_product_is_known_then_counts_are_those_on_paper() -> No
 
 def test_score_when_a_thousand_candidates_are_given_then_each_takes_less_than_a_hundred_microseconds() -> None:
     """Time of the processor, not of the wall: neighbours on a shared machine do not count."""
-    for name in ("convolution", "depthwise", "columns", "tapped"):
+    for name in ("convolution", "depthwise", "columns", "tapped", "bottleneck"):
         for space in spaces(name):
             vectors = sample(space, 1000, 0)
             space.score(vectors)

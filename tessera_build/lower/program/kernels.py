@@ -39,9 +39,8 @@ from tessera_build.lower.schedule_to_tile.replay import (
 )
 from tessera_build.lower.tile_to_target.cpu import lower_cpu
 from tessera_build.space.attention import attention_schedule
-from tessera_build.space.chain import derive_chain
 from tessera_build.space.derive import Subject, derive_schedule
-from tessera_build.space.workload import Bounds
+from tessera_build.space.workload import EXACT, Bounds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,15 +75,14 @@ def subject_of(setting: Setting, bounds: Bounds = STANDARD_BOUNDS) -> Subject:
     """What the rules of the search space look at; other algorithms may err within `bounds`."""
     task = setting.task
     axes = axes_of_domain(grouped_domain(task, Schedule())[0])
-    return Subject(task.kind, task.function.nodes, axes, task.reduced, setting.constants, bounds)
+    stages = tuple(subject_of(replace(setting, task=stage), EXACT) for stage in task.stages)
+    return Subject(task.kind, task.function.nodes, axes, task.reduced, setting.constants, bounds, stages)
 
 
 def derived_within(bounds: Bounds) -> Chooser:
     """The schedules that rules and the cost model give; other algorithms may err within `bounds`."""
 
     def choose(setting: Setting, machine: CpuMachine) -> Schedule:
-        if setting.task.stages:
-            return derive_chain([subject_of(replace(setting, task=stage)) for stage in setting.task.stages], machine)
         return derive_schedule(subject_of(setting, bounds), machine)
 
     return choose

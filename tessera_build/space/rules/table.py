@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from tessera_build.ir.machine.cpu import CpuMachine
+from tessera_build.space.rules.chain import CHAIN
 from tessera_build.space.rules.product import PRODUCT
 from tessera_build.space.rules.rule import Rule
 from tessera_build.space.rules.stream import CROSSED, POINTWISE, ROW
@@ -17,7 +18,7 @@ from tessera_build.space.rules.winograd import WINOGRAD_RULE
 from tessera_build.space.sketch import Sketch
 from tessera_build.space.workload import Workload
 
-RULES: Final[tuple[Rule, ...]] = (PRODUCT, WINOGRAD_RULE, WINDOW, ROW, CROSSED, POINTWISE)
+RULES: Final[tuple[Rule, ...]] = (PRODUCT, WINOGRAD_RULE, WINDOW, ROW, CROSSED, POINTWISE, CHAIN)
 
 
 def sketches_of(work: Workload, machine: CpuMachine) -> tuple[tuple[Rule, Sketch], ...]:
