@@ -1,8 +1,8 @@
 """How buffers and weights lie in memory, as far as loop nests must know.
 
 Takes shapes; gives strides, zero borders (halos) and the packing of constant operands. Invariant: packing is a pure
-rearrangement — every packed element is a weight or zero — but for Winograd's transform, rounded once; its text
-(`layout`) names it completely.
+rearrangement — every packed element is a weight or zero — but for Winograd's and Strassen's sums, rounded once; its
+text (`layout`) names it completely.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class Packing:
     of the permuted axes. Width 0 keeps the vector axis whole. `quad` neighbours along the last inner axis, which is
     padded with zeros to a multiple of it, then lie side by side. With `winograd`, the weights of an output tile of that
     extent at the points of its transform: `order` says where row taps, column taps, channels and outputs are stored,
-    and what is cut into panels is [points, channels, outputs].
+    and what is cut into panels is [points, channels, outputs]. With `strassen`, four matrices of a product's halves
+    (`space.strassen`): [panels, depth / piece, matrices, piece, width] for pieces of that many steps of half the depth;
+    `order` says where depth and outputs are stored.
     """
 
     order: tuple[int, ...]
@@ -52,6 +54,7 @@ class Packing:
     group: tuple[int, int] | None = None
     quad: int = 1
     winograd: int = 0
+    strassen: int = 0
 
     @property
     def layout(self) -> str:
@@ -60,12 +63,16 @@ class Packing:
         quads = f",quads({self.quad})" if self.quad > 1 else ""
         if self.winograd:
             grouped = f"winograd({self.winograd},{TAPS}),"
+        if self.strassen:
+            grouped = f"strassen({self.strassen}),"
         return f"v1:{grouped}order({','.join(map(str, self.order))}),panels({self.outer},{self.width}){quads}"
 
     def apply(self, array: Array) -> Array:
         """The packed array, C-contiguous."""
         if self.winograd:
             return self._at_points(array)
+        if self.strassen:
+            return self._in_quarters(array)
         if self.group:
             axis, size = self.group
             shape = (*array.shape[:axis], array.shape[axis] // size, size, *array.shape[axis + 1 :])
@@ -89,6 +96,17 @@ class Packing:
         points = ToomCook(self.winograd).transformed(array, rows, columns)
         inner = (0, 1, 2) if channels < outputs else (0, 2, 1)
         return Packing(inner, 0, self.width).apply(points)
+
+    def _in_quarters(self, array: Array) -> Array:
+        """Panels of b11, b21, b22 and b12 - b11, which is rounded once."""
+        depth, outputs = (array.shape[axis] // 2 for axis in self.order)
+        both = np.moveaxis(array, self.order, (0, 1)).reshape(2, depth, 2, outputs)
+        packed = np.empty((outputs // self.width, depth // self.strassen, 4, self.strassen, self.width), array.dtype)
+        t1 = np.subtract(both[0, :, 1], both[0, :, 0])
+        for place, matrix in enumerate((both[0, :, 0], both[1, :, 0], both[1, :, 1], t1)):
+            cut = matrix.reshape(depth // self.strassen, self.strassen, outputs // self.width, self.width)
+            packed[:, :, place] = np.moveaxis(cut, 2, 0)
+        return packed
 
     def _in_quads(self, cut: Array) -> Array:
         """[..., depth, width] as [..., depth / quad, width, quad]."""

@@ -30,7 +30,7 @@ from tessera_build.ir.schedule.trace import (
 from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.schedule_to_tile.crossed import crossed_tiles
 from tessera_build.lower.schedule_to_tile.nest import Nest
-from tessera_build.lower.schedule_to_tile.rewrite import rewritten_window
+from tessera_build.lower.schedule_to_tile.rewrite import check_rewrite
 from tessera_build.space.contraction import is_byte_product, is_product
 from tessera_build.space.passes import passes_in_turns
 
@@ -71,7 +71,7 @@ def check_trace(nest: Nest, schedule: Schedule, constants: Container[int]) -> No
             case Stagger():
                 rule.stagger(step)
             case Rewrite():
-                rewritten_window(nest, schedule, step, constants)
+                check_rewrite(nest, schedule, step, constants)
             case Stage():
                 raise _rejected("STAGE", task, f"stage {step.index} of a task that is no chain")
             case _:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from tessera_build.ir.core.dims import Extent, minimum, substitute, symbol, symbols_of
 from tessera_build.ir.core.rewrite import FunctionBuilder
@@ -23,6 +24,8 @@ from tessera_build.lower.schedule_to_tile.layouts import DENSE, BufferLayout, Pa
 from tessera_build.space.crossing import crosses
 
 Body = Callable[[tuple[int, ...]], tuple[int, ...]]
+# The operand that is no graph value: memory that lives as long as its task, and that its launches share.
+SCRATCH: Final = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,12 @@ from tessera_build.lower.schedule_to_tile.legality import check_groups, check_tr
 from tessera_build.lower.schedule_to_tile.nest import Nest, Operand
 from tessera_build.lower.schedule_to_tile.packing import packings
 from tessera_build.lower.schedule_to_tile.pointwise import emit_pointwise
-from tessera_build.lower.schedule_to_tile.rewrite import rewritten_window
+from tessera_build.lower.schedule_to_tile.quarter_sums import emit_quarter_sums
+from tessera_build.lower.schedule_to_tile.rewrite import halved_product, rewritten_window
 from tessera_build.lower.schedule_to_tile.row import emit_row
+from tessera_build.lower.schedule_to_tile.strassen import emit_strassen
 from tessera_build.lower.schedule_to_tile.winograd import emit_winograd
+from tessera_build.space.strassen import STRASSEN
 
 # Axes of definitions (_d0, _k1, _c), what splits make of them (_d0g, _d0_rest, _d0_chunk), values read (_r0), the
 # loops of borders (_b0_1) and chains (_block, _step, _new, _z0), those over a transform's points and tiles (_p, _t,
@@ -65,6 +68,9 @@ def schedule_to_tile(task: Task, schedule: Schedule, bindings: Bindings) -> Tile
         return _chain_to_tile(task, schedule, bindings)
     nest = _nest(task, schedule, bindings)
     rewrite = schedule.rewritten()
+    if rewrite is not None and rewrite.algorithm == STRASSEN:
+        emit_strassen(nest, halved_product(nest, schedule, rewrite, bindings.constants))
+        return _finish([nest], bindings)
     if rewrite is not None:
         emit_winograd(nest, schedule, *rewritten_window(nest, schedule, rewrite, bindings.constants))
         return _finish([nest], bindings)
@@ -74,6 +80,16 @@ def schedule_to_tile(task: Task, schedule: Schedule, bindings: Bindings) -> Tile
         emit_crossed(nest, schedule, crossed[0])
     else:
         {"contraction": emit_contraction, "row": emit_row}.get(task.kind, emit_pointwise)(nest, schedule)
+    return _finish([nest], bindings)
+
+
+def preparing_program(task: Task, schedule: Schedule, bindings: Bindings) -> TileProgram | None:
+    """What has to run before a task's own program, in a launch of its own; it writes the scratch memory they share."""
+    rewrite = schedule.rewritten()
+    if task.stages or rewrite is None or rewrite.algorithm != STRASSEN:
+        return None
+    nest = _nest(task, schedule, bindings)
+    emit_quarter_sums(nest, halved_product(nest, schedule, rewrite, bindings.constants))
     return _finish([nest], bindings)
 
 

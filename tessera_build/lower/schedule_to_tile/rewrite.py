@@ -1,7 +1,8 @@
 """Whether a trace that changes the algorithm fits its task.
 
-Takes a nest, a schedule with a `Rewrite` step and the constants; gives the definition that is rewritten and its
-window, or raises `ScheduleRejectedError` with the reason. Invariant: nothing in a trace that passes is without effect.
+Takes a nest, a schedule with a `Rewrite` step and the constants; gives the definition that is rewritten and what the
+algorithm wants to know of it, or raises `ScheduleRejectedError` with the reason. Invariant: nothing in a trace that
+passes is without effect.
 """
 
 from __future__ import annotations
@@ -11,10 +12,57 @@ from collections.abc import Container
 from tessera_build.ir.core.types import int_extent
 from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import Bind, Rewrite, Schedule, ScheduleRejectedError
+from tessera_build.lower.schedule_to_tile.halves import Halves, axes_around, halves_of
 from tessera_build.lower.schedule_to_tile.nest import Nest
+from tessera_build.space.strassen import HALVES, STRASSEN, product_of
 from tessera_build.space.toom_cook import TILES
 from tessera_build.space.winograd import Window, window_of
 from tessera_build.space.winograd_plan import STACK_BYTES, Plan, scratch_bytes
+
+
+def check_rewrite(nest: Nest, schedule: Schedule, step: Rewrite, constants: Container[int]) -> None:
+    """Raise unless the step fits, whatever its algorithm."""
+    if step.algorithm == STRASSEN:
+        halved_product(nest, schedule, step, constants)
+    else:
+        rewritten_window(nest, schedule, step, constants)
+
+
+def halved_product(nest: Nest, schedule: Schedule, step: Rewrite, constants: Container[int]) -> Halves:
+    """The product that `step` cuts into halves."""
+    sums = [n for n in nest.task.function.nodes if isinstance(n, Compute) and n.combine != "none"]
+    product = product_of(sums[0]) if nest.task.kind == "contraction" and not schedule.groups() else None
+    if product is None:
+        raise _rejected(nest, "no product of f32 whose rows, beside the first axis, depth and columns can be halved")
+    if sums[0].reads[1] not in constants:
+        raise _rejected(nest, "weights that are not constant")
+    if step.tile != HALVES or step.panels != 0:
+        raise _rejected(nest, f"{step.tile} parts in groups of {step.panels} panels")
+    halves = halves_of(nest, schedule, sums[0], product)
+    _check_halves(nest, schedule, halves)
+    return halves
+
+
+def _check_halves(nest: Nest, schedule: Schedule, halves: Halves) -> None:
+    """Whole registers in panels, whole panels, pieces and steps in halves, and a register tile that the rows fill."""
+    (rows, depth, columns), vector, product = halves.extents, nest.axes[-1], halves.product
+    if halves.width % nest.lanes or columns % halves.width or schedule.packs() != {1: halves.width}:
+        raise _rejected(nest, f"panels of {schedule.packs()}, tiles of {halves.width} outputs of {columns}")
+    whole = halves.piece > 0 and depth % halves.piece == 0 and halves.piece % halves.steps == 0
+    if not whole or depth % nest.lanes or schedule.tensorised() != product.depth or schedule.instruction() != "fma":
+        raise _rejected(nest, f"{halves.steps} steps of {schedule.tensorised()} in pieces of {halves.piece} of {depth}")
+    if not 1 <= halves.block <= rows:
+        raise _rejected(nest, f"tiles of {halves.block} rows of {rows}")
+    others = schedule.factors().keys() - {product.rows, product.depth, vector}
+    if any(schedule.factors()[axis] != 1 for axis in others):
+        raise _rejected(nest, f"splits of {', '.join(sorted(others))}")
+    around = (*axes_around(nest, halves), vector)
+    binds = [step for step in schedule.steps if isinstance(step, Bind)]
+    alone = schedule.order() in ((), (*around, product.rows))
+    if not alone or any(b.scope != "parallel" or b.axis not in around for b in binds):
+        raise _rejected(nest, f"the order {schedule.order()} with {', '.join(f'{b.scope} {b.axis}' for b in binds)}")
+    if halves.private_bytes > STACK_BYTES:
+        raise _rejected(nest, f"{halves.private_bytes} bytes of scratch a panel, of {STACK_BYTES} that a stack has")
 
 
 def rewritten_window(

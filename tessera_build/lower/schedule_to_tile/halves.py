@@ -1,0 +1,124 @@
+"""A product in halves: what Strassen's rewrite says of it, and where its parts lie.
+
+Takes a nest and a trace; gives the sizes of pieces and register tiles, and views of quarters of the first operand, of
+their sums and of the weights' panels. Invariant: of all axes of the domain, only rows and columns are cut in halves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tessera_build.ir.core.dims import Extent, symbol
+from tessera_build.ir.core.types import F32, memref
+from tessera_build.ir.schedule.nodes import Compute
+from tessera_build.ir.schedule.trace import Schedule
+from tessera_build.ir.tile import nodes as t
+from tessera_build.lower.schedule_to_tile.nest import SCRATCH, LoopRange, Nest, Operand
+from tessera_build.space.strassen import HALVES, MADE, QUARTERS, SUMS, Product
+from tessera_build.space.winograd_plan import pitch
+
+
+@dataclass(frozen=True, slots=True)
+class Halves:
+    """The register tile (`block` rows, `width` columns), steps emitted, the piece of depth that is summed at a time."""
+
+    node: Compute
+    product: Product
+    schedule: Schedule
+    block: int
+    width: int
+    steps: int
+    piece: int
+    lanes: int
+
+    @property
+    def extents(self) -> tuple[int, int, int]:
+        """Rows, depth and columns of a quarter."""
+        rows, depth, columns = self.product.extents
+        return rows // HALVES, depth // HALVES, columns // HALVES
+
+    @property
+    def tiles(self) -> int:
+        """Register tiles of a panel."""
+        return -(-self.extents[0] // self.block)
+
+    @property
+    def pieces(self) -> int:
+        """How many pieces a half of the depth has."""
+        return self.extents[1] // self.piece
+
+    @property
+    def kept(self) -> int:
+        """Tiles whose results wait for the next piece."""
+        return self.tiles if self.pieces > 1 else 1
+
+    @property
+    def private_bytes(self) -> int:
+        """Scratch memory that the thread of a panel needs for itself."""
+        tiles = (self.kept * QUARTERS + HALVES) * self.block * self.width
+        return (MADE * self.piece * self.width + tiles) * F32.bytes
+
+
+def halves_of(nest: Nest, schedule: Schedule, node: Compute, product: Product) -> Halves:
+    """What a trace with Strassen's rewrite says."""
+    factors, step = schedule.factors(), schedule.rewritten()
+    if step is None:
+        raise ValueError("the schedule keeps the algorithm")
+    block, width, steps = (factors.get(axis, 1) for axis in (product.rows, nest.axes[-1], product.depth))
+    return Halves(node, product, schedule, block, width, steps, step.block, nest.lanes)
+
+
+def axes_around(nest: Nest, halves: Halves) -> list[str]:
+    """The axes of the domain beside rows and columns."""
+    return [axis for axis in nest.axes[:-1] if axis != halves.product.rows]
+
+
+def loops_around(nest: Nest, halves: Halves, axes: Sequence[str], body: Callable[[], object]) -> None:
+    """Loops over axes in steps of one around what `body` appends."""
+    if not axes:
+        body()
+        return
+    axis, rest = axes[0], axes[1:]
+    if nest.domain[axis] == 1:
+        nest.offsets[axis] = 0
+        loops_around(nest, halves, rest, body)
+        return
+
+    def turn(_: tuple[int, ...]) -> tuple[int, ...]:
+        nest.offsets[axis] = symbol(axis)
+        loops_around(nest, halves, rest, body)
+        return ()
+
+    nest.loop(LoopRange(axis, nest.domain[axis], 1, halves.schedule.scope(axis)), (), turn)
+
+
+def sums_buffer(nest: Nest, halves: Halves) -> int:
+    """The argument for the first operand's sums: [sum, axes around the rows, rows, depth]."""
+    rows, depth, _ = halves.extents
+    around = [nest.domain[axis] for axis in axes_around(nest, halves)]
+    operand = Operand(SCRATCH)
+    nest.buffers[operand] = nest.builder.arg(memref(F32, SUMS, *around, rows, pitch(depth, halves.lanes)))
+    nest.operands.append(operand)
+    return nest.buffers[operand]
+
+
+def sum_view(nest: Nest, halves: Halves, which: tuple[int, int], at: tuple[Extent, Extent], size: int) -> int:
+    """A view of one of these sums (buffer, number) from a row and a step on: `size` steps of the rows in `nest.tiles`.
+
+    It has an axis per axis of the domain, the depth in the place of the columns.
+    """
+    rows, block = halves.product.rows, nest.tiles.get(halves.product.rows, 1)
+    offsets = (which[1], *(nest.offsets[axis] for axis in axes_around(nest, halves)), *at)
+    last = len(offsets) - 1
+    axes = tuple(t.ViewAxis(last - 1 if axis == rows else -1) for axis in nest.axes[:-1])
+    kind = memref(F32, *(block if axis == rows else 1 for axis in nest.axes[:-1]), size)
+    return nest.builder.emit(lambda r: t.View(r, which[0], offsets, (*axes, t.ViewAxis(last))), kind)
+
+
+def quarter_view(nest: Nest, halves: Halves, half: tuple[int, int], at: tuple[Extent, Extent]) -> int:
+    """A view of the first operand's quarter (lower rows, later depth) from a row and a step on, in `nest.tiles`."""
+    rows, depth, _ = halves.extents
+    nest.offsets[halves.product.rows] = at[0] + half[0] * rows
+    nest.offsets[halves.product.depth] = at[1] + half[1] * depth
+    return nest.view(halves.node.reads[0], halves.node.accesses[0], [*nest.axes[:-1], halves.product.depth])

@@ -1,0 +1,85 @@
+"""Strassen's algorithm for products: where seven products of quarters may take the place of eight.
+
+Takes a sum of products; gives which of its axes are halved. With A and B cut into quarters,
+
+    s1 = a21 + a22, s2 = s1 - a11, s3 = a11 - a21, s4 = a12 - s2
+    t1 = b12 - b11, t2 = b22 - t1, t3 = t2 - b11, t4 = b21 - t2
+    u = a11 b11 + s2 t2, v = u + s3 t3, w = s1 t1
+    c11 = a11 b11 + a12 b21, c12 = u + w + s4 b22, c21 = v + a22 t4, c22 = v + w
+
+which is Winograd's form with the fewest sums, its t4 negated. Invariant: what is looked at is how indices move with
+axes; rows are paired along an axis that is not the first, because along that one a batch may hold several requests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from tessera_build.ir.core.dims import Extent, symbol, symbols_of
+from tessera_build.ir.core.types import F32
+from tessera_build.ir.schedule.nodes import Compute
+from tessera_build.space.contraction import is_product
+
+STRASSEN: Final = "strassen"
+HALVES: Final = 2
+QUARTERS: Final = 4
+# Quarters of the weights, and sums of them, that are stored: b11, b21, b22 and t1. The others are sums of these.
+STORED: Final = 4
+MADE: Final = 3
+# Sums of quarters of A that are stored: s1, s2, s3 and s4.
+SUMS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A product: the axis whose rows are paired, the one that is summed, and where the second read has depth, outputs.
+
+    Extents of the rows, the depth and the outputs are even; `rest`: of the axes around them, together.
+    """
+
+    rows: str
+    depth: str
+    weight: tuple[int, int]
+    extents: tuple[int, int, int]
+    rest: int
+
+
+def product_of(node: Compute) -> Product | None:
+    """The product of f32 that a definition is, if it is one whose axes can be halved."""
+    if not is_product(node) or set(node.program.inputs) != {F32} or len(node.reduction) != 1 or len(node.axes) < HALVES:
+        return None
+    (depth,), vector = node.reduction, node.axes[-1]
+    *outer, last = node.accesses[0].indices
+    used = {name for index in outer for name in symbols_of(index)}
+    weight = _places(node, depth.name)
+    if node.accesses[0].pad is not None or last != symbol(depth.name) or depth.name in used or weight is None:
+        return None
+    rows = [axis for axis in node.axes[1:-1] if axis.name in used]
+    if not rows or vector.name in used or not _walks_alone(outer, rows[-1].name):
+        return None
+    extents = (rows[-1].extent, depth.extent, vector.extent)
+    others = [axis.extent for axis in node.axes[:-1] if axis is not rows[-1]]
+    known = [extent for extent in extents if isinstance(extent, int) and extent % HALVES == 0]
+    rest = 1
+    for extent in others:
+        if not isinstance(extent, int):
+            return None
+        rest *= extent
+    return Product(rows[-1].name, depth.name, weight, (known[0], known[1], known[2]), rest) if len(known) == 3 else None
+
+
+def _walks_alone(indices: list[Extent], axis: str) -> bool:
+    """Whether one index moves with the axis, by a fixed step."""
+    moved = [index for index in indices if axis in symbols_of(index)]
+    return len(moved) == 1 and symbols_of(moved[0]) == frozenset({axis})
+
+
+def _places(node: Compute, depth: str) -> tuple[int, int] | None:
+    """Where the second read has the depth and the outputs, each alone and nothing besides."""
+    indices = node.accesses[1].indices
+    wanted: list[Extent] = [symbol(depth), symbol(node.axes[-1].name)]
+    alone = all(index in wanted or index == 0 for index in indices)
+    if node.accesses[1].pad is not None or not alone or any(indices.count(w) != 1 for w in wanted):
+        return None
+    return indices.index(wanted[0]), indices.index(wanted[1])
