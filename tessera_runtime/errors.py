@@ -49,6 +49,13 @@ def status_error(status: int, node: int, detail: Sequence[int], config: Config) 
     where = config.nodes[node] if 0 <= node < len(config.nodes) else None
     if status == Status.GUARD_FAILED and 0 <= detail[0] < len(config.guards):
         guard = config.guards[detail[0]]
+        if guard.left.text in {size.name for entry in config.entries for size in entry.sizes}:  # a truth value, no dim
+            return RunError(
+                "GUARD_FAILED",
+                guard.message,
+                where=where,
+                hint="the inputs' numbers decide this: other ones, or more turns in the model, may do",
+            )
         return RunError(
             "GUARD_FAILED",
             guard.message,

@@ -20,14 +20,13 @@ from tessera_build.config import PrecisionConfig
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.draws import drawn_outputs
 from tessera_build.ir.graph.nodes import Array, Module
-from tessera_build.ir.graph.sizes import data_sizes
 from tessera_build.lower.program.records import LoweredVariant
 from tessera_build.verify.compare import error_of, is_float, limit_of
 from tessera_build.verify.errors import VerificationError
 from tessera_build.verify.exact import noise_of, widened_limit
 from tessera_build.verify.execute import CompiledProgram, can_run
 from tessera_build.verify.groups import Case, GroupResult, Groups, compare_groups
-from tessera_build.verify.inputs import ATTEMPTS, SEED_STEP, Sizes, choose_sizes, make_inputs
+from tessera_build.verify.inputs import SEED_STEP, Sizes, attempts_for, choose_sizes, make_inputs
 from tessera_build.verify.isolate import CrashError, Mark, in_child
 from tessera_build.verify.onnx_reference import OnnxReference
 from tessera_build.verify.proof import CaseProof, GroupProof, OutputProof, Proof
@@ -107,7 +106,7 @@ def _answers(source: Module, model: Path | bytes | None) -> tuple[Expected, ...]
             try:
                 found.append(_first_case(source, entry, chosen, (FIRST_SEED + index, patience), session))
             except VerificationError as error:
-                if not data_sizes(source.entries[entry]):
+                if attempts_for(source.entries[entry]) == 1:
                     raise
                 refusals[entry] = error  # one set of sizes is enough
     for item in found:
@@ -126,7 +125,7 @@ def _first_case(
     """
     function = source.entries[entry]
     refusal: TesseraError | None = None
-    for attempt in range(ATTEMPTS if data_sizes(function) else 1):
+    for attempt in range(attempts_for(function)):
         own = start[0] + SEED_STEP * attempt
         inputs = make_inputs(source, entry, sizes, own)
         try:
@@ -139,7 +138,7 @@ def _first_case(
                 answers[ONNXRUNTIME] = {n: a for n, a in session.run(inputs).items() if n not in drawn}
                 versions[ONNXRUNTIME] = session.version
         except TesseraError as error:
-            if not data_sizes(function):
+            if attempts_for(function) == 1:
                 raise
             refusal = error
             continue
@@ -149,7 +148,7 @@ def _first_case(
         "no random inputs were found that the model accepts",
         expected=refusal.expected if refusal else None,
         found=refusal.message if refusal else None,
-        hint="the shapes inside depend on the inputs' numbers; build with --no-verify to get a bundle without a proof",
+        hint="what is computed decides whether a run ends well; build with --no-verify to get a bundle without a proof",
     )
 
 

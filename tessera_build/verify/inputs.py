@@ -37,6 +37,7 @@ _CHEAP_BYTES = 256 << 20  # of all values of the model together, so that the ref
 _ATTEMPTS = 300
 ATTEMPTS = 60  # to find inputs that fit each other where data make shapes
 SEED_STEP = 1000  # seeds that are further apart make other kinds of numbers for sizes: these spans, one after another
+_SHRINKING = 4  # sizes of floats that are tried where a model checks what it has found
 _SPANS = (None, (-1, 1), None, (0, 3), (-1, 2))
 _USUAL_SIZE = 6  # of sizes that are computed from integers without a bound
 
@@ -128,10 +129,12 @@ def make_inputs(module: Module, entry: str, sizes: Sizes, seed: int) -> dict[str
 
     Integers that divide are at least 1; those compared with many numbers at once, as a one-hot code is made, are of
     as many kinds. Those that sizes are computed from are within the sizes' bounds, or few and small, as the seed says.
+    Where the model checks what it has found, other seeds give smaller floats: iterations come to their end near zero.
     """
     sizes = {name: size for name, size in sizes.items() if name in module.dims}
     span = _SPANS[seed // SEED_STEP % len(_SPANS)]
     function = module.entries[entry]
+    shrinking = 0.25 ** (seed // SEED_STEP % _SHRINKING) if checks(function) else 1.0
     divisors = set(_reaching(function, _divisors(function)))
     lengths, masks = size_limits(function), _masks(function)
     limits = lengths | _kinds(function) | index_limits(function)
@@ -141,6 +144,8 @@ def make_inputs(module: Module, entry: str, sizes: Sizes, seed: int) -> dict[str
         bounds = [evaluate(extent, sizes) for extent in limits.get(value, ()) if symbols_of(extent) <= sizes.keys()]
         type_ = function.types[value]
         array = random_array(generator, type_, shape_at(type_, sizes), min(bounds, default=None))
+        if shrinking != 1.0 and type_.dtype.is_float:
+            array = np.asarray(np.multiply(array, shrinking)).astype(array.dtype)
         if value in masks and type_.dtype.kind in ("signed", "unsigned"):
             made[name] = np.ones_like(array)
             continue
@@ -151,11 +156,21 @@ def make_inputs(module: Module, entry: str, sizes: Sizes, seed: int) -> dict[str
     return made
 
 
+def checks(function: Function) -> bool:
+    """Whether a run may end because of what it has found."""
+    return any(node.op == "checked" for node in graph_nodes(function))
+
+
+def attempts_for(function: Function) -> int:
+    """How many seeds are tried: one where nothing that is computed decides whether a run comes to its end."""
+    return ATTEMPTS if data_sizes(function) or checks(function) else 1
+
+
 def accepted_inputs(
     module: Module, entry: str, sizes: Sizes, seed: int, run: Callable[[dict[str, Array]], object]
 ) -> dict[str, Array]:
     """Inputs that `run` accepts, which is asked only where data make shapes; raises its last refusal."""
-    attempts = ATTEMPTS if data_sizes(module.entries[entry]) else 1
+    attempts = attempts_for(module.entries[entry])
     for attempt in range(attempts):
         inputs = make_inputs(module, entry, sizes, seed + SEED_STEP * attempt)
         try:

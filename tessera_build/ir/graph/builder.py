@@ -57,6 +57,7 @@ class ConstantPool:
     def __init__(self, arrays: Mapping[str, Array] | None = None, names: Mapping[str, str] | None = None) -> None:
         self.arrays: dict[str, Array] = dict(arrays or {})
         self.names: dict[str, str] = dict(names or {})
+        self.indices: list[str] = []  # of loops: functions of one module are written into each other
 
     def add(self, array: Array, name: str = "") -> str:
         """Keep `array` (frozen, row-major) and give its digest; the first name of equal arrays stays."""
@@ -91,7 +92,6 @@ class GraphBuilder:
         self._inputs: dict[str, int] = {}
         self._outputs: dict[str, int] = {}
         self._guards: list[Guard] = []
-        self._indices: list[str] = []
         self._span: Span | None = None
 
     @contextmanager
@@ -192,13 +192,14 @@ class GraphBuilder:
         block = RegionBuilder(())
         block.args = tuple(self._new(t, block) for t in types)
         self._blocks.append(block)
-        self.dims.update(index or {})
+        around = self.dims
+        self.dims = {**around, **(index or {})}
         try:
             yield block
         finally:
             self._blocks.pop()
-            for name in index or {}:
-                del self.dims[name]
+            self.dims = {name: limits for name, limits in self.dims.items() if name not in (index or {})}
+            self.dims |= {name: around[name] for name in index or {} if name in around}
 
     def inline(self, region: Region) -> tuple[int, ...]:
         """Append the nodes of a finished region without arguments to the block that is open; gives its results."""
@@ -214,10 +215,10 @@ class GraphBuilder:
 
     def fresh_index(self, name: str = "step") -> str:
         """A name for a loop's index that nothing else in this module has."""
-        taken = {*self.dims, *self._indices}
+        taken = {*self.dims, *self.pool.indices}
         number = next(i for i in count() if f"{name}{i}" not in taken)
-        self._indices.append(f"{name}{number}")
-        return self._indices[-1]
+        self.pool.indices.append(f"{name}{number}")
+        return self.pool.indices[-1]
 
     def output(self, name: str, value: int) -> None:
         """Make `value` a result of the function under `name`; one value may be several results."""

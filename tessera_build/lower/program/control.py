@@ -104,7 +104,7 @@ def _emit_loop(plan: ControlPlan, homes: Mapping[int, Home], scratch: Extent, sl
         Carried(homes[value].buffer, end.buffer, spare.buffer, plan.sizes[value])
         for value, end, spare in zip(node.inputs, ends, places, strict=True)
     )
-    first = slots.take(2 * len(carried))
+    first = slots.take(max(1, 2 * len(carried)))  # one to be told by, where nothing is carried
     current = [Home("carried", first + 2 * i) for i in range(len(carried))]
     following = [Home("carried", first + 2 * i + 1) for i in range(len(carried))]
     arguments = {**homes, **dict(zip(node.regions[0].args, current[conditional:], strict=True))}

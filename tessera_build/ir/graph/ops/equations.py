@@ -31,7 +31,6 @@ from tessera_build.ir.graph.ops.op import (
 
 KINDS = ("gmres", "cg")
 _AIM = 0.1  # of the tolerance: what is asked of the iteration, so that the last rounding does not decide
-_DIRECTIONS = 200  # of the reference, before it begins again
 
 Vector = NDArray[np.float64]
 
@@ -56,7 +55,7 @@ def _infer_linear_solve(
 def _run_linear_solve(
     arrays: Sequence[Array], attributes: Attributes, dims: DimValues, bodies: Sequence[Body], _: Sequence[Array]
 ) -> tuple[Array, ...]:
-    """By GMRES in double precision around the map, whatever `kind` says: it is a way, not a meaning."""
+    """The iteration that `kind` names, in double precision around the map."""
     right, tolerance = arrays[0], number_of(attributes, "tolerance")
 
     def apply(x: Vector) -> Vector:
@@ -65,20 +64,37 @@ def _run_linear_solve(
 
     wide = right.reshape(-1).astype(np.float64)
     size = float(np.abs(wide).max(initial=0.0))
-    scale = size if size > 0 else 1.0
-    found = _solution(apply, wide / scale, tolerance, int_of(attributes, "limit")) * scale
-    residual = np.linalg.norm((wide - apply(found)) / scale)
-    solved = bool(residual <= tolerance * np.linalg.norm(wide / scale))
-    return found.reshape(right.shape).astype(right.dtype), np.asarray(solved)
+    wide = wide / (size if size > 0 else 1.0)
+    target, limit = _AIM * tolerance * float(np.linalg.norm(wide)), int_of(attributes, "limit")
+    with np.errstate(all="ignore"):
+        if attributes["kind"] == "cg":
+            found = _conjugate(apply, wide, target, limit)
+        else:
+            found = _cycles(apply, wide, target, (limit, int_of(attributes, "restart")))
+        solved = bool(np.linalg.norm(wide - apply(found)) <= tolerance * np.linalg.norm(wide))
+    return (found * size).reshape(right.shape).astype(right.dtype), np.asarray(solved)
 
 
-def _solution(apply: Callable[[Vector], Vector], right: Vector, tolerance: float, limit: int) -> Vector:
-    """x with a residual of a tenth of the tolerance, or as small as it gets."""
+def _conjugate(apply: Callable[[Vector], Vector], right: Vector, target: float, limit: int) -> Vector:
+    """Conjugate gradients."""
+    x, rest, way = np.zeros_like(right), right, right
+    for _ in range(limit):
+        square = rest @ rest
+        if not np.sqrt(square) > target:
+            break
+        image = apply(way)
+        length = square / (way @ image)
+        x, rest = x + length * way, rest - length * image
+        way = rest + (rest @ rest) / square * way
+    return x
+
+
+def _cycles(apply: Callable[[Vector], Vector], right: Vector, target: float, limits: tuple[int, int]) -> Vector:
+    """GMRES: cycles of at most so many directions, as long as they help."""
+    left, restart = limits
     x, residual = np.zeros_like(right), right
-    target = _AIM * tolerance * float(np.linalg.norm(right))
-    left = limit
     while left > 0 and np.linalg.norm(residual) > target:
-        step, turns = _cycle(apply, residual, target, min(left, _DIRECTIONS, len(right)))
+        step, turns = _cycle(apply, residual, target, min(left, restart, len(right)))
         following = right - apply(x + step)
         left -= turns
         if not np.linalg.norm(following) < np.linalg.norm(residual):
@@ -104,14 +120,14 @@ def _cycle(apply: Callable[[Vector], Vector], residual: Vector, target: float, l
         wanted[0] = size
         known = rows[: turn + 2, : turn + 1]
         if not np.isfinite(known).all():
-            break
+            return np.full_like(residual, np.nan), turn + 1
         weights = np.linalg.lstsq(known, wanted, rcond=None)[0]
         left, length = np.linalg.norm(known @ weights - wanted), rows[turn + 1, turn]
         if left <= target or length <= 1e-14 * abs(rows[:, turn]).max():
             break
         basis.append(image / length)
     step = sum((w * v for w, v in zip(weights, basis, strict=False)), np.zeros_like(residual))
-    return step, len(weights) + 1
+    return step, max(len(weights), 1)
 
 
 def _infer_checked(types: Sequence[Type], attributes: Attributes) -> tuple[Type, ...]:
