@@ -76,7 +76,7 @@ def _contraction(subject: Subject, definitions: Sequence[Compute]) -> Workload:
         domain=tuple(span_of(axis) for axis in axes),
         reduction=tuple(span_of(axis) for axis in node.reduction),
         main=tuple(
-            operand_of(a, dtype.bytes, v in subject.constants)
+            operand_of(a, dtype.bytes, v in subject.constants, subject.strides.get(v))
             for v, a, dtype in zip(node.reads, accesses, node.program.inputs, strict=False)
         ),
         others=(*others, *_written(definitions[-1:], axes)),

@@ -131,11 +131,17 @@ def _moved(work: Workload, machine: CpuMachine, nest: LoopNest) -> Features:
 
 
 def _conflicts(work: Workload, nest: LoopNest, machine: CpuMachine) -> Floats:
-    """Cycles a step that the rows of a matrix lose, where there is one axis of them; a pitch is not known here."""
-    rows = [s.name for s in work.domain[:-1] if s.extent > 1]
-    if not work.product or len(rows) != 1 or len(work.reduction) != 1:
+    """Cycles a step that rows lose whose lines share sets of the cache; where a line serves many steps, as in sums."""
+    first = work.main[0]
+    along = bool(work.reduction) and first.contiguous(work.reduction[-1].name)
+    rows = [(nest.tile(axis), size) for axis, size in first.apart if axis in nest.tiles and axis in _outer(work)]
+    if not along or not rows:
         return np.zeros(nest.count)
-    return cycles_lost_to_conflicts(nest.tile(rows[0]), work.reduction[0].extent * work.main[0].bytes, machine)
+    return cycles_lost_to_conflicts(rows[-2:], machine)
+
+
+def _outer(work: Workload) -> tuple[str, ...]:
+    return tuple(span.name for span in work.domain[:-1])
 
 
 def _scattered(work: Workload, nest: LoopNest, machine: CpuMachine) -> Floats:

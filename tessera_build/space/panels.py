@@ -6,28 +6,49 @@ repeats by hand.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
 from tessera_build.ir.machine.cpu import CpuMachine
 
+Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 # Lines this far apart share a set of the first-level cache, which has `l1_bytes` / this many ways.
 ALIASING_BYTES = 4096
+_LINE_BYTES = 64
 CYCLES_A_CONFLICT = 1.2
 LEAST_USES = 4
 
 
-def cycles_lost_to_conflicts(rows: npt.NDArray[np.int64], row_bytes: int, machine: CpuMachine) -> Floats:
-    """Cycles that a step of the reduction loses where rows of a tile fall into one set of the first-level cache.
+def cycles_lost_to_conflicts(rows: Sequence[tuple[Integers, int]], machine: CpuMachine) -> Floats:
+    """Cycles that a step of the reduction loses where rows of a tile fall into few sets of the first-level cache.
 
-    Rows beyond the number of ways evict each other's lines. Measured on rows 4 and 12 KiB apart, 8 ways: 9 rows of
-    3 registers lose one cycle a step, 13 of 2 lose 6, 14 of 2 lose 10.
+    `rows`: for one or two axes of a tile, how many there are, one number a candidate, and how many bytes apart. Those
+    beyond the number of ways evict each other's lines. Measured on rows 4 and 12 KiB apart, 8 ways: 9 rows of 3
+    registers lose one cycle a step, 13 of 2 lose 6, 14 of 2 lose 10.
     """
-    shared = row_bytes > 0 and row_bytes % ALIASING_BYTES == 0
-    beyond = np.maximum(0, rows - machine.l1_bytes // ALIASING_BYTES)
-    return np.asarray(beyond * (CYCLES_A_CONFLICT if shared else 0.0), np.float64)
+    (outer, far), (inner, near) = rows if len(rows) > 1 else ((np.ones_like(rows[0][0]), 0), *rows)
+    most = int(outer.max(initial=1)), int(inner.max(initial=1))
+    table = _beyond_ways((far, near), most, machine.l1_bytes // ALIASING_BYTES)
+    return table[outer - 1, inner - 1] * CYCLES_A_CONFLICT
+
+
+@lru_cache(maxsize=256)
+def _beyond_ways(apart: tuple[int, int], most: tuple[int, int], ways: int) -> Floats:
+    """Lines that have no place in their set, by the number of rows less one along both axes."""
+    table = np.zeros(most, np.float64)
+    for outer in range(most[0]):
+        found: dict[int, set[int]] = {}
+        for inner in range(most[1]):
+            lines = {(index * apart[0] + inner * apart[1]) // _LINE_BYTES for index in range(outer + 1)}
+            for line in lines:
+                found.setdefault(line % (ALIASING_BYTES // _LINE_BYTES), set()).add(line)
+            table[outer, inner] = sum(max(0, len(held) - ways) for held in found.values())
+    return table
 
 
 def prefetch_pays(uses: int, width: int, weight_bytes: int, machine: CpuMachine) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from tessera_build.ir.core.dims import Dim, Extent, substitute, symbol, symbols_of, terms_of
@@ -35,7 +35,8 @@ EXACT: Final = Bounds()
 class Subject:
     """What rules look at: definitions, loop axes, the axes a row task reduces, the weights among its values.
 
-    `bounds`: of other algorithms' errors; `stages`: the contractions of a chain, in running order.
+    `bounds`: of other algorithms' errors; `stages`: the contractions of a chain, in running order; `strides`: of values
+    as they lie in memory, in elements, where that is known.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Subject:
     constants: Mapping[int, Array]
     bounds: Bounds = EXACT
     stages: tuple[Subject, ...] = ()
+    strides: Mapping[int, tuple[Extent, ...]] = field(default_factory=dict[int, tuple[Extent, ...]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ class Operand:
     """What one access reads or writes: per axis of the buffer, (axis, step) pairs; `bytes` of an element.
 
     `constant`: a weight, which a contraction may read in packed order. An index that is not linear counts as steps of
-    one along every axis in it; those axes are `bent`, as are those that move several axes of the buffer.
+    one along every axis in it; those axes are `bent`, as are those that move several axes of the buffer. `apart`: bytes
+    between neighbours along an axis, where that is known.
     """
 
     steps: tuple[tuple[tuple[str, int], ...], ...]
@@ -81,6 +84,7 @@ class Operand:
     constant: bool = False
     written: bool = False
     bent: frozenset[str] = frozenset()
+    apart: tuple[tuple[str, int], ...] = ()
 
     def moves(self, axis: str) -> bool:
         """Whether it changes along an axis."""
@@ -144,13 +148,25 @@ def span_of(axis: Axis) -> Span:
     return Span(axis.name, known(axis.extent), not isinstance(axis.extent, int))
 
 
-def operand_of(access: Access, width: int, constant: bool = False) -> Operand:
-    """How an access moves."""
+def operand_of(
+    access: Access, width: int, constant: bool = False, strides: tuple[Extent, ...] | None = None
+) -> Operand:
+    """How an access moves, through memory with these strides."""
     found = [_steps(index) for index in access.indices]
     moving = [name for steps in found for name in steps]
     bent = {name for steps in found for name, step in steps.items() if not step or moving.count(name) > 1}
     steps = tuple(tuple((name, step or 1) for name, step in each.items()) for each in found)
-    return Operand(steps, width, constant, bent=frozenset(bent))
+    apart = () if strides is None or constant else _apart(found, strides, width)
+    return Operand(steps, width, constant, bent=frozenset(bent), apart=apart)
+
+
+def _apart(found: Sequence[Mapping[str, int]], strides: tuple[Extent, ...], width: int) -> tuple[tuple[str, int], ...]:
+    """Bytes between neighbours along every axis."""
+    total: dict[str, Extent] = {}
+    for steps, stride in zip(found, strides, strict=True):
+        for name, step in steps.items():
+            total[name] = total.get(name, 0) + stride * step * width
+    return tuple((name, size) for name, size in total.items() if isinstance(size, int))
 
 
 def _steps(index: Extent) -> dict[str, int]:

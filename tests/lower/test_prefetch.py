@@ -20,16 +20,10 @@ from tessera_build.ir.tile.erase import strip_bindings
 from tessera_build.ir.tile.spec import verify
 from tessera_build.ir.tile.text import parse_function, print_function
 from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
-from tessera_build.lower.schedule_to_tile.replay import (
-    Bindings,
-    TileProgram,
-    axes_of_domain,
-    grouped_domain,
-    schedule_to_tile,
-)
+from tessera_build.lower.program.kernels import Setting, derived
+from tessera_build.lower.schedule_to_tile.replay import Bindings, TileProgram, schedule_to_tile
 from tessera_build.lower.tile_to_target.cpu import lower_cpu
-from tessera_build.space.derive import Subject, derive_schedule
-from tessera_build.space.panels import cycles_lost_to_conflicts, prefetch_pays
+from tessera_build.space.panels import CYCLES_A_CONFLICT, cycles_lost_to_conflicts, prefetch_pays
 from tests.lower.compiled import check_module
 from tests.lower.execution import AVX512
 
@@ -134,11 +128,17 @@ def test_prefetch_when_weighed_then_pays_for_large_weights_that_are_used_seldom(
 
 def test_conflicts_when_rows_share_a_set_then_those_beyond_its_ways_cost() -> None:
     rows = np.array([1, 8, 9, 13, 14])
-    lost = cycles_lost_to_conflicts(rows, 12288, AVX512)
-    assert not lost[:2].any()
-    assert (np.diff(lost[1:]) > 0).all()
-    assert not cycles_lost_to_conflicts(rows, 4096 + 64, AVX512).any()
-    assert not cycles_lost_to_conflicts(rows, 0, AVX512).any()
+
+    def beyond(near: int, far: int = 0, outer: int = 1) -> list[float]:
+        along = [(np.full_like(rows, outer), far)] if far else []
+        lost = cycles_lost_to_conflicts([*along, (rows, near)], AVX512)
+        return [round(float(each) / CYCLES_A_CONFLICT, 9) for each in lost]
+
+    assert beyond(12288) == [0, 0, 1, 5, 6]
+    assert beyond(4096 + 64) == beyond(64) == beyond(4) == [0, 0, 0, 0, 0]
+    assert beyond(2048) == [0, 0, 0, 0, 0]  # two sets, of which each holds half of the rows
+    assert beyond(4096, 28 * 4096, outer=2) == [0, 8, 10, 18, 20]
+    assert beyond(2048, 28 * 2048, outer=3) == [0, 8, 11, 23, 26]
 
 
 def test_products_when_derived_then_rows_that_share_a_set_are_few_and_large_weights_are_asked_for() -> None:
@@ -152,8 +152,7 @@ def test_products_when_derived_then_rows_that_share_a_set_are_few_and_large_weig
 
 def _derived(rows: int, depth: int, columns: int) -> Schedule:
     task, constants = _task(_module(rows, depth, columns))
-    axes = axes_of_domain(grouped_domain(task, Schedule())[0])
-    return derive_schedule(Subject(task.kind, task.function.nodes, axes, task.reduced, constants), AVX512)
+    return derived(Setting(task, {}, constants, {}), AVX512)
 
 
 @pytest.mark.parametrize("rows", [2, 5, 37, None])

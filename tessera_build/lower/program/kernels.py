@@ -38,6 +38,7 @@ from tessera_build.lower.schedule_to_tile.replay import (
     schedule_to_tile,
 )
 from tessera_build.lower.tile_to_target.cpu import lower_cpu
+from tessera_build.lower.tile_to_target.values import row_major
 from tessera_build.space.attention import attention_schedule
 from tessera_build.space.derive import Subject, derive_schedule
 from tessera_build.space.workload import EXACT, Bounds
@@ -76,7 +77,14 @@ def subject_of(setting: Setting, bounds: Bounds = STANDARD_BOUNDS) -> Subject:
     task = setting.task
     axes = axes_of_domain(grouped_domain(task, Schedule())[0])
     stages = tuple(subject_of(replace(setting, task=stage), EXACT) for stage in task.stages)
-    return Subject(task.kind, task.function.nodes, axes, task.reduced, setting.constants, bounds, stages)
+    strides = {value: _strides_of(setting, value) for value in task.function.args}
+    return Subject(task.kind, task.function.nodes, axes, task.reduced, setting.constants, bounds, stages, strides)
+
+
+def _strides_of(setting: Setting, value: int) -> tuple[Extent, ...]:
+    """As the value lies in memory; row by row where nothing else is said."""
+    strides = setting.layouts[value].strides if value in setting.layouts else None
+    return row_major(setting.task.function.types[value].shape) if strides is None else strides
 
 
 def derived_within(bounds: Bounds) -> Chooser:
