@@ -17,6 +17,7 @@ from tessera_build import __version__
 from tessera_build.cli.bench import bench_command
 from tessera_build.cli.build import build_command
 from tessera_build.cli.doctor import doctor_command
+from tessera_build.cli.export import export_command
 from tessera_build.cli.inspect import inspect_command
 from tessera_build.cli.profile import profile_command
 from tessera_build.cli.quickstart import quickstart_command
@@ -65,6 +66,7 @@ def main() -> None:
 for _command in (
     build_command,
     doctor_command,
+    export_command,
     run_command,
     serve_command,
     bench_command,

@@ -1,0 +1,94 @@
+"""An entry of a model as an ONNX file, checked by onnx's checker and run by onnxruntime before it is called done.
+
+Takes: a model.py, an ONNX file or a protobuf; the name of an entry; dims.
+Gives: a file and an `ExportResult`; raises a `TesseraError` and leaves no file behind.
+Invariant: what is exported is the graph before any pass, so that the file says what the author wrote.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tessera_build.config import ConfigError, load_precision
+from tessera_build.driver.source import Model, is_python
+from tessera_build.frontends.onnx import read_onnx
+from tessera_build.frontends.onnx.export import (
+    OPSET,
+    as_plain,
+    check_onnx,
+    export_onnx,
+    with_plain_ports,
+    write_onnx,
+)
+from tessera_build.frontends.python import read_python
+from tessera_build.ir.graph.nodes import Module
+from tessera_build.verify.exported import check_exported
+
+_BUNDLE = ".tessera"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """What was written. `error` is the largest that onnxruntime makes against the Graph reference; None: unchecked."""
+
+    path: Path
+    entry: str
+    opset: int
+    nodes: int
+    bytes: int
+    error: float | None
+
+
+def export(
+    model: Model,
+    out: str | Path = "model.onnx",
+    *,
+    entry: str | None = None,
+    dims: Mapping[str, int | tuple[int, int]] | None = None,
+    verify: bool = True,
+) -> ExportResult:
+    """Write one entry of `model` to `out`; without `entry`, the only one that there is.
+
+    `dims` fixes or bounds dynamic dims; those that stay are the file's own. Without `verify` onnxruntime is not asked.
+    """
+    module, name = _entry(_module(model, entry, dims), entry)
+    made = export_onnx(module, name)
+    path = Path(out)
+    write_onnx(made, path)
+    try:
+        check_onnx(path)
+        error = None
+        if verify:
+            plain = with_plain_ports(made).SerializeToString(deterministic=True)
+            error = check_exported(module, name, plain, as_plain, load_precision("fp32"))
+    except BaseException:
+        for file in (path, path.with_name(path.name + ".data")):
+            file.unlink(missing_ok=True)
+        raise
+    return ExportResult(path, name, OPSET, len(made.graph.node), path.stat().st_size, error)
+
+
+def _module(model: Model, entry: str | None, dims: Mapping[str, int | tuple[int, int]] | None) -> Module:
+    if is_python(model):
+        return read_python(str(model), dims=dims, entries=(entry,) if entry else ()).module
+    if isinstance(model, str | Path) and Path(model).suffix == _BUNDLE:
+        raise ConfigError(
+            "BUNDLE_NOT_EXPORTED",
+            "a bundle holds its weights in the order of its kernels, some of them transformed and rounded",
+            where=str(model),
+            expected="the model.py or the ONNX file that it was built from; `tessera inspect` shows its digest",
+        )
+    return read_onnx(model, dims=dims)  # type: ignore[arg-type]
+
+
+def _entry(module: Module, name: str | None) -> tuple[Module, str]:
+    """The module with one entry alone."""
+    names = list(module.entries)
+    if name is None and len(names) > 1:
+        raise ConfigError(
+            "ENTRY_NOT_CHOSEN", "an ONNX file holds one entry", expected=f"--entry {' | '.join(names)}", found="none"
+        )
+    chosen = name or names[0]
+    if chosen not in module.entries:
+        raise ConfigError("ENTRY_UNKNOWN", f"the model has no entry {chosen!r}", expected=", ".join(names))
+    return replace(module, entries={chosen: module.entries[chosen]}), chosen

@@ -1,0 +1,49 @@
+"""`tessera export` as a person types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+from click.testing import CliRunner
+
+from tessera_build.cli.main import main
+
+pytestmark = pytest.mark.cli
+
+
+def test_export_when_an_entry_is_named_then_writes_it_and_tells_the_error(tmp_path: Path) -> None:
+    out = tmp_path / "classify.onnx"
+    result = CliRunner().invoke(
+        main, ["export", "examples/mlp/model.py", "--entry", "classify", "-o", str(out), "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.output)
+    assert told["entry"] == "classify"
+    assert told["error"] < 1e-5
+    assert [node.op_type for node in onnx.load(out).graph.node][-1] == "Softmax"
+
+
+def test_export_when_several_entries_are_offered_then_asks_for_one(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["export", "examples/mlp/model.py", "-o", str(tmp_path / "m.onnx")])
+    assert result.exit_code != 0
+    assert "--entry classify | train" in result.output
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_export_when_the_output_is_the_model_then_refuses(tmp_path: Path) -> None:
+    model = tmp_path / "digits.onnx"
+    model.write_bytes(Path("examples/digits/digits.onnx").read_bytes())
+    before = model.read_bytes()
+    result = CliRunner().invoke(main, ["export", str(model), "-o", str(model)])
+    assert result.exit_code == 2
+    assert "overwrite" in result.output
+    assert model.read_bytes() == before
+
+
+def test_export_when_given_a_bundle_then_says_what_to_export(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["export", "model.tessera", "-o", str(tmp_path / "m.onnx")])
+    assert result.exit_code != 0
+    assert "error[BUNDLE_NOT_EXPORTED]" in result.output
