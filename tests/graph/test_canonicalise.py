@@ -168,6 +168,36 @@ def test_matmul_when_last_axes_were_swapped_then_flag_instead_of_transpose() -> 
     assert_same_results(module, after, tolerance=0)
 
 
+@pytest.mark.parametrize(
+    ("flags", "constant", "twice", "merged"),
+    [
+        ((True, False), False, False, True),
+        ((False, False), False, False, False),
+        ((True, True), False, False, False),
+        ((True, False), True, False, False),
+        ((True, False), False, True, False),
+    ],
+)
+def test_transpose_when_of_a_product_that_nothing_else_reads_then_operands_change_places(
+    flags: tuple[bool, bool], constant: bool, twice: bool, merged: bool
+) -> None:
+    b = GraphBuilder(dims={"batch": (1, None)})
+    left = b.input("x", tensor(F32, N, 5, 3))
+    shape = (4, 5) if flags[1] else (5, 4)
+    right = b.constant(normal(0, *shape)) if constant else b.input("y", tensor(F32, *shape))
+    left = left if flags[0] else b.op("exp", b.op("transpose", left, perm=(0, 2, 1)))
+    product = b.op("matmul", left, right, transpose_a=flags[0], transpose_b=flags[1])
+    b.output("z", b.op("exp", b.op("transpose", product, perm=(0, 2, 1))))
+    if twice:
+        b.output("product", product)
+    module = b.finish()
+    found = Canonicalise().run(module)
+    assert_same_results(module, found)
+    last = nodes_of(found, "matmul")[0]
+    assert (ops_of(found)[-2:] == ["matmul", "exp"]) == merged
+    assert not merged or (last.attributes["transpose_a"], last.attributes["transpose_b"]) == (True, False)
+
+
 def test_matmul_when_batch_axes_moved_too_then_keeps_the_transpose() -> None:
     def make(b: GraphBuilder, x: int) -> int:
         moved = b.op("transpose", x, perm=(0, 3, 1, 2))
