@@ -17,6 +17,7 @@ from tessera_runtime.arrays import Array, TensorSpec, address_of, numpy_dtype, s
 from tessera_runtime.binding import DimBinder
 from tessera_runtime.cpu.available import shortage
 from tessera_runtime.cpu.frame import Frame, Program, Shape
+from tessera_runtime.cpu.lent import WORTH_KEEPING, Shelf
 from tessera_runtime.errors import RunError
 from tessera_runtime.state import State
 
@@ -38,6 +39,7 @@ class EntryPoint:
         self._entry, self._index, self._binder = entry, index, DimBinder(entry)
         self._reporter = reporter
         self._frames: deque[Frame] = deque()
+        self._shelf = Shelf(len(entry.outputs))
         self._state_inputs = {alias.input: alias.output for alias in entry.states}
         self._state_outputs = frozenset(alias.output for alias in entry.states)
         self._sources = tuple((value.name, value.dtype, numpy_dtype(value.dtype)) for value in entry.inputs)
@@ -76,6 +78,7 @@ class EntryPoint:
         """Refuse further calls; memory goes when the last call in flight ends."""
         self._program = None
         self._frames.clear()
+        self._shelf.clear()
 
     def _dispatch(
         self, feeds: Mapping[str, object], out: Mapping[str, Array], state: State | None, watch: "Watch | None"
@@ -174,7 +177,7 @@ class EntryPoint:
             elif state is not None and name in self._state_outputs:
                 array = state.next_array(self._input_of(name), shape)
             else:
-                array = _new_array(name, shape, dtype)
+                array = _new_array(name, shape, dtype, self._shelf)
             results[name] = array
             addresses[index] = address_of(array)
         if not out.keys() <= results.keys():
@@ -223,16 +226,20 @@ def _public(values: tuple[Value, ...], hidden: Collection[str]) -> tuple[TensorS
     return tuple(spec_of(value) for value in values if value.name not in hidden)
 
 
-def _new_array(name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
+def _new_array(name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic], shelf: Shelf) -> Array:
     try:
         size = math.prod(shape) * dtype.itemsize
-        if shortage(size) is not None:
-            raise MemoryError
-        if size < _WORTH_ALIGNING:
-            return np.empty(shape, dtype)
         # numpy's own memory begins 16 or 48 bytes into a line, so that every store of a vector would touch two: a
         # softmax of 1536 x 128 took a tenth longer.
-        storage = np.empty(size + _LINE_BYTES, np.uint8)
+        whole, large = size + _LINE_BYTES, size >= WORTH_KEEPING
+        storage = shelf.take(whole) if large else None
+        if storage is None:
+            if shortage(size) is not None:
+                raise MemoryError
+            if size < _WORTH_ALIGNING:
+                return np.empty(shape, dtype)
+            fresh = np.empty(whole, np.uint8)
+            storage = shelf.lend(fresh) if large else fresh
         return np.ndarray(shape, dtype, storage, -address_of(storage) % _LINE_BYTES)
     except (MemoryError, ValueError) as error:  # ValueError: more than an address can say
         raise RunError(
