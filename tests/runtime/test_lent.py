@@ -6,6 +6,7 @@ import gc
 import threading
 
 import numpy as np
+import pytest
 
 from tessera_runtime import Model
 from tessera_runtime.arrays import address_of
@@ -73,10 +74,13 @@ def test_shelf_when_many_threads_take_then_no_two_hold_the_same_memory() -> None
     assert not wrong
 
 
-def test_run_when_large_answers_are_kept_or_dropped_then_each_is_right(model: Model) -> None:
+def test_run_when_large_answers_are_kept_or_dropped_then_each_is_right(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tessera_runtime.entry.WORTH_KEEPING", 1 << 13)
     kept: list[dict[str, np.ndarray]] = []
     for turn in range(12):
-        x = np.full((20_000 + turn % 2, 3), turn, np.float32)
+        x = np.full((1_998 + turn % 2, 3), turn, np.float32)
         found = model.run(x=x)
         if turn % 3:
             kept.append({"x": x, "y": found["y"]})
