@@ -80,7 +80,7 @@ def test_run_when_large_answers_are_kept_or_dropped_then_each_is_right(
     monkeypatch.setattr("tessera_runtime.entry.WORTH_KEEPING", 1 << 13)
     kept: list[dict[str, np.ndarray]] = []
     for turn in range(12):
-        x = np.full((1_998 + turn % 2, 3), turn, np.float32)
+        x = np.full((998 + turn % 2, 3), turn, np.float32)
         found = model.run(x=x)
         if turn % 3:
             kept.append({"x": x, "y": found["y"]})
