@@ -6,9 +6,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tessera_build.ir.core.types import F32, tensor
+from tessera_build.ir.graph.builder import GraphBuilder
+from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.target.host import Launch
 from tessera_build.lower.program.arena import Lifetime, aligned, plan_arena
 from tessera_build.lower.program.assemble import lower_module
+from tests.lower.compiled import check_module
 from tests.lower.execution import AVX512
 from tests.lower.graphs import GRAPHS
 
@@ -47,3 +51,40 @@ def test_border_when_a_window_pads_then_it_is_filled_before_the_value_is_written
     fills = [i for i, r in enumerate(lowered.launches[0]) if not r.writes]
     assert fills
     assert all(launches[i].buffers[0].space == "arena" for i in fills)
+
+
+def _cache(layers: int) -> Module:
+    """Per layer: what is kept [3, 4, 8] and one more row, seen by a softmax; then all of them in one tensor."""
+    b = GraphBuilder()
+    kept = b.input("kept", tensor(F32, layers, 3, 4, 8))
+    x = b.input("x", tensor(F32, 3, 8))
+    grown: list[int] = []
+    for layer in range(layers):
+        own = b.op("slice", kept, starts=(layer, 0, 0, 0), stops=(layer + 1, 3, 4, 8), steps=(1, 1, 1, 1))
+        row = b.op("reshape", b.op("tanh", x), shape=(3, 1, 8))
+        both = b.op("concat", b.op("reshape", own, shape=(3, 4, 8)), row, axis=1)
+        x = b.op("reduce", b.op("softmax", both, axis=2), kind="sum", axes=(1,), keepdims=False)
+        grown.append(b.op("reshape", both, shape=(1, 3, 5, 8)))
+    b.output("x", x)
+    b.output("all", b.op("concat", *grown, axis=0))
+    return b.finish()
+
+
+def test_concatenation_when_of_reshaped_concatenations_then_each_element_is_moved_once() -> None:
+    module = _cache(3)
+    moved = [r for r in lower_module(module, AVX512).launches[0] if r.kind == "pointwise" and r.reads]
+    into_result = [r for r in moved if r.writes and r.writes[0].space == "output" and r.writes[0].index == 1]
+    assert sorted(r.writes[0].shape for r in into_result) == [(3, 1, 8)] * 3 + [(3, 4, 8)] * 3
+    rng = np.random.default_rng(0)
+    feeds = {n: rng.standard_normal(s).astype(np.float32) for n, s in (("kept", (3, 3, 4, 8)), ("x", (3, 8)))}
+    check_module(module, feeds, {})
+
+
+def test_concatenation_when_an_input_is_a_result_too_then_it_keeps_its_own_memory() -> None:
+    b = GraphBuilder()
+    x = b.input("x", tensor(F32, 4, 8))
+    made = b.op("exp", x)
+    b.output("made", made)
+    seen = b.op("reshape", made, shape=(1, 32))
+    b.output("both", b.op("concat", seen, b.op("reshape", b.op("tanh", made), shape=(1, 32)), seen, axis=0))
+    check_module(b.finish(), {"x": np.random.default_rng(1).standard_normal((4, 8)).astype(np.float32)}, {})

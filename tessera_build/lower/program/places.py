@@ -1,9 +1,9 @@
 """Where values live: roots of memory, strides inside them, zero borders, and which copies that makes needless.
 
 Takes an entry's tasks; gives a `Place` per value and the copies that remain. Three rules: a reshape is the same memory
-when that memory is dense; an input of a concatenation is written straight into the result; a value that padded
-windows read is stored with the border they expect. Invariant: two values share memory only if one is a view of the
-other.
+when that memory is dense; an input of a concatenation is written straight into the result, also where it is a reshape
+of what is made, or must be dense, and its part of the result is dense; a value that padded windows read is stored with
+the border they expect. Invariant: two values share memory only if one is a view of the other.
 """
 
 from __future__ import annotations
@@ -182,14 +182,33 @@ class Placer:
         outer = self.places.of[node.output]
         axis = node.attributes["axis"]
         position = axis if isinstance(axis, int) else 0
+        dense = self._parts_are_dense(node.output, position)
         start: Extent = 0
         for value in node.inputs:
-            free = value in self._made and self._made[value].kind not in {"view"} and value not in self._dense
-            bordered = wanted_border(self._tasks, value) is not None
-            plain = not bordered and value not in self.places.of and node.inputs.count(value) == 1
-            if free and plain and self._sized_before(outer.root, value):
-                offset = outer.offset + start * outer.strides[position]
-                self.places.of[value] = Place(outer.root, offset, outer.strides)
+            offset = outer.offset + start * outer.strides[position]
+            made = self._seen_by(value) if dense else value
+            if node.inputs.count(value) == 1 and self._is_free(made, dense) and self._sized_before(outer.root, made):
+                strides = row_major(self._types[made].shape) if dense else outer.strides
+                self.places.of[made] = Place(outer.root, offset, strides)
             else:
                 self.copies.add((node.output, value))
             start = start + self._types[value].shape[position]
+
+    def _parts_are_dense(self, value: int, position: int) -> bool:
+        """Whether each part of a concatenation's result is one piece of memory, in order."""
+        place, shape = self.places.of[value], self._types[value].shape
+        before = all(extent == 1 for extent in shape[:position])
+        return before and place.border is None and place.strides[position:] == row_major(shape)[position:]
+
+    def _seen_by(self, value: int) -> int:
+        """What a reshape shows, or a reshape of it."""
+        while value in self._made and self._made[value].kind == "view" and self._made[value].nodes[0].op == "reshape":
+            value = self._made[value].nodes[0].inputs[0]
+        return value
+
+    def _is_free(self, value: int, dense: bool) -> bool:
+        """Whether a value can be made in a place that is not its own, which is `dense` or not."""
+        task = self._made.get(value)
+        if task is None or task.kind in {"view", "control"} or value in self._results or value in self.places.of:
+            return False
+        return (dense or value not in self._dense) and wanted_border(self._tasks, value) is None
