@@ -7,6 +7,7 @@ one reads outer values only through its own inputs.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,7 +22,7 @@ from tessera.model.numeric import Numeric, Policy
 from tessera.model.site import Site, here
 from tessera_build.ir.core.dims import Dim, Extent, Range, bounds, substitute, symbols_of
 from tessera_build.ir.core.types import Type, tensor
-from tessera_build.ir.graph.builder import ConstantPool, GraphBuilder
+from tessera_build.ir.graph.builder import ConstantPool, GraphBuilder, digest_of
 from tessera_build.ir.graph.nodes import Array
 
 DimRequest = int | tuple[int, int]
@@ -161,9 +162,20 @@ class Trace:
                 found=str(weight.spec),
                 hint="op.tensor((D, H), init=init.normal(seed=1)), or a file of the model's name with .safetensors",
             )
-        return self.note(
-            self.builder.constant(array, weight.name), weight.site, weight.spec.numeric.policy, weight.name
-        )
+        value = self.builder.pooled(self._owned(array, weight.name))
+        return self.note(value, weight.site, weight.spec.numeric.policy, weight.name)
+
+    def _owned(self, array: Array, name: str) -> str:
+        """The digest that a parameter is kept under: its name is part of it, for equal arrays are one constant.
+
+        Two biases that begin as zeros would otherwise be one value, and each would have the gradient of both.
+        """
+        known = f"{digest_of(array)} {name or len(self.weights)}"
+        digest = "sha256:" + hashlib.sha256(known.encode()).hexdigest()
+        self.builder.pool.arrays.setdefault(digest, array)
+        if name:
+            self.builder.pool.names.setdefault(digest, name)
+        return digest
 
     def capture(self, trace: Trace, value: int) -> int:
         """The input of this function through which it reads a value of an outer trace."""
