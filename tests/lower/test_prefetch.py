@@ -21,6 +21,7 @@ from tessera_build.ir.tile.spec import verify
 from tessera_build.ir.tile.text import parse_function, print_function
 from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
 from tessera_build.lower.program.kernels import Setting, derived
+from tessera_build.lower.schedule_to_tile.prefetch import DISTANCE_BYTES
 from tessera_build.lower.schedule_to_tile.replay import Bindings, TileProgram, schedule_to_tile
 from tessera_build.lower.tile_to_target.cpu import lower_cpu
 from tessera_build.space.panels import CYCLES_A_CONFLICT, cycles_lost_to_conflicts, prefetch_pays
@@ -70,7 +71,7 @@ def _asked(nodes: Sequence[Node], places: dict[str, int]) -> Iterator[tuple[dict
                 yield places, first // LINE + line
 
 
-@pytest.mark.parametrize(("rows", "depth", "columns"), [(64, 64, 96), (61, 70, 100), (8, 48, 200), (3, 33, 130)])
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(64, 64, 96), (61, 70, 100), (16, 48, 200), (9, 33, 130)])
 def test_prefetch_when_a_panel_has_been_used_then_all_of_the_next_was_asked_for(
     rows: int, depth: int, columns: int
 ) -> None:
@@ -88,6 +89,22 @@ def test_prefetch_when_a_panel_has_been_used_then_all_of_the_next_was_asked_for(
         missing = set(range((number + 1) * lines, (number + 1) * lines + lines)) - found
         assert len(missing) <= lines - chunked + 1
         assert len(found) <= 2 * lines + 16 * rows
+
+
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(1, 64, 96), (8, 33, 130)])
+def test_prefetch_when_a_panel_is_used_once_then_what_lies_a_little_further_on_is_asked_for(
+    rows: int, depth: int, columns: int
+) -> None:
+    program = _program(rows, depth, columns, Prefetch(1))
+    distance = DISTANCE_BYTES // 64
+    lines = [line for _, line in _asked(program.function.nodes, {})]
+    whole = depth // 16 * 16 * 48 // LINE  # what is left of the reduction asks for nothing
+    panels = [lines[i : i + whole] for i in range(0, len(lines), whole)]
+    assert len(panels) == -(-columns // 48)
+    assert [panel[0] for panel in panels] == [distance + number * depth * 48 // LINE for number in range(len(panels))]
+    assert all(panel == list(range(panel[0], panel[0] + whole)) for panel in panels)
+    nodes = lower_cpu(program.function, AVX512, {}).kernel.walk()
+    assert {n.level for n in nodes if isinstance(n, k.Prefetch)} == {2}
 
 
 @pytest.mark.parametrize(("rows", "depth", "columns"), [(7, 37, 51), (16, 32, 96), (1, 20, 40)])
@@ -124,6 +141,8 @@ def test_prefetch_when_weighed_then_pays_for_large_weights_that_are_used_seldom(
     assert not prefetch_pays(49, 48, 1 << 20, AVX512)
     assert not prefetch_pays(2, 48, 1 << 20, AVX512)
     assert not prefetch_pays(16, 48, 1 << 17, AVX512)
+    assert prefetch_pays(0, 48, 8 << 20, AVX512)
+    assert not prefetch_pays(0, 48, 2 << 20, AVX512)
 
 
 def test_conflicts_when_rows_share_a_set_then_those_beyond_its_ways_cost() -> None:
@@ -148,6 +167,8 @@ def test_products_when_derived_then_rows_that_share_a_set_are_few_and_large_weig
     assert _derived(128, 768, 768).prefetched() == 1
     assert _derived(128, 64, 64).prefetched() is None
     assert _derived(4, 768, 768).prefetched() is None
+    assert _derived(1, 768, 3072).prefetched() == 1
+    assert _derived(1, 768, 768).prefetched() is None
 
 
 def _derived(rows: int, depth: int, columns: int) -> Schedule:

@@ -22,10 +22,14 @@ Relation = Literal["lt", "le", "eq", "ne"]
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """`lines` cache lines of a contraction's operand b from element `first` of its buffer on, which may lie outside."""
+    """`lines` cache lines of a contraction's operand b from element `first` of its buffer on, which may lie outside.
+
+    `level`: the cache they are asked into, 1 the nearest.
+    """
 
     first: Extent
     lines: int
+    level: int = 1
 
 
 @dataclass(frozen=True, slots=True)

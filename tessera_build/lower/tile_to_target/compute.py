@@ -94,7 +94,7 @@ class Arithmetic:
             return
         view, ahead = asked
         for line in range(ahead.lines * step // steps, ahead.lines * (step + 1) // steps):
-            self._memory.ask(view.buffer, ahead.first, line)
+            self._memory.ask(view.buffer, ahead, line)
 
     def _multiply_add(self, a: int, b: int, acc: int, dtype: DType) -> int:
         return self._scalars.fma(self._scalars.convert(a, dtype), self._scalars.convert(b, dtype), acc)

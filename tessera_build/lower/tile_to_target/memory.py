@@ -9,6 +9,7 @@ from __future__ import annotations
 from tessera_build.ir.core.dims import Extent, Range, bounds
 from tessera_build.ir.core.types import BOOL, F16, I32, I64, DType, Type, number_in, scalar, tile
 from tessera_build.ir.target import kernel as k
+from tessera_build.ir.tile.nodes import Ahead
 from tessera_build.lower.tile_to_target.builder import TargetBuilder
 from tessera_build.lower.tile_to_target.values import BufferValue, Key, TileValue, ViewValue, positions, vector_lanes
 
@@ -119,11 +120,12 @@ class Memory:
         self._b.emit(k.Load(result, view.buffer.pointer, index, mask, other))
         return result
 
-    def ask(self, buffer: BufferValue, first: Extent, line: int) -> None:
+    def ask(self, buffer: BufferValue, ahead: Ahead, line: int) -> None:
         """Ask for a cache line, so many lines on from an element that may lie outside the buffer."""
-        value, constant = self._b.address(first)
+        value, constant = self._b.address(ahead.first)
         elements = constant + line * (LINE_BYTES * 8 // buffer.dtype.bits)
-        self._b.emit(k.Prefetch(buffer.pointer, self._b.op("add", value, self._b.const(elements, I64))))
+        index = self._b.op("add", value, self._b.const(elements, I64))
+        self._b.emit(k.Prefetch(buffer.pointer, index, ahead.level))
 
     # -- addresses --------------------------------------------------------------------------------------------------
 

@@ -89,10 +89,10 @@ def product_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
 def prefetch_of(work: Workload, machine: CpuMachine) -> list[Part]:
     """The step that asks for the next panel of a matrix of weights, where that pays; windows gain nothing by it."""
     rows, second = row_axes(work), work.main[1]
-    if not second.constant or len(rows) != 1 or len(work.reduction) != 1:
+    if not second.constant or len(rows) > 1 or len(work.reduction) != 1:
         return []
     weight_bytes = work.vector.extent * work.reduction[0].extent * second.bytes
-    uses = -(-rows[0].extent // _USUAL_ROWS)
+    uses = -(-rows[0].extent // _USUAL_ROWS) if rows else 0
     return [Prefetch(1)] if prefetch_pays(uses, _USUAL_VECTORS * machine.lanes, weight_bytes, machine) else []
 
 
