@@ -46,7 +46,10 @@ TUNING_FORMAT: Final = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """What a build made for one target. `symbols` maps a kernel's name to the function that it became."""
+    """What a build made for one target. `symbols` maps a kernel's name to the function that it became.
+
+    `given`: names of tasks whose schedules came with the build.
+    """
 
     module: Module
     lowered: LoweredVariant
@@ -59,6 +62,7 @@ class Parts:
     sources: Mapping[str, Digest]
     levels: tuple[str, ...]
     checks: str = ""
+    given: frozenset[str] = frozenset()
 
 
 def make_variant(parts: Parts) -> Variant:
@@ -185,10 +189,10 @@ def _tile_text(records: Sequence[LaunchRecord], symbols: Mapping[str, str]) -> s
 
 
 def _tuning_text(records: Sequence[LaunchRecord], parts: Parts) -> str:
-    """How each schedule came to be (until a tuner has measured, by the rules), and which kernel each launch runs."""
+    """How each schedule came to be (until a tuner has measured, by the rules or by hand), and what each launch runs."""
     tasks = {
         hash_function(record.schedule_function).hex: {
-            "origin": "rules",
+            "origin": "given" if record.task_name in parts.given else "rules",
             "trace": [_plain(step) for step in _steps(record.schedule)],
         }
         for record in _scheduled(records)

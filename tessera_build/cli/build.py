@@ -30,6 +30,12 @@ from tessera_build.driver.result import BuildResult
 @click.option("--proof-operations", type=float, help="What the proof may compute: 1e13. Default: by the weights' size.")
 @click.option("--debug", is_flag=True, help="A bundle that looks at every node's results as it runs: slow, not proved.")
 @click.option("--checks", default="nan,inf,bounds", show_default=True, help="What a --debug bundle looks for in them.")
+@click.option(
+    "--schedule",
+    "schedules",
+    type=FILE,
+    help="Schedules of tasks by name, as `inspect --level schedule` has them.",
+)
 @click.option("--no-cache", is_flag=True, help="Compile every kernel anew.")
 @json_option
 def build_command(
@@ -45,6 +51,7 @@ def build_command(
     proof_operations: float | None,
     debug: bool,
     checks: str,
+    schedules: Path | None,
     no_cache: bool,
     as_json: bool,
 ) -> None:
@@ -54,6 +61,11 @@ def build_command(
     Example:
       tessera build model.onnx --target x86-64-v4,x86-64-v3 --dims batch=1:64,seq=128 -o model.tessera
       tessera build model.py --entry mlp --dims B=1:64
+
+    \b
+    To compute some tasks as you say (docs/schedules.md):
+      tessera inspect model.tessera --level schedule --op linear > linear.mlir
+      tessera build model.onnx --schedule linear.mlir -o model.tessera
     """
     with watching(quiet=as_json) as watch:
         result = build(
@@ -70,6 +82,7 @@ def build_command(
             debug=checks if debug else "",
             entries=entries,
             proof_operations=proof_operations,
+            schedules=schedules,
         )
     (print_json if as_json else print_result)(result)
 

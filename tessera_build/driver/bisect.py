@@ -92,6 +92,12 @@ def _prepared(bundle: Bundle, variant: VariantRecord, request: BisectRequest) ->
             expected=str(variant.config.sources.get("model")),
             found=str(source.digest),
         )
+    if "schedules" in variant.config.sources:
+        raise ConfigError(
+            "SCHEDULES_GIVEN",
+            "the bundle was built with a file of schedules, which may launch otherwise than the model alone says",
+            hint="build it without --schedule; where that is right, the schedules are what to look at",
+        )
     module = run_passes(read_onnx(request.model, dims=request.dims))  # type: ignore[arg-type]
     if print_module(module, locations=True) != level_text(bundle, variant, "graph"):
         raise ConfigError(

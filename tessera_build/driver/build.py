@@ -39,11 +39,13 @@ from tessera_build.driver.footprint import footprint, footprint_warnings
 from tessera_build.driver.machine import machine_of, options_of
 from tessera_build.driver.nesting import nested_too_deep
 from tessera_build.driver.result import BuildResult, Event, KernelCount, Progress, StageTime
+from tessera_build.driver.schedules import Given, Overriding, read_schedules
 from tessera_build.driver.source import Model, Source, is_python, source_of
 from tessera_build.frontends.onnx import read_onnx
 from tessera_build.frontends.python import read_python
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.graph.passes.pipeline import GRAPH_PASSES
+from tessera_build.ir.schedule.trace import ScheduleRejectedError
 from tessera_build.lower.program.assemble import lower_module
 from tessera_build.lower.program.audit import NO_CHECKS, Checks, checks_of
 from tessera_build.lower.program.kernels import derived_within
@@ -76,6 +78,7 @@ class Request:
     checks: Checks = NO_CHECKS
     entries: tuple[str, ...] = ()
     proof_operations: float | None = None
+    schedules: Path | None = None
 
 
 @dataclass(slots=True)
@@ -97,6 +100,7 @@ class _Draft:
     source: Source
     precision: PrecisionConfig
     configs: tuple[TargetConfig, ...]
+    given: Given | None = None
     original: Module | None = None
     module: Module | None = None
     targets: list[_Target] = field(default_factory=list[_Target])
@@ -122,6 +126,7 @@ def build(  # noqa: PLR0913  the public door: every option is a keyword
     debug: str = "",
     entries: Sequence[str] = (),
     proof_operations: float | None = None,
+    schedules: str | Path | None = None,
 ) -> BuildResult:
     """Build `model` (a path, of an ONNX file or a model.py, or an ONNX protobuf) for `targets` and write it to `out`.
 
@@ -131,7 +136,8 @@ def build(  # noqa: PLR0913  the public door: every option is a keyword
     the weights where that is more; `proof_operations` what it may compute, by default 3e11, or 2048 for each byte of
     the weights. `debug` ("nan,inf,bounds" or some of them) makes every node's results be looked at while the bundle
     runs: it is slow, and ends with an error that names the node; it is not proved.
-    `entries` names those of a model.py to build; without names, all that it offers.
+    `entries` names those of a model.py to build; without names, all that it offers. `schedules` is a file that says how
+    tasks are computed which it names, in place of what the cost model chooses.
     """
     chosen = config or BuildConfig()
     chosen = replace(chosen, targets=tuple(targets or chosen.targets), threads=workers or chosen.threads)
@@ -143,7 +149,8 @@ def build(  # noqa: PLR0913  the public door: every option is a keyword
     # On the proof's random inputs a sound model may well give NaN; what a debug build asks is about the user's inputs.
     verify = verify and not debug
     request = replace(request, checks=checks_of(debug), verify=verify, proof_operations=proof_operations)
-    return run_request(replace(request, entries=tuple(entries)))
+    by_hand = Path(schedules) if schedules is not None else None
+    return run_request(replace(request, entries=tuple(entries), schedules=by_hand))
 
 
 def run_request(request: Request) -> BuildResult:
@@ -154,6 +161,7 @@ def run_request(request: Request) -> BuildResult:
         source_of(request.model),
         load_precision(request.config.precision),
         _distinct([load_target(name) for name in request.config.targets]),
+        read_schedules(request.schedules) if request.schedules is not None else None,
     )
     timings: list[StageTime] = []
     for name, stage in STAGES:
@@ -217,8 +225,17 @@ def _lowered(draft: _Draft, config: TargetConfig) -> LoweredVariant:
     def progress(done: int, total: int, name: str) -> None:
         draft.report("lower", done, total, f"{config.name}: {name}")
 
-    choose = derived_within(Bounds(draft.precision.winograd_max_error))
-    return lower_module(_present(draft.module), machine_of(config), draft.request.checks, progress, choose)
+    bounds = Bounds(draft.precision.winograd_max_error)
+    module, machine, choose = _present(draft.module), machine_of(config), derived_within(bounds)
+    if draft.given is None:
+        return lower_module(module, machine, draft.request.checks, progress, choose)
+    overriding = Overriding(draft.given, bounds, choose)
+    try:
+        lowered = lower_module(module, machine, draft.request.checks, progress, overriding)
+    except ScheduleRejectedError as error:
+        raise overriding.rejected(error, config.name) from error
+    overriding.check(lowered)
+    return lowered
 
 
 def _compile(draft: _Draft) -> None:
@@ -290,9 +307,11 @@ def _parts(draft: _Draft, target: _Target) -> Parts:
             "model": draft.source.digest,
             "precision": _record_digest(draft.precision),
             "target": _record_digest(target.config),
-        },
+        }
+        | ({"schedules": draft.given.digest} if draft.given is not None else {}),
         levels=draft.request.config.levels,
         checks=str(draft.request.checks),
+        given=frozenset(draft.given.entries) if draft.given is not None else frozenset(),
     )
 
 

@@ -6,6 +6,7 @@ step that this module has never heard of cannot be printed, because the table is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast, get_args
 
 from tessera_build.ir.core.attributes import Attr, decode_fields, encode_fields
@@ -39,12 +40,16 @@ def parse_schedule(text: str) -> Schedule:
     steps: list[Step] = []
     while lexer.token.kind != "end":
         offset = lexer.token.offset
-        fields = values.dictionary()
-        name = fields.pop("step", None)
-        if not isinstance(name, str) or name not in STEPS:
-            lexer.fail(f"no step is called {name!r}; there are {', '.join(sorted(STEPS))}", offset)
-        try:
-            steps.append(cast(Step, decode_fields(fields, STEPS[name])))
-        except ValueError as error:
-            lexer.fail(str(error), offset)
+        steps.append(decode_step(values.dictionary(), lexer, offset))
     return Schedule(tuple(steps))
+
+
+def decode_step(fields: Mapping[str, Attr], lexer: Lexer, offset: int) -> Step:
+    """The step that a dictionary means; what is wrong with it is at `offset` of the text."""
+    name = fields.get("step")
+    if not isinstance(name, str) or name not in STEPS:
+        lexer.fail(f"no step is called {name!r}; there are {', '.join(sorted(STEPS))}", offset)
+    try:
+        return cast(Step, decode_fields({k: v for k, v in fields.items() if k != "step"}, STEPS[name]))
+    except ValueError as error:
+        lexer.fail(str(error), offset)
