@@ -7,7 +7,7 @@ import pytest
 
 from bundle_format.errors import TesseraError
 from tessera_build.ir.core.node import Span
-from tessera_build.ir.core.types import BOOL, F32, F64, tensor
+from tessera_build.ir.core.types import BOOL, F32, F64, I8, I32, tensor
 from tessera_build.ir.graph.autodiff.entries import with_grad
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.reference import run
@@ -118,3 +118,24 @@ def test_bits_when_differentiated_then_refused_with_the_nodes_place() -> None:
     with pytest.raises(TesseraError) as caught:
         with_grad(builder.finish(), "main", ["x"])
     assert (caught.value.code, caught.value.where) == ("NOT_DIFFERENTIABLE", "model.py:4:9")
+
+
+def _quantised(b: GraphBuilder, x: list[int]) -> int:
+    rounded = b.op("cast", b.op("round", b.op("div", x[0], x[1])), dtype=I8)
+    doubled = b.op("add", b.op("cast", rounded, dtype=I32), b.op("cast", rounded, dtype=I32))
+    return b.op("mul", b.op("cast", doubled, dtype=F64), x[1])
+
+
+def test_rounding_to_eight_bits_when_it_comes_back_as_floats_then_refused() -> None:
+    module = module_of(_quantised, [f64(3), f64(1)])
+    with pytest.raises(TesseraError, match="rounded to 8 bits") as caught:
+        with_grad(module, "main", ["x0", "x1"])
+    assert (caught.value.code, caught.value.found) == ("NOT_DIFFERENTIABLE", "cast")
+
+
+def test_rounding_to_eight_bits_when_it_is_an_output_then_what_is_beside_it_is_differentiated() -> None:
+    def make(b: GraphBuilder, x: list[int]) -> list[int]:
+        return [b.op("cast", b.op("round", x[0]), dtype=I8), b.op("exp", x[0])]
+
+    module = module_of(make, [f64(3)])
+    check(module, drawn(module, "main", 12), order=1)

@@ -52,6 +52,11 @@ class Dim:
     symbols: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if len(self.terms) == 1 and self.terms[0][1] == 1 and len(self.terms[0][0]) == 1:
+            ((atom, power),) = self.terms[0][0]
+            object.__setattr__(self, "symbols", atom.symbols)
+            object.__setattr__(self, "text", atom.text if power == 1 else _term_text(self.terms[0][0], 1))
+            return
         atoms = (atom for monomial, _ in self.terms for atom, _power in monomial)
         object.__setattr__(self, "symbols", frozenset[str]().union(*(atom.symbols for atom in atoms)))
         text = ""
@@ -67,6 +72,8 @@ class Dim:
         return hash(self.text)
 
     def __add__(self, other: Extent) -> Extent:
+        if isinstance(other, int):
+            return self._shifted(other)
         total = dict(self.terms)
         for monomial, coefficient in terms_of(other):
             total[monomial] = total.get(monomial, 0) + coefficient
@@ -84,7 +91,19 @@ class Dim:
     def __rsub__(self, other: int) -> Extent:
         return self * -1 + other
 
+    def _shifted(self, number: int) -> Extent:
+        """The sum with a number, whose term is the last: addresses are sums of few terms with many numbers."""
+        if not number:
+            return self
+        constant = self.terms[-1][1] if self.terms[-1][0] == () else 0
+        front = self.terms[:-1] if constant else self.terms
+        return Dim((*front, ((), constant + number))) if constant + number else Dim(front)
+
     def __mul__(self, other: Extent) -> Extent:
+        if isinstance(other, int):
+            if other in (0, 1):
+                return self if other else 0
+            return Dim(tuple((monomial, coefficient * other) for monomial, coefficient in self.terms))
         total: dict[Monomial, int] = {}
         for left, a in self.terms:
             for right, b in terms_of(other):
@@ -254,7 +273,7 @@ def substitute(extent: Extent, values: Mapping[str, Extent]) -> Extent:
 
 def _substitute_atom(atom: Atom, values: Mapping[str, Extent]) -> Extent:
     if not atom.function:
-        return values.get(atom.name, symbol(atom.name))
+        return values[atom.name] if atom.name in values else symbol(atom.name)
     return _FUNCTIONS[atom.function](substitute(atom.left, values), substitute(atom.right, values))
 
 

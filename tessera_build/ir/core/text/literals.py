@@ -70,6 +70,8 @@ def _print_float(value: float) -> str:
 
 def print_string(value: str) -> str:
     """A quoted string; everything but printable ASCII as hexadecimal bytes of its UTF-8 form."""
+    if value.isascii() and value.isprintable() and '"' not in value and "\\" not in value:
+        return f'"{value}"'
     plain = (chr(b) if 32 <= b < 127 and b not in b'"\\' else f"\\{b:02X}" for b in value.encode())
     return f'"{"".join(plain)}"'
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tessera_build.ir.core.node import Function, Node
-from tessera_build.ir.core.types import Type
+from tessera_build.ir.core.types import BOOL, Type
 from tessera_build.ir.graph.autodiff.branches import push_if, record_if
 from tessera_build.ir.graph.autodiff.checkpoints import push_checkpoint, record_checkpoint
 from tessera_build.ir.graph.autodiff.derivative import Derivative, Site, not_differentiable
@@ -38,11 +38,14 @@ class Walk:
         self.written = written
         self.values: dict[int, int] = {}
         self.tangents: dict[int, int] = {}
+        # What jumps where something with a tangent changes, and whether it has come through 8 bits or fewer.
+        self.stepwise: dict[int, bool] = {}
 
     def inside(self, recorder: Recorder | None) -> Walk:
         """A sweep over a region of the same function, which sees what was made around it."""
         inner = Walk(self.to, self.function, recorder)
         inner.values.update(self.values)
+        inner.stepwise = self.stepwise
         return inner
 
     def type(self, value: int) -> Type:
@@ -64,6 +67,7 @@ class Walk:
             with self.to.at(self.function.locations.get(node) or self.to.span):
                 seeds = {o: self.tangents[o] for o in node.outputs if o in self.tangents}
                 self._node(node)
+                self._follow_jumps(node)
                 for output, seed in seeds.items():  # differentiated by, and depends on others that are
                     if self.tangents[output] != seed:
                         self.tangents[output] = Emit(self.recorder or self.to).op("add", self.tangents[output], seed)
@@ -87,6 +91,20 @@ class Walk:
         else:
             self._write(node)
             self._differentiate(node)
+
+    def _follow_jumps(self, node: GraphNode) -> None:
+        """Refuse numbers of 8 bits that become floats again: all that a network of them would give, in silence, is the
+        change of its scales."""
+        if not any(i in self.tangents or i in self.stepwise for i in node.inputs):
+            return
+        short = any(self.stepwise.get(i, False) for i in node.inputs)
+        for output in node.outputs:
+            dtype = self.type(output).dtype
+            if short and node.op == "cast" and dtype.is_float:
+                reason = "what was rounded to 8 bits comes back as floats, constant between jumps; state its derivative"
+                raise not_differentiable(node.op, reason, str(self.to.span) if self.to.span else None)
+            if output not in self.tangents and dtype != BOOL:
+                self.stepwise[output] = short or (not dtype.is_float and dtype.bits <= 8)
 
     def _write(self, node: GraphNode) -> None:
         if not self.written:
