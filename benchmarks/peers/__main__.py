@@ -18,17 +18,18 @@ import numpy as np
 import onnxruntime
 
 import benchmarks.peers
-from benchmarks.peers.goals import GOALS, SETS, standing
+from benchmarks.peers.goals import BATCHED, GOALS, SETS, STREAMED, share_of_memory, standing
 from benchmarks.peers.html import page
 from benchmarks.peers.limits import LIMITS
 from benchmarks.peers.record import CaseRecord, Report, RunnerRecord
 from benchmarks.peers.rounds import Child, best_peer, ratio, take_turns
 from benchmarks.peers.runners import RUNNERS, Case
+from benchmarks.peers.traffic import least_bytes
 from tessera_build.backends.llvm.variant import codegen_options
 from tessera_build.config import load_target
 from tessera_build.driver.machine import machine_of, options_of
 from tessera_build.driver.profile import ProfileRequest, profile
-from tessera_build.driver.roofline import measure_roofline, peak_gflops
+from tessera_build.driver.roofline import measure_roofline, memory_gbps, peak_gflops
 from tessera_build.ir.graph.nodes import Array
 
 _CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
@@ -36,13 +37,14 @@ _CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Settings:
-    """What holds for every case; `peak` measures multiply-adds a second, in GFLOP/s."""
+    """What holds for every case; `peak` measures multiply-adds a second, in GFLOP/s, `memory` bytes read, in GB/s."""
 
     runners: list[str]
     seconds: float
     reuse: bool
     clock: str
     peak: Callable[[], float]
+    memory: Callable[[], float]
 
 
 def main() -> None:
@@ -51,13 +53,14 @@ def main() -> None:
     folder = arguments.out
     folder.mkdir(parents=True, exist_ok=True)
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-arguments.threads :])
-    names = _models(arguments.models.split(",") if arguments.models else list(SETS[arguments.set]), folder)
+    names = _models(_wanted(arguments), folder)
     runners = [name for name in arguments.runners.split(",") if _installed(name)]
     config = load_target("native")
     machine, options = machine_of(config), codegen_options(options_of(config, ()))
     report = Report(arguments.threads, measure_roofline(machine, options), [])
     peak = peak_gflops(machine.lanes, options, _CLOCKS[arguments.clock])
-    settings = _Settings(runners, arguments.seconds, arguments.reuse, arguments.clock, peak)
+    memory = memory_gbps(machine.lanes, options, arguments.threads)
+    settings = _Settings(runners, arguments.seconds, arguments.reuse, arguments.clock, peak, memory)
     for name in names:
         record = _measure(Case(name, folder, arguments.threads), settings)
         report.cases.append(record)
@@ -77,12 +80,21 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--set", choices=tuple(SETS), default="models", help="of recipes; default models")
     parser.add_argument("--models", help="names of recipes or ONNX files, in place of a set")
     parser.add_argument("--runners", default=",".join(RUNNERS), help="default: all that are installed")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of each runner, inside its operators; default 1")
+    parser.add_argument("--batch", type=int, default=1, help=f"of recipes; without --models those of {BATCHED}")
     parser.add_argument("--clock", choices=tuple(_CLOCKS), default="wall", help="processor: where others are busy")
     parser.add_argument("--seconds", type=float, default=30.0, help="of rounds, for each model")
     parser.add_argument("--reuse", action="store_true", help="do not build the peers' artifacts again")
     parser.add_argument("--out", type=Path, default=Path("peers"), help="folder for models, artifacts and the report")
     return parser.parse_args()
+
+
+def _wanted(arguments: argparse.Namespace) -> list[str]:
+    """Names of recipes or files; a batch is part of a recipe's name."""
+    named = arguments.models.split(",") if arguments.models else []
+    if arguments.batch == 1:
+        return named or list(SETS[arguments.set])
+    return [name if name.endswith(".onnx") else f"{name}_batch{arguments.batch}" for name in named or BATCHED]
 
 
 def _models(names: list[str], folder: Path) -> list[str]:
@@ -120,9 +132,21 @@ def _measure(case: Case, settings: _Settings) -> CaseRecord:
                 if not records[name].error:
                     children[name] = child
         samplers = {name: _sampler(child, settings.clock) for name, child in children.items()}
-        turns = take_turns(samplers, settings.seconds, settings.peak, case.threads) if samplers else None
-        samples, ceilings = turns or ({}, [])
-    return _record(case, records, samples, ceilings)
+        gbps: list[float] = []
+
+        def ceilings() -> float:
+            if case.name in STREAMED:
+                gbps.append(settings.memory())
+            return settings.peak()
+
+        turns = take_turns(samplers, settings.seconds, ceilings, case.threads) if samplers else None
+        samples, peaks = turns or ({}, [])
+    found = _record(case, records, samples, peaks)
+    if not gbps or "tessera" not in samples:
+        return found
+    read = least_bytes(case.model, case.feeds())
+    streaming = share_of_memory(STREAMED[case.name], samples["tessera"], read, gbps)
+    return dataclasses.replace(found, streaming=streaming, memory_gbps=statistics.median(gbps))
 
 
 def _record(

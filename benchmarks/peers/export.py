@@ -14,16 +14,17 @@ import numpy as np
 import torch
 
 from benchmarks.peers.kernels import KERNELS
-from benchmarks.peers.recipes import MODELS, Recipe
+from benchmarks.peers.recipes import BATCHED, SINGLE, Recipe
 
 SEED: Final = 7
 
 
 def recipe(name: str) -> Recipe:
-    """The module and inputs of a name."""
+    """The module and inputs of a name, or of NAME_batchN."""
     torch.manual_seed(SEED)
+    kind, _, batch = name.partition("_batch")
     with torch.no_grad():
-        found = {**MODELS, **KERNELS}[name]()
+        found = BATCHED[kind](int(batch or 1)) if kind in BATCHED else {**SINGLE, **KERNELS}[name]()
     found.module.eval()
     return found
 

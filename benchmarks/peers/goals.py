@@ -14,8 +14,8 @@ from benchmarks.peers.limits import LIMITS
 from benchmarks.peers.rounds import Ratio, best_peer, ratio
 
 # At least so many times as fast as the best peer; at most so many times the larger limit; at least this share of what
-# one core multiplies and adds.
-Kind = Literal["peer", "limit", "peak"]
+# one core multiplies and adds; at least this share of what memory gives.
+Kind = Literal["peer", "limit", "peak", "memory"]
 
 _PEERS: Final = ("onnxruntime", "openvino")
 
@@ -79,6 +79,9 @@ KERNELS: Final[dict[str, Goal | None]] = {
     "call": None,
 }
 GOALS: Final = {**MODELS, **KERNELS, "resnet50_batch8": Goal("peer", 1.05), "bert_base_batch8": Goal("peer", 1.05)}
+# What is limited by its weights, read once a run.
+STREAMED: Final = {"gpt2_decode": Goal("memory", 0.9)}
+BATCHED: Final = ("resnet50", "bert_base")
 SETS: Final = {"models": tuple(MODELS), "kernels": tuple(KERNELS), "all": (*MODELS, *KERNELS)}
 
 
@@ -104,4 +107,12 @@ def standing(
         case "peak":
             least = [goal.operations / (peak * 1e9) for peak in peaks_gflops]
             found, against = ratio(least, own), "the peak of multiply-adds"
+        case "memory":
+            return None
     return Standing(goal, against, found, goal.met(found.median))
+
+
+def share_of_memory(goal: Goal, own: Sequence[float], read_bytes: int, gbps: Sequence[float]) -> Standing:
+    """How fast what must be read was read, beside what memory gave in the same rounds."""
+    found = ratio([read_bytes / (each * 1e9) for each in gbps], own)
+    return Standing(goal, "what memory gives", found, goal.met(found.median))

@@ -81,7 +81,7 @@ def _ratio_bars(cases: Sequence[CaseRecord]) -> str:
 
 def _standings(cases: Sequence[CaseRecord]) -> list[str]:
     """What is held to a goal, and how it stands."""
-    held = [(case.name, case.standing.text()) for case in cases if case.standing is not None]
+    held = [(c.name, found.text()) for c in cases for found in (c.standing, c.streaming) if found is not None]
     if not held:
         return []
     rows = "".join(f"<tr><td>{html.escape(name)}<td>{html.escape(text)}" for name, text in held)

@@ -208,11 +208,11 @@ def drawn(module: nn.Module) -> nn.Module:
     return module
 
 
-def _images(make: Callable[[], nn.Module], batch: int = 1) -> Recipe:
+def _images(make: Callable[[], nn.Module], batch: int) -> Recipe:
     return Recipe(drawn(make()), {"image": torch.randn(batch, 3, 224, 224)}, ("logits",))
 
 
-def _bert(batch: int = 1) -> Recipe:
+def _bert(batch: int) -> Recipe:
     ids = torch.randint(0, 30522, (batch, _TOKENS))
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     return Recipe(Bert(), inputs, ("hidden", "pooled"))
@@ -224,12 +224,11 @@ def _gpt2() -> Recipe:
     return Recipe(Gpt2Step(), inputs, ("logits", "new_cache"))
 
 
-MODELS: Final[dict[str, Callable[[], Recipe]]] = {
-    "mlp": lambda: Recipe(mlp(), {"x": torch.randn(1, 784)}, ("y",)),
-    "mobilenetv2": lambda: _images(mobilenetv2),
-    "resnet50": lambda: _images(resnet50),
-    "resnet50_batch8": lambda: _images(resnet50, 8),
+# By the number of examples in a batch.
+BATCHED: Final[dict[str, Callable[[int], Recipe]]] = {
+    "mlp": lambda batch: Recipe(mlp(), {"x": torch.randn(batch, 784)}, ("y",)),
+    "mobilenetv2": lambda batch: _images(mobilenetv2, batch),
+    "resnet50": lambda batch: _images(resnet50, batch),
     "bert_base": _bert,
-    "bert_base_batch8": lambda: _bert(8),
-    "gpt2_decode": _gpt2,
 }
+SINGLE: Final[dict[str, Callable[[], Recipe]]] = {"gpt2_decode": _gpt2}

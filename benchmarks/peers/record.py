@@ -36,7 +36,10 @@ class RunnerRecord:
 
 @dataclass(frozen=True, slots=True)
 class CaseRecord:
-    """One model. `ratios`: each peer over Tessera; `peak_gflops`: of one core, median over the same rounds."""
+    """One model. `ratios`: each peer over Tessera; `peak_gflops`: of one core, median over the same rounds.
+
+    `streaming`: for what is held to it, the share of the bandwidth; `memory_gbps`: of all threads, the same rounds.
+    """
 
     name: str
     runners: tuple[RunnerRecord, ...]
@@ -46,6 +49,8 @@ class CaseRecord:
     peak_gflops: float
     kernels: tuple[KernelRow, ...]
     standing: Standing | None = None
+    streaming: Standing | None = None
+    memory_gbps: float = 0.0
 
     def line(self) -> str:
         """The outcome in one line."""
@@ -57,6 +62,8 @@ class CaseRecord:
         parts = [f"{found.median:.3f} ({found.low:.3f} to {found.high:.3f}) x {self.best}", times, *problems]
         if held is not None:
             parts[: held.against == self.best] = [held.text()]
+        if self.streaming is not None:
+            parts.append(f"{self.streaming.text()}, {self.memory_gbps:.1f} GB/s")
         return f"{self.name}: " + "; ".join(parts)
 
 

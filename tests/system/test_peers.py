@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.peers.goals import GOALS, SETS, Goal, standing
+from benchmarks.peers.goals import GOALS, SETS, Goal, share_of_memory, standing
 from benchmarks.peers.limits import Copy
 from benchmarks.peers.rounds import best_peer, ratio
 from benchmarks.peers.runners import Case
+from benchmarks.peers.traffic import least_bytes
 from tests.driver.models import mlp
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +61,28 @@ def test_standing_when_the_goal_is_the_peak_then_is_the_share_of_what_the_same_r
     assert found is not None
     assert found.found.median == pytest.approx(0.8)
     assert not found.met
+
+
+def test_share_of_memory_when_half_of_what_it_gives_is_read_then_is_half() -> None:
+    found = share_of_memory(Goal("memory", 0.9), [1e-3, 2e-3], 10_000_000, [20.0, 10.0])
+    assert (found.found.median, found.met) == (pytest.approx(0.5), False)
+
+
+def test_least_bytes_when_rows_of_a_table_are_taken_then_it_counts_for_nothing(tmp_path: Path) -> None:
+    table, weight = np.ones((100, 8), np.float32), np.ones((8, 16), np.float32)
+    nodes = [helper.make_node("Gather", ["table", "ids"], ["x"]), helper.make_node("MatMul", ["x", "w"], ["y"])]
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, [3])
+    weights = [numpy_helper.from_array(table, "table"), numpy_helper.from_array(weight, "w")]
+    graph = helper.make_graph(nodes, "g", [ids], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], weights)
+    onnx.save(helper.make_model(graph), tmp_path / "m.onnx")
+    feeds = {"ids": np.zeros(3, np.int64), "unused": np.zeros(1000)}
+    assert least_bytes(tmp_path / "m.onnx", feeds) == weight.nbytes + 3 * 8
+
+
+def test_recipe_when_named_with_a_batch_then_its_inputs_have_it() -> None:
+    recipes = pytest.importorskip("benchmarks.peers.export", reason="recipes need PyTorch")
+    assert recipes.recipe("mlp").inputs["x"].shape == (1, 784)
+    assert recipes.recipe("mlp_batch4").inputs["x"].shape == (4, 784)
 
 
 def test_sets_when_named_then_every_recipe_says_whether_it_has_a_goal() -> None:
