@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tessera_build.ir.core.dims import symbol
 from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Module
@@ -88,3 +90,29 @@ def test_concatenation_when_an_input_is_a_result_too_then_it_keeps_its_own_memor
     seen = b.op("reshape", made, shape=(1, 32))
     b.output("both", b.op("concat", seen, b.op("reshape", b.op("tanh", made), shape=(1, 32)), seen, axis=0))
     check_module(b.finish(), {"x": np.random.default_rng(1).standard_normal((4, 8)).astype(np.float32)}, {})
+
+
+def _reshaped(also: str) -> Module:
+    """Products that are reshaped into results; the product itself, another reshape of it, or an input beside them."""
+    b = GraphBuilder(dims={"n": (1, None)})
+    n = symbol("n")
+    x = b.input("x", tensor(F32, n, 8))
+    product = b.op("matmul", x, b.constant(np.random.default_rng(0).standard_normal((8, 6)).astype(np.float32)))
+    b.output("flat", b.op("reshape", product, shape=(n * 6,)))
+    if also == "product":
+        b.output("product", product)
+    elif also == "twice":
+        b.output("again", b.op("reshape", product, shape=(n, 2, 3)))
+    elif also == "input":
+        b.output("same", b.op("reshape", x, shape=(n * 8,)))
+    elif also == "read":
+        b.output("read", b.op("exp", b.op("transpose", product, perm=(1, 0))))
+    return b.finish()
+
+
+@pytest.mark.parametrize(("also", "copies"), [("", 0), ("product", 1), ("twice", 1), ("input", 1), ("read", 0)])
+def test_result_when_it_is_a_reshape_then_its_memory_is_computed_in_place(also: str, copies: int) -> None:
+    module, x = _reshaped(also), np.random.default_rng(1).standard_normal((5, 8)).astype(np.float32)
+    lowered = lower_module(module, AVX512)
+    assert [r.task_name for r in lowered.launches[0]].count("result") == copies
+    check_module(module, {"x": x}, {"n": 5})

@@ -74,11 +74,18 @@ def _pads(task: Task, value: int) -> bool:
 def _with_results(
     tasks: list[Task], function: Function, external: set[int], pool: _Pool
 ) -> tuple[list[int], list[Task]]:
-    """Give every result memory of its own: values from outside, reshapes and repeated results are copied."""
+    """Give every result memory of its own: values from outside, pieces of others and repeated results are copied.
+
+    A reshape is what it reshapes: the same elements in the same order, which are computed where the result is wanted.
+    """
     results: list[int] = []
     extra: list[Task] = []
     views = {t.nodes[0].output for t in tasks if t.kind == "view"}
-    for value in function.results:
+    whole = {t.nodes[0].output: t.nodes[0].inputs[0] for t in tasks if t.kind == "view" and t.nodes[0].op == "reshape"}
+    for result in function.results:
+        value = whole.get(result, result)
+        if value in (*external, *views, *function.results):
+            value = result
         if value in external or value in results or value in views:
             copy = _copy(value, pool)
             extra.append(copy_task("result", value, copy, pool[0][value]))
