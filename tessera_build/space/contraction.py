@@ -12,6 +12,8 @@ from tessera_build.ir.schedule.nodes import Compute
 
 # A dynamic extent counts as this many when tiles are chosen; the other size gets its own version of the kernel.
 ASSUMED_EXTENT = 64
+# Lanes of registers whose halves are as good as registers.
+_LONG = 16
 
 
 def is_product(node: Compute) -> bool:
@@ -40,3 +42,16 @@ def moves(node: Compute, read: int, axis: str) -> bool:
 def known(extent: Extent) -> int:
     """The extent, or what is assumed of a dynamic one."""
     return extent if isinstance(extent, int) else ASSUMED_EXTENT
+
+
+def rest_of(extent: Extent, tile: int, lanes: int) -> int:
+    """Size of the last tile along a vector axis: what whole tiles leave, rounded up to registers or to half a long one.
+
+    0 where they leave nothing, or so much that the last tile is like the others. Half a register is worth a tile of
+    its own because processors that multiply and add 512 bits once a cycle do so with 256 bits twice.
+    """
+    if not isinstance(extent, int) or extent <= tile or extent % tile == 0:
+        return 0
+    rest, half = extent % tile, lanes // 2
+    size = half if lanes >= _LONG and rest <= half else -(-rest // lanes) * lanes
+    return size if size < tile else 0

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tessera_build.ir.machine.cpu import CpuMachine
+from tessera_build.space.contraction import rest_of
 from tessera_build.space.nest import LoopNest, full_bytes, weight_bytes
 from tessera_build.space.panels import cycles_lost_to_conflicts
 from tessera_build.space.workload import Operand, Workload
@@ -48,6 +49,9 @@ _WORKERS = 4.0
 # Stretches of memory that are fetched ahead at once, and how many more it takes until none is. Cold caches, Zen 4:
 # max pooling of 5 MB took 196 to 204 us with 15 and 21 stretches a tile, 285 with 25, 550 to 720 with 45 to 87.
 _AHEAD, _BEYOND = 20.0, 25.0
+# Turns that a single step costs: 24 -> 144 channels on 56 x 56 took 239 us in a chunk of 16 and 8 steps, 211 us in two
+# chunks of 12.
+_SINGLE_STEP = 4.0
 _FULL = 0.75  # of a cache: what else is in it, and lines that fall on each other
 
 
@@ -71,41 +75,63 @@ def lanes_of(work: Workload, machine: CpuMachine) -> int:
 def nest_features(work: Workload, machine: CpuMachine, nest: LoopNest) -> Features:
     """Features of accumulations."""
     lanes, vector = lanes_of(work, machine), work.vector.name
-    vectors = -(-nest.tile(vector) // lanes)
-    tiles, held, covered = np.ones(nest.count), vectors.astype(np.float64), np.ones(nest.count)
-    for span in work.domain:
+    vectors, last = -(-nest.tile(vector) // lanes), _last(work, nest, machine)
+    whole, rows, covered = nest.trips(vector, work.vector.extent) - (last > 0), np.ones(nest.count), np.ones(nest.count)
+    outer = np.ones(nest.count)
+    for span in work.domain[:-1]:
         trips, size = nest.trips(span.name, span.extent), nest.tile(span.name)
-        tiles = tiles * trips
-        covered = covered * trips * size
-        held = held if span.name == vector else held * size
+        outer, rows, covered = outer * trips, rows * size, covered * trips * size
+    held, tiles = rows * vectors, outer * (whole + (last > 0))
     steps, chunk = _steps(work, nest)
     loads, gathers = _loads(work, nest, vectors, lanes)
     reads = held + np.minimum(vectors, 8) + 1 if work.product else held + loads
     spills = np.maximum(0.0, reads - machine.registers - (0 if work.product else held))
-    each = np.maximum(held / machine.multiply_adds_per_cycle, loads / machine.loads_per_cycle)
-    each = each + _conflicts(work, nest, machine)
+    each = _step_cycles(work, nest, machine, vectors)
+    each = each * whole + np.where(last > 0, _step_cycles(work, nest, machine, last / lanes), 0.0)
     chained = held < machine.multiply_add_latency * machine.multiply_adds_per_cycle
-    turns = np.where(nest.unrolled, 1.0, steps / np.maximum(1, chunk))
+    turns = np.where(nest.unrolled, 1.0, _turns(work, nest, steps, chunk))
+    registers = outer * rows * (whole * vectors + last / lanes)
     calls = nest.calls(work)
     found: Features = {
         "flops": np.full(nest.count, 2.0 * work.points * math.prod(s.extent for s in work.reduction)),
-        "multiply_adds": tiles * held * steps,
+        "multiply_adds": registers * steps,
         "loads": tiles * loads * steps,
         "gathers": tiles * gathers * steps,
         "chained": np.where(chained, tiles * steps, 0.0),
-        "busy": tiles * steps * np.maximum(each, machine.multiply_add_latency),
-        "others": tiles * held * (work.operations + len(work.others)),
+        "busy": outer * steps * each,
+        "others": registers * (work.operations + len(work.others)),
         "registers": reads,
         "spills": spills * tiles * steps,
         **_moved(work, machine, nest),
         "tiles": tiles,
         "turns": tiles * turns,
-        "waste": covered / max(1, work.points) - 1.0,
+        "waste": covered * (whole * nest.tile(vector) + last) / max(1, work.points) - 1.0,
         "calls": calls,
         "idle": idle_share(calls),
         "code": held * np.where(nest.unrolled, steps, chunk),
     }
     return complete(found, nest.count)
+
+
+def _last(work: Workload, nest: LoopNest, machine: CpuMachine) -> npt.NDArray[np.int64]:
+    """Size of the last tile along the vector axis where it is smaller than the others, else 0."""
+    if work.vector.dynamic:
+        return np.zeros(nest.count, np.int64)
+    sizes = {int(size): rest_of(work.vector.extent, int(size), machine.lanes) for size in nest.tile(work.vector.name)}
+    return np.asarray([sizes[int(size)] for size in nest.tile(work.vector.name)], np.int64)
+
+
+def _step_cycles(
+    work: Workload, nest: LoopNest, machine: CpuMachine, vectors: npt.NDArray[np.int64] | Floats
+) -> Floats:
+    """Cycles of a step of tiles that are so many vectors wide; two halves of one go through a unit side by side."""
+    held = np.asarray(vectors, np.float64)
+    for span in work.domain[:-1]:
+        held = held * nest.tile(span.name)
+    loads, _ = _loads(work, nest, np.maximum(1, np.ceil(vectors)).astype(np.int64), lanes_of(work, machine))
+    loads = np.where(vectors < 1, loads * 0.5, loads)
+    each = np.maximum(held / machine.multiply_adds_per_cycle, loads / machine.loads_per_cycle)
+    return np.maximum(each + _conflicts(work, nest, machine), machine.multiply_add_latency)
 
 
 def _steps(work: Workload, nest: LoopNest) -> tuple[float, npt.NDArray[np.int64]]:
@@ -116,6 +142,12 @@ def _steps(work: Workload, nest: LoopNest) -> tuple[float, npt.NDArray[np.int64]
     last = -(-inner.extent // nest.unit)
     chunk = np.minimum(np.maximum(1, nest.tile(inner.name) // nest.unit), last)
     return float(math.prod(s.extent for s in outer) * last), chunk
+
+
+def _turns(work: Workload, nest: LoopNest, steps: float, chunk: npt.NDArray[np.int64]) -> Floats:
+    """Turns of the innermost loop; what whole chunks leave runs in single steps, which cost more than their count."""
+    last = -(-work.reduction[-1].extent // nest.unit) if work.reduction else 1
+    return (last // chunk + last % chunk * _SINGLE_STEP) * (steps / last)
 
 
 def _moved(work: Workload, machine: CpuMachine, nest: LoopNest) -> Features:

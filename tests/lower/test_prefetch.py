@@ -65,6 +65,9 @@ def _asked(nodes: Sequence[Node], places: dict[str, int]) -> Iterator[tuple[dict
         if isinstance(node, t.For):
             for index in range(0, evaluate(node.extent, places), node.step):
                 yield from _asked(node.body.nodes, {**places, node.index: index})
+        elif isinstance(node, t.If):
+            chosen = node.then if evaluate(node.left, places) <= evaluate(node.right, places) else node.otherwise
+            yield from _asked(chosen.nodes, places)
         elif isinstance(node, t.Contract) and node.binding is not None and node.binding.ahead is not None:
             first = evaluate(node.binding.ahead.first, places)
             for line in range(node.binding.ahead.lines):

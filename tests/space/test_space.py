@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tessera_build.ir.core.dims import symbol
 from tessera_build.ir.core.text.lexer import TextError
 from tessera_build.ir.schedule.trace import Schedule, ScheduleRejectedError, Split
 from tessera_build.ir.schedule.trace_text import parse_schedule, print_schedule
 from tessera_build.lower.program.kernels import LoweredTask, derived, lower_task
+from tessera_build.space.contraction import rest_of
 from tessera_build.space.derive import best_of
 from tessera_build.space.features import FEATURES
 from tessera_build.space.sample import enumerate_all, enumerate_block, sample
@@ -148,17 +150,38 @@ def test_features_when_batched_then_each_row_is_that_of_the_vector_alone(name: s
 
 
 def test_features_when_a_product_is_known_then_counts_are_those_on_paper() -> None:
-    """7 rows of 24 by 24 x 19: tiles of 7 rows and 2 registers of 8 cover 19 columns in two panels."""
+    """7 rows of 24 by 24 x 19: tiles of 5 rows and 2 registers of 8, beside tiles of one register for 3 columns."""
     (space,) = spaces("product")
     vector = space.sketch.vector({"tile_d0": 5, "columns": 16, "chunk": 8, "order": 0, "parallel": 0}).reshape(1, -1)
     found = {name: float(column[0]) for name, column in space.features(vector).items()}
     assert found["flops"] == 2 * 7 * 24 * 19
     assert found["tiles"] == 2 * 2
-    assert found["multiply_adds"] == 4 * 5 * 2 * 24
+    assert found["multiply_adds"] == 2 * 5 * (2 + 1) * 24
     assert found["loads"] == 4 * (5 + 2) * 24
     assert found["turns"] == 4 * 3
     assert found["registers"] == 5 * 2 + 2 + 1
-    assert found["waste"] == pytest.approx(10 * 32 / (7 * 19) - 1)
+    assert found["waste"] == pytest.approx(10 * 24 / (7 * 19) - 1)
+
+
+def test_rest_when_whole_tiles_leave_columns_then_the_last_tile_has_registers_for_these_alone() -> None:
+    assert [rest_of(extent, 16, 16) for extent in (8, 16, 24, 25, 32, 40)] == [0, 0, 8, 0, 0, 8]
+    assert [rest_of(extent, 48, 16) for extent in (47, 96, 100, 112, 121, 130)] == [0, 0, 8, 16, 32, 0]
+    assert [rest_of(extent, 16, 8) for extent in (19, 24, 27, 31)] == [8, 8, 0, 0]
+    assert rest_of(symbol("n"), 16, 16) == 0
+
+
+def test_legal_when_all_steps_are_emitted_inside_the_loop_over_columns_then_few_elements_are_read() -> None:
+    """14 rows times 24 steps are more vectors than registers, so that the loop over columns has to be outside."""
+    (space,) = spaces("product", AVX512)
+    values = {"tile_d0": 7, "columns": 16, "chunk": 24, "parallel": 0}
+    orders = [space.sketch.vector({**values, "order": order}).reshape(1, -1) for order in (0, 1)]
+    assert [bool(space.legal(vector)[0]) for vector in orders] == [
+        False,
+        False,
+    ]  # of one tile of rows, nothing is outside
+    values["tile_d0"] = 4
+    orders = [space.sketch.vector({**values, "order": order}).reshape(1, -1) for order in (0, 1)]
+    assert [bool(space.legal(vector)[0]) for vector in orders] == [True, False]
 
 
 def test_score_when_a_thousand_candidates_are_given_then_each_takes_less_than_a_hundred_microseconds() -> None:

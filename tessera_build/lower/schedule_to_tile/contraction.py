@@ -21,6 +21,7 @@ from tessera_build.lower.schedule_to_tile.byte_product import LETTERS, Chunk, co
 from tessera_build.lower.schedule_to_tile.indices import quad_of
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
 from tessera_build.lower.schedule_to_tile.prefetch import lines_ahead
+from tessera_build.space.contraction import rest_of
 
 
 def emit_contraction(nest: Nest, schedule: Schedule) -> None:
@@ -32,7 +33,7 @@ def emit_contraction(nest: Nest, schedule: Schedule) -> None:
 def emit_tiles(nest: Nest, schedule: Schedule, axes: list[str]) -> None:
     """Append loops over tiles along `axes`; on the other axes of the domain, offsets say where the tile is."""
     if not axes:
-        _body(nest, schedule)
+        _sized(nest, schedule)
         return
     axis, rest = axes[0], axes[1:]
     extent, step = nest.domain[axis], nest.tiles.get(axis, 1)
@@ -47,6 +48,28 @@ def emit_tiles(nest: Nest, schedule: Schedule, axes: list[str]) -> None:
         return ()
 
     nest.loop(LoopRange(axis, extent, step, schedule.scope(axis)), (), body)
+
+
+def _sized(nest: Nest, schedule: Schedule) -> None:
+    """One tile; the last along the vector axis has as many registers as whole tiles leave elements for."""
+    vector = nest.axes[-1]
+    extent, size = nest.domain[vector], nest.tiles.get(vector, 1)
+    rest = rest_of(extent, size, nest.lanes)
+    if not isinstance(extent, int) or not rest:
+        _body(nest, schedule)
+        return
+    whole, ragged = extent // size * size, set(nest.ragged)
+    with nest.builder.region() as all_of_it:
+        nest.ragged.discard(vector)
+        nest.offsets[vector] = symbol(vector)
+        _body(nest, schedule)
+    with nest.builder.region() as last:
+        nest.tiles[vector] = rest
+        nest.ragged |= {vector} if whole + rest > extent else set()
+        nest.offsets[vector] = whole
+        _body(nest, schedule)
+    nest.tiles[vector], nest.ragged = size, ragged
+    nest.builder.add(t.If((), symbol(vector) + size, "le", extent, all_of_it.region, last.region))
 
 
 def _body(nest: Nest, schedule: Schedule) -> None:
