@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from tessera import graph, op
+    from tessera.graph.training import autodiff, jit
     from tessera.model.numeric import (
         accum,
         bf16,
@@ -33,7 +34,16 @@ if TYPE_CHECKING:
         u64,
     )
     from tessera.model.tensor import Tensor
-    from tessera.state import KVCache, OptimizerState, State
+    from tessera.placement import cpu, device, gpu, mesh, prefetch
+    from tessera.state import (
+        KVCache,
+        OptimizerState,
+        State,
+        checkpointable,
+        fp32_master,
+        paged,
+        rolling_window,
+    )
 
 __all__ = [
     "KVCache",
@@ -41,21 +51,32 @@ __all__ = [
     "State",
     "Tensor",
     "accum",
+    "autodiff",
     "bf16",
     "boolean",
+    "checkpointable",
+    "cpu",
+    "device",
     "f8e4m3",
     "f8e5m2",
     "f16",
     "f32",
     "f64",
+    "fp32_master",
+    "gpu",
     "graph",
     "i4",
     "i8",
     "i16",
     "i32",
     "i64",
+    "jit",
     "loss_scale",
+    "mesh",
     "op",
+    "paged",
+    "prefetch",
+    "rolling_window",
     "saturate",
     "stochastic_round",
     "u4",
@@ -65,7 +86,20 @@ __all__ = [
     "u64",
 ]
 
-_STATE: Final = ("KVCache", "OptimizerState", "State")
+_HOMES: Final = {
+    "tessera.graph.training": ("autodiff", "jit"),
+    "tessera.model.tensor": ("Tensor",),
+    "tessera.placement": ("cpu", "device", "gpu", "mesh", "prefetch"),
+    "tessera.state": (
+        "KVCache",
+        "OptimizerState",
+        "State",
+        "checkpointable",
+        "fp32_master",
+        "paged",
+        "rolling_window",
+    ),
+}
 
 
 def __getattr__(name: str) -> object:
@@ -74,7 +108,5 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in ("graph", "op"):
         return import_module(f"tessera.{name}")
-    home = (
-        "tessera.model.tensor" if name == "Tensor" else "tessera.state" if name in _STATE else "tessera.model.numeric"
-    )
+    home = next((module for module, names in _HOMES.items() if name in names), "tessera.model.numeric")
     return getattr(import_module(home), name)

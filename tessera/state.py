@@ -11,10 +11,11 @@ from typing import final
 
 from tessera.errors import LanguageError
 from tessera.model.annotation import TensorSpec, spec_of
-from tessera.model.numeric import i64
+from tessera.model.numeric import Numeric, f32, i64
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit
 from tessera.model.trace import needed
+from tessera.placement import Device, unplaced
 from tessera_build.ir.core.types import I64
 
 
@@ -24,6 +25,48 @@ class StateSpec:
 
     parts: tuple[tuple[str, TensorSpec], ...]
     kind: str
+    suffixes: frozenset[str] = frozenset()
+
+    def __matmul__(self, suffix: object) -> StateSpec:
+        """`KVCache[...] @ rolling_window`: the same state under one more rule."""
+        if isinstance(suffix, Device):
+            return self
+        if suffix is paged:
+            raise unplaced("paged")
+        if not isinstance(suffix, Suffix):
+            raise _bad_suffix(self, suffix)
+        if self.kind not in suffix.kinds:
+            raise _bad_suffix(self, suffix.name)
+        parts = self.parts
+        if suffix is fp32_master:
+            parts = tuple((name, replace(spec, numeric=f32)) for name, spec in parts)
+        return StateSpec(parts, self.kind, self.suffixes | {suffix.name})
+
+
+@dataclass(frozen=True, slots=True)
+class Suffix:
+    """A rule of a state, behind `@`, and the kinds of states that it is for."""
+
+    name: str
+    kinds: frozenset[str]
+
+
+_KINDS = frozenset({"state", "cache", "optimizer"})
+rolling_window = Suffix("rolling_window", frozenset({"cache"}))  # what no longer fits takes the oldest one's place
+fp32_master = Suffix("fp32_master", frozenset({"optimizer"}))  # f32, whatever the parameter is
+paged = Suffix("paged", _KINDS)
+checkpointable = Suffix("checkpointable", _KINDS)  # every state is: its arrays can be taken out and given again
+
+
+def _bad_suffix(spec: StateSpec, found: object) -> LanguageError:
+    fitting = [s.name for s in (rolling_window, fp32_master, checkpointable) if spec.kind in s.kinds]
+    return LanguageError(
+        "BAD_STATE",
+        f"what follows @ is no rule for a {spec.kind}",
+        site=here(),
+        expected=", ".join([*fitting, "device(cpu)"]),
+        found=repr(found)[:200],
+    )
 
 
 @final
@@ -51,7 +94,7 @@ class State:
 
 @final
 class OptimizerState:
-    """What an optimiser remembers of one parameter: `OptimizerState[W]` has its shape and type."""
+    """What an optimiser remembers of one parameter: `OptimizerState[W]` has its shape and type, f32 @ fp32_master."""
 
     def __class_getitem__(cls, parameter: object) -> StateSpec:
         if not isinstance(parameter, Value):
@@ -62,7 +105,7 @@ class OptimizerState:
                 expected="OptimizerState[W] with W made by op.tensor",
                 found=repr(parameter),
             )
-        return StateSpec((("", TensorSpec(parameter.shape, site=here())),), "state")
+        return StateSpec((("", TensorSpec(parameter.shape, Numeric(parameter.dtype), site=here())),), "optimizer")
 
 
 @final
@@ -70,13 +113,15 @@ class OptimizerState:
 class KVCache:
     """Keys and values [B, H, S_max, D] of a sequence that grows, and how many of them count.
 
-    As an annotation: `KVCache["B", 8, 128, 64, f32]`. `append` gives the next cache.
+    As an annotation: `KVCache["B", 8, 128, 64, f32]`. `append` gives the next cache. With `@ rolling_window` it goes
+    on for ever: the last S_max stay, in a ring.
     """
 
     keys: Value
     values: Value
     length: Value
     incoming: str = ""
+    rolling: bool = False
 
     def __class_getitem__(cls, items: object) -> StateSpec:
         spec = spec_of(items)
@@ -108,7 +153,32 @@ class KVCache:
             )
         room, more = old.shape[2], new.shape[2]
         needed().require(room, ">=", more, f"{more} more keys and values do not fit a cache of {room}")
-        return emit("scatter_rows", old, new, self.length, circular=False)
+        first = emit("mod", self.length, room) if self.rolling else self.length
+        return emit("scatter_rows", old, new, first, circular=self.rolling)
+
+    def prune(self, count: int) -> KVCache:
+        """The cache without the `count` oldest keys and values."""
+        room = self.keys.shape[2]
+        if self.rolling or count < 0 or (isinstance(room, int) and count > room):
+            raise LanguageError(
+                "BAD_STATE",
+                "a cache with a rolling window forgets by itself" if self.rolling else "a cache cannot forget so many",
+                site=here(),
+                expected=f"0 to {room} of a cache without a window",
+                found=str(count),
+            )
+        needed().require(room, ">=", count, f"a cache of {room} cannot forget {count}")
+        behind = {"low": (0,) * 4, "high": (0, 0, count, 0), "value": 0.0}
+        keys, values = (emit("pad", x[:, :, count:], **behind) for x in (self.keys, self.values))
+        return replace(self, keys=keys, values=values, length=emit("max", self.length - count, 0))
+
+    def offload(self) -> KVCache:
+        """Refused: there is one place alone."""
+        raise unplaced("offload")
+
+    def prefetch(self) -> KVCache:
+        """Refused: there is one place alone."""
+        raise unplaced("prefetch")
 
     def mask(self, queries: Value, causal: bool) -> Tensor:
         """Zero where a query may look, far below zero where nothing was stored yet or, if causal, what comes later."""
@@ -118,9 +188,14 @@ class KVCache:
         count = queries.shape[2]
         row = emit("iota", shape=(1, 1, count, 1), axis=2, dtype=I64)
         last = end - count + row if causal else end - 1
+        if self.rolling:  # the last place that was written in a column; below zero where there is none
+            column = end - 1 - emit("mod", end - 1 - column + room, room)
         low = -60000.0 if queries.dtype.name == "f16" else -1e30
         zeros = emit("cast", emit("sub", column, column), dtype=queries.dtype)
-        return emit("select", emit("gt", column, last), zeros + low, 0.0)
+        hidden = emit("gt", column, last)
+        if self.rolling:
+            hidden = emit("or", hidden, emit("lt", column, 0))
+        return emit("select", hidden, zeros + low, 0.0)
 
     def tensors(self) -> tuple[Value, ...]:
         """What is remembered."""
@@ -141,5 +216,5 @@ def _same_type(old: Value, new: Value) -> None:
 def state_of(spec: StateSpec, tensors: tuple[Tensor, ...], incoming: str) -> State | KVCache:
     """The state that a function's argument is, made of the tensors that came in."""
     if spec.kind == "cache":
-        return KVCache(tensors[0], tensors[1], tensors[2], incoming)
+        return KVCache(tensors[0], tensors[1], tensors[2], incoming, rolling_window.name in spec.suffixes)
     return State(tensors[0], incoming)

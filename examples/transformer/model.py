@@ -22,7 +22,7 @@ class Block(graph.Module):
 
     def forward(self, x, attend):
         q, k, v = op.split_qkv(op.rmsnorm_safe(x, self.norm_in) @ self.qkv, heads=HEADS)
-        x = x + op.merge_heads(attend(q, k, v)) @ self.out
+        x = x + attend(q, k, v) @ self.out
         return x + op.gelu(op.rmsnorm_safe(x, self.norm_out) @ self.up) @ self.down
 
 
@@ -34,7 +34,7 @@ S = graph.dim("S", 1, LONGEST)
 def scores(text):
     x = op.gather(letters, text) + places[: text.shape[1]]
     for block in blocks:
-        x = block(x, lambda q, k, v: op.attention(q, k, v, causal=True))
+        x = block(x, lambda q, k, v: op.merge_heads(op.attention(q, k, v, causal=True)))
     return x @ letters.T
 
 

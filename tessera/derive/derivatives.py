@@ -164,14 +164,14 @@ def grad(
         parameters = [c for c in chosen if isinstance(c, Parameter)]
         inner = traced(function, primals, parameters)
         (result,) = [leaf for _, leaf in leaves(inner.result)] or [None]
-        scalar_loss(result, "graph.grad")
+        scale = scalar_loss(result, "graph.grad").policy.scale
         places = _places(primals, inner, chosen, parameters)
         builder = inner.outer.builder
         with author_place(inner.outer):
             outputs, transposer = transform.pullback(builder, inner.function, inner.primals, places)
-            found = transposer([builder.scalar(1.0, outputs[0])])
+            found = transposer([builder.scalar(scale, outputs[0])])
         likes = [Tensor(inner.outer, inner.primal(place)) for place in places]
-        filled = [_filled(inner.outer, f, like) for f, like in zip(found, likes, strict=True)]
+        filled = [_filled(inner.outer, f, like, scale) for f, like in zip(found, likes, strict=True)]
         result = filled[0] if single else tuple(filled)
         return (inner.rebuilt(outputs), result) if value else result
 

@@ -24,10 +24,18 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
+class Derived:
+    """An entry of derivatives beside another one: its mode, "reverse" or "forward", and by what (None: all)."""
+
+    mode: str
+    wrt: tuple[str | Parameter, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """What a bundle's entry is made from. `free`: parameters are inputs instead of weights.
 
-    `differentiated`: an entry with its gradients is made, too.
+    `derivative`: an entry with its derivatives is made, too.
     """
 
     name: str
@@ -35,7 +43,7 @@ class Entry:
     arguments: tuple[Argument, ...]
     site: Site
     free: bool = False
-    differentiated: bool = False
+    derivative: Derived | None = None
 
 
 class GraphModule(Generic[P, R]):
@@ -45,7 +53,7 @@ class GraphModule(Generic[P, R]):
         self.function = function
         self.name = name
         self.free = free
-        self.differentiated = False
+        self.derivative: Derived | None = None
         self.__name__ = name
         self.__doc__ = function.__doc__
 
@@ -60,7 +68,7 @@ class GraphModule(Generic[P, R]):
     def entry(self) -> Entry:
         """What the bundle's entry is made from."""
         site = site_of(self.function)
-        return Entry(self.name, self.function, arguments_of(self.function), site, self.free, self.differentiated)
+        return Entry(self.name, self.function, arguments_of(self.function), site, self.free, self.derivative)
 
 
 def module(name: str | None = None) -> Callable[[Callable[P, R]], GraphModule[P, R]]:

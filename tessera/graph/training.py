@@ -6,10 +6,13 @@ trains changes them between calls; those of every other entry are weights of the
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar, cast, overload
 
-from tessera.graph.module import GraphModule
+from tessera.errors import LanguageError
+from tessera.graph.module import Derived, GraphModule
+from tessera.model.parameter import Parameter
+from tessera.model.site import here
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,8 +34,35 @@ def jit(function: Callable[P, R]) -> GraphModule[P, R]:
     return GraphModule(function, getattr(function, "__name__", "main"))
 
 
-def autodiff(function: Callable[P, R]) -> GraphModule[P, R]:
-    """An entry that has another one beside it, `<name>_grad`, with the gradients of its inputs and parameters."""
-    entry = jit(function)
-    entry.differentiated = True
-    return entry
+@overload
+def autodiff(function: Callable[P, R]) -> GraphModule[P, R]: ...
+
+
+@overload
+def autodiff(
+    *, wrt: Sequence[str | Parameter] | str | Parameter | None = None, mode: str = "reverse"
+) -> Callable[[Callable[P, R]], GraphModule[P, R]]: ...
+
+
+def autodiff(
+    function: Callable[P, R] | None = None,
+    *,
+    wrt: Sequence[str | Parameter] | str | Parameter | None = None,
+    mode: str = "reverse",
+) -> GraphModule[P, R] | Callable[[Callable[P, R]], GraphModule[P, R]]:
+    """An entry that has another one beside it: `<name>_grad`, or `<name>_jvp` where `mode` is "forward".
+
+    Its derivatives are by `wrt`, names of arguments and parameters; without, by all that are floating-point.
+    """
+    if mode not in ("reverse", "forward"):
+        raise LanguageError(
+            "BAD_ARGUMENT", "autodiff has no such mode", site=here(), expected="reverse or forward", found=repr(mode)
+        )
+    names = (wrt,) if isinstance(wrt, str | Parameter) else wrt
+
+    def decorate(function: Callable[P, R]) -> GraphModule[P, R]:
+        entry = jit(function)
+        entry.derivative = Derived(mode, None if names is None else tuple(names))
+        return entry
+
+    return decorate if function is None else decorate(function)

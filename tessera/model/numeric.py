@@ -36,6 +36,7 @@ _ALIASES = {
 
 # The largest finite number of each float type that can saturate.
 LARGEST = {
+    "f64": 1.7976931348623157e308,
     "f32": 3.4028234663852886e38,
     "bf16": 3.3895313892515355e38,
     "f16": 65504.0,

@@ -18,13 +18,13 @@ from tessera.errors import LanguageError, Note
 from tessera.model.annotation import TensorSpec, spec_of
 from tessera.model.explain import element_number, explained, wanted_type
 from tessera.model.index import index_plan
-from tessera.model.numeric import LARGEST, NO_POLICY, Policy, numeric_of
-from tessera.model.policies import check_policy
+from tessera.model.numeric import NO_POLICY, Policy, numeric_of
+from tessera.model.policies import plan_of, written
 from tessera.model.site import Site, here
 from tessera.model.trace import Trace, constant_of, current, needed
 from tessera_build.ir.core.dims import Dim, Extent
 from tessera_build.ir.core.node import Region
-from tessera_build.ir.core.types import STORAGE_FLOATS, DType, Type
+from tessera_build.ir.core.types import DType, Type
 from tessera_build.ir.graph.nodes import Array, Attribute
 
 
@@ -268,15 +268,15 @@ def emit_all(
     trace, site = trace_of(operands), here()
     like = _element_type(op, operands, site)
     values = tuple(lift(trace, operand, like, site) for operand in operands)
-    policy = check_policy(op, [trace.policies.get(v, NO_POLICY) for v in values], like, site)
+    plan = plan_of(op, [trace.policies.get(v, NO_POLICY) for v in values], attributes, like, site)
     try:
         with trace.builder.at(None if site is None else site.span):
-            results = trace.builder.node(op, values, attributes, regions)
+            results = written(trace.builder, plan, (op, values, attributes), regions)
     except LanguageError:
         raise
     except TesseraError as error:
         raise explained(error, trace, values, site) from error
-    return tuple(Tensor(trace, trace.note(value, site, policy)) for value in results)
+    return tuple(Tensor(trace, trace.note(value, site, plan.policy)) for value in results)
 
 
 def product(a: Operand, b: Operand, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
@@ -286,13 +286,6 @@ def product(a: Operand, b: Operand, transpose_a: bool = False, transpose_b: bool
     """
     trace, site = trace_of((a, b)), here()
     left, right = (x if isinstance(x, Value) else Tensor(trace, lift(trace, x, None, site)) for x in (a, b))
-    stored = left.dtype if left.dtype == right.dtype and left.dtype in STORAGE_FLOATS else None
-    policy = left.policy.joined(right.policy)
-    if stored is not None and policy.accumulate is not None:
-        wide = [emit("cast", x, dtype=policy.accumulate) for x in (left, right)]
-        for x in wide:
-            trace.policies.pop(x.value, None)
-        return _stored(product(wide[0], wide[1], transpose_a, transpose_b), stored, policy)
     row, column = left.ndim == 1, right.ndim == 1
     if row:
         left = emit("reshape", left, shape=(1, *left.shape))
@@ -304,16 +297,6 @@ def product(a: Operand, b: Operand, transpose_a: bool = False, transpose_b: bool
         return result
     kept = [*result.shape[:-2], *(() if row else result.shape[-2:-1]), *(() if column else result.shape[-1:])]
     return emit("reshape", result, shape=tuple(kept))
-
-
-def _stored(result: Tensor, dtype: DType, policy: Policy) -> Tensor:
-    """A result in the type that is stored, cut off at its largest number where the policy says so."""
-    if policy.saturating:
-        largest = LARGEST[dtype.name]
-        result = emit("min", emit("max", result, -largest), largest)
-    stored = emit("cast", result, dtype=dtype)
-    stored.trace.policies[stored.value] = policy
-    return stored
 
 
 def trace_of(operands: Sequence[object]) -> Trace:

@@ -62,12 +62,15 @@ def _ahead(queries: Extent, keys: Extent, like: Value) -> Tensor:
 
 
 def flash_attention(q: Value, cache: KVCache, *, dropout: float = 0.0, causal: bool = True) -> Tensor:
-    """Attention over what a cache holds; the queries are those whose keys were appended last."""
+    """Attention over what a cache holds; the queries [B, H, S, D] are those whose keys were appended last.
+
+    Gives the heads side by side, [B, S, H * D], as the product behind attention takes them.
+    """
     if dropout:
         raise LanguageError(
             "RANDOM_WITHOUT_KEY", "dropping out within attention is not built", site=here(), found=f"dropout={dropout}"
         )
-    return attention(q, cache.keys, cache.values, mask=cache.mask(q, causal))
+    return merge_heads(attention(q, cache.keys, cache.values, mask=cache.mask(q, causal)))
 
 
 def split_heads(x: Value, heads: int) -> Tensor:

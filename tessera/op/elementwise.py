@@ -7,13 +7,16 @@ overflows where the result does not.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
+from tessera.derive.custom import stated
 from tessera.errors import LanguageError
 from tessera.model.numeric import LARGEST, NO_POLICY, Numeric, numeric_of
+from tessera.model.policies import bounds_of
 from tessera.model.site import here
 from tessera.model.tensor import Operand, Tensor, Value, emit
 from tessera.op.creation import Element
-from tessera_build.ir.core.types import BF16, BOOL, F32, I32, U32, DType
+from tessera_build.ir.core.types import BF16, BOOL, F32, F64, I32, U32, DType
 
 
 def add(a: Operand, b: Operand) -> Tensor:
@@ -260,14 +263,11 @@ def _within(x: Value, dtype: DType) -> Value:
 
 
 def _range_of(dtype: DType) -> tuple[float, float]:
-    if dtype.is_float:
-        if dtype.name not in LARGEST:
-            raise LanguageError(
-                "POLICY_UNSUPPORTED", f"saturate is not defined for {dtype}", site=here(), expected=", ".join(LARGEST)
-            )
-        return -LARGEST[dtype.name], LARGEST[dtype.name]
-    signed = dtype.kind == "signed"
-    return (-(1 << (dtype.bits - 1)) if signed else 0), (1 << (dtype.bits - signed)) - 1
+    if dtype.is_float and dtype.name not in LARGEST:
+        raise LanguageError(
+            "POLICY_UNSUPPORTED", f"saturate is not defined for {dtype}", site=here(), expected=", ".join(LARGEST)
+        )
+    return bounds_of(dtype)
 
 
 def _below(high: float, dtype: DType) -> float:
@@ -279,8 +279,12 @@ def _below(high: float, dtype: DType) -> float:
     return float(high >> cut << cut)
 
 
+# Digits behind the point of a normal number, and the exponent of the smallest one.
+_DIGITS: Mapping[str, tuple[int, int]] = {"f16": (10, -14), "f8e4m3": (3, -6), "f8e5m2": (2, -14)}
+
+
 def _stochastic(x: Value, dtype: DType, key: Value | None) -> Tensor:
-    """f32 to bf16: chance is added to the bits that are cut off."""
+    """f32, or what it holds exactly, to a narrower float: chance decides in proportion to what is cut off."""
     if key is None:
         raise LanguageError(
             "RANDOM_WITHOUT_KEY",
@@ -288,20 +292,44 @@ def _stochastic(x: Value, dtype: DType, key: Value | None) -> Tensor:
             site=here(),
             expected="op.cast(x, bf16 @ stochastic_round, key=key)",
         )
-    if x.dtype != F32 or dtype != BF16:
+    if not x.dtype.is_float or x.dtype == F64 or (dtype != BF16 and dtype.name not in _DIGITS):
         raise LanguageError(
             "POLICY_UNSUPPORTED",
-            "stochastic rounding is built from f32 to bf16",
+            "stochastic rounding is built from f32 to narrower floats",
             site=here(),
-            expected="f32 to bf16",
+            expected=f"f32 to bf16, {', '.join(_DIGITS)}",
             found=f"{x.dtype} to {dtype}",
         )
-    chance = emit("shr", emit("random", key, kind="bits", shape=x.shape, dtype=U32), 16)
-    bits = emit("bitcast", emit("bitcast", x, dtype=I32), dtype=U32)
-    cut = emit("shl", emit("shr", emit("add", bits, chance), 16), 16)
-    rounded = emit("bitcast", emit("bitcast", cut, dtype=I32), dtype=F32)
-    # A number that is infinite or none keeps its bits: adding to them would make another of it.
-    finite = emit("lt", emit("abs", x), math.inf)
-    result = emit("cast", emit("select", finite, rounded, x), dtype=dtype)
+    (result,) = stated(
+        lambda *values: (_by_chance(values[0], dtype, values[1]),),
+        lambda *values: (emit("cast", values[3], dtype=dtype),),  # on average it is the identity
+        (x, key),
+    )
     result.trace.policies[result.value] = NO_POLICY
     return result
+
+
+def _by_chance(x: Value, dtype: DType, key: Value) -> Tensor:
+    wide = x if x.dtype == F32 else emit("cast", x, dtype=F32)
+    chance = emit("random", key, kind="bits", shape=x.shape, dtype=U32)
+    rounded = _rounded_bits(wide, chance) if dtype == BF16 else _rounded_to(wide, chance, *_DIGITS[dtype.name])
+    # A number that is infinite or none keeps its bits: adding to them would make another of it.
+    finite = emit("lt", emit("abs", wide), math.inf)
+    return emit("cast", emit("select", finite, rounded, wide), dtype=dtype)
+
+
+def _rounded_bits(x: Value, chance: Value) -> Tensor:
+    """bf16 is the upper half of f32: chance is added to the bits that are cut off."""
+    bits = emit("bitcast", emit("bitcast", x, dtype=I32), dtype=U32)
+    cut = emit("shl", emit("shr", emit("add", bits, emit("shr", chance, 16)), 16), 16)
+    return emit("bitcast", emit("bitcast", cut, dtype=I32), dtype=F32)
+
+
+def _rounded_to(x: Value, chance: Value, digits: int, lowest: int) -> Tensor:
+    """A multiple of the distance of neighbours where x lies: a fraction drawn by chance is added and cut off."""
+    exponent = emit("shr", emit("bitcast", emit("bitcast", emit("abs", x), dtype=I32), dtype=U32), 23)
+    least = emit("max", exponent, lowest + 127)
+    distance = emit("bitcast", emit("bitcast", emit("shl", least - digits, 23), dtype=I32), dtype=F32)
+    fraction = emit("cast", emit("shr", chance, 9 + digits), dtype=F32) * 2.0 ** (digits - 23)
+    moved = emit("floor", emit("add", emit("div", emit("abs", x), distance), fraction))
+    return emit("mul", emit("mul", moved, distance), emit("sign", x))

@@ -19,16 +19,17 @@ from tessera.model.numeric import boolean
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit
 from tessera.op.control import while_
-from tessera.op.creation import full
+from tessera.op.creation import constant, full
 from tessera.op.equation import Equation, Krylov, linear_step
 from tessera_build.ir.core.types import F32, F64
+from tessera_build.ir.graph.nodes import Array
 
 _ROUNDING = 4  # units in the last place by which an element may move on for ever
 
 
 def fixed_point(
     function: Callable[[Value], Value],
-    initial: Value,
+    initial: Value | Array,
     *,
     tol: float = 1e-6,
     max_iter: int = 100,
@@ -45,7 +46,7 @@ def fixed_point(
 
 def solve(
     residual: Callable[[Value], Value],
-    initial: Value,
+    initial: Value | Array,
     *,
     tol: float = 1e-6,
     max_iter: int = 30,
@@ -68,8 +69,9 @@ def linear_solve(apply: Callable[[Value], Value], right: Value, linear: Krylov |
     return emit("checked", found, good, message=f"the linear equation of {_place('linear_solve')} is not solved")
 
 
-def _equation(function: Callable[[Value], Value], initial: Value, name: str) -> Inner:
+def _equation(function: Callable[[Value], Value], initial: Value | Array, name: str) -> Inner:
     """The function, traced, which must give what it takes."""
+    initial = initial if isinstance(initial, Value) else constant(initial)
     if initial.dtype not in (F32, F64):
         raise LanguageError(
             "TYPE_MISMATCH",

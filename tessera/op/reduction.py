@@ -11,16 +11,12 @@ from tessera.model.tensor import Tensor, Value, emit
 from tessera.op.axes import Axes, axes_of, axis_of
 from tessera.op.creation import dimension
 from tessera_build.ir.core.dims import Extent
-from tessera_build.ir.core.types import I64, STORAGE_FLOATS
+from tessera_build.ir.core.types import I64
 from tessera_build.ir.graph.ops.shapes import count
 
 
 def _reduced(kind: str, x: Value, axes: Axes, keepdims: bool) -> Tensor:
-    chosen = axes_of(axes, x)
-    if kind in ("sum", "prod") and x.dtype in STORAGE_FLOATS and x.policy.accumulate:
-        wide = emit("cast", x, dtype=x.policy.accumulate)
-        return emit("cast", _reduced(kind, wide, axes, keepdims), dtype=x.dtype)
-    return emit("reduce", x, kind=kind, axes=chosen, keepdims=keepdims)
+    return emit("reduce", x, kind=kind, axes=axes_of(axes, x), keepdims=keepdims)
 
 
 def reduce_sum(x: Value, axes: Axes = None, *, keepdims: bool = False, stable: bool = True) -> Tensor:

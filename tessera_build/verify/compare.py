@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from tessera_build.config import Tolerance
-from tessera_build.ir.core.types import dtype_of
+from tessera_build.ir.core.types import DType, dtype_of
 from tessera_build.ir.graph.nodes import Array
 
 _LAST_PLACES = 4
@@ -51,4 +51,9 @@ def limit_of(array: Array, tolerance: float, policy: Tolerance) -> float:
     """
     if not is_float(array):
         return 1.0 - policy.agreement
-    return max(tolerance, _LAST_PLACES * float(ml_dtypes.finfo(array.dtype).eps))
+    return max(tolerance, last_places(dtype_of(array.dtype)))
+
+
+def last_places(dtype: DType) -> float:
+    """What two right answers may differ by where they were rounded to this float type, as a share of the largest."""
+    return _LAST_PLACES * float(ml_dtypes.finfo(dtype.numpy).eps)

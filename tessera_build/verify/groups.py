@@ -12,11 +12,14 @@ from typing import Final
 
 from tessera_build.config import Tolerance
 from tessera_build.ir.core.dims import evaluate
+from tessera_build.ir.core.node import Function
+from tessera_build.ir.core.structure import defs_of
+from tessera_build.ir.core.types import F32
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.target.host import Launch
 from tessera_build.lower.program.records import LaunchRecord, LoweredVariant, ValuePlace
-from tessera_build.verify.compare import error_of, is_float, limit_of
+from tessera_build.verify.compare import error_of, is_float, last_places, limit_of
 from tessera_build.verify.exact import noise_of_values, widened_limit
 from tessera_build.verify.execute import CompiledProgram, Memory
 from tessera_build.verify.inputs import Sizes
@@ -142,9 +145,16 @@ def _reconsidered(groups: Groups, case: Case, result: GroupResult, expected: Map
     return replace(result, limit=widened_limit(result.limit, max(noise.values(), default=0.0)))
 
 
+def _roundings(function: Function) -> float:
+    """What roundings to types narrower than f32 inside of a group may make of its answers, whatever their own type."""
+    made = {function.types[value].dtype for node in function.walk() for value in defs_of(node)}
+    return max((last_places(d) for d in made if d.is_float and d.bits < F32.bits), default=0.0)
+
+
 def judge(groups: Groups, launch: int, pairs: Sequence[tuple[Array, Array]], policy: Tolerance) -> GroupResult:
     """The worst of a launch's outputs, measured against its limit."""
-    rated = [(error_of(found, wanted), limit_of(wanted, policy.group, policy)) for found, wanted in pairs]
+    tolerance = max(policy.group, _roundings(groups.records[launch].schedule_function))
+    rated = [(error_of(found, wanted), limit_of(wanted, tolerance, policy)) for found, wanted in pairs]
     error, limit = max(rated, key=lambda pair: pair[0] / pair[1] if pair[1] else pair[0])
     if error > limit and quantises(groups.module) and all(is_a_step_away(found, wanted) for found, wanted in pairs):
         limit = error

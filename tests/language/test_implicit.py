@@ -137,7 +137,8 @@ def opt_layer(p: Tensor[{n}, {dtype}], v: Tensor[{n}, {dtype}]):
 
 def _bend(x: Doubles) -> Doubles:
     steps = np.diff(np.eye(len(x)), axis=0)
-    return np.asarray(2 * np.eye(len(x)) + 2 * steps.T @ steps + np.diag(0.09 * np.exp(0.3 * x)), np.float64)
+    bend = 2 * np.eye(len(x)) + 2 * steps.T @ steps + np.diag(0.09 * np.exp(0.3 * x))
+    return bend.astype(np.float64)
 
 
 def _minimum(p: Doubles) -> Doubles:
@@ -175,7 +176,7 @@ def test_argmin_when_differentiated_twice_by_iterations_then_equals_differences(
 
     def gradients(p: Doubles) -> Doubles:
         x = _minimum(p)
-        return 2 * np.linalg.solve(_bend(x), np.cos(x))
+        return np.asarray(2 * np.linalg.solve(_bend(x), np.cos(x)), np.float64)
 
     np.testing.assert_allclose(found["gradient"], gradients(p), atol=1e-8)
     wanted = difference(gradients, p, v, 1e-5)

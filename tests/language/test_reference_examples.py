@@ -7,12 +7,22 @@ docs/adr/0017 says why. Gradients are compared with central differences of numpy
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 import tessera_build
 import tessera_runtime
+from tessera.errors import LanguageError
+from tessera_build.frontends.python import read_python
+from tessera_build.ir.core.dims import symbol
+from tessera_build.ir.core.types import F32, F64, tensor
+from tessera_build.ir.graph import reference
+from tessera_build.ir.graph.autodiff.entries import with_grad, with_jvp
+from tessera_build.ir.graph.builder import GraphBuilder, graph_nodes
+from tessera_build.ir.graph.passes.pipeline import run_passes
 from tests.language.build import Floats, compiled, draw, written
 from tests.language.numeric import Doubles, difference, gradient, softmax
 
@@ -201,15 +211,26 @@ def test_physics_informed_residual_when_built_then_equals_the_formula(tmp_path: 
 @pytest.mark.numerics
 def test_fixed_point_when_differentiated_then_equals_differences(tmp_path: Path) -> None:
     body = """
+    import numpy as np
+
     def F(x, theta):
         return op.tanh(x * 0.5 + theta)
 
+    x0 = np.zeros(4, np.float32)
+
     @graph.module("fp_solve")
-    def fp_solve(theta: Tensor[4]):
-        x0 = op.zeros((4,))
+    def fp_solve(theta):
         x_star = op.fixed_point(lambda x: F(x, theta), x0, tol=1e-6, max_iter=100)
-        grads = graph.backward(op.reduce_sum(x_star * x_star), wrt=[theta])
-        return x_star, grads
+        return x_star
+
+    def loss_fn(x_star):
+        return op.reduce_sum(x_star * x_star)
+
+    @graph.module("train")
+    def train(theta: Tensor[4]):
+        # Compiler inserts (∂F/∂x)^{-1} (∂F/∂θ) in the adjoint
+        grads = graph.backward(loss_fn(fp_solve(theta)), wrt=[theta])
+        return grads, {"x_star": fp_solve(theta)}
     """
     theta = draw(0, 4)
     found = compiled(tmp_path, body, {"theta": theta}, verify=True)
@@ -225,35 +246,48 @@ def test_fixed_point_when_differentiated_then_equals_differences(tmp_path: Path)
     np.testing.assert_allclose(found["grad.theta"], wanted, atol=1e-5)
 
 
-@pytest.mark.numerics
-def test_transformer_block_when_jitted_then_runs_step_by_step_with_a_cache(tmp_path: Path) -> None:
-    """The modelling example without `with device(gpu), prefetch(...)`, for which a CPU has no use."""
-    body = """
-    D = 16
-    Wqkv = op.tensor((D, 3 * D), init=op.init.normal(1, 0.2))
-    Wo = op.tensor((D, D), init=op.init.normal(2, 0.2))
-    Wmlp_in = op.tensor((D, 2 * D), init=op.init.normal(3, 0.2))
-    Wmlp_out = op.tensor((2 * D, D), init=op.init.normal(4, 0.2))
-    from tessera.op import cast_like, flash_attention, gelu, matmul, residual, rmsnorm_safe, split_qkv
+BLOCK = """
+from tessera import autodiff, cpu, device, jit, rolling_window
+from tessera.op import cast_like, flash_attention, gelu, matmul, residual, rmsnorm_safe, split_qkv
 
-    @graph.jit
-    def transformer_block(x: Tensor["B", "S", D, f32 @ accum(f32)],
-                          cache: KVCache["B", 2, 8, 8, f32], *, heads: int = 2, p: float = 0.0):
-        x = rmsnorm_safe(x)
-        qkv = matmul(x, Wqkv)
-        q, k, v = split_qkv(qkv, heads=heads)
-        cache = cache.append(k, v)
+D, D_h = 16, 8
+
+def weight(seed, *shape):
+    return op.tensor(shape, dtype={type} @accum(f32), init=op.init.normal(seed, 0.2))
+
+Wqkv, Wo, Wmlp_in, Wmlp_out = weight(1, D, 3 * D), weight(2, D, D), weight(3, D, 2 * D), weight(4, 2 * D, D)
+
+@jit
+@autodiff(wrt=["x", Wqkv])
+def transformer_block(x: Tensor["B","S",D, {type} @accum(f32)],
+                      cache: KVCache["B","H","S_max",D_h, {type}] @rolling_window @device(cpu), *,
+                      heads: int = 2, p: float = 0.0):
+    x = rmsnorm_safe(x)
+    with device(cpu):
+        qkv = matmul(x, Wqkv)                 # fp8 -> fp32 accum
+        q,k,v = split_qkv(qkv, heads=heads)
+        cache = cache.append(k,v)
         y = flash_attention(q, cache, dropout=p, causal=True)
-        y = op.merge_heads(y)
-        y = residual(x, matmul(y, Wo), dropout=p)
-        y = residual(y, gelu(matmul(rmsnorm_safe(y), Wmlp_in)) @ Wmlp_out, dropout=p)
-        return cast_like(y, x), cache
-    """
-    x, bundle = draw(0, 2, 5, 16), tmp_path / "block.tessera"
-    tessera_build.build(written(tmp_path, body), targets=["native"], out=bundle, workers=1)
+    y = residual(x, matmul(y, Wo), dropout=p)
+    y = residual(y, gelu(matmul(rmsnorm_safe(y), Wmlp_in)) @ Wmlp_out, dropout=p)
+    return cast_like(y, x), cache
+"""
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize(
+    ("type_", "kind", "tolerance"), [("f32", np.float32, 2e-5), ("bf16", ml_dtypes.bfloat16, 0.05)]
+)
+def test_transformer_block_when_jitted_then_runs_step_by_step_with_a_cache(
+    tmp_path: Path, type_: str, kind: type[np.generic], tolerance: float
+) -> None:
+    """The modelling example on a processor: without `prefetch`, and with the extents of its cache."""
+    x, bundle = draw(0, 2, 5, 16).astype(kind), tmp_path / "block.tessera"
+    path = written(tmp_path, BLOCK.replace("{type}", type_))
+    tessera_build.build(path, targets=["native"], out=bundle, workers=1, dims={"H": 2})
     empty = {
-        "cache.keys": np.zeros((2, 2, 8, 8), np.float32),
-        "cache.values": np.zeros((2, 2, 8, 8), np.float32),
+        "cache.keys": np.zeros((2, 2, 8, 8), kind),
+        "cache.values": np.zeros((2, 2, 8, 8), kind),
         "cache.length": np.zeros(2, np.int64),
     }
     with tessera_runtime.load(bundle, threads=1) as model:
@@ -262,5 +296,147 @@ def test_transformer_block_when_jitted_then_runs_step_by_step_with_a_cache(tmp_p
         pieces = [np.array(x[:, :3]), np.array(x[:, 3:])]
         parts = [model.run(x=piece, state=state)["output_0"].astype(np.float64) for piece in pieces]
         length = np.array(state.arrays["cache.length"])
+        derived = [o.name for o in model.entries["transformer_block_grad"].outputs]
     np.testing.assert_array_equal(length, [5, 5])
-    np.testing.assert_allclose(np.concatenate(parts, 1), whole, atol=2e-5)
+    np.testing.assert_allclose(np.concatenate(parts, 1), whole, atol=tolerance)
+    assert derived == ["output_0", "x_gradient", "Wqkv_gradient"]
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ('with device(gpu), prefetch(cache, into="smem", overlap="compute"):', "device(gpu[0])"),
+        ('with prefetch(cache, into="smem", overlap="compute"):', "prefetch into smem, overlapping compute"),
+        ('with mesh(cpu, layout={"batch": "replicate"}):', "mesh of 1 devices"),
+    ],
+)
+def test_placement_when_nothing_keeps_it_then_is_refused_at_its_line(tmp_path: Path, line: str, found: str) -> None:
+    text = BLOCK.replace("{type}", "f32").replace("with device(cpu):", line)
+    text = text.replace("import autodiff,", "import autodiff, gpu, mesh, prefetch,")
+    with pytest.raises(LanguageError) as caught:
+        read_python(written(tmp_path, text), dims={"H": 2})
+    assert (caught.value.code, caught.value.where) == (
+        "PLACEMENT_UNSUPPORTED",
+        "model.py:19:10",
+    )
+    assert (caught.value.found or "").startswith(found)
+
+
+@pytest.mark.unit
+def test_adjoint_when_of_a_sum_of_sines_then_is_the_sketch_of_the_text() -> None:
+    """tgraph.adjoint @m wrt(%x) -> @m_grad: %cosx = cos %x, %dx = ones * %cosx."""
+    b = GraphBuilder("m", {"N": (1, None)})
+    x = b.input("x", tensor(F32, symbol("N")))
+    b.output("z", b.op("reduce", b.op("sin", x), kind="sum", axes=(0,), keepdims=False))
+    module = run_passes(with_grad(b.finish(), "m", ["x"]))
+    ops = [n.op for n in graph_nodes(module.entries["m_grad"])]
+    assert ops.count("cos") == 1
+    assert not set(ops) - {"sin", "cos", "reduce", "mul", "constant", "broadcast_to"}
+    point = draw(0, 7)
+    found = reference.run(module, "m_grad", {"x": point})
+    np.testing.assert_allclose(np.asarray(found["x_gradient"], np.float64), np.cos(point), rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(found["z"], np.float64), np.sin(point).sum(), rtol=1e-6)
+
+
+@pytest.mark.unit
+def test_tangent_when_of_an_exponential_then_is_the_sketch_of_the_text() -> None:
+    """tgraph.jvp @m wrt(%x) -> @m_jvp: %dy = mul %y, %dx, with one exponential."""
+    b = GraphBuilder("m", {"N": (1, None)})
+    b.output("y", b.op("exp", b.input("x", tensor(F32, symbol("N")))))
+    module = run_passes(with_jvp(b.finish(), "m", ["x"]))
+    assert [n.op for n in graph_nodes(module.entries["m_jvp"])] == ["exp", "mul"]
+    point, change = draw(0, 7), draw(1, 7)
+    found = reference.run(module, "m_jvp", {"x": point, "x_tangent": change})
+    np.testing.assert_allclose(np.asarray(found["y_tangent"], np.float64), np.exp(point) * change, rtol=1e-6)
+
+
+@pytest.mark.unit
+def test_hessian_vector_product_when_made_by_both_orders_then_is_the_same() -> None:
+    """tgraph.hvp @m wrt(%x) dir(%v) -> @m_hvp: reverse over forward, and forward over reverse."""
+    b = GraphBuilder("m", {"N": (1, None)})
+    x = b.input("x", tensor(F64, symbol("N")))
+    b.output("z", b.op("reduce", b.op("mul", b.op("sin", x), x), kind="sum", axes=(0,), keepdims=False))
+    over = with_jvp(with_grad(b.finish(), "m", ["x"]), "m_grad", ["x"], "m_hvp")
+    under = with_grad(with_jvp(b.finish(), "m", ["x"]), "m_jvp", ["x"], "m_hvp")
+    point, v = draw(0, 7).astype(np.float64), draw(1, 7).astype(np.float64)
+    wanted = (2 * np.cos(point) - point * np.sin(point)) * v
+    first = reference.run(over, "m_hvp", {"x": point, "x_tangent": v})
+    np.testing.assert_allclose(np.asarray(first["x_gradient_tangent"], np.float64), wanted, rtol=1e-12)
+    given = {"x": point, "x_tangent": v, "z_cotangent": np.zeros(()), "z_tangent_cotangent": np.ones(())}
+    second = reference.run(under, "m_hvp", given)
+    np.testing.assert_allclose(np.asarray(second["x_gradient"], np.float64), wanted, rtol=1e-12)
+
+
+@pytest.mark.numerics
+def test_optimisation_layer_when_it_is_an_argmin_then_its_gradients_equal_differences(tmp_path: Path) -> None:
+    body = """
+    def f(x, params, input):
+        return op.reduce_sum(op.square(x - input)) + op.reduce_sum(op.exp(x * params))
+
+    @graph.module("opt_layer")
+    def opt_layer(params, input):
+        # x* = argmin f(x; params, input)
+        x_star = op.solve(graph.grad(lambda x: f(x, params, input)), input)
+        return x_star
+
+    @graph.module("train")
+    def train(params: Tensor[3], input: Tensor[3]):
+        loss = op.reduce_sum(op.sin(opt_layer(params, input)))
+        grads = graph.backward(loss, wrt=params)
+        return loss, grads
+    """
+    params, given = draw(0, 3), draw(1, 3)
+    found = compiled(tmp_path, body, {"params": params, "input": given}, verify=True)
+
+    def loss(p: Doubles) -> Doubles:
+        x = given.astype(np.float64)
+        for _ in range(60):
+            x = x - (2 * (x - given) + p * np.exp(x * p)) / (2 + p * p * np.exp(x * p))
+        return np.sin(x).sum()
+
+    wanted = gradient(loss, params.astype(np.float64))
+    np.testing.assert_allclose(found["grad.params"], wanted, atol=1e-5)
+
+
+@pytest.mark.numerics
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
+def test_side_by_side_examples_when_torch_computes_them_then_numbers_agree(tmp_path: Path) -> None:
+    """The PyTorch halves: gradients of the perceptron, its change along dx, and a Hessian-vector product."""
+    torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
+    body = (
+        MLP2
+        + """
+@graph.training_step(module="mlp2_train")
+def step(x: Tensor["B", D], y_true: Tensor["B", i64], dx: Tensor["B", D], v: Tensor[D, H]):
+    def loss_fn(x, y_true):
+        return op.cross_entropy(mlp2(x), y_true)
+
+    loss = loss_fn(x, y_true)
+    grads = graph.backward(loss, wrt=[W1, b1, W2, b2])
+    y, dy = graph.forward(mlp2, (x,), tangents=(dx,))
+    hvp = graph.hvp(loss_fn, wrt=W1, dir=v, inputs=(x, y_true))
+    return grads, dy, hvp
+"""
+    )
+    x, dx, v, weights = draw(0, 7, 6), draw(8, 7, 6), draw(9, 6, 5), _weights()
+    truth = np.random.default_rng(0).integers(0, 3, 7)
+    found = compiled(tmp_path, body, {"x": x, "y_true": truth, "dx": dx, "v": v, **weights})
+    w = {name: torch.tensor(array.astype(np.float64), requires_grad=True) for name, array in weights.items()}
+    wide = torch.tensor(x.astype(np.float64))
+
+    def model(z: Any, w1: Any) -> Any:  # noqa: ANN401  torch's tensors
+        return functional.relu(z @ w1 + w["b1"]) @ w["W2"] + w["b2"]
+
+    def loss_of(w1: Any) -> Any:  # noqa: ANN401
+        return functional.cross_entropy(model(wide, w1), torch.tensor(truth))
+
+    loss_of(w["W1"]).backward()
+    for name, parameter in w.items():
+        np.testing.assert_allclose(found[f"grad.{name}"], parameter.grad.numpy(), rtol=1e-5, atol=1e-6)
+    _, along = torch.func.jvp(lambda z: model(z, w["W1"]), (wide,), (torch.tensor(dx.astype(np.float64)),))
+    np.testing.assert_allclose(np.asarray(found["dy"], np.float64), along.detach().numpy(), atol=1e-5)
+    direction = torch.tensor(v.astype(np.float64))
+    _, curved = torch.func.jvp(torch.func.grad(loss_of), (w["W1"].detach(),), (direction,))
+    np.testing.assert_allclose(np.asarray(found["hvp"], np.float64), curved.detach().numpy(), rtol=1e-5, atol=1e-6)

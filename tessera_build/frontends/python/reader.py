@@ -17,7 +17,7 @@ from bundle_format.canonical import canonical_bytes
 from bundle_format.digest import Digest
 from tessera.errors import LanguageError
 from tessera.graph.entry import TracedEntry, trace_entry
-from tessera.graph.module import Entry, GraphModule, Module, name_parameters
+from tessera.graph.module import Derived, Entry, GraphModule, Module, name_parameters
 from tessera.model.parameter import Parameter
 from tessera.model.site import Site
 from tessera_build.frontends.python.execute import Executed, author_errors, executed
@@ -25,7 +25,7 @@ from tessera_build.frontends.python.safetensors import read_safetensors
 from tessera_build.ir.core.dims import Range
 from tessera_build.ir.core.types import dtype_of
 from tessera_build.ir.graph import nodes
-from tessera_build.ir.graph.autodiff.entries import with_grad
+from tessera_build.ir.graph.autodiff.entries import with_grad, with_jvp
 from tessera_build.ir.graph.builder import ConstantPool, graph_nodes, module_of
 
 DimRequest = int | tuple[int, int]
@@ -54,21 +54,39 @@ def read_python(
             traced = tuple(trace_entry(entry, dims, pool) for entry in chosen)
         _check_requests(traced, dims or {})
         parts = [file, *found.imported, *([weights] if weights.is_file() else [])]
-    return LoadedModel(_with_gradients(_module(traced), chosen), _digest(parts), traced)
+    return LoadedModel(_with_derivatives(_module(traced), chosen), _digest(parts), traced)
 
 
-def _with_gradients(module: nodes.Module, entries: Sequence[Entry]) -> nodes.Module:
-    """The module with a second entry for each that asks for its gradients: by floating-point inputs and parameters."""
+def _with_derivatives(module: nodes.Module, entries: Sequence[Entry]) -> nodes.Module:
+    """The module with a second entry for each that asks for its derivatives."""
     for entry in entries:
-        if entry.differentiated:
-            function = module.entries[entry.name]
-            inputs = zip(module.input_names[entry.name], function.args, strict=True)
-            wrt = [name for name, value in inputs if function.types[value].dtype.is_float]
-            used = {str(n.attributes["digest"]) for n in graph_nodes(function) if n.op == "constant"}
-            floats = {d for d, array in module.constants.items() if dtype_of(array.dtype).is_float}
-            wrt += [name for digest, name in module.constant_names.items() if digest in used & floats]
-            module = with_grad(module, entry.name, wrt)
+        if entry.derivative is not None:
+            make = with_grad if entry.derivative.mode == "reverse" else with_jvp
+            module = make(module, entry.name, _wrt(module, entry, entry.derivative))
     return module
+
+
+def _wrt(module: nodes.Module, entry: Entry, derivative: Derived) -> list[str]:
+    """The names of what an entry is differentiated by: floating-point inputs and parameters."""
+    function = module.entries[entry.name]
+    inputs = zip(module.input_names[entry.name], function.args, strict=True)
+    known = [name for name, value in inputs if function.types[value].dtype.is_float]
+    used = {str(n.attributes["digest"]) for n in graph_nodes(function) if n.op == "constant"}
+    floats = {d for d, array in module.constants.items() if dtype_of(array.dtype).is_float}
+    known += [name for digest, name in module.constant_names.items() if digest in used & floats]
+    if derivative.wrt is None:
+        return known
+    wanted = [item.name if isinstance(item, Parameter) else item for item in derivative.wrt]
+    for name in wanted:
+        if name not in known:
+            raise LanguageError(
+                "NOT_DIFFERENTIABLE",
+                f"the entry {entry.name} has no floating-point input or parameter {name!r}",
+                site=entry.site,
+                expected=", ".join(known) or "one that is floating-point",
+                found=name,
+            )
+    return wanted
 
 
 def _module(traced: Sequence[TracedEntry]) -> nodes.Module:

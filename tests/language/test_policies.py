@@ -1,0 +1,143 @@
+"""Numeric policies as compiled code: where sums run, what is cut off, what chance rounds, what a scale saves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from tests.language.build import compiled, draw
+
+pytestmark = pytest.mark.numerics
+
+
+def test_sums_when_a_wider_type_is_asked_for_then_are_rounded_once(tmp_path: Path) -> None:
+    body = """
+    @graph.module("wide")
+    def wide(x: Tensor[4, 3000, f32 @ accum(f64)], y: Tensor[3000, 3, f32 @ accum(f64)]):
+        total = op.reduce_sum(x, axes=1)
+        return {"product": x @ y, "total": total, "running": op.cumsum(x, axis=1),
+                "gradient": graph.backward(op.reduce_sum(x @ y), wrt=x)}
+    """
+    x, y = draw(0, 4, 3000) + np.float32(1000), draw(1, 3000, 3)
+    found = compiled(tmp_path, body, {"x": x, "y": y}, verify=True)
+    wide = x.astype(np.float64)
+    np.testing.assert_array_equal(found["total"], wide.sum(1).astype(np.float32))
+    np.testing.assert_array_equal(found["running"], wide.cumsum(1).astype(np.float32))
+    np.testing.assert_array_equal(found["product"], (wide @ y).astype(np.float32))
+    rows = np.broadcast_to(y.astype(np.float64).sum(1), (4, 3000)).astype(np.float32)
+    np.testing.assert_array_equal(found["grad.x"], rows)
+    native = compiled(tmp_path, body.replace("accum(f64)", "accum(f32)"), {"x": x, "y": y})
+    assert not np.array_equal(native["total"], found["total"])
+
+
+def test_sums_when_a_narrower_type_is_asked_for_then_have_its_precision(tmp_path: Path) -> None:
+    body = """
+    from tessera import f8e4m3
+
+    @graph.module("narrow")
+    def narrow(x: Tensor[4, 300, f32 @ accum(bf16)], y: Tensor[300, 3, f32 @ accum(bf16)],
+               z: Tensor[4, 300, f8e4m3 @ accum(bf16)], w: Tensor[300, 3, f8e4m3 @ accum(bf16)]):
+        return {"product": x @ y, "stored": op.cast(z @ w, f32)}
+    """
+    x, y = draw(0, 4, 300), draw(1, 300, 3)
+    z, w = (v.astype(ml_dtypes.float8_e4m3fn) for v in (x, y))
+    found = compiled(tmp_path, body, {"x": x, "y": y, "z": z, "w": w}, verify=True)
+    exact = x.astype(np.float64) @ y
+    np.testing.assert_array_equal(found["product"], exact.astype(ml_dtypes.bfloat16).astype(np.float32))
+    middle = (z.astype(np.float64) @ w.astype(np.float64)).astype(ml_dtypes.bfloat16)
+    np.testing.assert_array_equal(found["stored"], middle.astype(ml_dtypes.float8_e4m3fn).astype(np.float32))
+
+
+def test_integers_when_summed_wide_then_stay_wide_unless_they_are_cut_off(tmp_path: Path) -> None:
+    body = """
+    from tessera import i8, saturate
+
+    @graph.module("integers")
+    def integers(x: Tensor[4, 64, i8 @ accum(i32)], y: Tensor[64, 3, i8 @ accum(i32)],
+                 z: Tensor[4, 64, i8 @ saturate], w: Tensor[64, 3, i8 @ accum(i32) @ saturate]):
+        return {"wide": x @ y, "total": op.reduce_sum(x, axes=1), "twice": z + z, "square": z * z, "cut": z @ w}
+    """
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(-128, 128, (4, 64)).astype(np.int8), rng.integers(-128, 128, (64, 3)).astype(np.int8)
+    found = compiled(tmp_path, body, {"x": x, "y": y, "z": x, "w": y}, verify=True)
+    wide = x.astype(np.int32)
+    wanted = {"wide": wide @ y, "total": wide.sum(1), "twice": wide * 2, "square": wide * wide, "cut": wide @ y}
+    for name, value in wanted.items():
+        kept = name in ("wide", "total")
+        assert found[name].dtype == (np.int32 if kept else np.int8)
+        np.testing.assert_array_equal(found[name], value if kept else np.clip(value, -128, 127))
+
+
+@pytest.mark.parametrize("name", ["f64", "f32", "bf16", "f16"])
+def test_arithmetic_when_it_saturates_then_ends_at_the_largest_number(tmp_path: Path, name: str) -> None:
+    body = f"""
+    from tessera import saturate
+
+    @graph.module("cut")
+    def cut(x: Tensor[4, {name} @ saturate]):
+        return {{"sum": x + x, "square": x * x, "power": op.exp(x), "inverse": 1.0 / x}}
+    """
+    kinds = {"f64": np.float64, "f32": np.float32, "bf16": ml_dtypes.bfloat16, "f16": np.float16}
+    kind = np.dtype(kinds[name])
+    largest = float(ml_dtypes.finfo(kind).max)
+    x = np.array([largest * 0.9, -largest * 0.9, 1, 0]).astype(kind)
+    found = {n: v.astype(np.float64).tolist() for n, v in compiled(tmp_path, body, {"x": x}).items()}
+    assert found["sum"] == [largest, -largest, 2, 0]
+    assert found["square"] == [largest, largest, 1, 0]
+    assert found["power"][:2] == [largest, 0]
+    assert found["inverse"][3] == largest
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("bf16", ml_dtypes.bfloat16),
+        ("f16", np.float16),
+        ("f8e4m3", ml_dtypes.float8_e4m3fn),
+        ("f8e5m2", ml_dtypes.float8_e5m2),
+    ],
+)
+def test_stochastic_rounding_when_cast_then_gives_neighbours_right_on_average(
+    tmp_path: Path, name: str, kind: type[np.generic]
+) -> None:
+    body = f"""
+    from tessera import f8e4m3, f8e5m2, stochastic_round
+
+    @graph.module("rounded")
+    def rounded(x: Tensor["M", "N"], key: Tensor[u64]):
+        y = op.cast(op.cast(x, {name} @ stochastic_round, key=key), f32)
+        return y, graph.backward(op.reduce_sum(y * 2.0), wrt=x)
+    """
+    values = np.array([1.03, -3.3, 0.017, 1e-3, 300.0, 0.0], np.float32)
+    x = np.repeat(values[:, None], 4000, 1)
+    found = compiled(tmp_path, body, {"x": x, "key": np.asarray(3, np.uint64)}, verify=True)
+    np.testing.assert_array_equal(found["grad.x"], 2)
+    for value, row in zip(values, found["y"], strict=True):
+        near = np.unique(row)
+        np.testing.assert_array_equal(near.astype(kind).astype(np.float32), near)
+        assert len(near) <= 2
+        assert near.min() <= value <= near.max()
+        spread = float(near.max() - near.min())
+        assert abs(float(row.astype(np.float64).mean()) - float(value)) <= 0.04 * spread + 1e-7
+
+
+@pytest.mark.parametrize("door", ["graph.backward(loss(x), wrt=x)", "graph.grad(loss)(x)"])
+def test_loss_scale_when_gradients_would_vanish_on_the_way_then_saves_them(tmp_path: Path, door: str) -> None:
+    body = """
+    from tessera import loss_scale
+
+    def loss(x):
+        return op.reduce_sum(((x * 3000.0) * 1e-5) * 1e-3)
+
+    @graph.module("scaled")
+    def scaled(x: Tensor[4, f16{policy}]):
+        return {{"gradient": {door}}}
+    """
+    x = np.ones(4, np.float16)
+    scaled = compiled(tmp_path, body.format(policy=" @ loss_scale(1024)", door=door), {"x": x})
+    plain = compiled(tmp_path, body.format(policy="", door=door), {"x": x})
+    np.testing.assert_allclose(next(iter(scaled.values())), 3e-5, rtol=2e-2)
+    np.testing.assert_array_equal(next(iter(plain.values())), 0)
