@@ -27,14 +27,18 @@ Initialiser = Callable[[tuple[int, ...]], Array]
 
 @final
 class Parameter(Value):
-    """A tensor that the model owns. `group` says who changes it: "weights", or a name of the author's."""
+    """A tensor that the model owns. `group` says who changes it: "weights", or a name of the author's.
 
-    __slots__ = ("_array", "_initialiser", "group", "name", "site", "spec")
+    A `frozen` one is a weight of the bundle in training steps, too.
+    """
+
+    __slots__ = ("_array", "_initialiser", "frozen", "group", "name", "site", "spec")
 
     def __init__(self, spec: TensorSpec, name: str, initialiser: Initialiser | None, group: str = "weights") -> None:
         self.spec = spec
         self.name = name
         self.group = group
+        self.frozen = False
         self.site: Site | None = here()
         self._initialiser = initialiser
         self._array: Array | None = None

@@ -51,6 +51,11 @@ class Weight(Protocol):
         """Its numbers; None while it is free."""
         ...
 
+    @property
+    def frozen(self) -> bool:
+        """Whether it stays a constant where others are inputs."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Captured:
@@ -150,7 +155,7 @@ class Trace:
     def _new_weight(self, weight: Weight) -> int:
         if self.outer is not None:
             return self.capture(self.outer, self.outer.weight(weight))
-        if self._free:
+        if self._free and not weight.frozen:
             return self.input(weight.name or "parameter", weight.spec, weight.site)
         array = weight.array
         if array is None:

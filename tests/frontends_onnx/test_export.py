@@ -37,6 +37,7 @@ CASES = os.environ.get("TESSERA_CASES", "")
 PUBLIC = sorted(Path(CASES).glob("*.onnx")) if CASES else []
 # onnxruntime 1.31 has no code for these elements, nor for RoiAlign since opset 22.
 NO_KERNEL = ("FLOAT4E2M1", "float4e2m1", "FLOAT8E8M0", "test_roialign")
+_GUARD = "indices element out of data bounds, idx=1"
 # One case or more of each family of operators; all of them are run with -m slow.
 SAMPLE = [
     "test_add_bcast",
@@ -138,6 +139,11 @@ def test_all_node_cases_when_imported_and_exported_then_onnxruntime_gives_their_
         try:
             verdict = judge(case, dynamic=dynamic, execute=round_trip)
         except Exception as error:  # onnxruntime's errors are of many types
+            if dynamic and _GUARD in str(error):
+                counts["refused"] += (
+                    1  # dims that the import takes to be equal: the file ends the run, as a bundle does
+                )
+                continue
             wrong.append(f"{name}: {error}")
             continue
         counts[verdict.outcome] += 1

@@ -6,5 +6,16 @@ every reason at once.
 
 from tessera_build.frontends.onnx.errors import ModelError, UnsupportedError
 from tessera_build.frontends.onnx.reader import Imported, Surveyed, import_onnx, read_onnx, survey_onnx
+from tessera_build.frontends.onnx.trainable import Trainable, read_trainable
 
-__all__ = ["Imported", "ModelError", "Surveyed", "UnsupportedError", "import_onnx", "read_onnx", "survey_onnx"]
+__all__ = [
+    "Imported",
+    "ModelError",
+    "Surveyed",
+    "Trainable",
+    "UnsupportedError",
+    "import_onnx",
+    "read_onnx",
+    "read_trainable",
+    "survey_onnx",
+]

@@ -11,6 +11,7 @@ import mmap
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -63,10 +64,23 @@ _OTHER_TYPES: Mapping[str, str] = {
 }
 
 
-def load_model(source: str | Path | onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """A model that was read from `path` already, and perhaps changed since."""
+
+    model: onnx.ModelProto
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def load_model(source: str | Path | onnx.ModelProto | Loaded) -> tuple[onnx.ModelProto, Path | None]:
     """The model and the folder that external data may lie in (None for a model that comes without a file)."""
     if isinstance(source, onnx.ModelProto):
         return source, None
+    if isinstance(source, Loaded):
+        return source.model, source.path.parent
     path = Path(source)
     try:
         return onnx.load_model_from_string(path.read_bytes()), path.parent

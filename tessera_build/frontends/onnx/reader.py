@@ -23,7 +23,7 @@ from tessera_build.frontends.onnx.errors import ModelError, ReportedError, Unsup
 from tessera_build.frontends.onnx.functions import body_of, domain_of, has_body
 from tessera_build.frontends.onnx.inferred import inferred_types
 from tessera_build.frontends.onnx.inlining import inlined
-from tessera_build.frontends.onnx.load import array_of, check_model, load_model
+from tessera_build.frontends.onnx.load import Loaded, array_of, check_model, load_model
 from tessera_build.frontends.onnx.restarts import Exhausted, Undecided, Unified, Work
 from tessera_build.frontends.onnx.subgraphs import graphs_of, named_nodes, names_read, needed, nodes_in
 from tessera_build.frontends.onnx.symbols import DimRequest, Symbols, apply_requests
@@ -37,6 +37,7 @@ ENTRY = "main"
 # Ifs over dims that are decided by trying; each doubles the work.
 DECISIONS = 6
 _Action = Callable[[], None]
+Source = str | Path | onnx.ModelProto | Loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Surveyed:
     opsets: Mapping[str, int]
 
 
-def read_onnx(source: str | Path | onnx.ModelProto, *, dims: Mapping[str, DimRequest] | None = None) -> Module:
+def read_onnx(source: Source, *, dims: Mapping[str, DimRequest] | None = None) -> Module:
     """The model as a Graph IR module. `dims` fixes (`{"N": 4}`) or bounds (`{"N": (1, 64)}`) dynamic dims by name.
 
     Raises `ModelError` for a broken model and `UnsupportedError` for one beyond Tessera, each with all problems.
@@ -65,7 +66,7 @@ def read_onnx(source: str | Path | onnx.ModelProto, *, dims: Mapping[str, DimReq
     return import_onnx(source, dims=dims).module
 
 
-def import_onnx(source: str | Path | onnx.ModelProto, *, dims: Mapping[str, DimRequest] | None = None) -> Imported:
+def import_onnx(source: Source, *, dims: Mapping[str, DimRequest] | None = None) -> Imported:
     """Like `read_onnx`, with the names that the model gives its dims."""
     reader = _opened(source)
     reader.prepare()
@@ -89,7 +90,7 @@ def survey_onnx(source: str | Path | onnx.ModelProto, *, dims: Mapping[str, DimR
     return Surveyed(reader.read(dims or {}), tuple(reader.problems), reader.nodes, reader.opsets)
 
 
-def _opened(source: str | Path | onnx.ModelProto) -> _Reader:
+def _opened(source: Source) -> _Reader:
     model, folder = load_model(source)
     where = "the model" if isinstance(source, onnx.ModelProto) else str(source)
     check_model(model, where)

@@ -19,17 +19,24 @@ from types import CodeType, ModuleType
 from bundle_format.errors import TesseraError
 from tessera.errors import LanguageError
 from tessera.model.site import Site, traceback_site
+from tessera.model.sources import recording
 
 _PREFIX = "tessera_author_"
 
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """The names that a file defines, in order, and the other files in its folder that it imported."""
+    """The names that a file defines, in order, the files in its folder that it imported, and those that it read."""
 
     path: Path
     names: dict[str, object]
-    imported: tuple[Path, ...]
+    local: tuple[Path, ...]
+    read: list[Path]
+
+    @property
+    def imported(self) -> tuple[Path, ...]:
+        """All files that the model is made of so far, but for its own."""
+        return (*self.local, *self.read)
 
 
 @contextmanager
@@ -44,9 +51,10 @@ def executed(path: Path) -> Generator[Executed]:
     sys.modules[module.__name__] = module
     sys.path.insert(0, folder)
     try:
-        with author_errors(path), contextlib.redirect_stdout(sys.stderr):
-            exec(_compiled(source, path), module.__dict__)
-        yield Executed(path, dict(module.__dict__), _local(known, Path(folder)))
+        with recording() as read:
+            with author_errors(path), contextlib.redirect_stdout(sys.stderr):
+                exec(_compiled(source, path), module.__dict__)
+            yield Executed(path, dict(module.__dict__), _local(known, Path(folder)), read)
     finally:
         sys.path.remove(folder)
         for name in [n for n, m in sys.modules.items() if n not in known and _inside(m, Path(folder))]:

@@ -1,7 +1,7 @@
-"""Weights from a safetensors file: names, element types, shapes and raw bytes.
+"""Weights in safetensors files: names, element types, shapes and raw bytes.
 
-Takes a path; gives read-only arrays mapped from the file. Invariant: nothing outside of the file is read whatever its
-header says; a header that does not fit the file is refused.
+Takes a path; gives read-only arrays mapped from the file, or writes arrays to it. Invariant: nothing outside of the
+file is read whatever its header says, a header that does not fit the file is refused, and equal arrays are equal bytes.
 
 The format: eight bytes with the header's length, little-endian; a JSON object that maps names to `dtype`, `shape` and
 `data_offsets` into the bytes behind it.
@@ -22,6 +22,7 @@ from tessera_build.ir.core.types import DTYPES, DType
 from tessera_build.ir.graph.nodes import Array
 
 _LARGEST_HEADER = 100_000_000
+_ALIGNMENT = 8
 _TYPES: Mapping[str, str] = {
     "F64": "f64",
     "F32": "f32",
@@ -58,6 +59,50 @@ def read_safetensors(path: Path) -> dict[str, Array]:
     data = np.memmap(path, np.uint8, "r", offset=8 + length) if size > 8 + length else np.zeros(0, np.uint8)
     data.flags.writeable = False
     return {name: _tensor(path, name, row, data) for name, row in rows.items() if name != "__metadata__"}
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write tensors by name, in the order of their names; the file is there when it is whole, or not at all.
+
+    Raises `LanguageError` for an element type that the format does not have, and where the file cannot be written.
+    """
+    header: dict[str, object] = {}
+    offset = 0
+    for name, array in sorted(arrays.items()):
+        size = array.size * array.dtype.itemsize
+        header[name] = {
+            "dtype": _word(path, name, array),
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + size],
+        }
+        offset += size
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    draft = path.with_name(path.name + ".part")
+    try:
+        with draft.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for _, array in sorted(arrays.items()):
+                file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        reason = error.strerror or str(error)
+        raise LanguageError("BAD_WEIGHTS", f"{path} cannot be written: {reason}", site=None) from error
+
+
+def _word(path: Path, name: str, array: Array) -> str:
+    """The format's word for an element type."""
+    for word, dtype in _TYPES.items():
+        if DTYPES[dtype].numpy == array.dtype:
+            return word
+    raise LanguageError(
+        "BAD_WEIGHTS",
+        f"{path.name} cannot hold {name}: the format has no such element type",
+        site=None,
+        expected=", ".join(_TYPES.values()),
+        found=str(array.dtype),
+    )
 
 
 def _tensor(path: Path, name: str, row: object, data: Array) -> Array:
