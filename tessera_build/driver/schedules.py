@@ -20,9 +20,11 @@ from tessera_build.ir.core.text.lexer import TextError
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.program_text import parse_named
 from tessera_build.ir.schedule.trace import Schedule, ScheduleRejectedError
+from tessera_build.ir.schedule.trace_text import print_step
 from tessera_build.lower.program.kernels import Chooser, Setting, subject_of
 from tessera_build.lower.program.records import LoweredVariant
 from tessera_build.space.describe import workload_of
+from tessera_build.space.rewrites import allows
 from tessera_build.space.workload import Bounds
 
 _HINT: Final = "`tessera inspect BUNDLE --level schedule` prints every task by name, in the form of this file"
@@ -31,7 +33,10 @@ _SHOWN: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a file says: per name, its schedules in their order; `where` it stood and the digest of what it said."""
+    """What a file says: per name, its schedules in their order; `where` it stood and the digest of what it said.
+
+    A trace without steps says nothing: kernels that are not derived have such.
+    """
 
     where: str
     entries: Mapping[str, tuple[Schedule, ...]]
@@ -51,17 +56,15 @@ def read_schedules(path: str | Path) -> Given:
         raise ConfigError(error.code, error.message, where=f"{where}:{error.where}", hint=_HINT) from error
     entries: dict[str, tuple[Schedule, ...]] = {}
     for entry in named:
-        entries[entry.node] = (*entries.get(entry.node, ()), entry.schedule)
+        said = (entry.schedule,) if entry.schedule.steps else ()
+        entries[entry.node] = (*entries.get(entry.node, ()), *said)
     if not entries:
         raise ConfigError("SCHEDULES_EMPTY", "the file has no schedules", where=where, hint=_HINT)
     return Given(where, entries, Digest.of(text.encode()))
 
 
 class Overriding:
-    """A chooser that follows a file; one entry of a name means all tasks of that name, several mean them in order.
-
-    Tasks that are kernels of their own have no schedules: their entries are empty, and are not asked for.
-    """
+    """A chooser that follows a file; one entry of a name means all tasks of that name, several mean them in order."""
 
     def __init__(self, given: Given, bounds: Bounds, otherwise: Chooser) -> None:
         self._given, self._bounds, self._otherwise = given, bounds, otherwise
@@ -103,7 +106,7 @@ class Overriding:
             if name in self._met:
                 if 1 < len(entries) != self._met[name]:
                     raise self._count(name)
-            elif name not in known or any(schedule.steps for schedule in entries):
+            elif name not in known or entries:
                 raise self._unknown(name)
 
     def _unknown(self, name: str) -> ConfigError:
@@ -132,12 +135,12 @@ class Overriding:
         step = schedule.rewritten()
         if step is None:
             return
-        found = workload_of(subject_of(setting, self._bounds), machine).rewriting(step.algorithm)
-        if found is None or step.tile not in found.sizes:
-            sizes = ", ".join(map(str, found.sizes)) if found else "none"
+        rewrites = workload_of(subject_of(setting, self._bounds), machine).rewrites
+        if not allows(rewrites, schedule):
+            sizes = "; ".join(f"{r.algorithm}: {', '.join(map(str, r.sizes))}" for r in rewrites) or "none"
             raise ScheduleRejectedError(
                 "SCHEDULE_INEXACT",
-                f"{step.algorithm} with tiles of {step.tile} does not apply, or errs more than the precision allows",
-                expected=f"tiles that the precision policy allows here: {sizes}",
-                found=f"tiles of {step.tile}",
+                f"the algorithm {step.algorithm} does not apply, or errs more than the precision policy allows",
+                expected=f"sizes that the policy allows here: {sizes}",
+                found=print_step(step),
             )

@@ -1,17 +1,21 @@
 """The algorithms that may take the place of a sum of products, within the precision policy's bounds.
 
 Takes a definition and the subject that it is of; gives one `Rewriting` for each algorithm that applies and errs little
-enough for the weights at hand. Invariant: whether an algorithm pays is not asked here: that is the cost model's.
+enough for the weights at hand, and says whether a schedule keeps to these. Invariant: whether an algorithm pays is not
+asked here: that is the cost model's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from tessera_build.ir.schedule.nodes import Compute
-from tessera_build.space.winograd import winograd_rewriting
+from tessera_build.ir.schedule.trace import Schedule
+from tessera_build.space.winograd import WINOGRAD, winograd_rewriting
 from tessera_build.space.workload import Rewriting, Subject
+
+Allowed = Callable[[Rewriting, Schedule], bool]
 
 ALGORITHMS: Final[tuple[Callable[[Compute, Subject], Rewriting | None], ...]] = (winograd_rewriting,)
 
@@ -20,3 +24,20 @@ def rewrites_of(node: Compute, subject: Subject) -> tuple[Rewriting, ...]:
     """All that apply, in the order of the table."""
     found = [rewriting(node, subject) for rewriting in ALGORITHMS]
     return tuple(rewriting for rewriting in found if rewriting is not None)
+
+
+def _tile_allowed(rewriting: Rewriting, schedule: Schedule) -> bool:
+    step = schedule.rewritten()
+    return step is not None and step.tile in rewriting.sizes
+
+
+# What of a schedule has an algorithm's error, and must be within what its weights allow.
+_ALLOWED: Final[Mapping[str, Allowed]] = {WINOGRAD: _tile_allowed}
+
+
+def allows(rewrites: Sequence[Rewriting], schedule: Schedule) -> bool:
+    """Whether a schedule has no algorithm but those that a task's bounds allow."""
+    step = schedule.rewritten()
+    if step is None:
+        return True
+    return any(r.algorithm == step.algorithm and _ALLOWED[r.algorithm](r, schedule) for r in rewrites)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,35 @@ def test_schedule_when_one_task_is_given_then_that_task_has_it_and_no_other_chan
     assert tuning.count('"origin":"given"') == 1
 
 
+def test_schedules_when_tasks_share_a_name_then_entries_mean_them_in_order(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Concat", ["x", "z", "x"], ["c"], "joined", axis=1),
+        helper.make_node("Exp", ["c"], ["y"], "last"),
+    ]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", [6, 5]), ("z", [6, 2]))
+    ]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [6, 12]) for name in ("y", "c")]
+    model = helper.make_model(
+        helper.make_graph(nodes, "model", values, outputs), opset_imports=[helper.make_opsetid("", 17)]
+    )
+    out, file = tmp_path / "model.tessera", tmp_path / "given.mlir"
+    build(model, [TARGET], out, workers=1, verify=False)  # type: ignore[arg-type]
+    text = show_level(out, "schedule")
+    names = [entry.node for entry in parse_named(text)]
+    assert names.count("joined") == 3
+    changed = [
+        replace(entry, schedule=entry.schedule.with_block(_d1=1 + number)) if entry.node == "joined" else entry
+        for number, entry in enumerate(parse_named(text))
+    ]
+    file.write_text(print_named(changed), encoding="utf-8")
+    build(model, [TARGET], out, workers=1, verify=False, schedules=file)  # type: ignore[arg-type]
+    assert list(parse_named(show_level(out, "schedule"))) == changed
+    file.write_text(print_named([*changed, *changed]), encoding="utf-8")
+    with pytest.raises(ConfigError, match="other tasks of this name"):
+        build(model, [TARGET], out, workers=1, verify=False, schedules=file)  # type: ignore[arg-type]
+
+
 def test_schedule_when_it_rewrites_otherwise_then_the_policy_still_bounds_the_error(make: Maker) -> None:
     schedule = _named(make(None))["second"]
     step = schedule.rewritten()
@@ -125,11 +155,12 @@ def test_schedule_when_a_step_does_not_fit_then_the_task_and_the_reason_are_name
     ("text", "code", "part"),
     [
         (_text("secnd", Schedule((Split("_d0", 1),))), "TASK_UNKNOWN", "did you mean second?"),
-        (_text("last", Schedule()) * 2, "SCHEDULES_TOO_MANY", "2 schedules"),
+        (_text("last", Schedule((Split("_d0", 1),))) * 2, "SCHEDULES_TOO_MANY", "2 schedules"),
         ('"tsched.task"() <{node = "last", trace = [{step = "spilt"}]}>', "TEXT_SYNTAX", "given.mlir:1:18"),
         ('"tsched.task"() <{node = "last"}>', "TEXT_SYNTAX", "trace"),
         ('"tsched.tusk"() <{}>', "TEXT_SYNTAX", "tsched.task"),
         ('"tsched.task"() <{node = "last", trace = []}> ({', "TEXT_SYNTAX", "do not end"),
+        (_text("lost", Schedule()), "TASK_UNKNOWN", "did you mean last?"),
         ("// nothing\n", "SCHEDULES_EMPTY", "inspect"),
     ],
 )
