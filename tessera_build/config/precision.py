@@ -32,7 +32,8 @@ class Tolerance:
 class PrecisionConfig:
     """A numeric policy: storage and accumulation types, order of sums, and the tolerance it is held to.
 
-    `winograd_max_error`: how far Winograd's transforms may put outputs off, relative to their deviation; 0: never.
+    `winograd_max_error`, `products_max_error`: how far Winograd's transforms, and Strassen's algorithm for products,
+    may put outputs off, relative to their deviation; 0: never.
     """
 
     name: str
@@ -41,6 +42,7 @@ class PrecisionConfig:
     accumulate_reduce: str
     numerics: str
     winograd_max_error: float
+    products_max_error: float
     tolerance: Tolerance
 
 
@@ -59,16 +61,17 @@ def load_precision(name_or_path: str | Path) -> PrecisionConfig:
         accumulate_contract=accumulate.get("contract", choice(*ACCUMULATE_DTYPES)),
         accumulate_reduce=accumulate.get("reduce", choice(*ACCUMULATE_DTYPES)),
         numerics=top.get("numerics", choice(*NUMERICS)),
-        winograd_max_error=_winograd(top),
+        winograd_max_error=_max_error(top, "winograd"),
+        products_max_error=_max_error(top, "products"),
         tolerance=_tolerance(top.section("tolerance")),
     )
     top.finish()
     return config
 
 
-def _winograd(top: Section) -> float:
+def _max_error(top: Section, name: str) -> float:
     """The bound; files from before there was one keep direct sums."""
-    return top.section("winograd").get("max_error", number(0.0, 1e-2)) if "winograd" in top.names() else 0.0
+    return top.section(name).get("max_error", number(0.0, 1e-2)) if name in top.names() else 0.0
 
 
 def _tolerance(section: Section) -> Tolerance:

@@ -13,7 +13,7 @@ from typing import Final
 
 from bundle_format.reader import Bundle, VariantRecord, open_bundle
 from tessera_build.config import ConfigError, load_precision, load_target
-from tessera_build.driver.machine import machine_of
+from tessera_build.driver.machine import bounds_of, machine_of
 from tessera_build.driver.opened import level_text, variant_named
 from tessera_build.driver.reproducer import Reproducer, write_reproducer
 from tessera_build.driver.source import Model, source_of
@@ -26,7 +26,6 @@ from tessera_build.ir.graph.passes.pipeline import run_passes
 from tessera_build.ir.graph.text import print_module
 from tessera_build.lower.program.assemble import lower_module
 from tessera_build.lower.program.kernels import derived_within
-from tessera_build.space.workload import Bounds
 from tessera_build.verify.compare import error_of
 from tessera_build.verify.groups import Case, GroupResult, Groups, compare_groups
 from tessera_build.verify.onnx_reference import OnnxReference
@@ -106,7 +105,7 @@ def _prepared(bundle: Bundle, variant: VariantRecord, request: BisectRequest) ->
             hint="build the bundle again with this version, and give --dims as they were given to the build",
         )
     policy = load_precision(str(variant.config.numerics["policy"]))
-    choose = derived_within(Bounds(policy.winograd_max_error))
+    choose = derived_within(bounds_of(policy))
     lowered = lower_module(module, machine_of(load_target(variant.config.target.name)), choose=choose)
     symbols = {kernel.name: kernel.name for kernel in lowered.variant.kernels}
     (entry,) = module.entries

@@ -36,7 +36,7 @@ from tessera_build.config import (
 )
 from tessera_build.driver.draws import draw_warnings
 from tessera_build.driver.footprint import footprint, footprint_warnings
-from tessera_build.driver.machine import machine_of, options_of
+from tessera_build.driver.machine import bounds_of, machine_of, options_of
 from tessera_build.driver.nesting import nested_too_deep
 from tessera_build.driver.result import BuildResult, Event, KernelCount, Progress, StageTime
 from tessera_build.driver.schedules import Given, Overriding, read_schedules
@@ -50,7 +50,6 @@ from tessera_build.lower.program.assemble import lower_module
 from tessera_build.lower.program.audit import NO_CHECKS, Checks, checks_of
 from tessera_build.lower.program.kernels import derived_within
 from tessera_build.lower.program.records import LoweredVariant
-from tessera_build.space.workload import Bounds
 from tessera_build.verify.budget import check_affordable, check_work
 from tessera_build.verify.check import Subject, expected_answers, verify_variant
 from tessera_build.verify.proof import Proof, proof_bytes
@@ -128,7 +127,7 @@ def build(  # noqa: PLR0913  the public door: every option is a keyword
     proof_operations: float | None = None,
     schedules: str | Path | None = None,
 ) -> BuildResult:
-    """Build `model` (a path, of an ONNX file or a model.py, or an ONNX protobuf) for `targets` and write it to `out`.
+    """Build `model` (a path, of an ONNX file or a model.py, an ONNX protobuf or a module) for `targets` into `out`.
 
     `dims` fixes (`{"N": 4}`) or bounds (`{"N": (1, 64)}`) dynamic dims, beyond `config.dims`; `workers` are compile
     processes; `cache` is a folder of compiled kernels, True the user's own, False or None none.
@@ -200,6 +199,9 @@ def _run_stage(name: str, stage: Callable[[_Draft], None], draft: _Draft) -> Non
 
 def _load(draft: _Draft) -> None:
     model = draft.request.model
+    if isinstance(model, Module):
+        draft.original = model
+        return
     if is_python(model):
         loaded = read_python(str(model), dims=draft.request.dims, entries=draft.request.entries)
         draft.original, draft.source = loaded.module, replace(draft.source, digest=loaded.digest)
@@ -225,7 +227,7 @@ def _lowered(draft: _Draft, config: TargetConfig) -> LoweredVariant:
     def progress(done: int, total: int, name: str) -> None:
         draft.report("lower", done, total, f"{config.name}: {name}")
 
-    bounds = Bounds(draft.precision.winograd_max_error)
+    bounds = bounds_of(draft.precision)
     module, machine, choose = _present(draft.module), machine_of(config), derived_within(bounds)
     if draft.given is None:
         return lower_module(module, machine, draft.request.checks, progress, choose)

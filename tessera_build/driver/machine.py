@@ -1,13 +1,14 @@
-"""A target's description in the words of the rooms that make code for it.
+"""A target's description, and a precision policy, in the words of the rooms that make code for them.
 
-Takes: a `TargetConfig`.
-Gives: `CpuMachine` for lowering, `TargetOptions` for the back end.
+Takes: a `TargetConfig`; a `PrecisionConfig`.
+Gives: `CpuMachine` for lowering, `TargetOptions` for the back end; `Bounds` for the rules that choose algorithms.
 Invariant: two targets that differ in name only get the same machine code.
 """
 
 from tessera_build.backends.interface import TargetOptions
-from tessera_build.config import TargetConfig
+from tessera_build.config import PrecisionConfig, TargetConfig
 from tessera_build.ir.machine.cpu import CpuMachine
+from tessera_build.space.workload import Bounds
 
 _LANE_BITS = 32
 
@@ -33,6 +34,11 @@ def _has_byte_products(target: TargetConfig) -> bool:
     """VNNI in registers of the target's width: AVX-VNNI has them up to 256 bits."""
     narrow = target.vector_bits <= 256 and "avx_vnni" in target.features
     return narrow or "avx512_vnni" in target.features
+
+
+def bounds_of(policy: PrecisionConfig) -> Bounds:
+    """What other algorithms may err by."""
+    return Bounds(policy.winograd_max_error, policy.products_max_error)
 
 
 def options_of(target: TargetConfig, tools: tuple[tuple[str, str], ...]) -> TargetOptions:

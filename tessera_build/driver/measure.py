@@ -18,11 +18,12 @@ from typing import Final, cast
 import numpy as np
 
 from bundle_format.canonical import Json
-from tessera_build.driver.single import BuiltTask
+from tessera_build.driver.single import BuiltTask, LaunchCode
 from tessera_build.ir.core.dims import evaluate
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.lower.program.kernels import Setting
 from tessera_build.lower.schedule_to_tile.layouts import DENSE, Packing
+from tessera_build.lower.schedule_to_tile.nest import SCRATCH
 from tessera_build.verify.inputs import random_array
 from tessera_build.verify.isolate import CrashError, Mark, in_child
 
@@ -120,14 +121,21 @@ class _Run:
     def __init__(self, build: BuiltTask, values: Mapping[int, tuple[Array, Array]]) -> None:
         self._build = build
         self._arrays = values
-        self._kept = [self._place(op.value, op.packing) for op in build.code.operands]
-        slots = [*(address for address, _ in self._kept), *build.code.dims]
-        self._slots = (ctypes.c_int64 * max(1, len(slots)))(*slots)
-        self._call = _loaded(build.code.image)
+        self._scratch = _aligned(np.zeros(max(1, build.code.scratch_bytes), np.uint8))
+        parts = [build.code] if build.code.before is None else [build.code.before, build.code]
+        self._launches = [self._ready(part) for part in parts]
 
     def launch(self) -> int:
         """Run all iterations; gives the status."""
-        return self._call(ctypes.addressof(self._slots), self._build.code.count)
+        return max(launch() for launch in self._launches)
+
+    def _ready(self, code: LaunchCode) -> Callable[[], int]:
+        kept = [self._place(op.value, op.packing) for op in code.operands]
+        addresses = [*(address for address, _ in kept), *code.dims]
+        slots, call = (ctypes.c_int64 * max(1, len(addresses)))(*addresses), _loaded(code.image)
+        memory = kept, slots  # as long as the launch
+
+        return lambda: call(ctypes.addressof(memory[1]), code.count)
 
     def results(self) -> list[Array]:
         """Copies of what the launch wrote, which is gone from its memory afterwards."""
@@ -138,7 +146,7 @@ class _Run:
         return found
 
     def _place(self, value: int, packing: Packing | None) -> tuple[int, Array]:
-        array, memory = self._arrays[value]
+        array, memory = (self._scratch, self._scratch) if value == SCRATCH else self._arrays[value]
         if packing is not None:
             array = memory = _aligned(packing.apply(array))
         return array.ctypes.data, memory

@@ -8,7 +8,7 @@ values lie in memory and of which of them are weights: not of names, of weights'
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tessera_build.backends.llvm.emit_kernel import kernel_ir
@@ -21,7 +21,7 @@ from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.lower.program.assemble import lower_module
-from tessera_build.lower.program.kernels import Chooser, Setting, derived, lower_task, subject_of
+from tessera_build.lower.program.kernels import Chooser, LoweredTask, Setting, derived, lower_task, subject_of
 from tessera_build.lower.schedule_to_tile.layouts import BufferLayout
 from tessera_build.lower.schedule_to_tile.nest import Operand
 from tessera_build.space.contraction import ASSUMED_EXTENT
@@ -70,7 +70,8 @@ class ListedTask:
 class LaunchCode:
     """One launch as a shared object that exports `i32 launch(ptr arguments, i64 count)`.
 
-    Arguments are the addresses of `operands`, then the sizes of `dims`; `sizes` are those of all dims by name.
+    Arguments are the addresses of `operands`, then the sizes of `dims`; `sizes` are those of all dims by name. What has
+    to run `before` it shares `scratch_bytes` of memory with it, the operand that is no value.
     """
 
     image: bytes
@@ -78,6 +79,8 @@ class LaunchCode:
     dims: tuple[int, ...]
     sizes: dict[str, int]
     count: int
+    scratch_bytes: int = 0
+    before: "LaunchCode | None" = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,12 +171,19 @@ def compile_task(setting: Setting, schedule: Schedule, machine: CpuMachine, opti
     Of two versions of a kernel, that for sizes which hold whole tiles; dynamic sizes are those that costs assume.
     """
     sizes = {name: _assumed(setting.ranges.get(name, (1, None))) for name in sorted(_dims_of(setting))}
-    versions = lower_task(setting, machine, lambda _setting, _machine: schedule)
+    lowered = lower_task(setting, machine, lambda _setting, _machine: schedule)
+    versions = [each for each in lowered if not each.prepares]
     chosen = next((v for v in versions if evaluate(v.count, sizes) > 0), versions[0])
-    texts = (kernel_ir(chosen.kernel, options, "kernel"), LAUNCH_IR, MEMORY_IR)
+    before = [_compiled(each, sizes, options) for each in lowered if each.prepares]
+    return replace(_compiled(chosen, sizes, options), before=before[0] if before else None)
+
+
+def _compiled(lowered: LoweredTask, sizes: dict[str, int], options: CodegenOptions) -> LaunchCode:
+    texts = (kernel_ir(lowered.kernel, options, "kernel"), LAUNCH_IR, MEMORY_IR)
     image = link([compile_ir(text, options) for text in texts], ["launch"], "task.so")
-    dims = tuple(sizes.get(name, ASSUMED_EXTENT) for name in chosen.program.dims)
-    return LaunchCode(image, chosen.program.operands, dims, sizes, evaluate(chosen.count, sizes))
+    dims = tuple(sizes.get(name, ASSUMED_EXTENT) for name in lowered.program.dims)
+    count = evaluate(lowered.count, sizes)
+    return LaunchCode(image, lowered.program.operands, dims, sizes, count, lowered.scratch_bytes)
 
 
 def _assumed(bounds: Range) -> int:

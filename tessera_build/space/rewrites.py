@@ -12,12 +12,13 @@ from typing import Final
 
 from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import Schedule
+from tessera_build.space.strassen import STRASSEN, strassen_rewriting
 from tessera_build.space.winograd import WINOGRAD, winograd_rewriting
 from tessera_build.space.workload import Rewriting, Subject
 
 Allowed = Callable[[Rewriting, Schedule], bool]
 
-ALGORITHMS: Final[tuple[Callable[[Compute, Subject], Rewriting | None], ...]] = (winograd_rewriting,)
+ALGORITHMS: Final[tuple[Callable[[Compute, Subject], Rewriting | None], ...]] = (winograd_rewriting, strassen_rewriting)
 
 
 def rewrites_of(node: Compute, subject: Subject) -> tuple[Rewriting, ...]:
@@ -31,8 +32,14 @@ def _tile_allowed(rewriting: Rewriting, schedule: Schedule) -> bool:
     return step is not None and step.tile in rewriting.sizes
 
 
+def _piece_allowed(rewriting: Rewriting, schedule: Schedule) -> bool:
+    """Sums of fewer steps err less."""
+    step = schedule.rewritten()
+    return step is not None and 1 <= step.block <= max(rewriting.sizes)
+
+
 # What of a schedule has an algorithm's error, and must be within what its weights allow.
-_ALLOWED: Final[Mapping[str, Allowed]] = {WINOGRAD: _tile_allowed}
+_ALLOWED: Final[Mapping[str, Allowed]] = {WINOGRAD: _tile_allowed, STRASSEN: _piece_allowed}
 
 
 def allows(rewrites: Sequence[Rewriting], schedule: Schedule) -> bool:

@@ -20,15 +20,20 @@ from tessera_build.ir.core.dims import Extent, symbol, symbols_of
 from tessera_build.ir.core.types import F32
 from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.space.contraction import is_product
+from tessera_build.space.strassen_error import HALVES, halving_error
+from tessera_build.space.workload import Rewriting, Subject
 
 STRASSEN: Final = "strassen"
-HALVES: Final = 2
 QUARTERS: Final = 4
 # Quarters of the weights, and sums of them, that are stored: b11, b21, b22 and t1. The others are sums of these.
 STORED: Final = 4
 MADE: Final = 3
 # Sums of quarters of A that are stored: s1, s2, s3 and s4.
 SUMS: Final = 4
+# Steps of half the depth that are summed at a time: sums of weights for more leave no room in the second-level cache,
+# and those for fewer are begun and ended too often.
+_PIECES: Final = (96, 512)
+_STEP: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +88,16 @@ def _places(node: Compute, depth: str) -> tuple[int, int] | None:
     if node.accesses[1].pad is not None or not alone or any(indices.count(w) != 1 for w in wanted):
         return None
     return indices.index(wanted[0]), indices.index(wanted[1])
+
+
+def strassen_rewriting(node: Compute, subject: Subject) -> Rewriting | None:
+    """The pieces of depth whose sums err by no more than the policy allows, for these weights."""
+    bound, product = subject.bounds.products, product_of(node)
+    if bound <= 0 or product is None or node.reads[1] not in subject.constants:
+        return None
+    half = product.extents[1] // HALVES
+    pieces = [size for size in range(_STEP, half + 1, _STEP) if half % size == 0 and _PIECES[0] <= size <= _PIECES[1]]
+    weights = subject.constants[node.reads[1]]
+    while pieces and not halving_error(weights, product.weight, pieces[-1]) <= bound:  # sums of fewer steps err less
+        pieces.pop()
+    return Rewriting(STRASSEN, tuple(pieces), (product.rows, product.depth)) if pieces else None

@@ -26,6 +26,7 @@ class Bounds:
     """What the precision policy lets other algorithms err by, relative to the outputs' deviation; 0: no use of them."""
 
     winograd: float = 0.0
+    products: float = 0.0
 
 
 EXACT: Final = Bounds()

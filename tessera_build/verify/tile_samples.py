@@ -66,8 +66,11 @@ class _Plan:
         buffers: list[Array] = []
         for argument, buffer in zip(function.args, self.groups.launches[launch].buffers, strict=True):
             value = self._value(launch, buffer)
-            made = self._blank(function.types[argument]) if value in written else self._given(value, buffer, expected)
             shape = self._shape(function.types[argument])
+            if value is None and buffer.space == "arena":
+                buffers.append(self._prepared(launch, buffer, expected))
+                continue
+            made = self._blank(function.types[argument]) if value in written else self._given(value, buffer, expected)
             buffers.append(made.reshape(-1)[: math.prod(shape)].reshape(shape))
         tile_reference.run(function, buffers, self.case.sizes)
         pairs: list[tuple[Array, Array]] = []
@@ -80,6 +83,20 @@ class _Plan:
                     written_here &= np.logical_not(np.isnan(array))
                 pairs.append((array[written_here], expected[value].reshape(array.shape)[written_here]))
         return judge(self.groups, launch, pairs, policy)
+
+    def _prepared(self, launch: int, scratch: Buffer, expected: Mapping[int, Array]) -> Array:
+        """Memory that a launch shares with the one before it, which is of the same task and writes nothing else."""
+        before, function = self.groups.launches[launch - 1], self.groups.records[launch - 1].tile_function
+        buffers: list[Array] = []
+        for argument, buffer in zip(function.args, before.buffers, strict=True):
+            shape = self._shape(function.types[argument])
+            blank = (buffer.space, buffer.offset) == (scratch.space, scratch.offset)
+            given = self._blank(function.types[argument]) if blank else self._given(
+                self._value(launch - 1, buffer), buffer, expected
+            )  # fmt: skip
+            buffers.append(given.reshape(-1)[: math.prod(shape)].reshape(shape))
+        tile_reference.run(function, buffers, self.case.sizes)
+        return next(a for a, b in zip(buffers, before.buffers, strict=True) if b.offset == scratch.offset)
 
     def _value(self, launch: int, buffer: Buffer) -> int | None:
         """The graph value behind a buffer of a launch."""

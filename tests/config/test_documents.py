@@ -14,6 +14,7 @@ accumulate: {contract: f64, reduce: f32}
 numerics: fast
 tolerance: {group: 1e-5, end_to_end: .001, agreement: 1}
 winograd: {max_error: 1e-6}
+products: {max_error: 2e-6}
 """
 
 
@@ -35,13 +36,14 @@ def test_precision_file_when_right_then_every_field_is_read(tmp_path: Path) -> N
     assert (policy.name, policy.storage, policy.numerics) == ("mine", "f32", "fast")
     assert (policy.accumulate_contract, policy.accumulate_reduce) == ("f64", "f32")
     assert (policy.tolerance.group, policy.tolerance.end_to_end, policy.tolerance.agreement) == (1e-5, 1e-3, 1.0)
-    assert policy.winograd_max_error == 1e-6
+    assert (policy.winograd_max_error, policy.products_max_error) == (1e-6, 2e-6)
 
 
 @pytest.mark.unit
-def test_precision_file_when_older_than_winograd_then_is_read_and_keeps_direct_sums(tmp_path: Path) -> None:
-    older = PRECISION.replace("winograd: {max_error: 1e-6}\n", "")
-    assert load_precision(write(tmp_path, older)).winograd_max_error == 0.0
+def test_precision_file_when_older_than_other_algorithms_then_is_read_and_keeps_direct_sums(tmp_path: Path) -> None:
+    older = PRECISION.replace("winograd: {max_error: 1e-6}\nproducts: {max_error: 2e-6}\n", "")
+    policy = load_precision(write(tmp_path, older))
+    assert (policy.winograd_max_error, policy.products_max_error) == (0.0, 0.0)
 
 
 @pytest.mark.unit
@@ -94,8 +96,8 @@ def test_problems_when_several_then_all_are_told_at_once_in_file_order(tmp_path:
         ("name: [", "CONFIG_SYNTAX", ":1:8"),
         ("name: a\x00b", "CONFIG_SYNTAX", ""),
         ("--- 1\n--- 2\n", "CONFIG_SYNTAX", ":2:1"),
-        (PRECISION + "name: again\n", "CONFIG_KEY_DOUBLED", ":7:1"),
-        (PRECISION + "? [a, b]\n: 1\n", "CONFIG_KEY", ":7:3"),
+        (PRECISION + "name: again\n", "CONFIG_KEY_DOUBLED", ":8:1"),
+        (PRECISION + "? [a, b]\n: 1\n", "CONFIG_KEY", ":8:3"),
         (PRECISION.replace("mine", "12"), "CONFIG_VALUE", ":1:7"),
         (PRECISION.replace("mine", "yes"), "CONFIG_VALUE", ":1:7"),
         (PRECISION.replace("1e-5", "'1e-5'"), "CONFIG_VALUE", ":5:20"),

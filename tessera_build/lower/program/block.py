@@ -31,7 +31,7 @@ from tessera_build.lower.program.records import LaunchRecord, ValuePlace
 from tessera_build.lower.program.rewrite_tasks import copy_task
 from tessera_build.lower.program.shared import Shared
 from tessera_build.lower.schedule_to_tile.layouts import Packing
-from tessera_build.lower.schedule_to_tile.nest import Operand
+from tessera_build.lower.schedule_to_tile.nest import SCRATCH, Operand
 from tessera_build.space.chain import saved_cycles
 
 # Element types whose registers can be compared; narrower ones are looked at where they are computed, in these.
@@ -54,7 +54,10 @@ class Block:
         self._places: Places = placer.run()
         self._tasks = self._ordered(prepared.tasks, placer.copies)
         shared.tasks += len(self._tasks)
-        self._controls = {step: self._plan(task) for step, task in enumerate(self._tasks) if task.kind == "control"}
+        self._controls: dict[int, ControlPlan] = {}
+        self._lowered: dict[int, tuple[LoweredTask, ...]] = {}
+        for step, task in enumerate(self._tasks):
+            self._lower(task, step)
         self._dynamic: dict[int, Dynamic] = {}
         self._zone_of: dict[int, Extent] = {}
         self._zoned: set[int] = set()
@@ -96,6 +99,16 @@ class Block:
             start = start + types[value].shape[position]
         return made
 
+    def _lower(self, task: Task, step: int) -> None:
+        """A task through all levels: what scratch memory it needs is known before the arena is planned."""
+        if task.kind == "control":
+            self._controls[step] = self._plan(task)
+        elif task.kind != "read":
+            layouts = {v: self._places.of[v].layout(self._shape(task, v)) for v in _values(task)}
+            setting = Setting(task, layouts, self._constants, self._frame.ranges)
+            self._lowered[step] = lower_task(setting, self._shared.machine, self._shared.choose)
+        self._shared.finish_task(task.name)
+
     def _plan(self, task: Task) -> ControlPlan:
         """The regions of a node as blocks of their own."""
         (node,) = task.nodes
@@ -128,17 +141,10 @@ class Block:
             else:
                 nodes += self._border_launches(task, started)
                 nodes += self._zones(task, fill=True)
-                nodes += self._launches(task)
+                nodes += [self._launch(task, lowered, step) for lowered in self._lowered[step]]
                 nodes += self._audits(task)
             nodes += (node for item in self._dynamic.values() for node in item.after(step))
-            self._shared.finish_task(task.name)
         return nodes
-
-    def _launches(self, task: Task) -> list[Node]:
-        layouts = {v: self._places.of[v].layout(self._shape(task, v)) for v in _values(task)}
-        setting = Setting(task, layouts, self._constants, self._frame.ranges)
-        lowered = lower_task(setting, self._shared.machine, self._shared.choose)
-        return [self._launch(task, version) for version in lowered]
 
     def _read(self, task: Task) -> list[Node]:
         """Sizes from data, and the guards that waited for them."""
@@ -182,11 +188,15 @@ class Block:
         lowered = lower_border(kind, border, place.strides, self._shared.machine, self._frame.ranges)
         return self._emit(task, lowered, (self._home(root).buffer,), (), ())
 
-    def _launch(self, task: Task, lowered: LoweredTask) -> Launch:
-        buffers = tuple(self._buffer(task, operand) for operand in lowered.program.operands)
+    def _launch(self, task: Task, lowered: LoweredTask, step: int) -> Launch:
+        scratch = Buffer("arena", 0, self._base + self._offsets[_scratch(step)]) if lowered.scratch_bytes else None
+        buffers = tuple(
+            scratch if scratch is not None and operand.value == SCRATCH else self._buffer(task, operand)
+            for operand in lowered.program.operands
+        )
         # Constants are read through buffers alone: a place for one would keep its unpacked form in the bundle.
         reads = tuple(self._value(task, v) for v in task.inputs if self._places.of[v].root not in self._frame.digests)
-        writes = tuple(self._value(task, v) for v in task.outputs)
+        writes = () if lowered.prepares else tuple(self._value(task, v) for v in task.outputs)
         return self._emit(task, lowered, buffers, reads, writes)
 
     def _emit(
@@ -252,6 +262,9 @@ class Block:
                 last[root] = step
         outside = {*self._frame.arguments, *self._function.results, *self._frame.digests}
         scratch = [Lifetime(_scratch(step), p.scratch_bytes, step, step) for step, p in self._controls.items()]
+        for step, lowered in self._lowered.items():
+            most = aligned(max((each.scratch_bytes for each in lowered), default=0))
+            scratch += [Lifetime(_scratch(step), most, step, step)] if most else []
         inside = {r: self._places.sizes[r] * self._function.types[r].dtype.bytes for r in first if r not in outside}
         self._set_aside(first, last, inside)
         room = ZONE_BYTES if self._shared.checks.bounds else 0

@@ -6,6 +6,7 @@ host program then runs exactly one of them). Invariant: both versions compute ev
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,7 +19,7 @@ from tessera_build.ir.graph.ops.attention import heads_per_key
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.nodes import KernelCall
 from tessera_build.ir.schedule.trace import Schedule, Split
-from tessera_build.kernels.attention import AttentionShape, attention
+from tessera_build.kernels.attention import AttentionShape, attention, reach_of
 from tessera_build.kernels.subject import KernelSubject
 from tessera_build.kernels.table import KERNELS
 from tessera_build.lower.graph_to_schedule.tasks import Task
@@ -29,12 +30,13 @@ from tessera_build.lower.program.places import Border
 from tessera_build.lower.program.rewrite_tasks import flattened
 from tessera_build.lower.schedule_to_tile.crossed import crossed_tiles
 from tessera_build.lower.schedule_to_tile.layouts import BufferLayout
-from tessera_build.lower.schedule_to_tile.nest import Operand
+from tessera_build.lower.schedule_to_tile.nest import SCRATCH, Operand
 from tessera_build.lower.schedule_to_tile.replay import (
     Bindings,
     TileProgram,
     axes_of_domain,
     grouped_domain,
+    preparing_program,
     schedule_to_tile,
 )
 from tessera_build.lower.tile_to_target.cpu import lower_cpu
@@ -46,12 +48,24 @@ from tessera_build.space.workload import EXACT, Bounds
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoweredTask:
-    """One kernel: the schedule and tile program it came from, and how many parallel iterations a launch has."""
+    """One kernel: the schedule and tile program it came from, and how many parallel iterations a launch has.
+
+    `prepares`: it writes no value, only the scratch memory that it shares with the task's next kernel.
+    """
 
     schedule: Schedule
     program: TileProgram
     kernel: Function
     count: Extent
+    prepares: bool = False
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Scratch memory of the task that it reads or writes."""
+        function = self.program.function
+        pairs = zip(self.program.operands, function.args, strict=False)
+        kinds = [function.types[argument] for operand, argument in pairs if operand.value == SCRATCH]
+        return sum(math.prod(kind.static_shape) * kind.dtype.bytes for kind in kinds)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +83,7 @@ Chooser = Callable[[Setting, CpuMachine], Schedule]
 
 
 # What the standard precision allows.
-STANDARD_BOUNDS: Final = Bounds(winograd=2e-5)
+STANDARD_BOUNDS: Final = Bounds(winograd=2e-5, products=2e-5)
 
 
 def subject_of(setting: Setting, bounds: Bounds = STANDARD_BOUNDS) -> Subject:
@@ -103,7 +117,7 @@ def lower_task(setting: Setting, machine: CpuMachine, choose: Chooser = derived)
     """All versions of a task's kernel."""
     task, layouts, ranges = setting.task, setting.layouts, setting.ranges
     if task.kind == "kernel":
-        return (_lower_kernel_call(task, machine, ranges),)
+        return (_lower_kernel_call(setting, machine),)
     if task.kind == "pointwise":
         task = with_merged_axes(flattened(task, layouts), layouts)
         setting = replace(setting, task=task)
@@ -113,14 +127,18 @@ def lower_task(setting: Setting, machine: CpuMachine, choose: Chooser = derived)
     if task.kind == "pointwise" and not isinstance(fits, int):
         small = derive_schedule(subject_of(setting), machine, crossing=False)
 
-    def version(chosen: Schedule, enabled: Extent) -> LoweredTask:
-        program = schedule_to_tile(task, chosen, bindings)
+    def made(program: TileProgram, chosen: Schedule, enabled: Extent) -> LoweredTask:
         lowered = lower_cpu(program.function, machine, ranges)
         return LoweredTask(chosen, program, lowered.kernel, lowered.parallel_count * enabled)
 
-    if isinstance(fits, int):
-        return (version(schedule, fits),)
-    return version(schedule, fits), version(small, 1 - fits)
+    def version(chosen: Schedule, enabled: Extent) -> LoweredTask:
+        return made(schedule_to_tile(task, chosen, bindings), chosen, enabled)
+
+    if not isinstance(fits, int):
+        return version(schedule, fits), version(small, 1 - fits)
+    before = preparing_program(task, schedule, bindings)
+    first = () if before is None else (replace(made(before, schedule, fits), prepares=True),)
+    return (*first, version(schedule, fits))
 
 
 def _versions(task: Task, schedule: Schedule, ranges: Mapping[str, Range]) -> tuple[Extent, Schedule]:
@@ -155,12 +173,14 @@ def lower_border(
     )
 
 
-def _lower_kernel_call(task: Task, machine: CpuMachine, ranges: Mapping[str, Range]) -> LoweredTask:
+def _lower_kernel_call(setting: Setting, machine: CpuMachine) -> LoweredTask:
     """A kernel that is written in the tile language is only bound here."""
+    task, ranges = setting.task, setting.ranges
     (call,) = [n for n in task.function.nodes if isinstance(n, KernelCall)]
     types = [task.function.types[v] for v in call.operands]
     if call.kernel == "attention":
-        kernel = _attention(call, types, machine)
+        mask = setting.constants.get(call.operands[3]) if len(types) > 3 else None
+        kernel = _attention(call, types, machine, None if mask is None else reach_of(mask))
     else:
         results = tuple(task.function.types[v] for v in call.results)
         kernel = KERNELS[call.kernel](KernelSubject(tuple(types), results, dict(call.parameters), machine.lanes))
@@ -171,7 +191,7 @@ def _lower_kernel_call(task: Task, machine: CpuMachine, ranges: Mapping[str, Ran
     return LoweredTask(Schedule(), program, lowered.kernel, lowered.parallel_count)
 
 
-def _attention(call: KernelCall, types: Sequence[Type], machine: CpuMachine) -> Function:
+def _attention(call: KernelCall, types: Sequence[Type], machine: CpuMachine, reach: int | None) -> Function:
     q, k, v = types[:3]
     depth, value_depth = int_extent(q.shape[3]), int_extent(v.shape[3])
     mask = types[3].shape if len(types) > 3 else None
@@ -184,6 +204,7 @@ def _attention(call: KernelCall, types: Sequence[Type], machine: CpuMachine) -> 
         heads=q.shape[1],
         mask=None if mask is None else (mask[0], mask[1], mask[2], mask[3]),
         sharing=heads_per_key(q.shape[1], k.shape[1]),
+        reach=reach,
     )
     scale = dict(call.parameters).get("scale", 1.0)
     number = float(scale) if isinstance(scale, (int, float)) else 1.0

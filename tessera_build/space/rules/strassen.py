@@ -1,0 +1,197 @@
+"""The rule for Strassen's algorithm: seven products of quarters in place of eight, a panel of both halves at a time.
+
+Condition: the workload allows the rewriting (`space.strassen` says to what it applies and which pieces of depth are
+exact enough). Decisions: rows and columns of the register tile, the piece of half the depth that is summed at a time.
+Invariant: a legal vector keeps its accumulators in registers and what a panel holds in the second-level cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tessera_build.ir.machine.cpu import CpuMachine
+from tessera_build.ir.schedule.trace import Bind, Pack, Prefetch, Rewrite, Split, Tensorise
+from tessera_build.space.features import complete, idle_share
+from tessera_build.space.nest import Integers, full_bytes, weight_bytes
+from tessera_build.space.panels import cycles_lost_to_conflicts, prefetch_pays
+from tessera_build.space.rules.rule import Features, Flags, Rule
+from tessera_build.space.sketch import Decision, Filled, Hole, Part, Sketch, Values
+from tessera_build.space.strassen import HALVES, MADE, QUARTERS, STRASSEN, SUMS
+from tessera_build.space.winograd_plan import most_scratch
+from tessera_build.space.workload import Workload
+
+_PRODUCTS = 7
+# Products that read the first operand where it lies; the sums have rows that share few sets of a cache.
+_IN_PLACE = 3
+_FLOAT_BYTES = 4
+_MOST_VECTORS = 4
+# A register tile of a matrix product, near enough to say how often a panel is used.
+_USUAL_ROWS, _USUAL_VECTORS = 8, 3
+# Rows of a half: with 16 the direct sum is up to a fifth faster, because weights that come from memory are used too
+# seldom; with 24 this is 4 % faster, with 32 and more 5 to 11 %.
+_LEAST_ROWS = 24
+# Steps of a contraction that are emitted. Ten stand in the code, and four steps are 3 % slower than two.
+_STEPS = 2
+# Loads and stores of a register tile beside its products, as instructions: what is shared, and what waits for the next
+# piece; a store of 64 bytes counts twice.
+_RESULTS, _WAITING = 19.0, 16.0
+# Lines that come from the second-level cache for every register of a sum of weights: two terms, and its own place.
+_LINES_MADE = 3.0
+_CYCLES_A_LINE = 2.0
+# Loads and stores for every register of the first operand's sums, of four quarters.
+_SUMMED = 12.0
+# What another algorithm must gain: its error is larger, and it takes a launch more.
+_MARGIN = 1.02
+
+
+@dataclass(frozen=True, slots=True)
+class Quarters:
+    """A workload's extents in halves: rows, depth, columns; the axes of the first two; what else there is, together."""
+
+    rows: int
+    depth: int
+    columns: int
+    axes: tuple[str, str]
+    pieces: tuple[int, ...]
+    around: int
+
+    @classmethod
+    def of(cls, work: Workload) -> Quarters | None:
+        """Those of a workload that may be rewritten."""
+        found = work.rewriting(STRASSEN)
+        if found is None:
+            return None
+        rows, depth = found.axes
+        extents = work.extents
+        around = work.points // max(1, extents[rows] * work.vector.extent)
+        halves = (extents[rows] // HALVES, extents[depth] // HALVES, work.vector.extent // HALVES)
+        return cls(*halves, (rows, depth), found.sizes, around)
+
+
+def strassen_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
+    """The sketch, where a policy allows some piece and whole registers fill a half of the columns."""
+    parts = Quarters.of(work)
+    if parts is None or parts.depth % machine.lanes or parts.rows < _LEAST_ROWS:
+        return None
+    widths = [n * machine.lanes for n in range(1, _MOST_VECTORS + 1)]
+    whole = tuple(width for width in widths if parts.columns % width == 0)
+    rows, depth = parts.axes
+    if not whole or not _fits(parts, machine):
+        return None
+    vector, uses = work.vector.name, -(-HALVES * parts.rows // _USUAL_ROWS)
+    ahead = prefetch_pays(uses, _USUAL_VECTORS * machine.lanes, int(weight_bytes(work)), machine)
+    steps: tuple[Part, ...] = (
+        Filled(Rewrite(HALVES, 1, algorithm=STRASSEN), (("block", ("piece",)),)),
+        Hole(Split(rows, 1), "rows"),
+        Hole(Split(vector, 1), "columns"),
+        Hole(Pack(1, 1), "columns"),
+        Split(depth, _STEPS),
+        Tensorise(depth),
+        *((Prefetch(1),) if ahead else ()),
+        *(Bind(span.name, "parallel") for span in work.domain if span.name != rows),
+    )
+    decisions = (
+        Decision("rows", tuple(range(1, min(parts.rows, machine.registers) + 1))),
+        Decision("columns", whole),
+        Decision("piece", parts.pieces),
+    )
+    return Sketch(STRASSEN, steps, decisions)
+
+
+def _known(work: Workload) -> Quarters:
+    parts = Quarters.of(work)
+    assert parts is not None, "the rule has a sketch"
+    return parts
+
+
+def _private_bytes(parts: Quarters, values: Values) -> Integers:
+    """What a panel holds beside the weights: their sums, tiles of results, those of all rows where they wait."""
+    rows, columns, piece = values["rows"], values["columns"], values["piece"]
+    tiles = np.where(piece < parts.depth, -(-parts.rows // rows), 1)
+    return (MADE * piece + (tiles * QUARTERS + HALVES) * rows) * columns * _FLOAT_BYTES
+
+
+def _fits(parts: Quarters, machine: CpuMachine) -> bool:
+    """Whether the vector that the derivation starts from is legal."""
+    first = {"rows": 1, "columns": machine.lanes, "piece": parts.pieces[-1]}
+    held = _private_bytes(parts, {name: np.asarray([value], np.int64) for name, value in first.items()})
+    return bool(held[0] <= most_scratch(machine))
+
+
+def strassen_legal(work: Workload, machine: CpuMachine, values: Values) -> Flags:
+    """Registers suffice, also where two vectors make one of the weights' sums, and the scratch memory of a panel.
+
+    Tiles of 14 x 2 registers spill there: 196 x 256 x 1024 takes as long as the direct sum, with tiles of 11 x 2 7 %
+    less.
+    """
+    rows, vectors = values["rows"], values["columns"] // machine.lanes
+    private = _private_bytes(_known(work), values)
+    return np.asarray(((rows + 2) * vectors < machine.registers) & (private <= most_scratch(machine)), np.bool_)
+
+
+def strassen_features(work: Workload, machine: CpuMachine, _sketch: Sketch, values: Values) -> Features:
+    """The features of a batch."""
+    parts, rows, vectors = _known(work), values["rows"], values["columns"] // machine.lanes
+    panels, tiles = parts.columns // values["columns"], -(-parts.rows // rows)
+    pieces, held = parts.depth // values["piece"], np.asarray(rows * vectors, np.float64)
+    steps = parts.around * panels * tiles * _PRODUCTS * float(parts.depth)
+    loads = rows + vectors
+    slowest = np.maximum(held / machine.multiply_adds_per_cycle, loads / machine.loads_per_cycle)
+    made = parts.around * panels * MADE * float(parts.depth)
+    lines = vectors * _LINES_MADE * _CYCLES_A_LINE
+    apart = dict(work.main[0].apart).get(parts.axes[0], 0)
+    slowest = slowest + cycles_lost_to_conflicts([(rows, apart)], machine) * _IN_PLACE / _PRODUCTS
+    busy = steps * np.maximum(slowest, machine.multiply_add_latency) + made * np.maximum(vectors, lines - held)
+    results = parts.around * panels * tiles * held * (pieces * _RESULTS + (pieces - 1) * _WAITING)
+    summed = parts.around * parts.rows * parts.depth / machine.lanes * _SUMMED
+    calls = parts.around * np.asarray(panels, np.float64)
+    others = work.points / machine.lanes * (work.operations + len(work.others)) + results + summed
+    sums = np.asarray(parts.around * panels * tiles * pieces * _PRODUCTS, np.float64)
+    count = len(rows)
+    found: Features = {
+        "flops": np.full(count, 2.0 * work.points * work.reduction[0].extent),
+        "multiply_adds": np.asarray(steps * held, np.float64),
+        "loads": np.asarray(steps * loads, np.float64),
+        "chained": np.where(held < machine.multiply_add_latency * machine.multiply_adds_per_cycle, steps, 0.0),
+        "busy": np.asarray(busy, np.float64),
+        "others": np.asarray(others, np.float64),
+        "registers": held + vectors + 1,
+        **_moved(work, machine, parts, values),
+        "tiles": sums,
+        "turns": sums,  # more of them hide behind multiply-adds
+        "waste": np.asarray(tiles * rows / parts.rows - 1.0, np.float64),
+        "calls": calls + float(parts.around * parts.rows),
+        "idle": idle_share(calls),
+        "code": held * _STEPS * (_PRODUCTS + MADE),
+    }
+    return complete(found, count)
+
+
+def _moved(work: Workload, machine: CpuMachine, parts: Quarters, values: Values) -> Features:
+    """Bytes by level of cache: every register tile reads its panels again; the first operand comes with every panel."""
+    panels, tiles = parts.columns // values["columns"], -(-parts.rows // values["rows"])
+    left = float(_FLOAT_BYTES) * parts.around * parts.rows * parts.depth
+    right = float(_FLOAT_BYTES) * parts.depth * values["columns"] * _PRODUCTS
+    again = np.where(left * _PRODUCTS + right > machine.l2_bytes, panels, 1)
+    return {
+        "l1_bytes": parts.around * panels * tiles * right + panels * left * _PRODUCTS,
+        "l2_bytes": full_bytes(work) + left * SUMS + left * _PRODUCTS * (again - 1.0),
+        "memory_bytes": np.full(len(panels), full_bytes(work) + left * SUMS),
+        "weight_bytes": np.full(len(panels), weight_bytes(work)),
+    }
+
+
+def strassen_start(work: Workload, machine: CpuMachine) -> dict[str, int]:
+    """One row and the largest piece, after which fewest results wait."""
+    return {"rows": 1, "columns": machine.lanes, "piece": _known(work).pieces[-1]}
+
+
+def _blocks(_sketch: Sketch) -> tuple[tuple[str, ...], ...]:
+    return (("rows", "columns", "piece"),)
+
+
+STRASSEN_RULE = Rule(
+    STRASSEN, strassen_sketch, strassen_legal, strassen_features, strassen_start, _blocks, margin=_MARGIN
+)
