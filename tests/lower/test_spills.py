@@ -32,11 +32,12 @@ def _product(rows: int, depth: int, columns: int) -> Module:
     return b.finish()
 
 
-def _convolution(size: int, channels: int, out: int, kernel: int, groups: int = 1) -> Module:
+def _convolution(size: int, channels: int, out: int, kernel: int, groups: int = 1, stride: int = 1) -> Module:
     b, side = GraphBuilder(), (kernel // 2, kernel // 2)
     x = b.op("mul", b.input("x", tensor(F32, 1, size, size, channels)), b.scalar(1.5, F32))
     w = b.constant(np.ones((out, channels // groups, kernel, kernel), np.float32))
-    y = b.op("conv", x, w, groups=groups, layout="NHWC", strides=(1, 1), low=side, high=side, dilations=(1, 1))
+    steps = {"strides": (stride, stride), "dilations": (1, 1)}
+    y = b.op("conv", x, w, groups=groups, layout="NHWC", low=side, high=side, **steps)
     b.output("y", b.op("max", b.op("add", y, b.constant(np.ones(out, np.float32))), b.scalar(0.0, F32)))
     return b.finish()
 
@@ -58,6 +59,9 @@ MODULES: dict[str, Callable[[], Module]] = {
     "1x1 at 56": lambda: _convolution(56, 256, 64, 1),
     "1x1 at 7": lambda: _convolution(7, 2048, 512, 1),
     "3x3 at 14": lambda: _convolution(14, 256, 256, 3),
+    "7x7 from three channels": lambda: _convolution(224, 3, 64, 7, stride=2),
+    "3x3 from three channels": lambda: _convolution(224, 3, 32, 3, stride=2),
+    "1x1 to half a register": lambda: _convolution(56, 144, 24, 1),
     "depthwise": lambda: _convolution(28, 144, 144, 3, 144),
     "BERT's attention": lambda: _attention(128, 128),
     "GPT-2's attention": lambda: _attention(1, 129),
