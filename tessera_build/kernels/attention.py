@@ -3,7 +3,8 @@
 Takes extents, numbers of a schedule and buffers q[G, M, D], k[G, N, D] (or kᵀ[G, D, N]), v[G, N, E], an optional
 additive mask and out[G, M, E], where G is batch × heads (k and v may have a group for several of q's); gives an unbound
 Tile IR function. Invariant: scores, sums and the result are accumulated in f32 whatever the storage type, and a row of
-the result depends on its own query row, the keys, the values and the mask only.
+the result depends on its own query row, the keys, the values and the mask only. Blocks of keys that the mask is known
+to hide from every query of a tile are not read: they would add zeros.
 
 The running maximum and sum over blocks are Milakov and Gimelshein's online softmax (arXiv:1805.02867), used for
 attention as in FlashAttention (arXiv:2205.14135).
@@ -12,6 +13,10 @@ attention as in FlashAttention (arXiv:2205.14135).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
 
 from tessera.kernel import kernel
 from tessera.tile import LOWEST, Carry, TileBuilder
@@ -22,13 +27,16 @@ from tessera_build.ir.core.types import F32, DType, memref
 
 # Transposed keys of a whole group are kept at hand up to half of a 1 MiB second-level cache, and off the stack beyond.
 PANEL_BYTES = 1 << 19
+# No score that is not itself near the end of f32 comes back from here.
+HIDDEN = -1e30
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionShape:
     """Extents; `groups` is batch × heads; `mask` is the mask's own shape [B or 1, H or 1, M or 1, N], if any.
 
-    `sharing` groups of queries, side by side, read one group of keys and values.
+    `sharing` groups of queries, side by side, read one group of keys and values. `reach`: the mask hides from query i
+    all keys beyond number i + reach; None where it may show any.
     """
 
     groups: Extent
@@ -39,6 +47,7 @@ class AttentionShape:
     heads: Extent = 1
     mask: tuple[Extent, Extent, Extent, Extent] | None = None
     sharing: int = 1
+    reach: int | None = None
 
     @property
     def key_groups(self) -> Extent:
@@ -73,6 +82,18 @@ class AttentionSchedule:
     keys_at_once: int = 0
 
 
+def reach_of(mask: npt.NDArray[np.generic]) -> int | None:
+    """How far beyond its own number a query sees, by a mask [B or 1, H or 1, M or 1, N] that is known and added.
+
+    None for a mask of one row for all queries. A key is hidden by what leaves its weight 0 beside any seen one.
+    """
+    if mask.shape[2] == 1:
+        return None
+    small = np.less_equal(mask.astype(np.float32), np.float32(HIDDEN))
+    hidden = cast("npt.NDArray[np.bool_]", small.all(axis=(0, 1)))
+    return max(0, max(int(np.flatnonzero(~row)[-1]) - i if not row.all() else 0 for i, row in enumerate(hidden)))
+
+
 def attention(dtype: DType, shape: AttentionShape, schedule: AttentionSchedule, scale: float) -> Function:
     """The kernel for one set of extents; symbolic extents become its `dims`."""
     plan = _Plan(dtype, shape, schedule, scale)
@@ -93,7 +114,7 @@ def attention(dtype: DType, shape: AttentionShape, schedule: AttentionSchedule, 
             for m in tile.range(shape.queries, schedule.tile_m):
                 step = _Step(plan, tile, group, plan.inside(m), _Scratch.of(tile, plan))
                 step.clear()
-                for n in tile.range(shape.keys, plan.block):
+                for n in tile.range(plan.keys_seen(step.m), plan.block):
                     if schedule.keys_at_once:
                         step.scores_along_depth(q, k, n)
                     else:
@@ -130,6 +151,11 @@ class _Plan:
         if not isinstance(queries, int) or queries % rows == 0 or queries < rows:
             return m
         return minimum(m, queries - rows)
+
+    def keys_seen(self, m: Extent) -> Extent:
+        """So many keys concern the tile of queries that begins at m."""
+        reach, keys = self.shape.reach, self.shape.keys
+        return keys if reach is None or self.one_block else minimum(keys, m + (self.schedule.tile_m + reach))
 
     @property
     def panel_keys(self) -> int | None:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from tessera_build.ir.core.dims import Extent, symbol
+from tessera_build.ir.core.dims import Extent, symbol, symbols_of
 from tessera_build.ir.core.types import F16, F32, DType, tensor
+from tessera_build.ir.graph import reference as graph_reference
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.machine.cpu import CpuMachine
-from tessera_build.kernels.attention import AttentionShape
+from tessera_build.ir.tile import nodes as t
+from tessera_build.kernels.attention import AttentionShape, attention, reach_of
 from tessera_build.space.attention import attention_schedule
 from tests.lower.compiled import assert_close, check_module, compile_module
 from tests.lower.execution import AVX2, AVX512
@@ -98,6 +100,52 @@ def test_attention_when_a_row_has_other_neighbours_then_its_bits_stay(shape: Sha
     after = compiled.run(changed, {"N": 1})["y"]
     assert before[:, :, 0].tobytes() == after[:, :, 0].tobytes()
     assert before.tobytes() != after.tobytes()
+
+
+def _causal(queries: int, keys: int, reach: int, hidden: float = -np.inf) -> Array:
+    row, column = np.arange(queries)[:, None], np.arange(keys)
+    return np.where(column <= row + reach, 0, hidden).astype(np.float32)[None, None]
+
+
+def _masked(shape: Shape, mask: Array | None) -> Module:
+    """The mask as a constant, where it is known."""
+    b = GraphBuilder()
+    q, k, v = (b.input(n, tensor(F32, *_inputs(shape)[n].shape)) for n in "qkv")
+    m = b.input("m", tensor(F32, 1, 1, shape.queries, shape.keys)) if mask is None else b.constant(mask)
+    b.output("y", b.op("attention", q, k, v, m, scale=0.125))
+    return b.finish()
+
+
+@pytest.mark.parametrize(("queries", "keys", "reach"), [(300, 300, 0), (140, 400, 260), (270, 290, 3), (5, 200, 140)])
+def test_attention_when_a_known_mask_hides_what_comes_later_then_bits_are_those_of_all_keys(
+    queries: int, keys: int, reach: int
+) -> None:
+    shape = Shape(queries, keys, heads=2, key_heads=1)
+    inputs, mask = _inputs(shape), _causal(queries, keys, reach)
+    known = compile_module(_masked(shape, mask))
+    found = known.run(inputs, {})["y"]
+    assert found.tobytes() == known.run(inputs, {}, threads=2)["y"].tobytes()
+    assert found.tobytes() == compile_module(_masked(shape, None)).run({**inputs, "m": mask}, {})["y"].tobytes()
+    expected = graph_reference.run(_masked(shape, mask), "main", inputs)["y"]
+    assert_close(found, expected, "y", tolerance=1e-5)
+
+
+def test_attention_when_a_known_mask_hides_what_comes_later_then_loops_end_with_what_is_seen() -> None:
+    shape = AttentionShape(2, 300, 300, 64, 64, mask=(1, 1, 300, 300), reach=0)
+    loops = [n for n in attention(F32, shape, attention_schedule(shape, AVX512), 0.125).walk() if isinstance(n, t.For)]
+    assert [n for n in loops if n.step == 128 and symbols_of(n.extent)]
+
+
+def test_reach_when_masks_are_known_then_is_how_far_the_furthest_query_sees() -> None:
+    assert reach_of(_causal(7, 7, 0)) == 0
+    assert reach_of(_causal(7, 20, 13, hidden=float(np.finfo(np.float32).min))) == 13
+    assert reach_of(_causal(7, 7, 0, hidden=-1e9)) == 6  # a weight that is small is not none
+    assert reach_of(np.zeros((1, 1, 1, 9), np.float32)) is None
+    assert reach_of(np.full((1, 1, 4, 9), -np.inf, np.float32)) == 0
+    blank = _causal(5, 5, 0)
+    blank[0, 0, 1, 4] = np.nan
+    assert reach_of(blank) == 3
+    assert reach_of(np.concatenate([_causal(5, 5, 0), _causal(5, 5, 2)], 1)) == 2
 
 
 @pytest.mark.parametrize("machine", [AVX2, AVX512], ids=lambda m: m.name)
