@@ -50,6 +50,12 @@ def _tapped(b: GraphBuilder) -> int:
     return b.op("conv", x, b.constant(_weights(40, 48, 3, 3)), groups=1, low=(1, 1), high=(1, 1), **_SIDES)
 
 
+def _strided(b: GraphBuilder) -> int:
+    x = b.input("x", tensor(F32, 1, 28, 28, 512))
+    around = _SIDES | {"strides": (2, 2), "low": (0, 0), "high": (0, 0)}
+    return b.op("conv", x, b.constant(_weights(64, 512, 1, 1)), groups=1, **around)
+
+
 def _depthwise(b: GraphBuilder) -> int:
     x = b.input("x", tensor(F32, 1, 9, 8, 20))
     return b.op("conv", x, b.constant(_weights(20, 1, 3, 3)), groups=20, low=(1, 1), high=(1, 1), **_SIDES)
@@ -90,6 +96,7 @@ BUILDS: dict[str, Build] = {
     "batched": _batched,
     "convolution": _convolution,
     "tapped": _tapped,
+    "strided": _strided,
     "depthwise": _depthwise,
     "bottleneck": _bottleneck,
     "pool": _pool,

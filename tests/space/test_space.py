@@ -27,6 +27,7 @@ RULES = {
     "batched": "product",
     "convolution": "product",
     "tapped": "winograd",
+    "strided": "product",
     "depthwise": "window",
     "bottleneck": "chain",
     "pool": "window",
@@ -182,6 +183,17 @@ def test_legal_when_all_steps_are_emitted_inside_the_loop_over_columns_then_few_
     values["tile_d0"] = 4
     orders = [space.sketch.vector({**values, "order": order}).reshape(1, -1) for order in (0, 1)]
     assert [bool(space.legal(vector)[0]) for vector in orders] == [True, False]
+
+
+def test_derived_when_rows_of_a_tile_lie_in_one_set_of_the_cache_then_they_are_no_more_than_its_ways() -> None:
+    """Pixels two apart with 512 channels are 4096 bytes apart, their rows 28 times that."""
+    for machine in (AVX2, AVX512):
+        factors = derived(setting_of("strided", machine), machine).factors()
+        assert factors["_d1"] * factors["_d2"] <= machine.l1_bytes // 4096
+        (space,) = spaces("strided", machine)
+        (operand, _) = space.work.main
+        assert dict(operand.apart)["_d1"] == 2 * 28 * 512 * 4
+        assert dict(operand.apart)["_d2"] == 2 * 512 * 4
 
 
 def test_score_when_a_thousand_candidates_are_given_then_each_takes_less_than_a_hundred_microseconds() -> None:
