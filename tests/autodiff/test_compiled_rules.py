@@ -73,6 +73,16 @@ OPS: dict[str, tuple[Make, list[Type]]] = {
     "gather elements": (lambda b, x: b.op("gather_elements", *x, axis=1), [f32(3, 4), tensor(I64, 2, 5)]),
     "scatter": (lambda b, x: b.op("scatter_elements", *x, axis=0), [f32(3, 4), tensor(I64, 2, 3), f32(2, 3)]),
     "scatter rows": (lambda b, x: b.op("scatter_nd", *x), [f32(2, 3, 2), tensor(I64, 5, 2), f32(5, 2)]),
+    "scattered product": (
+        lambda b, x: b.op("scatter_elements", *x, axis=0, reduction="mul"),
+        [f32(N, 4), tensor(I64, 2, 3), f32(2, 3)],
+    ),
+    "scattered maximum": (
+        lambda b, x: b.op("scatter_nd", *x, reduction="max"),
+        [f32(2, N, 2), tensor(I64, 5, 2), f32(5, 2)],
+    ),
+    "symbolic product": (lambda b, x: b.op("reduce", x[0], kind="prod", axes=(0, 2), keepdims=False), [f32(N, 2, M)]),
+    "symbolic running product": (lambda b, x: b.op("cumulate", x[0], kind="prod", exclusive=True), [f32(2, N, 3)]),
     "resample": (lambda b, x: b.op("resample", *x, axis=1), [f32(3, 4, 3), tensor(I64, 2, 5), f32(2, 5)]),
     "attention": (lambda b, x: b.op("attention", *x, scale=0.5), [f32(1, 4, 3, 8), f32(1, 2, N, 8), f32(1, 2, N, 8)]),
     "solve": (lambda b, x: b.node("solve", tuple(x), {})[1], [f32(2, 3, 3), f32(2, 3, 2)]),

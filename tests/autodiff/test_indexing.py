@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bundle_format.errors import TesseraError
 from tessera_build.ir.core.dims import Dim, symbol
 from tessera_build.ir.core.types import I32, I64, Type, tensor
 from tessera_build.ir.graph.autodiff.entries import with_grad
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Array
+from tessera_build.ir.graph.reference import run
 from tests.autodiff.checking import check, drawn, f64, module_of
 
 pytestmark = pytest.mark.unit
@@ -63,12 +63,37 @@ def test_scatter_nd_when_places_repeat_then_agrees_with_differences(reduction: s
     check(module, _with(drawn(module, "main", 44), x1=places), order=2)
 
 
-@pytest.mark.parametrize("reduction", ["mul", "max"])
-def test_scatter_when_updates_combine_otherwise_then_refused(reduction: str) -> None:
-    types = [f64(4), tensor(I64, 2), f64(2)]
-    module = module_of(lambda b, x: b.op("scatter_elements", *x, axis=0, reduction=reduction), types)
-    with pytest.raises(TesseraError, match=reduction):
-        with_grad(module, "main", ["x0"])
+@pytest.mark.parametrize("reduction", ["mul", "max", "min"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_scatter_elements_when_updates_are_combined_then_agrees_with_differences(reduction: str, axis: int) -> None:
+    types = [f64(3, N), tensor(I64, 2, 3), f64(2, 3)]
+    module = module_of(lambda b, x: b.op("scatter_elements", *x, axis=axis, reduction=reduction), types)
+    check(module, _with(drawn(module, "main", 50), x1=np.array([[0, 0, -1], [1, 0, 2]])), order=2)
+
+
+@pytest.mark.parametrize("reduction", ["mul", "max", "min"])
+def test_scatter_nd_when_updates_are_combined_then_agrees_with_differences(reduction: str) -> None:
+    types = [f64(2, N, 2), tensor(I64, 5, 2), f64(5, 2)]
+    module = module_of(lambda b, x: b.op("scatter_nd", *x, reduction=reduction), types)
+    places = np.array([[0, 0], [1, -1], [0, 0], [-1, 2], [1, 0]])
+    check(module, _with(drawn(module, "main", 51), x1=places), order=2)
+
+
+def test_scattered_product_when_factors_are_zero_then_slopes_are_exact() -> None:
+    types = [f64(3), tensor(I64, 5), f64(5)]
+    module = module_of(lambda b, x: b.op("scatter_elements", *x, axis=0, reduction="mul"), types)
+    places = np.array([0, 0, 1, 1, 2])
+    check(module, {"x0": np.array([2.0, 0.0, 3.0]), "x1": places, "x2": np.array([0.0, 5.0, 7.0, 1.0, 11.0])}, order=2)
+    check(module, {"x0": np.array([2.0, 0.0, 3.0]), "x1": places, "x2": np.array([0.0, 5.0, 7.0, 0.0, 11.0])})
+
+
+def test_scattered_maximum_when_equal_then_data_and_updates_share_alike() -> None:
+    types = [f64(2), tensor(I64, 3), f64(3)]
+    module = module_of(lambda b, x: b.op("scatter_elements", *x, axis=0, reduction="max"), types)
+    given = {"x0": np.array([4.0, 1.0]), "x1": np.array([0, 0, 1]), "x2": np.array([4.0, 2.0, 3.0])}
+    found = run(with_grad(module, "main", ["x0", "x2"]), "main_grad", {**given, "y0_cotangent": np.ones(2)})
+    np.testing.assert_array_equal(found["x0_gradient"], [0.5, 0.0])
+    np.testing.assert_array_equal(found["x2_gradient"], [0.5, 0.0, 1.0])
 
 
 @pytest.mark.parametrize("circular", [False, True])

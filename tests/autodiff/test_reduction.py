@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bundle_format.errors import TesseraError
 from tessera_build.ir.core.dims import Dim, symbol
 from tessera_build.ir.graph.autodiff.entries import with_grad
 from tessera_build.ir.graph.builder import GraphBuilder
@@ -15,7 +14,7 @@ from tests.autodiff.checking import check, drawn, f64, module_of, positive
 
 pytestmark = pytest.mark.unit
 
-N, H, W = (symbol(name) for name in "NHW")
+N, M, H, W = (symbol(name) for name in "NMHW")
 
 
 @pytest.mark.parametrize("kind", ["sum", "max", "min", "prod"])
@@ -28,27 +27,22 @@ def test_reduce_when_differentiated_then_agrees_with_differences(
     check(module, drawn(module, "main", 30), order=2)
 
 
-@pytest.mark.parametrize("kind", ["sum", "max"])
+@pytest.mark.parametrize("kind", ["sum", "max", "prod"])
 def test_reduce_when_extents_are_symbolic_then_agrees_with_differences(kind: str) -> None:
     module = module_of(lambda b, x: b.op("reduce", x[0], kind=kind, axes=(0, 2), keepdims=False), [f64(N, 2, H)])
     check(module, drawn(module, "main", 31), order=2)
 
 
-def test_product_when_elements_are_zero_then_slopes_are_exact() -> None:
-    module = with_grad(
-        module_of(lambda b, x: b.op("reduce", x[0], kind="prod", axes=(1,), keepdims=False), [f64(3, 5)]),
-        "main",
-        ["x0"],
-    )
-    x = np.array([[1.0, 2.0, 0.0, 4.0, 3.0], [0.0, 0.0, 1.0, 1.0, 1.0], [2.0, 1.0, 1.0, 1.0, 3.0]])
-    found = run(module, "main_grad", {"x0": x, "y0_cotangent": np.ones(3)})["x0_gradient"]
+ZEROS = np.array([[1.0, 2.0, 0.0, 4.0, 3.0], [0.0, 0.0, 1.0, 1.0, 1.0], [2.0, 1.0, 1.0, 1.0, 3.0]])
+
+
+@pytest.mark.parametrize("extent", [5, M])
+def test_product_when_elements_are_zero_then_slopes_are_exact(extent: int | Dim) -> None:
+    product = module_of(lambda b, x: b.op("reduce", x[0], kind="prod", axes=(1,), keepdims=False), [f64(3, extent)])
+    module = with_grad(product, "main", ["x0"])
+    found = run(module, "main_grad", {"x0": ZEROS, "y0_cotangent": np.ones(3)})["x0_gradient"]
     np.testing.assert_array_equal(found, [[0, 0, 24, 0, 0], [0, 0, 0, 0, 0], [3, 6, 6, 6, 2]])
-
-
-def test_product_when_its_extent_is_symbolic_then_refused() -> None:
-    module = module_of(lambda b, x: b.op("reduce", x[0], kind="prod", axes=(0,), keepdims=False), [f64(N)])
-    with pytest.raises(TesseraError, match="not known"):
-        with_grad(module, "main", ["x0"])
+    check(product, {"x0": ZEROS}, order=2)
 
 
 def test_extrema_when_elements_are_equal_then_share_alike() -> None:
@@ -131,9 +125,16 @@ def test_cumulate_when_differentiated_then_agrees_with_differences(kind: str, ex
     check(module, drawn(module, "main", 35, positive), order=2)
 
 
-def test_cumulate_when_its_extent_is_symbolic_then_agrees_with_differences() -> None:
-    module = module_of(lambda b, x: b.op("cumulate", x[0], kind="prod"), [f64(2, N, 1)])
+@pytest.mark.parametrize("exclusive", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_running_product_when_its_extent_is_symbolic_then_agrees_with_differences(
+    exclusive: bool, reverse: bool
+) -> None:
+    flags = {"exclusive": exclusive, "reverse": reverse}
+    module = module_of(lambda b, x: b.op("cumulate", x[0], kind="prod", **flags), [f64(2, N, 1)])
     check(module, drawn(module, "main", 37, positive), order=2)
+    check(module, {"x0": np.array([2.0, 0.0, 3.0, 0.0, 1.0, 4.0]).reshape(1, 6, 1).repeat(2, 0)})
+    check(module, {"x0": np.array([2.0, 0.5, 3.0, 0.0, 1.0, 4.0]).reshape(1, 6, 1).repeat(2, 0)}, order=2)
 
 
 def test_running_product_when_elements_are_zero_then_slopes_are_exact() -> None:

@@ -31,6 +31,8 @@ from tessera_build.ir.graph.ops.control import index_of
 from tessera_build.ir.graph.ops.op import extent_of, extents_of, flag_of
 from tessera_build.ir.graph.regions import index_range
 
+UNLIMITED = 2**31 - 1  # iterations of a loop that a condition ends alone
+
 
 @dataclass(frozen=True, slots=True)
 class Loop:
@@ -203,7 +205,13 @@ def _slices(found: Recorded, loop: Loop) -> list[int]:
 
 
 def _check(walk: Walking, loop: Loop, way: Backward) -> None:
-    """Refuse what changes its shape from iteration to iteration: it cannot be stacked or carried back."""
+    """Refuse what changes its shape from iteration to iteration: it cannot be stacked or carried back.
+
+    What every iteration keeps has a place for each that there may be, so that there must be a largest number.
+    """
+    if way.residuals and isinstance(loop.trips, int) and loop.trips >= UNLIMITED:
+        where = str(walk.to.span) if walk.to.span else None
+        raise not_differentiable("loop", "nothing bounds its iterations, each of which keeps values: max_iter", where)
     values = [walk.type(a) for a in chosen(loop.region.args, loop.active)]
     for type_ in (*values, *(walk.to.type(v) for v in way.residuals)):
         if any(loop.name in symbols_of(extent) for extent in type_.shape):

@@ -1,13 +1,14 @@
 """Derivatives of ops that read and write at computed positions: what was read passes back by adding where it was read.
 
 Takes sites; gives their rows of the table. Invariant: where several updates go to one place, the derivative goes to the
-one that stays; additions are made in the order of the updates.
+one that stays, or to those that share an extremum; additions are made in the order of the updates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tessera_build.ir.core.dims import symbols_of
 from tessera_build.ir.core.types import I64, tensor
 from tessera_build.ir.graph.autodiff.derivative import (
     Derivative,
@@ -15,9 +16,8 @@ from tessera_build.ir.graph.autodiff.derivative import (
     Site,
     first,
     linear,
-    not_differentiable,
 )
-from tessera_build.ir.graph.autodiff.emit import Values
+from tessera_build.ir.graph.autodiff.emit import Emit, Values
 from tessera_build.ir.graph.ops.op import axis_of
 from tessera_build.ir.graph.ops.shapes import count
 
@@ -46,11 +46,45 @@ def _gather_elements(site: Site, cotangents: Values) -> Values:
 
 
 def _scatter_jvp(site: Site, tangents: Values) -> Values:
-    kind = str(site.attributes.get("reduction", "none"))
-    if kind not in ("none", "add"):
-        raise not_differentiable(site.node.op, f"updates that are combined by {kind} have no rule")
+    kind = str(site.attributes["reduction"])
     data, _, updates = (t if t is not None else site.emit.zeros(site.type(i)) for i, t in enumerate(tangents))
+    if kind == "mul":
+        return [_multiplied(site, data, updates)]
+    if kind in ("max", "min"):
+        return [_chosen(site, data, updates)]
     return [site.again(data, site.inputs[1], updates)]
+
+
+def _added(site: Site, data: int, updates: int) -> int:
+    """`data` with the updates added where the node puts its own."""
+    attributes = {**site.attributes, "reduction": "add"}
+    return site.emit.op(site.node.op, data, site.inputs[1], updates, **attributes)
+
+
+def _chosen(site: Site, data: int, updates: int) -> int:
+    """The mean of the changes of those that are the extremum of their place."""
+    e, y, dtype = site.emit, site.outputs[0], site.type(0).dtype
+    masks = e.op("eq", site.inputs[0], y), e.op("eq", site.inputs[2], _read(site, y))
+    number = _added(site, *(e.op("cast", mask, dtype=dtype) for mask in masks))
+    total = _added(site, e.where(masks[0], data), e.where(masks[1], updates))
+    return e.op("div", total, number)
+
+
+def _multiplied(site: Site, data: int, updates: int) -> int:
+    """The product times the sum of relative changes of factors; where one factor alone is zero, its change times the
+    product of the others. Nothing is divided by zero. Second derivatives lack those by two factors of one place that
+    are both zero."""
+    e, y, dtype = site.emit, site.outputs[0], site.type(0).dtype
+    factors = site.inputs[0], site.inputs[2]
+    zero, one = (e.scalar(n, y) for n in (0.0, 1.0))
+    masks = [e.op("eq", factor, zero) for factor in factors]
+    rest = [e.op("select", mask, one, factor) for mask, factor in zip(masks, factors, strict=True)]
+    ratios = [e.op("div", change, factor) for change, factor in zip((data, updates), rest, strict=True)]
+    relative = _added(site, *(e.op("select", mask, zero, r) for mask, r in zip(masks, ratios, strict=True)))
+    alone = e.op("eq", _added(site, *(e.op("cast", mask, dtype=dtype) for mask in masks)), one)
+    others = e.where(alone, site.again(rest[0], site.inputs[1], rest[1]))
+    own = _added(site, *(e.where(mask, c) for mask, c in zip(masks, (data, updates), strict=True)))
+    return e.op("add", e.op("mul", y, relative), e.op("mul", others, own))
 
 
 def _scatter(site: Site, cotangents: Values) -> Values:
@@ -69,10 +103,20 @@ def _read(site: Site, data: int) -> int:
     """What stands in `data` where each update goes."""
     e, indices = site.emit, site.inputs[1]
     if site.node.op == "scatter_elements":
-        return e.op("gather_elements", data, indices, axis=axis_of(site.attributes, len(e.shape(data))))
+        return _elements(e, data, indices, axis_of(site.attributes, len(e.shape(data))))
     shape = e.shape(data)
     places = _places(site)
     return e.op("gather", e.reshape(data, (count(shape[:-1]), shape[-1])), places, axis=0)
+
+
+def _elements(e: Emit, data: int, indices: int, axis: int) -> int:
+    """What stands in the data at the indices. Where it cannot be seen from extents that the indices fit into the data,
+    as they do where they were written to, the data are cut to them."""
+    own, shape = e.shape(indices), e.shape(data)
+    wanted = [whole if i == axis else n for i, (n, whole) in enumerate(zip(own, shape, strict=True))]
+    if any(n != whole and symbols_of(whole - n) for n, whole in zip(wanted, shape, strict=True)):
+        data = e.slice(data, (0,) * len(shape), wanted)
+    return e.op("gather_elements", data, indices, axis=axis)
 
 
 def _places(site: Site) -> int:
@@ -103,7 +147,7 @@ def _stays(site: Site) -> int:
     if elements:
         axis = axis_of(site.attributes, len(whole))
         marked = e.op("scatter_elements", blank, indices, numbers, axis=axis, reduction="none")
-        return e.op("eq", e.op("gather_elements", marked, indices, axis=axis), numbers)
+        return e.op("eq", _elements(e, marked, indices, axis), numbers)
     marked = e.op("scatter_nd", blank, indices, numbers, reduction="none")
     rows = e.op("gather", e.reshape(marked, (count(whole[:-1]), 1)), _places(site), axis=0)
     return e.op("eq", rows, numbers)

@@ -15,7 +15,6 @@ from tessera_build.ir.graph.autodiff.derivative import (
     NotDifferentiable,
     Site,
     first,
-    not_differentiable,
 )
 from tessera_build.ir.graph.autodiff.emit import Emit, Values
 from tessera_build.ir.graph.ops.op import axis_of, flag_of, ints_of
@@ -55,16 +54,20 @@ def _chosen(site: Site, tangent: int) -> int:
 
 
 def _product(site: Site, tangent: int) -> int:
-    """Halves are multiplied with each other until one element is left: no division, so zeros are no exception."""
+    """Halves are multiplied with each other until one element is left: no division, so zeros are no exception. Where
+    their number is not known, each element's slope is what stands before it times what stands behind it."""
     e, axes = site.emit, ints_of(site.attributes, "axes")
     shape = site.type(0).shape
     rest = [i for i in range(len(shape)) if i not in axes]
     extent = count([shape[a] for a in axes])
-    if not isinstance(extent, int):
-        raise not_differentiable("reduce", f"the product of {extent} elements, a number that is not known")
     lined = (*(shape[i] for i in rest), extent)
     x, dx = (e.reshape(e.transpose(v, (*rest, *axes)), lined) for v in (site.inputs[0], tangent))
     result = e.shape(site.outputs[0])
+    if not isinstance(extent, int):
+        middle = (count(lined[:-1]), extent, 1)
+        x, dx = (e.reshape(v, middle) for v in (x, dx))
+        others = [e.op("cumulate", x, kind="prod", exclusive=True, reverse=way) for way in (False, True)]
+        return e.reshape(e.sum(e.op("mul", dx, e.op("mul", *others)), (1,)), result)
     if extent == 0:
         return e.zeros(e.type(site.outputs[0]))
     while extent > 1:
@@ -139,12 +142,27 @@ def _softmax(site: Site, values: Values) -> Values:
 def _cumulate_jvp(site: Site, tangents: Values) -> Values:
     if site.attributes["kind"] == "sum":
         return [site.again(first(tangents))]
-    e, extent, dx = site.emit, site.type(0).shape[1], first(tangents)
+    extent, dx = site.type(0).shape[1], first(tangents)
     if isinstance(extent, int):
         return [_running_product(site, extent, dx)]
-    # How many doublings there are is not known: quotients, which have no value beside a zero.
-    flags = {name: flag_of(site.attributes, name) for name in ("exclusive", "reverse")}
-    return [e.op("mul", site.outputs[0], e.op("cumulate", e.op("div", dx, site.inputs[0]), kind="sum", **flags))]
+    return [_running_quotients(site, dx)]
+
+
+def _running_quotients(site: Site, dx: int) -> int:
+    """Where it is not known how many doublings there are: the product times the sum of relative changes; from the first
+    zero on, its change times the product of all but it. Second derivatives lack those by two zeros."""
+    e, x, y = site.emit, site.inputs[0], site.outputs[0]
+    reverse, exclusive = (flag_of(site.attributes, name) for name in ("reverse", "exclusive"))
+    zero, one = (e.scalar(n, y) for n in (0.0, 1.0))
+    mask = e.op("eq", x, zero)
+    seen = e.op("cumulate", e.op("cast", mask, dtype=site.type(0).dtype), kind="sum", reverse=reverse)
+    leading = e.op("and", mask, e.op("eq", seen, one))
+    relative = e.op("select", mask, zero, e.op("div", dx, e.op("select", mask, one, x)))
+    sums = [
+        e.op("cumulate", v, kind="sum", exclusive=exclusive, reverse=reverse) for v in (relative, e.where(leading, dx))
+    ]
+    others = site.again(e.op("select", leading, one, x))
+    return e.op("add", e.op("mul", y, sums[0]), e.op("mul", others, sums[1]))
 
 
 def _running_product(site: Site, extent: int, dx: int) -> int:
