@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tessera_build.ir.core.dims import symbol
-from tessera_build.ir.core.types import F32, tensor
+from tessera_build.ir.core.types import BOOL, F32, tensor
 from tessera_build.ir.graph.builder import GraphBuilder, graph_nodes
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.graph.passes.pipeline import run_passes
@@ -68,6 +68,50 @@ def test_attention_when_mask_is_small_then_has_rank_four_and_every_key(shape: tu
     mask = type_of(after, attention.inputs[3])
     assert (mask.rank, mask.shape[-1]) == (4, W)
     assert_same_results(module, after)
+
+
+@pytest.mark.parametrize("lowest", [-np.inf, float(np.finfo(np.float32).min)])
+@pytest.mark.parametrize("kept_first", [False, True])
+@pytest.mark.parametrize("added", [False, True])
+def test_attention_when_scores_are_selected_then_has_a_mask(lowest: float, kept_first: bool, added: bool) -> None:
+    b = GraphBuilder()
+    q, k, v = (b.input(name, tensor(F32, 2, 3, 5, 8)) for name in "qkv")
+    scores = b.op("mul", b.op("matmul", q, k, transpose_b=True), b.scalar(0.5, F32))
+    later = np.triu(np.ones((5, 5), np.bool_), 1)
+    low = b.constant(np.full((1, 1), lowest, np.float32))
+    choice = (scores, low) if kept_first else (low, scores)
+    scores = b.op("select", b.constant(~later if kept_first else later), *choice)
+    if added:
+        scores = b.op("add", scores, b.input("mask", tensor(F32, 2, 1, 1, 5)))
+    module = with_softmax(b, scores, v)
+    after = run_passes(module)
+    (attention,) = nodes_of(after, "attention")
+    assert len(attention.inputs) == 4
+    assert attention.attributes["scale"] == 0.5
+    assert_same_results(module, after)
+
+
+def test_attention_when_no_key_is_selected_then_weighs_all_keys_alike() -> None:
+    b = GraphBuilder()
+    scores, v = scores_of(b)
+    seen = b.input("seen", tensor(BOOL, W, W))
+    module = with_softmax(b, b.op("select", seen, scores, b.scalar(float(np.finfo(np.float32).min), F32)), v)
+    after = run_passes(module)
+    assert op_counts(after)["attention"] == 1
+    inputs = {**inputs_of(module), "seen": np.zeros((3, 3), np.bool_)}
+    rng = np.random.default_rng(0)
+    inputs |= {n: rng.standard_normal((2, 2, 3, 8)).astype(np.float32) for n in "qkv"}
+    for name, value in run(module, "main", inputs).items():
+        assert_close(run(after, "main", inputs)[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("number", [-1e4, np.nan, np.inf])
+def test_attention_when_hidden_scores_keep_some_weight_then_is_not_recognised(number: float) -> None:
+    b = GraphBuilder()
+    scores, v = scores_of(b)
+    seen = b.input("seen", tensor(BOOL, W, W))
+    module = with_softmax(b, b.op("select", seen, scores, b.scalar(number, F32)), v)
+    assert "attention" not in op_counts(run_passes(module))
 
 
 def repeated_heads(b: GraphBuilder, value: int, times: int) -> int:

@@ -1,7 +1,8 @@
 """Recognise scaled dot-product attention and make it one op.
 
-Takes a module in canonical form; gives it with matmul, scale, mask, softmax and matmul over rank-4 operands
-(or rank 3: one head) as `attention`, where keys that were repeated for several heads of queries are read once each.
+Takes a module in canonical form; gives it with matmul, scale, masks (added, or selecting between scores and a number
+below all of them), softmax and matmul over rank-4 operands (or rank 3: one head) as `attention`, where keys that were
+repeated for several heads of queries are read once each.
 Invariant: the values are the same sums, with the scale applied to the scores; nothing is recognised whose scores or
 weights are read elsewhere, because they would have to be computed twice.
 
@@ -31,6 +32,8 @@ from tessera_build.ir.graph.sweep import Rule, Site, rewrite
 RANKS = (3, 4)
 # Decoding has one query a head. Where queries are many, each head by itself is work enough for a thread.
 FEW = 16
+# Added to any score that is not itself near the end of f32 gives a number without weight.
+HIDDEN = -1e30
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +99,43 @@ def _weights(to: GraphBuilder, value: int, shared: Mapping[int, int]) -> _Weight
     return _Weights(node, zeroed) if shared.get(value, 1) == 1 + zeroed else None
 
 
-def _take_apart(to: GraphBuilder, value: int, shared: Mapping[int, int]) -> _Scores | None:
-    """Walk from the scores back to their matmul: at most one mask, then any number of scalar factors."""
+def _take_apart(to: GraphBuilder, value: int, shared: Mapping[int, int], masks: int = 2) -> _Scores | None:
+    """Walk from the scores back to their matmul: at most so many masks, then any number of scalar factors."""
     unmasked = _scaled_product(to, value, shared)
     node = to.producer(value)
-    if unmasked is not None or node is None or node.op != "add" or value in shared:
+    if unmasked is not None or node is None or value in shared or not masks:
         return unmasked
     shape = to.type(value).shape
-    for product, mask in (node.inputs, node.inputs[::-1]):
-        found = _scaled_product(to, product, shared)
-        if found is not None and to.type(product).shape == shape:
-            return _Scores(found.product, found.scale, mask)
+    for product, mask in _masked(to, node):
+        found = _take_apart(to, product, shared, masks - 1) if to.type(product).shape == shape else None
+        if found is not None:
+            own = _hiding(to, node) if mask is None else mask
+            return _Scores(found.product, found.scale, own if found.mask is None else to.op("add", found.mask, own))
     return None
+
+
+def _masked(to: GraphBuilder, node: GraphNode) -> Sequence[tuple[int, int | None]]:
+    """(scores, mask) that a node may join by addition; None where it replaces hidden scores by a very low number."""
+    if node.op == "add":
+        return (node.inputs, node.inputs[::-1])  # type: ignore[return-value]
+    if node.op != "select":
+        return ()
+    return [(node.inputs[3 - i], None) for i in (1, 2) if _is_lowest(to, node.inputs[i])]
+
+
+def _is_lowest(to: GraphBuilder, value: int) -> bool:
+    """Whether a score that is replaced by this number could as well have it added: nothing but it would be left."""
+    number = to.array(value)
+    return number is not None and number.size == 1 and float(number.astype(np.float64).reshape(-1)[0]) <= HIDDEN
+
+
+def _hiding(to: GraphBuilder, node: GraphNode) -> int:
+    """The mask to add in place of a selection: 0 where it keeps scores. Hidden scores that are no numbers now count."""
+    condition, kept, other = node.inputs
+    lowest = next(v for v in (other, kept) if _is_lowest(to, v))
+    zero = to.scalar(0, lowest)
+    number = to.op("reshape", lowest, shape=())
+    return to.op("select", condition, zero, number) if lowest == other else to.op("select", condition, number, zero)
 
 
 def _scaled_product(to: GraphBuilder, value: int, shared: Mapping[int, int]) -> _Scores | None:
