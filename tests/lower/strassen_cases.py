@@ -1,0 +1,104 @@
+"""Products for the tests of Strassen's algorithm, and the schedules that cut them into halves.
+
+Takes extents and what follows the product; gives modules, their tasks and traces. Invariant: the same numbers always.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tessera_build.ir.core.dims import symbol
+from tessera_build.ir.core.types import F32, tensor
+from tessera_build.ir.graph.builder import GraphBuilder
+from tessera_build.ir.graph.nodes import Array, GraphNode, Module
+from tessera_build.ir.machine.cpu import CpuMachine
+from tessera_build.ir.schedule.nodes import Compute
+from tessera_build.ir.schedule.trace import Bind, Pack, Prefetch, Rewrite, Schedule, Split, Tensorise
+from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
+from tessera_build.lower.program.kernels import Chooser, Setting, derived
+from tessera_build.space.strassen import STRASSEN
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Extents of a product: [images, rows, depth] by [depth, columns], or by its transpose."""
+
+    images: int | None
+    rows: int
+    depth: int
+    columns: int
+    transposed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Rows and registers of a register tile, steps emitted, the piece of half the depth that is summed at a time."""
+
+    rows: int
+    vectors: int
+    steps: int
+    piece: int
+
+    def schedule(self, lanes: int) -> Schedule:
+        """The trace."""
+        width = self.vectors * lanes
+        return Schedule(
+            (
+                Rewrite(2, self.piece, algorithm=STRASSEN),
+                Split("_d1", self.rows),
+                Split("_d2", width),
+                Pack(1, width),
+                Split("_k", self.steps),
+                Tensorise("_k"),
+                Prefetch(1),
+                Bind("_d0", "parallel"),
+                Bind("_d2", "parallel"),
+            )
+        )
+
+    def chooser(self) -> Chooser:
+        """Takes the trace for every product of constant weights."""
+
+        def choose(setting: Setting, machine: CpuMachine) -> Schedule:
+            return self.schedule(machine.lanes) if setting.task.kind == "contraction" else derived(setting, machine)
+
+        return choose
+
+
+def module_of(sizes: Sizes, epilogue: str = "") -> Module:
+    """The product, then what `epilogue` names: a bias, gelu, a residual."""
+    rng, b = np.random.default_rng(3), GraphBuilder()
+    x = b.input("x", tensor(F32, symbol("N") if sizes.images is None else sizes.images, sizes.rows, sizes.depth))
+    shape = (sizes.columns, sizes.depth) if sizes.transposed else (sizes.depth, sizes.columns)
+    y = b.op("matmul", x, b.constant(rng.standard_normal(shape).astype(np.float32)), transpose_b=sizes.transposed)
+    if "bias" in epilogue:
+        y = b.op("add", y, b.constant(rng.standard_normal(sizes.columns).astype(np.float32)))
+    if "erf" in epilogue:
+        y = b.op("mul", y, b.op("erf", y))
+    if "residual" in epilogue:
+        y = b.op("add", y, b.input("r", tensor(F32, sizes.images or 1, sizes.rows, sizes.columns)))
+    b.output("y", y)
+    return b.finish()
+
+
+def inputs_of(module: Module, seed: int = 1) -> dict[str, Array]:
+    """Seeded inputs of static shapes."""
+    rng, main = np.random.default_rng(seed), module.entries["main"]
+    kinds = [main.types[argument] for argument in main.args]
+    names = module.input_names["main"]
+    return {n: rng.standard_normal(k.static_shape).astype(np.float32) for n, k in zip(names, kinds, strict=True)}
+
+
+def constants_of(module: Module) -> dict[int, Array]:
+    """Constants by value id."""
+    nodes = [n for n in module.entries["main"].nodes if isinstance(n, GraphNode) and n.op == "constant"]
+    return {n.output: module.constants[str(n.attributes["digest"])] for n in nodes}
+
+
+def task_of(module: Module) -> tuple[Task, Compute]:
+    """The only task, and its product."""
+    (task,) = graph_to_schedule(module.entries["main"], constants_of(module))
+    (node,) = [n for n in task.function.nodes if isinstance(n, Compute) and n.combine != "none"]
+    return task, node
