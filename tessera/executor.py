@@ -54,7 +54,7 @@ class ForeignModel(Protocol):
 class Compiled(Protocol):
     """An entry that runs."""
 
-    def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def __call__(self, feeds: Mapping[str, Array], /) -> dict[str, Array]:
         """The outputs by name."""
         ...
 

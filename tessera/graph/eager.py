@@ -1,26 +1,30 @@
-"""Calls on numpy arrays: a function is traced for the arrays' own shapes and run by the reference interpreter.
+"""Calls on arrays: a function is traced for the arrays' own shapes, compiled once, and run.
 
-Takes arrays, or whatever speaks DLPack; gives arrays in the nesting that the function returns. Invariant: the numbers
-are those that define the model; compiled code is compared with them.
+Takes arrays, or whatever speaks DLPack; gives arrays in the nesting that the function returns. Invariant: parameters
+are inputs of what is compiled, so that a changed one needs no compiler; Python runs in every call, but for `graph.jit`,
+which traces once for each signature. Without a compiler the reference interpreter runs the same graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 
+from tessera import executor
 from tessera.errors import LanguageError
+from tessera.executor import Compiled
 from tessera.graph.bind import Argument, Call, check_call
 from tessera.model.annotation import TensorSpec
 from tessera.model.numeric import Numeric, numeric_of
-from tessera.model.site import here
+from tessera.model.site import Site, here
 from tessera.model.tensor import Tensor, Value
-from tessera.model.trace import Trace, tracing
+from tessera.model.trace import Trace, Weight, tracing
 from tessera.model.tree import leaves, rebuild
 from tessera_build.ir.graph import reference
-from tessera_build.ir.graph.nodes import Array
+from tessera_build.ir.graph.nodes import Array, Module
 
 
 @runtime_checkable
@@ -32,24 +36,85 @@ class _Exports(Protocol):
         ...
 
 
-def run_eagerly(name: str, function: Callable[..., object], arguments: Sequence[Argument], call: Call) -> object:
-    """The function's results for arrays."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Traced:
+    """A function over arrays of one signature: what runs, the parameters it reads, and how results are nested."""
+
+    run: Compiled
+    weights: Mapping[str, Weight]
+    nesting: object
+    outputs: tuple[str, ...]
+
+    def call(self, arrays: Sequence[Array]) -> object:
+        """The results for the arrays of a call, in order."""
+        feeds = {_label(index): array for index, array in enumerate(arrays)}
+        feeds |= {name: _value(weight) for name, weight in self.weights.items()}
+        found = self.run(feeds)
+        return rebuild(self.nesting, [found[name] for name in self.outputs])
+
+
+def run_eagerly(
+    name: str,
+    function: Callable[..., object],
+    arguments: Sequence[Argument],
+    call: Call,
+    known: dict[Hashable, Traced] | None = None,
+) -> object:
+    """The function's results for arrays; `known` keeps what was traced, by signature."""
     site = here()
-    trace = Trace(name)
-    feeds: dict[str, Array] = {}
+    arrays: list[Array] = []
+    args = [_taken(value, arrays, site) for value in call[0]]
+    kwargs = {key: _taken(value, arrays, site) for key, value in call[1].items()}
+    signature = _signature(args, kwargs, arrays) if known is not None else None
+    if known is not None and signature in known:
+        return known[signature].call(arrays)
+    traced = _trace(name, function, arguments, (args, kwargs), arrays)
+    if known is not None and signature is not None:
+        known[signature] = traced
+    return traced.call(arrays)
 
-    def taken(value: object) -> object:
-        array = to_array(value)
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an array stands in a call."""
+
+    index: int
+
+
+def _taken(value: object, arrays: list[Array], site: Site | None) -> object:
+    """The value with places instead of arrays, which are collected."""
+
+    def taken(leaf: object) -> object:
+        array = to_array(leaf, site)
         if array is None:
-            return value
-        label = f"argument{len(feeds)}"
-        feeds[label] = array
-        spec = TensorSpec(array.shape, Numeric(numeric_of(str(array.dtype)).dtype), (), site)
-        return Tensor(trace, trace.input(label, spec, site))
+            return leaf
+        arrays.append(array)
+        return _Place(len(arrays) - 1)
 
+    return rebuild(value, [taken(leaf) for _, leaf in leaves(value)])
+
+
+def _signature(args: Sequence[object], kwargs: Mapping[str, object], arrays: Sequence[Array]) -> Hashable:
+    """What decides how a call is traced; None where that cannot be told, as of arguments that have no hash."""
+    parts: list[Hashable] = [(array.dtype.str, array.dtype.name, array.shape) for array in arrays]
+    for key, value in (*enumerate(args), *kwargs.items()):
+        for path, leaf in leaves(value):
+            if not isinstance(leaf, Hashable):
+                return None
+            parts.append((key, path, type(leaf), leaf))
+        parts.append((key, type(value)))
+    return tuple(parts)
+
+
+def _trace(
+    name: str, function: Callable[..., object], arguments: Sequence[Argument], call: Call, arrays: Sequence[Array]
+) -> Traced:
+    site = here()
+    trace = Trace(name, free=True)
     with tracing(trace):
-        args = [_each(value, taken) for value in call[0]]
-        kwargs = {key: _each(value, taken) for key, value in call[1].items()}
+        inputs = [_input(trace, index, array, site) for index, array in enumerate(arrays)]
+        args = [_placed(value, inputs) for value in call[0]]
+        kwargs = {key: _placed(value, inputs) for key, value in call[1].items()}
         check_call(name, arguments, (args, kwargs))
         result = function(*args, **kwargs)
         values: list[int] = []
@@ -57,20 +122,63 @@ def run_eagerly(name: str, function: Callable[..., object], arguments: Sequence[
             if not isinstance(leaf, Value):
                 raise LanguageError("NOT_A_TENSOR", f"{name} returns no tensor", site=site, found=repr(leaf)[:200])
             values.append(leaf.value_in(trace))
-        for index, value in enumerate(values):
-            trace.builder.output(f"output{index}", value)
-    found = reference.run(trace.builder.finish(), name, feeds)
-    return rebuild(result, [found[f"output{index}"] for index in range(len(values))])
+        outputs = tuple(f"output{index}" for index in range(len(values)))
+        for output, value in zip(outputs, values, strict=True):
+            trace.builder.output(output, trace.own(value))
+    names = dict(zip(trace.builder.function().args, trace.builder.input_names, strict=True))
+    weights = {names[value]: weight for weight, value in trace.weights.values() if value in names}
+    nesting = rebuild(result, [True] * len(outputs))
+    return Traced(_runner(trace.builder.finish(), name), weights, nesting, outputs)
 
 
-def _each(value: object, taken: Callable[[object], object]) -> object:
-    return rebuild(value, [taken(leaf) for _, leaf in leaves(value)])
+def _runner(module: Module, entry: str) -> Compiled:
+    """What runs an entry: the compiler's code, or the reference interpreter."""
+    compiler = executor.in_use()
+    if compiler is not None:
+        return compiler.compiled(module, entry)
+    return lambda feeds: reference.run(module, entry, feeds)
 
 
-def to_array(value: object) -> Array | None:
-    """An array of what is one; None for numbers and everything else."""
+def _input(trace: Trace, index: int, array: Array, site: Site | None) -> Tensor:
+    spec = TensorSpec(array.shape, Numeric(numeric_of(str(array.dtype)).dtype), (), site)
+    return Tensor(trace, trace.input(_label(index), spec, site))
+
+
+def _placed(value: object, inputs: Sequence[Tensor]) -> object:
+    return rebuild(value, [inputs[leaf.index] if isinstance(leaf, _Place) else leaf for _, leaf in leaves(value)])
+
+
+def _label(index: int) -> str:
+    return f"argument{index}"
+
+
+def _value(weight: Weight) -> Array:
+    array = weight.array
+    if array is None:
+        raise LanguageError(
+            "PARAMETER_WITHOUT_VALUE",
+            f"the parameter {weight.name or '(without a name)'} has no value",
+            site=weight.site,
+            found=str(weight.spec),
+            hint="give it an initialiser, or graph.load its numbers",
+        )
+    return array
+
+
+def to_array(value: object, site: Site | None = None) -> Array | None:
+    """An array of what is one, without a copy; None for numbers and everything else."""
     if isinstance(value, np.ndarray):
         return cast(Array, value)
-    if isinstance(value, _Exports) and not isinstance(value, np.generic | Value):
+    if not isinstance(value, _Exports) or isinstance(value, np.generic | Value):
+        return None
+    try:
         return cast(Array, np.from_dlpack(value))  # pyright: ignore[reportArgumentType]
-    return None
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise LanguageError(
+            "ARRAY_NOT_SPOKEN",
+            "a tensor cannot be read through DLPack",
+            site=site or here(),
+            expected="one in the memory of the CPU, of an element type that numpy has, that no gradient is kept for",
+            found=f"{type(value).__name__}: {error}"[:200],
+            hint="for a torch tensor: tensor.detach().cpu(), and another type than bfloat16",
+        ) from error

@@ -144,7 +144,7 @@ class _Outputs:
                 self._state(leaf)
             case Value():
                 value = leaf.value_in(self.trace)
-                self.trace.builder.output(self._unique(name), self._own(value))
+                self.trace.builder.output(self._unique(name), self.trace.own(value))
             case _:
                 raise LanguageError(
                     "NOT_A_TENSOR",
@@ -155,6 +155,13 @@ class _Outputs:
                 )
 
     def _state(self, state: State | KVCache) -> None:
+        if state.incoming in self._stated:
+            raise LanguageError(
+                "STATE_TWICE",
+                f"the entry {self.entry.name} returns two next states of {state.incoming}",
+                site=self.entry.site,
+                expected="one next state for each that came in",
+            )
         values = self.incoming.get(state.incoming, ())
         names = [f"{state.incoming}.{part}" for part in ("keys", "values", "length")]
         if len(values) == 1:
@@ -169,16 +176,9 @@ class _Outputs:
                     expected=str(self.trace.builder.type(old)),
                     found=described(new),
                 )
-            value = self._own(value)
+            value = self.trace.own(value)
             self.trace.builder.output(self._unique(f"{name}.next"), value)
             self.pairs.append(StatePair(old, value))
-
-    def _own(self, value: int) -> int:
-        """A value of the function's own: an input or a constant that is returned is copied."""
-        node = self.trace.builder.producer(value)
-        if node is not None and node.op != "constant":
-            return value
-        return self.trace.builder.op("reshape", value, shape=self.trace.builder.type(value).shape)
 
     def _unique(self, name: str) -> str:
         taken, number = name, 2

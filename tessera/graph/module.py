@@ -1,22 +1,23 @@
 """Modules: functions and classes of the author's that become entries of a bundle.
 
 Takes a function under `@graph.module("name")`, or a class derived from `Module` with a `forward` method; gives objects
-that are called like the function itself: inside a trace they are part of it, outside they run on numpy arrays by the
-reference interpreter. Invariant: decorating changes nothing of what a function computes.
+that are called like the function itself: inside a trace they are part of it, outside they are compiled for the arrays
+that they are given. Invariant: decorating changes nothing of what a function computes.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, ParamSpec, TypeVar, cast
 
 from tessera.errors import LanguageError
 from tessera.graph.bind import Argument, arguments_of, check_call
-from tessera.graph.eager import run_eagerly
+from tessera.graph.eager import Traced, run_eagerly
 from tessera.model.parameter import Parameter
-from tessera.model.site import Site, definition_site
+from tessera.model.site import Site, definition_site, here
 from tessera.model.trace import current
 
 P = ParamSpec("P")
@@ -54,6 +55,7 @@ class GraphModule(Generic[P, R]):
         self.name = name
         self.free = free
         self.derivative: Derived | None = None
+        self.known: dict[Hashable, Traced] | None = None  # what calls on arrays traced, where that is kept
         self.__name__ = name
         self.__doc__ = function.__doc__
 
@@ -61,7 +63,7 @@ class GraphModule(Generic[P, R]):
         """Part of the trace that grows; outside of one, run on arrays."""
         entry = self.entry()
         if current() is None:
-            return cast(R, run_eagerly(entry.name, self.function, entry.arguments, (args, kwargs)))
+            return cast(R, run_eagerly(entry.name, self.function, entry.arguments, (args, kwargs), self.known))
         check_call(entry.name, entry.arguments, (args, kwargs))
         return self.function(*args, **kwargs)
 
@@ -71,12 +73,26 @@ class GraphModule(Generic[P, R]):
         return Entry(self.name, self.function, arguments_of(self.function), site, self.free, self.derivative)
 
 
+def check_name(name: object) -> None:
+    """Raise unless an entry can be called so: names stand in headers, in commands and in paths."""
+    if name is not None and (not isinstance(name, str) or re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", name) is None):
+        raise LanguageError(
+            "BAD_NAME",
+            "an entry cannot be called so",
+            site=here(),
+            expected="a letter, then letters, digits, _ . -",
+            found=repr(name)[:200],
+        )
+
+
 def module(name: str | None = None) -> Callable[[Callable[P, R]], GraphModule[P, R]]:
     """Make a function an entry of the bundle, called `name`; annotations say what its inputs are."""
     if callable(name):
         raise LanguageError(
             "BAD_ARGUMENT", "graph.module takes a name", site=site_of(name), expected='@graph.module("name")'
         )
+
+    check_name(name)
 
     def decorate(function: Callable[P, R]) -> GraphModule[P, R]:
         return GraphModule(function, name or getattr(function, "__name__", "main"))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar, cast, overload
 
 from tessera.errors import LanguageError
-from tessera.graph.module import Derived, GraphModule
+from tessera.graph.module import Derived, GraphModule, check_name, site_of
 from tessera.model.parameter import Parameter
 from tessera.model.site import here
 
@@ -21,6 +21,15 @@ R = TypeVar("R")
 def training_step(module: str) -> Callable[[Callable[P, R]], GraphModule[P, R]]:
     """An entry called `module` whose parameters are inputs, because what trains changes them between calls."""
 
+    if callable(module):
+        raise LanguageError(
+            "BAD_ARGUMENT",
+            "graph.training_step takes a name",
+            site=site_of(module),
+            expected='@graph.training_step(module="train")',
+        )
+    check_name(module)
+
     def decorate(function: Callable[P, R]) -> GraphModule[P, R]:
         return GraphModule(function, module, free=True)
 
@@ -28,10 +37,18 @@ def training_step(module: str) -> Callable[[Callable[P, R]], GraphModule[P, R]]:
 
 
 def jit(function: Callable[P, R]) -> GraphModule[P, R]:
-    """An entry of the function's own name: everything in a bundle is compiled, ahead of time."""
-    if isinstance(function, GraphModule):
-        return cast("GraphModule[P, R]", function)
-    return GraphModule(function, getattr(function, "__name__", "main"))
+    """An entry of the function's own name: everything in a bundle is compiled, ahead of time.
+
+    Called on arrays it is traced once for each signature: shapes, element types, and everything that is no array.
+    """
+    made = isinstance(function, GraphModule)
+    entry = cast("GraphModule[P, R]", function) if made else GraphModule(function, _name(function))
+    entry.known = {}
+    return entry
+
+
+def _name(function: object) -> str:
+    return str(getattr(function, "__name__", "main"))
 
 
 @overload
@@ -61,7 +78,7 @@ def autodiff(
     names = (wrt,) if isinstance(wrt, str | Parameter) else wrt
 
     def decorate(function: Callable[P, R]) -> GraphModule[P, R]:
-        entry = jit(function)
+        entry: GraphModule[P, R] = jit(function)
         entry.derivative = Derived(mode, None if names is None else tuple(names))
         return entry
 

@@ -156,7 +156,7 @@ class Trace:
         if self.outer is not None:
             return self.capture(self.outer, self.outer.weight(weight))
         if self._free and not weight.frozen:
-            return self.input(weight.name or "parameter", weight.spec, weight.site)
+            return self.input(self._unused(weight.name or "parameter"), weight.spec, weight.site)
         array = weight.array
         if array is None:
             raise LanguageError(
@@ -169,6 +169,18 @@ class Trace:
             )
         value = self.builder.pooled(self._owned(array, weight.name))
         return self.note(value, weight.site, weight.spec.numeric.policy, weight.name)
+
+    def _unused(self, name: str) -> str:
+        """The name, with a number where an input has it already."""
+        taken = self.builder.input_names
+        return next(word for word in (name, *(f"{name}_{i}" for i in range(2, len(taken) + 3))) if word not in taken)
+
+    def own(self, value: int) -> int:
+        """A value that the function computes: an input or a constant that is a result is copied."""
+        node = self.builder.producer(value)
+        if node is not None and node.op != "constant":
+            return value
+        return self.builder.op("reshape", value, shape=self.builder.type(value).shape)
 
     def _owned(self, array: Array, name: str) -> str:
         """The digest that a parameter is kept under: its name is part of it, for equal arrays are one constant.

@@ -1,4 +1,4 @@
-"""The model as it was given: a path or an ONNX protobuf.
+"""The model as it was given: a path, an ONNX protobuf, or a module that was traced.
 
 Takes: what the caller passed to `build` or `verify`.
 Gives: its name for people, its digest, and the form in which onnxruntime reads it.
@@ -12,6 +12,8 @@ from typing import Protocol, runtime_checkable
 from bundle_format.digest import Digest
 from tessera_build.config import ConfigError
 from tessera_build.frontends.onnx import ModelError
+from tessera_build.ir.graph.nodes import Module
+from tessera_build.ir.graph.text import print_module
 
 
 @runtime_checkable
@@ -23,7 +25,7 @@ class ModelProto(Protocol):
         ...
 
 
-Model = str | Path | ModelProto
+Model = str | Path | ModelProto | Module
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ def is_python(model: Model) -> bool:
 
 def source_of(model: Model) -> Source:
     """Read the model's bytes; a file that cannot be read is a `ModelError`."""
+    if isinstance(model, Module):
+        return Source("the module", Digest.of(print_module(model).encode()), None)
     if isinstance(model, ModelProto):
         data = model.SerializeToString(deterministic=True)
         return Source("the model", Digest.of(data), data)
