@@ -76,6 +76,19 @@ class Tensorise:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """Before: all terms along the reduction axis are added in sequence. After: blocks of about `size` terms are, each
+    from zero, and their sums are added in sequence: the rounding error grows with the size and the number of blocks.
+
+    A block holds whole chunks of the axis, and the last one what is left.
+    """
+
+    axis: str
+    size: int
+    effect: Effect = "order-changing"
+
+
+@dataclass(frozen=True, slots=True)
 class Interleave:
     """Before: a reduction in sequence. After: `width` partial results combined as a tree."""
 
@@ -139,7 +152,7 @@ class Stage:
     effect: Effect = "bit-preserving"
 
 
-Step = Split | Reorder | Bind | Group | Pack | Tensorise | Interleave | Stagger | Rewrite | Prefetch | Stage
+Step = Split | Reorder | Bind | Group | Pack | Tensorise | Block | Interleave | Stagger | Rewrite | Prefetch | Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +201,12 @@ class Schedule:
     def packs(self) -> dict[int, int]:
         """Panel width of every packed read."""
         return {step.read: step.width for step in self.steps if isinstance(step, Pack)}
+
+    def blocked(self, axis: str) -> int | None:
+        """Terms in a block of a reduction axis, if it has any; whole chunks."""
+        found = [step.size for step in self.steps if isinstance(step, Block) and step.axis == axis]
+        chunk = self.factors().get(axis, 1)
+        return found[-1] // chunk * chunk if found else None
 
     def prefetched(self) -> int | None:
         """The read whose next panel is asked for, if any."""

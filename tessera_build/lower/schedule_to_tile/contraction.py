@@ -8,6 +8,7 @@ After: loops over tiles of the domain; an accumulator tile in registers; loops o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tessera_build.ir.core.dims import Extent, symbol
 from tessera_build.ir.core.scalar import ScalarBuilder, ScalarProgram
@@ -96,7 +97,7 @@ def _reduce(nest: Nest, node: Compute, schedule: Schedule, axes: list[Axis], acc
         return (_accumulate(nest, node, acc),)
     axis, rest = axes[0], axes[1:]
     if axis.name == schedule.tensorised():
-        return _chunks(nest, node, schedule, axis, acc)
+        return _blocks(nest, node, schedule, axis, acc)
 
     def body(carried: tuple[int, ...]) -> tuple[int, ...]:
         nest.offsets[axis.name] = symbol(axis.name)
@@ -106,13 +107,47 @@ def _reduce(nest: Nest, node: Compute, schedule: Schedule, axes: list[Axis], acc
     return nest.loop(LoopRange(axis.name, axis.extent, 1, schedule.scope(axis.name)), (acc,), body)
 
 
-def _chunks(nest: Nest, node: Compute, schedule: Schedule, axis: Axis, acc: int) -> tuple[int, ...]:
-    """The tensorised loop: whole chunks first, what is left one by one; the last bytes of no whole quad at the end."""
-    unit, index, contract = 1, axis.name, _contract
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """A part of the tensorised axis that is added in sequence; `loop` is what its loop is called."""
+
+    axis: Axis
+    loop: str
+    start: Extent
+    extent: Extent
+
+
+def _blocks(nest: Nest, node: Compute, schedule: Schedule, axis: Axis, acc: int) -> tuple[int, ...]:
+    """The tensorised axis as one stretch, or in blocks whose sums are added to what there was before."""
+    size = schedule.blocked(axis.name)
+    if size is None or (isinstance(axis.extent, int) and axis.extent <= size):
+        return (_chunks(nest, node, schedule, _Stretch(axis, axis.name, 0, axis.extent), acc),)
+
+    def plus(total: int, stretch: _Stretch) -> int:
+        kind = nest.builder.types[acc]
+        zero = nest.constant(IDENTITY[node.combine], kind.dtype, kind.static_shape)
+        part = _chunks(nest, node, schedule, stretch, zero)
+        return nest.map(kind.static_shape, (total, part), lambda s: s.op("add", 0, 1))
+
+    loop, whole = f"{axis.name}_block", axis.extent // size * size
+
+    def body(carried: tuple[int, ...]) -> tuple[int, ...]:
+        return (plus(carried[0], _Stretch(axis, axis.name, symbol(loop), size)),)
+
+    (total,) = nest.loop(LoopRange(loop, whole, size), (acc,), body)
+    if whole != axis.extent:
+        total = plus(total, _Stretch(axis, f"{axis.name}_tail", whole, axis.extent - whole))
+    return (total,)
+
+
+def _chunks(nest: Nest, node: Compute, schedule: Schedule, stretch: _Stretch, acc: int) -> int:
+    """Whole chunks first, what is left one by one; the last bytes of no whole quad at the end."""
+    axis = stretch.axis
+    unit, index, contract = 1, stretch.loop, _contract
     if schedule.instruction() == "dot4":
         unit, index, contract = QUAD, quad_of(axis.name), contract_bytes
     size = schedule.factors().get(axis.name, 1) // unit
-    units: Extent = axis.extent // unit
+    units: Extent = stretch.extent // unit
     whole: Extent = units // size * size
 
     def chunk(step: int) -> Chunk:
@@ -122,21 +157,21 @@ def _chunks(nest: Nest, node: Compute, schedule: Schedule, axis: Axis, acc: int)
         if extent == 0:
             continue
         if extent == step:
-            nest.offsets[axis.name] = start * unit
+            nest.offsets[axis.name] = stretch.start + start * unit
             acc = contract(nest, node, chunk(step), acc)
             continue
 
         def body(
             carried: tuple[int, ...], name: str = name, start: Extent = start, step: int = step
         ) -> tuple[int, ...]:
-            nest.offsets[axis.name] = (symbol(name) + start) * unit
+            nest.offsets[axis.name] = stretch.start + (symbol(name) + start) * unit
             return (contract(nest, node, chunk(step), carried[0]),)
 
         (acc,) = nest.loop(LoopRange(name, extent, step), (acc,), body)
-    if units * unit != axis.extent:
-        nest.offsets[axis.name] = units * unit
+    if units * unit != stretch.extent:
+        nest.offsets[axis.name] = stretch.start + units * unit
         acc = contract(nest, node, Chunk(axis, unit), acc)
-    return (acc,)
+    return acc
 
 
 def _contract(nest: Nest, node: Compute, chunk: Chunk, acc: int) -> int:

@@ -14,6 +14,7 @@ from tessera_build.ir.machine.instructions import QUAD
 from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import (
     Bind,
+    Block,
     Group,
     Interleave,
     Pack,
@@ -63,6 +64,8 @@ def check_trace(nest: Nest, schedule: Schedule, constants: Container[int]) -> No
                 rule.bind(step)
             case Tensorise():
                 rule.tensorise(step)
+            case Block():
+                rule.block(step)
             case Prefetch():
                 rule.prefetch(step)
             case Interleave():
@@ -131,6 +134,13 @@ class _Rules:
             raise _rejected("TENSORISE", self._task, "no product of a stationary and a moving operand")
         if step.instruction == "dot4":
             self._byte_product(step.axis, node)
+
+    def block(self, step: Block) -> None:
+        """Of the axis that is contracted by multiply-adds, whose sums round; a block holds a chunk at least."""
+        chunk = self._schedule.factors().get(step.axis, 1)
+        contracted = step.axis == self._schedule.tensorised() and self._schedule.instruction() == "fma"
+        if self._node is None or not contracted or step.size < chunk:
+            raise _rejected("BLOCK", self._task, f"blocks of {step.size} along {step.axis} in chunks of {chunk}")
 
     def prefetch(self, step: Prefetch) -> None:
         """Only panels of a constant have a next one, and only a contraction asks for it while it runs."""

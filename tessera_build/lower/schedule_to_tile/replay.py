@@ -31,11 +31,11 @@ from tessera_build.lower.schedule_to_tile.strassen import emit_strassen
 from tessera_build.lower.schedule_to_tile.winograd import emit_winograd
 from tessera_build.space.strassen import STRASSEN
 
-# Axes of definitions (_d0, _k1, _c), what splits make of them (_d0g, _d0_rest, _d0_chunk), values read (_r0), the
-# loops of borders (_b0_1) and chains (_block, _step, _new, _z0), those over a transform's points and tiles (_p, _t,
-# _d1_tile) and a panel's registers (_v).
+# Axes of definitions (_d0, _k1, _c), what steps make of them (_d0g, _d0_rest, _d0_chunk, _k_block, _k_tail), values
+# read (_r0), the loops of borders (_b0_1) and chains (_block, _step, _new, _z0), those over a transform's points and
+# tiles (_p, _t, _d1_tile) and a panel's registers (_v).
 _RESERVED = re.compile(
-    r"_(d\d+[gi]?|k\d*|[cptv]|r\d+|b\d+_\d+|block|step|new|z\d)(_quad|_byte)?(_rest|_chunk|_panel|_lane|_tile)?"
+    r"_(d\d+[gi]?|k\d*|[cptv]|r\d+|b\d+_\d+|block|step|new|z\d)(_quad|_byte)?(_block|_tail)?(_rest|_chunk|_panel|_lane|_tile)?"
 )
 
 
