@@ -38,6 +38,8 @@ from tessera_build.space.derive import Subject, derive_schedule
 from tessera_build.space.strassen import STRASSEN, product_of
 from tessera_build.space.strassen_error import halving_error
 from tessera_build.space.workload import Bounds
+from tessera_build.verify.groups import Case, Groups
+from tessera_build.verify.tile_samples import sample_tiles
 from tests.lower.compiled import check_module, compile_module
 from tests.lower.execution import AVX2, AVX512
 from tests.lower.strassen_cases import Cut, Sizes, constants_of, inputs_of, module_of, task_of
@@ -224,6 +226,16 @@ def test_time_when_a_task_has_two_launches_then_both_run_and_answers_agree() -> 
     assert direct.error is None
     assert halved.error is None
     assert 0 < halved.difference < 1e-4
+
+
+@pytest.mark.numerics
+def test_proof_when_the_machine_is_another_then_interprets_what_prepares_too() -> None:
+    module = module_of(Sizes(1, 48, 64, 64), "bias")
+    lowered = lower_module(module, AVX512, choose=Cut(8, 2, 2, 32).chooser())
+    groups = Groups.of(module, lowered, {k.name: k.name for k in lowered.variant.kernels}, "main")
+    case = Case("main", {}, 0, inputs_of(module))
+    (result,) = sample_tiles(lowered, groups, case, load_precision("fp32").tolerance)
+    assert (result.launch, result.accepted) == (1, True)
 
 
 # -- traces -----------------------------------------------------------------------------------------------------------
