@@ -1,8 +1,8 @@
 """The transforms of Winograd's convolution: points, matrices, and weights taken to the points.
 
-Takes the extent m of an output tile; gives the matrices of m outputs of a filter of three taps from m + 2 inputs, made
-by evaluating polynomials at m + 2 points (Toom and Cook; Winograd 1980). Invariant: every number is exact until the
-last rounding to float64, and weights are rounded to their own type once.
+Takes the extent m of an output tile and the number r of taps; gives the matrices of m outputs of a filter of r taps
+from m + r - 1 inputs, made by evaluating polynomials at as many points (Toom and Cook; Winograd 1980). Invariant: every
+number is exact until the last rounding to float64, and weights are rounded to their own type once.
 
 With A, B and G for the outputs, the inputs and the weights, y = A^T ((G g) * (B^T d)). The points are 0, pairs of
 opposite ones, and infinity: rows of opposite points share their even and their odd half.
@@ -21,11 +21,17 @@ import numpy as np
 from tessera_build.ir.core.scalar import Array
 
 Value = TypeVar("Value")
-TAPS: Final = 3
-# Positive halves of the pairs. Error over 64 channels, relative to the outputs' deviation: 5.2e-6 with 11/16 and 23/16,
-# 4.4e-6 with their neighbours sqrt(1/2) and sqrt(2), which no f32 holds, 1.9e-5 with the usual 1 and 2; direct 2.9e-6.
-_POINTS: Final = {2: (Fraction(1),), 4: (Fraction(11, 16), Fraction(23, 16))}
-TILES: Final = tuple(_POINTS)
+# Positive halves of the pairs, by the number of points. Error over 64 channels, relative to the outputs' deviation:
+# 3 x 3 taps 5.2e-6 with 11/16 and 23/16, 4.4e-6 with their neighbours sqrt(1/2) and sqrt(2), which no f32 holds, 1.9e-5
+# with the usual 1 and 2, direct 2.9e-6; five taps in a row at eight points 3.0e-6, direct 1.3e-6.
+_POINTS: Final = {
+    1: (),
+    4: (Fraction(1),),
+    6: (Fraction(11, 16), Fraction(23, 16)),
+    8: (Fraction(5, 8), Fraction(1), Fraction(15, 8)),
+}
+# Of two transforms, one on the other, errors multiply, and the weights' size is the square of the points'.
+_MOST_POINTS_TWICE: Final = 6
 # A sum with constant factors, formed from the last term to the first.
 Total = Callable[[Sequence[Fraction], Sequence[Value]], Value]
 
@@ -49,42 +55,92 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class ToomCook:
-    """Transforms for output tiles of `tile`; points in the order 0, +p, -p for every pair, infinity."""
+    """Transforms for output tiles of `tile` and `taps`; points in the order 0, +p, -p for every pair, infinity.
+
+    One tap is kept as it is, at the one point that there is then.
+    """
 
     tile: int
+    taps: int = 3
 
     @property
     def size(self) -> int:
         """The number of points along one axis, and of inputs that a tile reads."""
-        return self.tile + TAPS - 1
+        return self.tile + self.taps - 1
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
         """The pairs of opposite points."""
-        points = _POINTS[self.tile]
+        points = _POINTS[self.size]
         return tuple(Pair(p, _product([q for q in points if q != p])) for p in points)
 
     @property
     def whole(self) -> tuple[Fraction, ...]:
         """The coefficients, in x squared, of the product over all pairs p of (x^2 - p^2)."""
-        return _product(_POINTS[self.tile])
+        return _product(_POINTS[self.size])
 
     @property
     def weights(self) -> tuple[tuple[Fraction, ...], ...]:
         """G: one row a point."""
+        if self.size == 1:
+            return ((Fraction(1),),)
         zero = prod((-p.point * p.point for p in self.pairs), start=Fraction(1))
-        rows = [tuple(Fraction(int(e == 0)) / zero for e in range(TAPS))]
+        rows = [tuple(Fraction(int(e == 0)) / zero for e in range(self.taps))]
         for pair in self.pairs:
             for point in (pair.point, -pair.point):
-                rows.append(tuple(point**e / pair.scale for e in range(TAPS)))
-        return (*rows, tuple(Fraction(int(e == TAPS - 1)) for e in range(TAPS)))
+                rows.append(tuple(point**e / pair.scale for e in range(self.taps)))
+        return (*rows, tuple(Fraction(int(e == self.taps - 1)) for e in range(self.taps)))
 
-    def transformed(self, taps: Array, rows: int, columns: int) -> Array:
-        """Weights at the points: the axes `rows` and `columns` of extent 3 get one of `size` * `size`, in front."""
-        moved = np.moveaxis(taps.astype(np.float64), (rows, columns), (0, 1))
-        half = [_combined(row, moved) for row in self.weights]
-        points = [_combined(row, part) for part in half for row in self.weights]
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """The transforms of a tile's rows and of its columns, taken one on the other."""
+
+    rows: ToomCook
+    columns: ToomCook
+
+    @classmethod
+    def of(cls, tile: int, taps: tuple[int, int]) -> Transform:
+        """That of tiles of `tile` outputs along each axis with several taps, and of one along the other."""
+        rows, columns = (ToomCook(tile if n > 1 else 1, n) for n in taps)
+        return cls(rows, columns)
+
+    @property
+    def size(self) -> int:
+        """The number of points of a tile."""
+        return self.rows.size * self.columns.size
+
+    @property
+    def text(self) -> str:
+        """What a layout is called by: `4,3` for F(4x4, 3x3), `4,1x5` for F(4, 5) along columns."""
+        tile, taps = max(self.rows.tile, self.columns.tile), (self.rows.taps, self.columns.taps)
+        return f"{tile},{taps[0]}" if taps[0] == taps[1] else f"{tile},{taps[0]}x{taps[1]}"
+
+    def transformed(self, taps: Array) -> Array:
+        """Weights at the points: the first two axes, of rows and columns of taps, become one of `size`."""
+        moved = taps.astype(np.float64)
+        half = [_combined(row, moved) for row in self.rows.weights]
+        points = [_combined(row, part) for part in half for row in self.columns.weights]
         return np.stack(points).astype(taps.dtype)
+
+
+def taps_first(weights: Array, places: tuple[int, int, int, int]) -> Array:
+    """Weights as [rows of taps, columns of taps, channels, outputs]; `places` says where they are, -1 for one tap.
+
+    Axes that are in none of the places have one element.
+    """
+    named = [place for place in places if place >= 0]
+    rest = [axis for axis in range(weights.ndim) if axis not in named]
+    moved = np.transpose(weights, (*named, *rest)).reshape([weights.shape[place] for place in named])
+    return np.expand_dims(moved, tuple(i for i, place in enumerate(places) if place < 0))
+
+
+def tiles_for(taps: tuple[int, int]) -> tuple[int, ...]:
+    """Extents of output tiles, of two at least, for which there are points, ascending; none without several taps."""
+    several = [n for n in taps if n > 1]
+    sizes = [n for n in _POINTS if n <= _MOST_POINTS_TWICE or len(several) == 1]
+    tiles = [size - taps + 1 for taps in several[:1] for size in sizes]
+    return tuple(t for t in tiles if t > 1 and all(t + n - 1 in sizes for n in several))
 
 
 def _combined(row: tuple[Fraction, ...], parts: Array) -> Array:
@@ -106,6 +162,8 @@ def _product(points: tuple[Fraction, ...] | list[Fraction]) -> tuple[Fraction, .
 
 def to_points(transform: ToomCook, inputs: Sequence[Value], total: Total[Value]) -> list[Value]:
     """B^T d: `size` values from as many inputs; rows of opposite points are the even half plus and minus the odd."""
+    if transform.size == 1:
+        return list(inputs)
     found = [total(transform.whole, inputs[::2])]
     for pair in transform.pairs:
         even, odd = total(pair.others, inputs[2::2]), total(pair.others, inputs[1::2])
@@ -115,6 +173,8 @@ def to_points(transform: ToomCook, inputs: Sequence[Value], total: Total[Value])
 
 def from_points(transform: ToomCook, values: Sequence[Value], total: Total[Value]) -> list[Value]:
     """A^T v: `tile` outputs from `size` values; opposite points enter by their sum and their difference."""
+    if transform.size == 1:
+        return list(values)
     first, *paired, last = values
     one = Fraction(1)
     opposite = list(zip(paired[::2], paired[1::2], strict=True))

@@ -7,6 +7,7 @@ known.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +15,7 @@ from tessera_build.ir.core.dims import Extent, symbol, symbols_of
 from tessera_build.ir.core.types import F32
 from tessera_build.ir.schedule.nodes import Axis, Compute
 from tessera_build.space.contraction import is_product
-from tessera_build.space.toom_cook import TAPS, TILES
+from tessera_build.space.toom_cook import Transform, taps_first, tiles_for
 from tessera_build.space.winograd_error import transform_error
 from tessera_build.space.workload import Rewriting, Subject
 
@@ -22,32 +23,78 @@ WINOGRAD: Final = "winograd"
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """Two reduction axes of three taps that move along two output axes, and the one over what all taps have.
+class Side:
+    """An output axis along which tiles are cut, and the reduction axis of taps that moves with it: none has one tap."""
 
-    `weight` says which axis of the second read is moved by the row taps, the column taps, the channels, the outputs.
+    axis: str
+    tap: str = ""
+    taps: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Two output axes, one or both with taps, and the reduction axis over what all taps have.
+
+    `weight` says which axis of the second read is moved by the row taps, the column taps (-1 without any), the
+    channels, the outputs.
     """
 
-    rows: str
-    columns: str
-    taps: tuple[str, str]
+    rows: Side
+    columns: Side
     channels: Axis
     weight: tuple[int, int, int, int]
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """Rows and columns."""
+        return self.rows, self.columns
+
+    @property
+    def taps(self) -> tuple[int, int]:
+        """How many taps there are along each."""
+        return self.rows.taps, self.columns.taps
 
 
 def window_of(node: Compute) -> Window | None:
     """The window of a sum of products of f32 that Winograd's transforms apply to, if it has one."""
-    if not is_product(node) or set(node.program.inputs) != {F32} or len(node.reduction) != TAPS:
+    if not is_product(node) or set(node.program.inputs) != {F32} or len(node.reduction) not in (2, 3):
         return None
     *taps, channels = node.reduction
-    if any(axis.extent != TAPS for axis in taps) or node.accesses[0].pad not in (None, 0.0):
+    sides = _sides(node, taps)
+    if sides is None or node.accesses[0].pad not in (None, 0.0) or not _reads_channels(node):
         return None
-    walked = [_walked_with(node, axis) for axis in taps]
-    weight = _places(node, (taps[0].name, taps[1].name, channels.name, node.axes[-1].name))
-    rows, columns = walked
-    if rows is None or columns is None or rows == columns or weight is None or not _reads_channels(node):
+    weight = _places(node, (sides[0].tap, sides[1].tap, channels.name, node.axes[-1].name))
+    if weight is None or not tiles_for((sides[0].taps, sides[1].taps)):
         return None
-    return Window(rows, columns, (taps[0].name, taps[1].name), channels, weight)
+    return Window(*sides, channels, weight)
+
+
+def _sides(node: Compute, taps: Sequence[Axis]) -> tuple[Side, Side] | None:
+    """The axes that taps walk, in the order of the node's; beside a single one, an axis that its tiles share strips."""
+    walked = [
+        Side(axis, tap.name, tap.extent)
+        for tap in taps
+        if (axis := _walked_with(node, tap)) is not None and isinstance(tap.extent, int)
+    ]
+    if len(walked) != len(taps) or len({side.axis for side in walked}) != len(taps):
+        return None
+    if len(walked) == 1:
+        beside = _beside(node, walked[0].axis)
+        walked += [Side(beside)] if beside is not None else []
+    if len(walked) != 2:
+        return None
+    names = [axis.name for axis in node.axes]
+    first, second = sorted(walked, key=lambda side: names.index(side.axis))
+    return first, second
+
+
+def _beside(node: Compute, walked: str) -> str | None:
+    """The next output axis behind `walked`, else the one before it; rather one that is longer than one."""
+    names = [axis.name for axis in node.axes[:-1]]
+    place = names.index(walked)
+    near = [*node.axes[place + 1 : -1], *reversed(node.axes[:place])]
+    longer = [axis.name for axis in near if axis.extent != 1]
+    return next(iter([*longer, *(axis.name for axis in near)]), None)
 
 
 def _walked_with(node: Compute, tap: Axis) -> str | None:
@@ -69,12 +116,15 @@ def _reads_channels(node: Compute) -> bool:
 
 
 def _places(node: Compute, names: tuple[str, str, str, str]) -> tuple[int, int, int, int] | None:
-    """Where the second read has these axes, each alone and nothing besides."""
+    """Where the second read has these axes, each alone and nothing besides; -1 for one without a name."""
     indices: tuple[Extent, ...] = node.accesses[1].indices
-    wanted: list[Extent] = [symbol(name) for name in names]
-    if node.accesses[1].pad is not None or len(indices) != len(names) or any(w not in indices for w in wanted):
+    wanted: list[Extent | None] = [symbol(name) if name else None for name in names]
+    others = [index for index in indices if index not in wanted]
+    if node.accesses[1].pad is not None or any(other != 0 for other in others):
         return None
-    rows, columns, channels, outputs = (indices.index(w) for w in wanted)
+    if any(w is not None and w not in indices for w in wanted):
+        return None
+    rows, columns, channels, outputs = (-1 if w is None else indices.index(w) for w in wanted)
     return rows, columns, channels, outputs
 
 
@@ -84,5 +134,7 @@ def winograd_rewriting(node: Compute, subject: Subject) -> Rewriting | None:
     if bound <= 0 or window is None or node.reads[1] not in subject.constants:
         return None
     weights = subject.constants[node.reads[1]]
-    tiles = tuple(tile for tile in TILES if transform_error(weights, window.weight, tile) <= bound)
-    return Rewriting(WINOGRAD, tiles, (window.rows, window.columns)) if tiles else None
+    placed = taps_first(weights, window.weight)
+    tiles = tuple(t for t in tiles_for(window.taps) if transform_error(placed, Transform.of(t, window.taps)) <= bound)
+    axes = window.rows.axis, window.columns.axis
+    return Rewriting(WINOGRAD, tiles, axes, window.taps) if tiles else None

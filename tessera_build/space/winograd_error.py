@@ -1,6 +1,6 @@
 """What Winograd's transforms cost in accuracy, for given weights: computed, not assumed.
 
-Takes weights and the extent of an output tile; gives the largest error of a tile's outputs, relative to the outputs'
+Takes weights and a transform; gives the largest error of a tile's outputs, relative to the outputs'
 deviation. Invariant: inputs come from a fixed sequence and every sum is formed in a fixed order, so that the number,
 and with it the choice of an algorithm, is the same on every machine.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_build.ir.core.scalar import Array
-from tessera_build.space.toom_cook import TAPS, ToomCook, Total, from_points, to_points
+from tessera_build.space.toom_cook import ToomCook, Total, Transform, from_points, to_points
 
 Doubles = NDArray[np.float64]
 # Output channels and tiles that are looked at: 8 x 8 tiles of 16 outputs are a thousand errors, in some milliseconds.
@@ -24,28 +24,26 @@ _OUTPUTS: Final = 8
 _TILES: Final = 8
 
 
-def transform_error(weights: Array, axes: tuple[int, int, int, int], tile: int) -> float:
-    """`axes`: where the weights have row taps, column taps, channels and outputs.
+def transform_error(weights: Array, transform: Transform) -> float:
+    """`weights`: [rows of taps, columns of taps, channels, outputs].
 
     Inputs are uniform in -1 .. 1 with the negative ones set to zero, as after a rectifier: sums that do not cancel are
     the harder case. What is computed is what a kernel computes: f32 everywhere, multiply-adds rounded once.
     """
-    rows, columns, channels, outputs = axes
-    taps = np.transpose(weights, (rows, columns, channels, outputs)).astype(np.float64)
+    taps = weights.astype(np.float64)
     step = max(1, taps.shape[3] // _OUTPUTS)
     taps = taps[..., ::step][..., :_OUTPUTS]
-    transform = ToomCook(tile)
-    size = transform.size
-    inputs = np.random.default_rng(0).random((size, size, _TILES, taps.shape[2]), np.float32) * 2 - 1
+    sides = transform.rows.size, transform.columns.size
+    inputs = np.random.default_rng(0).random((*sides, _TILES, taps.shape[2]), np.float32) * 2 - 1
     patches = np.maximum(inputs, np.float32(0)).astype(np.float64)
-    exact = _direct(patches, taps, tile)
+    exact = _direct(patches, taps, (transform.rows.tile, transform.columns.tile))
     points = _both(patches, transform, to_points)
-    factors = transform.transformed(taps.astype(np.float32), 0, 1).astype(np.float64)
-    sums = np.zeros((size * size, _TILES, taps.shape[3]))
-    flat = points.reshape(size * size, _TILES, taps.shape[2])
+    factors = transform.transformed(taps.astype(np.float32)).astype(np.float64)
+    sums = np.zeros((transform.size, _TILES, taps.shape[3]))
+    flat = points.reshape(transform.size, _TILES, taps.shape[2])
     for channel in range(taps.shape[2]):
         sums = _rounded(sums + flat[:, :, channel, None] * factors[:, None, channel, :])
-    found = _both(sums.reshape(size, size, _TILES, -1), transform, from_points)
+    found = _both(sums.reshape(*sides, _TILES, -1), transform, from_points)
     values = [float(v) for v in exact.ravel()]
     mean = math.fsum(values) / len(values)
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / len(values))
@@ -53,11 +51,11 @@ def transform_error(weights: Array, axes: tuple[int, int, int, int], tile: int) 
 
 
 def _both(
-    values: Doubles, transform: ToomCook, map_: Callable[[ToomCook, Sequence[Doubles], Total[Doubles]], list[Doubles]]
+    values: Doubles, transform: Transform, map_: Callable[[ToomCook, Sequence[Doubles], Total[Doubles]], list[Doubles]]
 ) -> Doubles:
     """A transform along the first axis, then along the second."""
-    half = np.stack(map_(transform, list(values), _total))
-    return np.stack(map_(transform, list(np.swapaxes(half, 0, 1)), _total)).swapaxes(0, 1)
+    half = np.stack(map_(transform.rows, list(values), _total))
+    return np.stack(map_(transform.columns, list(np.swapaxes(half, 0, 1)), _total)).swapaxes(0, 1)
 
 
 def _total(factors: Sequence[Fraction], terms: Sequence[Doubles]) -> Doubles:
@@ -69,12 +67,12 @@ def _total(factors: Sequence[Fraction], terms: Sequence[Doubles]) -> Doubles:
     return total
 
 
-def _direct(patches: Doubles, taps: Doubles, tile: int) -> Doubles:
+def _direct(patches: Doubles, taps: Doubles, tile: tuple[int, int]) -> Doubles:
     """The outputs of every tile in f64: [row, column, tile, output]."""
-    found = np.zeros((tile, tile, _TILES, taps.shape[3]))
-    for row in range(TAPS):
-        for column in range(TAPS):
-            inside = np.moveaxis(patches[row : row + tile, column : column + tile], -1, 0)
+    found = np.zeros((*tile, _TILES, taps.shape[3]))
+    for row in range(taps.shape[0]):
+        for column in range(taps.shape[1]):
+            inside = np.moveaxis(patches[row : row + tile[0], column : column + tile[1]], -1, 0)
             products = inside[..., None] * taps[row, column][:, None, None, None]
             found = found + np.add.reduce(products, axis=0)  # along the slowest axis: one after another
     return found

@@ -5,11 +5,10 @@ Takes extents and a machine; gives bytes. Invariant: what a kernel allocates is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from tessera_build.ir.machine.cpu import CpuMachine
-from tessera_build.space.toom_cook import ToomCook
+from tessera_build.space.toom_cook import Transform
 
 # Scratch lies on the stack of the thread that computes a strip: of a kernel at most, and of one that is derived.
 STACK_BYTES: Final = 512 << 10
@@ -19,32 +18,23 @@ _FLOAT_BYTES: Final = 4
 _ALIASING: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One way to compute it: tiles of `tile` outputs, strips of `rows` by `columns` tiles, register tiles.
-
-    `panels` of output channels make a group, which transforms the inputs for itself; 0: all of them.
-    """
-
-    tile: int
-    rows: int
-    columns: int
-    block: int
-    vectors: int
-    panels: int = 0
-
-
 def pitch(channels: int, lanes: int) -> int:
     """Floats from one tile's channels to the next's: whole registers, one more where rows would share cache sets."""
     whole = -(-channels // lanes) * lanes
     return whole + lanes if whole % _ALIASING == 0 else whole
 
 
-def scratch_bytes(plan: Plan, channels: int, lanes: int) -> int:
-    """What a strip keeps: its inputs and one panel of its sums at all points, and a square of registers."""
-    size = ToomCook(plan.tile).size
-    row = plan.rows * plan.columns * (pitch(channels, lanes) + plan.vectors * lanes) + lanes
-    return size * size * row * _FLOAT_BYTES
+def scratch_bytes(transform: Transform, tiles: int, channels: int, width: int, lanes: int) -> int:
+    """What a strip of so many tiles keeps: its inputs and one panel of its sums at all points, and a tile's registers.
+
+    `width`: of a panel of output channels. A tile with taps along one axis only needs no registers beside.
+    """
+    return transform.size * (tiles * (pitch(channels, lanes) + width) + square_floats(transform, lanes)) * _FLOAT_BYTES
+
+
+def square_floats(transform: Transform, lanes: int) -> int:
+    """Floats a point that a tile passes from one of its two transforms to the other."""
+    return lanes if transform.rows.size > 1 and transform.columns.size > 1 else 0
 
 
 def most_scratch(machine: CpuMachine) -> int:

@@ -54,12 +54,13 @@ class Subject:
 class Rewriting:
     """An algorithm that may take the place of a task's sum: those of its `sizes` that err little enough.
 
-    `axes`: of the task, in an order that the algorithm's rule knows.
+    `axes`: of the task, in an order that the algorithm's rule knows; `taps`: of a window, along each.
     """
 
     algorithm: str
     sizes: tuple[int, ...]
     axes: tuple[str, ...]
+    taps: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

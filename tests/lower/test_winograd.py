@@ -41,7 +41,7 @@ from tessera_build.lower.program.kernels import STANDARD_BOUNDS, derived_within
 from tessera_build.lower.schedule_to_tile.layouts import Packing
 from tessera_build.lower.schedule_to_tile.replay import Bindings, schedule_to_tile
 from tessera_build.space.derive import derive_schedule
-from tessera_build.space.toom_cook import TILES, ToomCook, from_points, to_points
+from tessera_build.space.toom_cook import ToomCook, Transform, from_points, taps_first, tiles_for, to_points
 from tessera_build.space.winograd import window_of
 from tessera_build.space.winograd_error import transform_error
 from tessera_build.space.workload import Bounds, Subject
@@ -52,6 +52,8 @@ from tests.lower.execution import AVX2, AVX512
 from tests.lower.winograd_cases import SIDES, Shape, Strips, fingerprint, inputs_of, module_of
 
 ALLOWED = load_precision("fp32").winograd_max_error
+TILES = tiles_for((3, 3))
+ROWS = [(tile, count) for count in range(2, 8) for tile in tiles_for((1, count))]
 
 
 def _constants(module: Module) -> dict[int, Array]:
@@ -74,21 +76,21 @@ def _sum(factors: object, terms: object) -> Fraction:
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("tile", TILES)
-def test_transforms_when_taken_in_fractions_then_filter_exactly(tile: int) -> None:
-    transform = ToomCook(tile)
+@pytest.mark.parametrize(("tile", "count"), ROWS)
+def test_transforms_when_taken_in_fractions_then_filter_exactly(tile: int, count: int) -> None:
+    transform = ToomCook(tile, count)
     inputs = [Fraction(n * n % 11 - 5) for n in range(transform.size)]
-    taps = [Fraction(3), Fraction(-7), Fraction(2)]
+    taps = [Fraction(3), Fraction(-7), Fraction(2), Fraction(5), Fraction(-1), Fraction(4), Fraction(9)][:count]
     weights = [_sum(row, taps) for row in transform.weights]
     products = [a * b for a, b in zip(to_points(transform, inputs, _sum), weights, strict=True)]
-    expected = [_sum(taps, inputs[i : i + 3]) for i in range(tile)]
+    expected = [_sum(taps, inputs[i : i + count]) for i in range(tile)]
     assert from_points(transform, products, _sum) == expected
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("tile", TILES)
-def test_factors_when_rounded_to_f32_then_stay_what_they_are(tile: int) -> None:
-    transform = ToomCook(tile)
+@pytest.mark.parametrize(("tile", "count"), ROWS)
+def test_factors_when_rounded_to_f32_then_stay_what_they_are(tile: int, count: int) -> None:
+    transform = ToomCook(tile, count)
     powers = [pair.point**e for pair in transform.pairs for e in range(tile)]
     factors = [*transform.whole, *(c for pair in transform.pairs for c in pair.others), *powers]
     assert all(Fraction(float(np.float32(float(f)))) == f for f in factors)
@@ -97,12 +99,13 @@ def test_factors_when_rounded_to_f32_then_stay_what_they_are(tile: int) -> None:
 @pytest.mark.unit
 def test_packing_when_of_a_transform_then_names_it_and_holds_panels_of_points() -> None:
     weights = np.random.default_rng(0).standard_normal((20, 3, 3, 3)).astype(np.float32)
-    packing = Packing((2, 3, 1, 0), 0, 16, winograd=4)
+    transform = Transform.of(4, (3, 3))
+    packing = Packing((2, 3, 1, 0), 0, 16, winograd=transform)
     packed = packing.apply(weights)
-    points = ToomCook(4).transformed(weights, 2, 3)
+    points = transform.transformed(taps_first(weights, (2, 3, 1, 0)))
     assert packing.layout == "v1:winograd(4,3),order(2,3,1,0),panels(0,16)"
     assert packed.shape == (2, 36, 3, 16)
-    np.testing.assert_array_equal(packed[1, :, :, :4], np.moveaxis(points[:, 16:], 1, 2))
+    np.testing.assert_array_equal(packed[1, :, :, :4], points[:, :, 16:])
     assert not packed[1, :, :, 4:].any()
 
 
@@ -185,6 +188,24 @@ def test_convolution_when_rewritten_then_agrees_with_the_reference_for_one_and_t
     check_module(module, inputs_of(module, sizes), sizes, machine, strips.chooser())
 
 
+_TAPS = [(1, 2), (1, 3), (4, 1), (5, 1), (1, 5), (1, 6), (7, 1), (1, 7), (5, 5), (3, 5), (2, 2)]
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("taps", _TAPS, ids=lambda taps: f"{taps[0]}x{taps[1]}")
+@pytest.mark.parametrize("machine", [None, AVX2], ids=["here", "avx2"])
+def test_window_when_of_other_taps_then_agrees_with_the_reference_for_one_and_two_threads(
+    taps: tuple[int, int], machine: CpuMachine | None
+) -> None:
+    before = taps[0] // 2, taps[1] // 2
+    after = taps[0] - 1 - before[0], taps[1] - 1 - before[1]
+    for tile in tiles_for(taps):
+        shape = Shape(None, None, 11, 19, 20, before, after, taps)
+        module, sizes = module_of(shape, "bias residual relu"), {"N": 2, "H": 9}
+        assert window_of(_task(module)[1]) is not None
+        check_module(module, inputs_of(module, sizes), sizes, machine, Strips(tile, 2, 3, 5, vectors=1).chooser())
+
+
 @pytest.mark.numerics
 def test_dims_when_smaller_and_larger_than_a_strip_then_one_program_serves_all() -> None:
     module = module_of(Shape(None, None, None, 6, 20), "bias")
@@ -244,7 +265,8 @@ def test_default_schedules_when_derived_then_allow_what_the_standard_precision_d
 def test_rule_when_less_error_is_allowed_then_takes_smaller_tiles_or_none() -> None:
     shape = Shape(1, 56, 56, 64, 64)
     weights = max(_constants(module_of(shape)).values(), key=lambda a: a.ndim)
-    small, large = (transform_error(weights, (2, 3, 1, 0), tile) for tile in TILES)
+    placed = taps_first(weights, (2, 3, 1, 0))
+    small, large = (transform_error(placed, Transform.of(tile, (3, 3))) for tile in TILES)
     assert 1e-7 < small < large < 1e-5
     assert [_chosen(shape, AVX512, bound) for bound in (large, large * 0.99, small * 0.99, 0.0)] == [4, 2, 0, 0]
 
@@ -252,10 +274,10 @@ def test_rule_when_less_error_is_allowed_then_takes_smaller_tiles_or_none() -> N
 @pytest.mark.unit
 @pytest.mark.parametrize(
     "change",
-    [{"strides": (2, 2)}, {"dilations": (2, 2)}, {"groups": 2}, {"taps": (1, 1)}, {"taps": (5, 5)}, {"taps": (3, 1)}],
+    [{"strides": (2, 2)}, {"dilations": (2, 2)}, {"groups": 2}, {"taps": (1, 1)}, {"taps": (9, 1)}, {"taps": (2, 3)}],
     ids=str,
 )
-def test_window_when_it_is_no_dense_three_by_three_then_is_none(change: dict[str, object]) -> None:
+def test_window_when_there_are_no_points_for_it_then_is_none(change: dict[str, object]) -> None:
     assert window_of(_other_window(change)) is None
     assert window_of(_other_window({})) is not None
 
@@ -352,4 +374,4 @@ def test_trace_when_the_task_is_no_window_then_is_rejected() -> None:
     other = replace(task, function=replace(task.function, nodes=(strided,)))
     with pytest.raises(ScheduleRejectedError) as caught:
         _replayed(other, Schedule(steps), _constants(module))
-    assert "three by three taps" in str(caught.value.found)
+    assert "taps, with steps of one" in str(caught.value.found)

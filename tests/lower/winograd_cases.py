@@ -19,7 +19,7 @@ from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import Bind, Pack, Rewrite, Schedule, Split, Step, Tensorise
 from tessera_build.lower.program.kernels import Chooser, Setting, derived
-from tessera_build.space.toom_cook import TILES, ToomCook
+from tessera_build.space.toom_cook import Transform, taps_first, tiles_for
 from tessera_build.space.winograd import window_of
 from tessera_build.space.winograd_error import transform_error
 
@@ -28,7 +28,7 @@ SIDES = {"strides": (1, 1), "dilations": (1, 1), "low": (1, 1), "high": (1, 1)}
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One convolution: images, height, width (None: dynamic), channels in and out, and zeros before and after."""
+    """One convolution: images, height, width (None: dynamic), channels in and out, zeros before and after, taps."""
 
     images: int | None
     height: int | None
@@ -37,6 +37,7 @@ class Shape:
     outputs: int
     low: tuple[int, int] = (1, 1)
     high: tuple[int, int] = (1, 1)
+    taps: tuple[int, int] = (3, 3)
 
     @property
     def extents(self) -> tuple[Extent, Extent, Extent]:
@@ -53,13 +54,13 @@ def module_of(shape: Shape, epilogue: str = "") -> Module:
     b = GraphBuilder(dims={name: (1, None) for extent, name in free if extent is None})
     images, height, width = shape.extents
     x = b.input("x", tensor(F32, images, height, width, shape.channels))
-    weights = rng.standard_normal((shape.outputs, shape.channels, 3, 3)).astype(np.float32)
+    weights = rng.standard_normal((shape.outputs, shape.channels, *shape.taps)).astype(np.float32)
     sides = SIDES | {"low": shape.low, "high": shape.high}
     y = b.op("conv", x, b.constant(weights), groups=1, layout="NHWC", **sides)
     if "bias" in epilogue:
         y = b.op("add", y, b.constant(rng.standard_normal(shape.outputs).astype(np.float32)))
     if "residual" in epilogue:
-        around = [a + b - 2 for a, b in zip(shape.low, shape.high, strict=True)]
+        around = [a + b + 1 - n for a, b, n in zip(shape.low, shape.high, shape.taps, strict=True)]
         y = b.op("add", y, b.input("r", tensor(F32, images, height + around[0], width + around[1], shape.outputs)))
     if "relu" in epilogue:
         y = b.op("max", y, b.scalar(0.0, F32))
@@ -97,11 +98,12 @@ class Strips:
         window = window_of(node)
         assert window is not None
         width, channels = self.vectors * machine.lanes, window.channels
+        transform = Transform.of(self.tile, window.taps)
         chunk = min(self.chunk, channels.extent) if isinstance(channels.extent, int) else self.chunk
         steps: tuple[Step, ...] = (
             Rewrite(self.tile, self.block, self.panels),
-            Split(window.rows, self.rows * self.tile),
-            Split(window.columns, self.columns * self.tile),
+            Split(window.rows.axis, self.rows * transform.rows.tile),
+            Split(window.columns.axis, self.columns * transform.columns.tile),
             Split(node.axes[-1].name, width),
             Pack(1, width),
             Split(channels.name, chunk),
@@ -126,6 +128,8 @@ class Strips:
 def fingerprint() -> str:
     """Weights at the points of every transform and the errors they were found to have, as one digest."""
     weights = np.random.default_rng(4).standard_normal((40, 70, 3, 3)).astype(np.float32)
-    points = [ToomCook(tile).transformed(weights, 2, 3).tobytes() for tile in TILES]
-    errors = [transform_error(weights, (2, 3, 1, 0), tile).hex().encode() for tile in TILES]
+    transforms = [Transform.of(tile, (3, 3)) for tile in tiles_for((3, 3))]
+    moved = taps_first(weights, (2, 3, 1, 0))
+    points = [transform.transformed(moved).tobytes() for transform in transforms]
+    errors = [transform_error(moved, transform).hex().encode() for transform in transforms]
     return sha256(b"".join((*points, *errors))).hexdigest()

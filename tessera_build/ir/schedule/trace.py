@@ -124,10 +124,10 @@ class Stagger:
 class Rewrite:
     """Before: a sum of products. After: fewer products, of sums of its operands, which are added up again.
 
-    "winograd": of a sum over 3 x 3 taps, sums at the points of the transform F(tile, 3). Outputs are made in tiles of
-    `tile` x `tile`; `block` of them share a register tile of every product. The splits of the two axes that the taps
-    walk say how many outputs one strip has, whose transforms lie in scratch. `panels` of output channels make a group,
-    which transforms the strip's inputs for itself; 0: all of them.
+    "winograd": of a sum over taps along one or two axes, sums at the points of the transform F(tile, taps). Outputs are
+    made in tiles of `tile` along each of these; `block` of them share a register tile of every product. The splits of
+    two axes say how many outputs one strip has, whose transforms lie in scratch. `panels` of output channels make a
+    group, which transforms the strip's inputs for itself; 0: all of them.
 
     "strassen": of a product whose rows, depth and columns are cut into `tile` = 2 halves, seven products of quarters.
     The depth of a half is summed in pieces of `block`. Sums of quarters of the first operand are made by a launch of

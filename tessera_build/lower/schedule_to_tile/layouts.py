@@ -14,7 +14,7 @@ import numpy as np
 
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.scalar import Array
-from tessera_build.space.toom_cook import TAPS, ToomCook
+from tessera_build.space.toom_cook import Transform, taps_first
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ class Packing:
     `group` (axis, size) first splits an axis into groups of `size`; `order` permutes what there is then, the vector
     axis last; with `width` the vector axis is cut into panels, zero-padded, and the panel index moves before `inner`
     of the permuted axes. Width 0 keeps the vector axis whole. `quad` neighbours along the last inner axis, which is
-    padded with zeros to a multiple of it, then lie side by side. With `winograd`, the weights of an output tile of that
-    extent at the points of its transform: `order` says where row taps, column taps, channels and outputs are stored,
-    and what is cut into panels is [points, channels, outputs]. With `strassen`, four matrices of a product's halves
+    padded with zeros to a multiple of it, then lie side by side. With `winograd`, the weights at the points of that
+    transform: `order` says where row taps, column taps (-1: one tap), channels and outputs are stored, and what is cut
+    into panels is [points, channels, outputs]. With `strassen`, four matrices of a product's halves
     (`space.strassen`): [panels, depth / piece, matrices, piece, width] for pieces of that many steps of half the depth;
     `order` says where depth and outputs are stored.
     """
@@ -53,7 +53,7 @@ class Packing:
     width: int
     group: tuple[int, int] | None = None
     quad: int = 1
-    winograd: int = 0
+    winograd: Transform | None = None
     strassen: int = 0
 
     @property
@@ -62,7 +62,7 @@ class Packing:
         grouped = f"group({self.group[0]},{self.group[1]})," if self.group else ""
         quads = f",quads({self.quad})" if self.quad > 1 else ""
         if self.winograd:
-            grouped = f"winograd({self.winograd},{TAPS}),"
+            grouped = f"winograd({self.winograd.text}),"
         if self.strassen:
             grouped = f"strassen({self.strassen}),"
         return f"v1:{grouped}order({','.join(map(str, self.order))}),panels({self.outer},{self.width}){quads}"
@@ -70,7 +70,7 @@ class Packing:
     def apply(self, array: Array) -> Array:
         """The packed array, C-contiguous."""
         if self.winograd:
-            return self._at_points(array)
+            return self._at_points(array, self.winograd)
         if self.strassen:
             return self._in_quarters(array)
         if self.group:
@@ -90,12 +90,11 @@ class Packing:
             panels[..., whole, :rest] = array[..., whole * self.width :]
         return np.ascontiguousarray(self._in_quads(packed)) if self.quad > 1 else packed
 
-    def _at_points(self, array: Array) -> Array:
+    def _at_points(self, array: Array, transform: Transform) -> Array:
         """Panels of the weights at the points of a transform."""
         rows, columns, channels, outputs = self.order
-        points = ToomCook(self.winograd).transformed(array, rows, columns)
-        inner = (0, 1, 2) if channels < outputs else (0, 2, 1)
-        return Packing(inner, 0, self.width).apply(points)
+        points = transform.transformed(taps_first(array, (rows, columns, channels, outputs)))
+        return Packing((0, 1, 2), 0, self.width).apply(points)
 
     def _in_quarters(self, array: Array) -> Array:
         """Panels of b11, b21, b22 and b12 - b11, which is rounded once."""

@@ -15,9 +15,9 @@ from tessera_build.ir.schedule.trace import Bind, Rewrite, Schedule, ScheduleRej
 from tessera_build.lower.schedule_to_tile.halves import Halves, axes_around, halves_of
 from tessera_build.lower.schedule_to_tile.nest import Nest
 from tessera_build.space.strassen import HALVES, STRASSEN, product_of
-from tessera_build.space.toom_cook import TILES
-from tessera_build.space.winograd import Window, window_of
-from tessera_build.space.winograd_plan import STACK_BYTES, Plan, scratch_bytes
+from tessera_build.space.toom_cook import Transform, tiles_for
+from tessera_build.space.winograd import WINOGRAD, Window, window_of
+from tessera_build.space.winograd_plan import STACK_BYTES, scratch_bytes
 
 
 def check_rewrite(nest: Nest, schedule: Schedule, step: Rewrite, constants: Container[int]) -> None:
@@ -69,12 +69,14 @@ def rewritten_window(
     nest: Nest, schedule: Schedule, step: Rewrite, constants: Container[int]
 ) -> tuple[Compute, Window]:
     """The sum of products that `step` rewrites, with its window."""
-    if step.algorithm != "winograd" or step.tile not in TILES:
-        raise _rejected(nest, f"the algorithm {step.algorithm} with tiles of {step.tile}")
+    if step.algorithm != WINOGRAD:
+        raise _rejected(nest, f"the algorithm {step.algorithm}")
     sums = [n for n in nest.task.function.nodes if isinstance(n, Compute) and n.combine != "none"]
     window = window_of(sums[0]) if nest.task.kind == "contraction" and not schedule.groups() else None
     if window is None:
-        raise _rejected(nest, "no sum of products of f32 over three by three taps, with steps of one, and channels")
+        raise _rejected(nest, "no sum of products of f32 over two to seven taps, with steps of one, and channels")
+    if step.tile not in tiles_for(window.taps):
+        raise _rejected(nest, f"tiles of {step.tile} for {window.taps[0]} by {window.taps[1]} taps")
     if sums[0].reads[1] not in constants:
         raise _rejected(nest, "weights that are not constant")
     _check_tiles(nest, schedule, step, window)
@@ -85,24 +87,25 @@ def rewritten_window(
 def _check_tiles(nest: Nest, schedule: Schedule, step: Rewrite, window: Window) -> None:
     """Strips of whole tiles, whole registers in panels, and a register tile that every strip can fill."""
     factors, vector = schedule.factors(), nest.axes[-1]
-    rows, columns, width = (factors.get(axis, 1) for axis in (window.rows, window.columns, vector))
-    if rows % step.tile or columns % step.tile:
+    transform = Transform.of(step.tile, window.taps)
+    rows, columns, width = (factors.get(axis, 1) for axis in (window.rows.axis, window.columns.axis, vector))
+    if rows % transform.rows.tile or columns % transform.columns.tile:
         raise _rejected(nest, f"strips of {rows} by {columns} outputs in tiles of {step.tile}")
+    tiles = rows // transform.rows.tile * (columns // transform.columns.tile)
     if width % nest.lanes or schedule.packs() != {1: width}:
         raise _rejected(nest, f"panels of {schedule.packs()}, tiles of {width} outputs")
     if schedule.tensorised() != window.channels.name or schedule.instruction() != "fma":
         raise _rejected(nest, f"products over {schedule.tensorised()} by {schedule.instruction()}")
-    others = factors.keys() - {window.rows, window.columns, vector, window.channels.name}
+    others = factors.keys() - {window.rows.axis, window.columns.axis, vector, window.channels.name}
     if any(factors[axis] != 1 for axis in others):
         raise _rejected(nest, f"splits of {', '.join(sorted(others))}")
-    plan = Plan(step.tile, rows // step.tile, columns // step.tile, step.block, width // nest.lanes)
-    scratch = scratch_bytes(plan, int_extent(window.channels.extent), nest.lanes)
+    scratch = scratch_bytes(transform, tiles, int_extent(window.channels.extent), width, nest.lanes)
     if scratch > STACK_BYTES:
         raise _rejected(nest, f"{scratch} bytes of scratch a strip, of {STACK_BYTES} that a thread's stack has for it")
     panels = -(-int_extent(nest.domain[vector]) // width)
     if step.panels < 0 or (step.panels and panels % step.panels):
         raise _rejected(nest, f"groups of {step.panels} panels, of {panels}")
-    if not 1 <= step.block <= rows // step.tile * (columns // step.tile):
+    if not 1 <= step.block <= tiles:
         raise _rejected(nest, f"blocks of {step.block} in strips of {rows} by {columns} outputs")
 
 

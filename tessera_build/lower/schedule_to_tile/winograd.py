@@ -1,6 +1,7 @@
 """Winograd convolution in strips of output tiles, with what follows the convolution fused.
 
-Before: result[i, j] = sum over taps and channels of x[i + k, j + l, c] * w[k, l, c], then elementwise definitions.
+Before: result[i, j] = sum over taps and channels of x[i + k, j + l, c] * w[k, l, c], then elementwise definitions;
+there may be taps along one axis alone.
 After: for each strip, the inputs of every output tile at the transform's points (`points`, in scratch); for each panel
 of output channels the product with the weights at every point (`sums`, in scratch); then the outputs of every tile
 from its sums, the elementwise rest, and stores. Inputs outside the buffer are zero; outputs outside it are not stored.
@@ -22,7 +23,7 @@ from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.schedule_to_tile.layouts import Packing
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest, Operand
 from tessera_build.lower.schedule_to_tile.point_maps import weighted_sum
-from tessera_build.space.toom_cook import ToomCook, from_points, to_points
+from tessera_build.space.toom_cook import Transform, from_points, to_points
 from tessera_build.space.winograd import Window
 from tessera_build.space.winograd_plan import pitch
 
@@ -33,7 +34,7 @@ class Strip:
 
     node: Compute
     window: Window
-    transform: ToomCook
+    transform: Transform
     lanes: int
     rows: int
     columns: int
@@ -54,15 +55,26 @@ class Strip:
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Shapes of `points` and `sums`: points, tiles, channels in or those of a panel out."""
         size, tiles = self.transform.size, self.rows * self.columns
-        return (
-            (size * size, tiles, pitch(self.channels, self.lanes)),
-            (size * size, tiles, self.width),
-        )
+        return (size, tiles, pitch(self.channels, self.lanes)), (size, tiles, self.width)
 
     @property
     def square_shape(self) -> tuple[int, int, int]:
         """Rows and columns of points, lanes."""
-        return self.transform.size, self.transform.size, self.lanes
+        return self.transform.rows.size, self.transform.columns.size, self.lanes
+
+    @property
+    def sides(self) -> tuple[tuple[str, int, int], tuple[str, int, int]]:
+        """Rows and columns: the axis, how many tiles a strip has along it, how many outputs a tile."""
+        window, transform = self.window, self.transform
+        return (
+            (window.rows.axis, self.rows, transform.rows.tile),
+            (window.columns.axis, self.columns, transform.columns.tile),
+        )
+
+    @property
+    def extents(self) -> dict[str, int]:
+        """Outputs of a strip along both axes."""
+        return {axis: count * size for axis, count, size in self.sides}
 
 
 def emit_winograd(nest: Nest, schedule: Schedule, node: Compute, window: Window) -> None:
@@ -70,10 +82,11 @@ def emit_winograd(nest: Nest, schedule: Schedule, node: Compute, window: Window)
     rewrite, factors = schedule.rewritten(), schedule.factors()
     if rewrite is None:
         raise ValueError("the schedule keeps the algorithm")
-    tile_ = rewrite.tile
+    transform = Transform.of(rewrite.tile, window.taps)
     strip = Strip(
-        node, window, ToomCook(tile_), nest.lanes,
-        factors[window.rows] // tile_, factors[window.columns] // tile_, rewrite.block,
+        node, window, transform, nest.lanes,
+        factors.get(window.rows.axis, 1) // transform.rows.tile,
+        factors.get(window.columns.axis, 1) // transform.columns.tile, rewrite.block,
         factors[nest.axes[-1]], factors.get(window.channels.name, 1), rewrite.panels,
     )  # fmt: skip
     _mark_ragged(nest, strip)
@@ -100,9 +113,7 @@ def _groups(nest: Nest, schedule: Schedule, strip: Strip) -> None:
 
 def _mark_ragged(nest: Nest, strip: Strip) -> None:
     """Axes along which tiles reach over the end, or strips of which the last has fewer: bounds do not follow that."""
-    tile_ = strip.transform.tile
-    whole = {strip.window.rows: strip.rows * tile_, strip.window.columns: strip.columns * tile_}
-    for axis, size in (whole | {nest.axes[-1]: strip.width}).items():
+    for axis, size in (strip.extents | {nest.axes[-1]: strip.width}).items():
         extent = nest.domain[axis]
         if not isinstance(extent, int) or extent % size:
             nest.ragged.add(axis)
@@ -115,9 +126,7 @@ def _outer_loops(nest: Nest, schedule: Schedule, axes: Sequence[str], strip: Str
         _strip(nest, strip)
         return
     axis, rest = axes[0], axes[1:]
-    extent, tile_ = nest.domain[axis], strip.transform.tile
-    sizes = {strip.window.rows: strip.rows * tile_, strip.window.columns: strip.columns * tile_}
-    step = sizes.get(axis, 1)
+    extent, step = nest.domain[axis], strip.extents.get(axis, 1)
     if isinstance(extent, int) and extent <= step:
         nest.offsets[axis] = 0
         _outer_loops(nest, schedule, rest, strip)
@@ -134,8 +143,8 @@ def _outer_loops(nest: Nest, schedule: Schedule, axes: Sequence[str], strip: Str
 def _strip(nest: Nest, strip: Strip) -> None:
     points, sums = (nest.builder.emit(lambda r: t.Alloc(r), memref(F32, *shape)) for shape in strip.shapes)
     made = replace(strip, points=points, sums=sums)
-    rows, columns = (_count(nest, axis, size, strip) for axis, size in _sides(strip))
-    start = {axis: nest.offsets[axis] for axis, _ in _sides(strip)}
+    rows, columns = (_count(nest, axis, most, size) for axis, most, size in strip.sides)
+    start = {axis: nest.offsets[axis] for axis, _, _ in strip.sides}
     _each_tile(nest, made, (rows, columns), start, partial(_inputs_to_points, nest))
     vector = nest.axes[-1]
     first, outputs = nest.offsets[vector], nest.domain[vector]
@@ -149,16 +158,12 @@ def _strip(nest: Nest, strip: Strip) -> None:
     nest.loop(LoopRange(vector, strip.panels * strip.width or outputs, strip.width), (), panel)
 
 
-def _sides(strip: Strip) -> tuple[tuple[str, int], tuple[str, int]]:
-    return (strip.window.rows, strip.rows), (strip.window.columns, strip.columns)
-
-
-def _count(nest: Nest, axis: str, most: int, strip: Strip) -> Extent:
-    """How many tiles of this strip begin inside the output along an axis."""
-    extent, tile_ = nest.domain[axis], strip.transform.tile
-    if isinstance(extent, int) and -(-extent // tile_) % most == 0:
+def _count(nest: Nest, axis: str, most: int, size: int) -> Extent:
+    """How many tiles of `size` outputs, of a strip's `most`, begin inside the output along an axis."""
+    extent = nest.domain[axis]
+    if isinstance(extent, int) and -(-extent // size) % most == 0:
         return most
-    return minimum((extent - nest.offsets[axis] + (tile_ - 1)) // tile_, most)
+    return minimum((extent - nest.offsets[axis] + (size - 1)) // size, most)
 
 
 def _each_tile(
@@ -172,20 +177,26 @@ def _each_tile(
 
     Tiles are independent, and bound as such: a square each. A proof by interpretation may look at the first alone.
     """
-    (rows, _), (columns, _), tile_ = *_sides(strip), strip.transform.tile
+    (rows, _, height), (columns, _, width) = strip.sides
 
     def row(_: tuple[int, ...]) -> tuple[int, ...]:
-        nest.offsets[rows] = start[rows] + symbol(f"{rows}_tile") * tile_
+        nest.offsets[rows] = start[rows] + symbol(f"{rows}_tile") * height
         nest.loop(LoopRange(f"{columns}_tile", counts[1], 1, "parallel"), (), column)
         return ()
 
     def column(_: tuple[int, ...]) -> tuple[int, ...]:
-        nest.offsets[columns] = start[columns] + symbol(f"{columns}_tile") * tile_
-        square = nest.builder.emit(lambda r: t.Alloc(r), memref(F32, *strip.square_shape))
-        make(replace(strip, square=square), symbol(f"{rows}_tile") * counts[1] + symbol(f"{columns}_tile"))
+        nest.offsets[columns] = start[columns] + symbol(f"{columns}_tile") * width
+        make(_with_square(nest, strip), symbol(f"{rows}_tile") * counts[1] + symbol(f"{columns}_tile"))
         return ()
 
     nest.loop(LoopRange(f"{rows}_tile", counts[0], 1, "parallel"), (), row)
+
+
+def _with_square(nest: Nest, strip: Strip) -> Strip:
+    """With registers for what passes from one transform to the other, where there are two."""
+    if 1 in strip.square_shape[:2]:
+        return strip
+    return replace(strip, square=nest.builder.emit(lambda r: t.Alloc(r), memref(F32, *strip.square_shape)))
 
 
 # -- the three stages -------------------------------------------------------------------------------------------------
@@ -193,41 +204,48 @@ def _each_tile(
 
 def _inputs_to_points(nest: Nest, strip: Strip, place: Extent) -> None:
     """One tile: columns of its inputs to points into the square, then the square's rows into `points`."""
-    size, channel, total = strip.transform.size, strip.window.channels.name, partial(weighted_sum, nest)
+    channel, total = strip.window.channels.name, partial(weighted_sum, nest)
     nest.tiles = {channel: strip.lanes}
-    row_tap, column_tap = strip.window.taps
-    axes = [*nest.axes[:-1], channel]
+    height, width, _ = strip.square_shape
 
-    def inputs(column: Extent) -> list[int]:
-        nest.offsets[column_tap] = column
-        found: list[int] = []
-        for row in range(size):
-            nest.offsets[row_tap] = row
-            view = nest.view(strip.node.reads[0], strip.node.accesses[0], axes)
-            shape = nest.builder.types[view].static_shape
-            found.append(nest.builder.emit(lambda r, view=view: t.Load(r, view), tile(F32, *shape)))
-        return to_points(strip.transform, found, total)
+    def column(index: Extent) -> list[int]:
+        return to_points(strip.transform.rows, [_input(nest, strip, row, index) for row in range(height)], total)
+
+    def store(row: Extent, values: Sequence[int]) -> None:
+        for index, value in enumerate(to_points(strip.transform.columns, values, total)):
+            _put(nest, strip, strip.points, (row * width + index, place, symbol(channel)), value)
 
     def vector(_: tuple[int, ...]) -> tuple[int, ...]:
         nest.offsets[channel] = symbol(channel)
-        _through_square(nest, strip, size, inputs)
-
-        def row(index: Extent) -> None:
-            for column, value in enumerate(to_points(strip.transform, _square_row(nest, strip, index), total)):
-                _put(nest, strip, strip.points, (index * size + column, place, symbol(channel)), value)
-
-        _loop_over(nest, "_p", size, row)
+        if height == 1:
+            store(0, [_input(nest, strip, 0, index) for index in range(width)])
+        elif width == 1:
+            for row, value in enumerate(column(0)):
+                store(row, [value])
+        else:
+            _through_square(nest, strip, width, column)
+            _loop_over(nest, "_p", height, lambda row: store(row, _square_row(nest, strip, row)))
         return ()
 
     nest.loop(LoopRange(channel, strip.channels, strip.lanes), (), vector)
 
 
+def _input(nest: Nest, strip: Strip, row: Extent, column: Extent) -> int:
+    """A register of channels of the input that these taps have for the tile's first output."""
+    for side, index in zip(strip.window.sides, (row, column), strict=True):
+        if side.tap:
+            nest.offsets[side.tap] = index
+    axes = [*nest.axes[:-1], strip.window.channels.name]
+    view = nest.view(strip.node.reads[0], strip.node.accesses[0], axes)
+    return nest.builder.emit(lambda r: t.Load(r, view), tile(F32, *nest.builder.types[view].static_shape))
+
+
 def _products(nest: Nest, strip: Strip, tiles: Extent) -> None:
     """For every point: sums over the channels of the tiles' values by the weights', a register tile at a time."""
     size, vector = strip.transform.size, nest.axes[-1]
-    packing = Packing(strip.window.weight, 0, strip.width, winograd=strip.transform.tile)
+    packing = Packing(strip.window.weight, 0, strip.width, winograd=strip.transform)
     panels = -(-int_extent(nest.domain[vector]) // strip.width)
-    shape = (panels, size * size, strip.channels, strip.width)
+    shape = (panels, size, strip.channels, strip.width)
     weights = nest.buffer(Operand(strip.node.reads[1], packing), shape)
 
     def point(_: tuple[int, ...]) -> tuple[int, ...]:
@@ -238,7 +256,7 @@ def _products(nest: Nest, strip: Strip, tiles: Extent) -> None:
         _product(nest, strip, weights, _block_start(tiles, strip.block))
         return ()
 
-    nest.loop(LoopRange("_p", size * size), (), point)
+    nest.loop(LoopRange("_p", size), (), point)
 
 
 def _block_start(tiles: Extent, block: int) -> Extent:
@@ -278,34 +296,45 @@ def _product(nest: Nest, strip: Strip, weights: int, first: Extent) -> None:
 
 def _sums_to_outputs(nest: Nest, strip: Strip, place: Extent) -> None:
     """One tile: its sums to outputs along columns into the square, then along rows, the elementwise rest, stores."""
-    size, tile_, vector = strip.transform.size, strip.transform.tile, nest.axes[-1]
-    total = partial(weighted_sum, nest)
+    vector, total, lane = nest.axes[-1], partial(weighted_sum, nest), symbol("_v")
     nest.tiles = {vector: strip.lanes}
-    start, (rows, _), (columns, _) = dict(nest.offsets), *_sides(strip)
+    start, (height, width, _) = dict(nest.offsets), strip.square_shape
 
-    def sums(column: Extent) -> list[int]:
-        lane = symbol("_v")
-        found = [_get(nest, strip, strip.sums, (column + row * size, place, lane)) for row in range(size)]
-        return from_points(strip.transform, found, total)
+    def loaded(row: Extent, column: Extent) -> int:
+        return _get(nest, strip, strip.sums, (column + row * width, place, lane))
+
+    def column(index: Extent) -> list[int]:
+        return from_points(strip.transform.rows, [loaded(row, index) for row in range(height)], total)
+
+    def store(row: Extent, values: Sequence[int]) -> None:
+        for index, value in enumerate(from_points(strip.transform.columns, values, total)):
+            _store_output(nest, strip, start, (row, index), value)
 
     def register(_: tuple[int, ...]) -> tuple[int, ...]:
-        _through_square(nest, strip, size, sums)
-
-        def row(index: Extent) -> None:
-            found = from_points(strip.transform, _square_row(nest, strip, index), total)
-            for column, value in enumerate(found):
-                nest.offsets[rows], nest.offsets[columns] = start[rows] + index, start[columns] + column
-                nest.offsets[vector] = start[vector] + symbol("_v")
-                nest.memo.clear()
-                nest.memo[strip.node.result] = value
-                for output in nest.task.outputs:
-                    nest.store(output, nest.evaluate(output))
-
-        _loop_over(nest, "_p", tile_, row)
+        if height == 1:
+            store(0, [loaded(0, index) for index in range(width)])
+        elif width == 1:
+            for row, value in enumerate(column(0)):
+                store(row, [value])
+        else:
+            _through_square(nest, strip, width, column)
+            tile_ = strip.transform.rows.tile
+            _loop_over(nest, "_p", tile_, lambda row: store(row, _square_row(nest, strip, row)))
         nest.offsets.update(start)
         return ()
 
     nest.loop(LoopRange("_v", strip.width, strip.lanes), (), register)
+
+
+def _store_output(nest: Nest, strip: Strip, start: dict[str, Extent], place: tuple[Extent, int], value: int) -> None:
+    """The elementwise rest of one register of outputs, and its stores; `place`: row and column in the tile."""
+    vector, (rows, columns) = nest.axes[-1], strip.window.sides
+    nest.offsets[rows.axis], nest.offsets[columns.axis] = start[rows.axis] + place[0], start[columns.axis] + place[1]
+    nest.offsets[vector] = start[vector] + symbol("_v")
+    nest.memo.clear()
+    nest.memo[strip.node.result] = value
+    for output in nest.task.outputs:
+        nest.store(output, nest.evaluate(output))
 
 
 # -- scratch ----------------------------------------------------------------------------------------------------------
@@ -330,7 +359,7 @@ def _through_square(nest: Nest, strip: Strip, count: int, column: Callable[[Exte
 
 
 def _square_row(nest: Nest, strip: Strip, row: Extent) -> list[int]:
-    return [_get(nest, strip, strip.square, (row, column, 0)) for column in range(strip.transform.size)]
+    return [_get(nest, strip, strip.square, (row, column, 0)) for column in range(strip.transform.columns.size)]
 
 
 def _window(nest: Nest, strip: Strip, buffer: int, offsets: tuple[Extent, ...]) -> int:

@@ -1,4 +1,4 @@
-"""The rule for Winograd's transforms: sums at points in place of sums over 3 x 3 taps, a strip of tiles at a time.
+"""The rule for Winograd's transforms: sums at points in place of sums over taps, a strip of tiles at a time.
 
 Condition: the workload allows the rewriting (`space.winograd` says to what it applies and which tiles are exact
 enough). Decisions: the extent of a tile, rows and columns of tiles in a strip, tiles and vectors in a register tile of
@@ -22,7 +22,6 @@ from tessera_build.space.nest import Floats, Integers, full_bytes, weight_bytes
 from tessera_build.space.rules.product import MULTIPLY_ADDS_EMITTED, chunk_sizes, leaves_two_trips
 from tessera_build.space.rules.rule import Features, Flags, Rule
 from tessera_build.space.sketch import Decision, Filled, Hole, Option, Part, Sketch, Values
-from tessera_build.space.toom_cook import TAPS
 from tessera_build.space.winograd import WINOGRAD
 from tessera_build.space.winograd_plan import most_scratch, pitch
 from tessera_build.space.workload import Workload
@@ -40,7 +39,11 @@ _MARGIN = 1.1
 
 @dataclass(frozen=True, slots=True)
 class Taps:
-    """A workload's extents by what they are for: images, rows, columns, channels, outputs; the axes of some."""
+    """A workload's extents by what they are for: images, rows, columns, channels, outputs; the axes of some.
+
+    `taps`: along rows and along columns; a tile has one output along an axis with one tap. `beside`: whether strips may
+    have several tiles along such an axis; of a dynamic one, often a batch, it is not known whether there are any.
+    """
 
     images: int
     rows: int
@@ -49,6 +52,8 @@ class Taps:
     outputs: int
     axes: tuple[str, str, str]
     tiles: tuple[int, ...]
+    taps: tuple[int, int]
+    beside: bool = True
 
     @classmethod
     def of(cls, work: Workload) -> Taps | None:
@@ -56,11 +61,35 @@ class Taps:
         found = work.rewriting(WINOGRAD)
         if found is None:
             return None
-        rows, columns = found.axes
+        (rows, columns), (above, before) = found.axes, found.taps
         extents, channels = work.extents, work.reduction[-1]
         images = work.points // max(1, extents[rows] * extents[columns] * work.vector.extent)
         numbers = (images, extents[rows], extents[columns], channels.extent, work.vector.extent)
-        return cls(*numbers, (rows, columns, channels.name), found.sizes)
+        dynamic = {span.name for span in work.domain if span.dynamic}
+        beside = not any(taps == 1 and axis in dynamic for axis, taps in ((rows, above), (columns, before)))
+        return cls(*numbers, (rows, columns, channels.name), found.sizes, (above, before), beside)
+
+    def tiles_along(self, side: int) -> tuple[int, ...]:
+        """How many tiles there are along rows (0) or columns, for each extent of a tile; as strips see it."""
+        if self.taps[side] == 1 and not self.beside:
+            return (1,)
+        extent = (self.rows, self.columns)[side]
+        return tuple(-(-extent // self.outputs_of(tile)[side]) for tile in self.tiles)
+
+    def outputs_of(self, tile: Number) -> tuple[Number, Number]:
+        """Rows and columns of a tile's outputs."""
+        rows, columns = (tile if taps > 1 else tile * 0 + 1 for taps in self.taps)
+        return rows, columns
+
+    def points_of(self, tile: Number) -> tuple[Number, Number]:
+        """Rows and columns of the points that a tile's inputs are taken to."""
+        rows, columns = (size + taps - 1 for size, taps in zip(self.outputs_of(tile), self.taps, strict=True))
+        return rows, columns
+
+    @property
+    def twice(self) -> bool:
+        """Whether there are taps along both axes."""
+        return min(self.taps) > 1
 
 
 def winograd_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
@@ -74,8 +103,8 @@ def winograd_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
     vectors = range(min(2, registers), min(_MOST_VECTORS, registers) + 1)
     decisions = (
         Decision("tile", taps.tiles),
-        Decision("rows", _shares([-(-taps.rows // tile) for tile in taps.tiles])),
-        Decision("strip", _shares([-(-taps.columns // tile) for tile in taps.tiles])),
+        Decision("rows", _shares(taps.tiles_along(0))),
+        Decision("strip", _shares(taps.tiles_along(1))),
         Decision("columns", tuple(count * machine.lanes for count in vectors)),
         Decision("block", tuple(range(1, machine.registers))),
         Decision("chunk", chunk_sizes(taps.channels)),
@@ -84,8 +113,8 @@ def winograd_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
     vector = work.vector.name
     parts: tuple[Part, ...] = (
         Filled(Rewrite(1, 1), (("tile", ("tile",)), ("block", ("block",)), ("panels", ("panels",)))),
-        Filled(Split(rows, 1), (("factor", ("rows", "tile")),)),
-        Filled(Split(columns, 1), (("factor", ("strip", "tile")),)),
+        Filled(Split(rows, 1), (("factor", ("rows", "tile")[: 1 + (taps.taps[0] > 1)]),)),
+        Filled(Split(columns, 1), (("factor", ("strip", "tile")[: 1 + (taps.taps[1] > 1)]),)),
         Hole(Split(vector, 1), "columns"),
         Hole(Pack(1, 1), "columns"),
         Hole(Split(channels, 1), "chunk"),
@@ -119,12 +148,12 @@ class _Strips:
     @classmethod
     def of(cls, taps: Taps, values: Values) -> _Strips:
         """The strips of every candidate."""
-        tile, rows, columns = values["tile"], values["rows"], values["strip"]
-        down, along = -(-taps.rows // tile), -(-taps.columns // tile)
+        (height, width), rows, columns = taps.outputs_of(values["tile"]), values["rows"], values["strip"]
+        down, along = -(-taps.rows // height), -(-taps.columns // width)
         sizes = tuple(
-            (height * width, above * before)
-            for height, above in ((rows, down // rows), (down % rows, np.minimum(1, down % rows)))
-            for width, before in ((columns, along // columns), (along % columns, np.minimum(1, along % columns)))
+            (deep * wide, above * before)
+            for deep, above in ((rows, down // rows), (down % rows, np.minimum(1, down % rows)))
+            for wide, before in ((columns, along // columns), (along % columns, np.minimum(1, along % columns)))
         )
         return cls(down * along, (-(-down // rows)) * (-(-along // columns)), sizes)
 
@@ -147,7 +176,8 @@ def winograd_legal(work: Workload, machine: CpuMachine, values: Values) -> Flags
     strip, vectors, panels = values["rows"] * values["strip"], columns // machine.lanes, _panels(taps, values)
     fits = _scratch_bytes(taps, machine, tile, strip, columns) <= most_scratch(machine)
     fits &= (strip <= _ENOUGH_TILES) & (block <= strip) & ((block + 1) * vectors < machine.registers)
-    fits &= (values["rows"] <= -(-taps.rows // tile)) & (values["strip"] <= -(-taps.columns // tile))
+    height, width = taps.outputs_of(tile)
+    fits &= (values["rows"] <= -(-taps.rows // height)) & (values["strip"] <= -(-taps.columns // width))
     fits &= (block * vectors * values["chunk"] <= MULTIPLY_ADDS_EMITTED) | (values["chunk"] == 1)
     fits &= ~leaves_two_trips(values["chunk"], taps.channels)
     group = values["panels"]
@@ -156,8 +186,9 @@ def winograd_legal(work: Workload, machine: CpuMachine, values: Values) -> Flags
 
 def _scratch_bytes(taps: Taps, machine: CpuMachine, tile: Number, strip: Number, columns: Number) -> Number:
     """What a strip of so many tiles keeps, as `winograd_plan.scratch_bytes` says of one candidate."""
-    row = strip * (pitch(taps.channels, machine.lanes) + columns) + machine.lanes
-    return (tile + TAPS - 1) ** 2 * row * _FLOAT_BYTES
+    row = strip * (pitch(taps.channels, machine.lanes) + columns) + machine.lanes * taps.twice
+    rows, wide = taps.points_of(tile)
+    return rows * wide * row * _FLOAT_BYTES
 
 
 def _known(work: Workload) -> Taps:
@@ -172,7 +203,7 @@ def _known(work: Workload) -> Taps:
 def winograd_features(work: Workload, machine: CpuMachine, _sketch: Sketch, values: Values) -> Features:
     """The features of a batch."""
     taps = _known(work)
-    strips, panels, points = _Strips.of(taps, values), _panels(taps, values), (values["tile"] + TAPS - 1) ** 2
+    strips, panels, points = _Strips.of(taps, values), _panels(taps, values), math.prod(taps.points_of(values["tile"]))
     block, vectors = values["block"], values["columns"] // machine.lanes
     held = np.asarray(block * vectors, np.float64)
     tiles = taps.images * points * strips.blocks(block) * panels
@@ -181,7 +212,8 @@ def winograd_features(work: Workload, machine: CpuMachine, _sketch: Sketch, valu
     maps = _maps(taps, strips, machine, values)
     groups = np.where(values["panels"] > 0, panels / np.maximum(1, values["panels"]), 1.0)
     calls = np.asarray(taps.images * strips.count * groups, np.float64)
-    made = taps.images * strips.tiles * values["tile"] ** 2 * np.asarray(panels, np.float64)
+    outputs = math.prod(taps.outputs_of(values["tile"]))
+    made = taps.images * strips.tiles * outputs * np.asarray(panels, np.float64)
     count = len(block)
     found: Features = {
         "flops": np.full(count, 2.0 * work.points * math.prod(s.extent for s in work.reduction)),
@@ -205,14 +237,16 @@ def winograd_features(work: Workload, machine: CpuMachine, _sketch: Sketch, valu
 def _maps(taps: Taps, strips: _Strips, machine: CpuMachine, values: Values) -> Floats:
     """Instructions of both transforms. A pass over a column: loads and stores of all points, half `tile` times sums.
 
-    Outputs are transformed for all registers of a panel, those beyond the last output too; inputs once a group.
+    There is a pass for every point of the other axis, of outputs for every row of them; none along an axis with one
+    tap. Outputs are transformed for all registers of a panel, those beyond the last output too; inputs once a group.
     """
     tile, panels = values["tile"], _panels(taps, values)
-    size = tile + TAPS - 1
+    (rows, columns), (height, _) = taps.points_of(tile), taps.outputs_of(tile)
+    down, along = (float(n > 1) for n in taps.taps)
     groups = np.where(values["panels"] > 0, panels // np.maximum(1, values["panels"]), 1)
-    inputs = -(-taps.channels // machine.lanes) * groups
-    passes = inputs * 2 * size + panels * (values["columns"] // machine.lanes) * (size + tile)
-    return np.asarray(taps.images * strips.tiles * (2 + tile // 2) * size * passes, np.float64)
+    inputs = -(-taps.channels // machine.lanes) * groups * rows * columns * (down + along)
+    outputs = panels * (values["columns"] // machine.lanes) * columns * (rows * down + height * along)
+    return np.asarray(taps.images * strips.tiles * (2 + tile // 2) * (inputs + outputs), np.float64)
 
 
 def _moved(work: Workload, machine: CpuMachine, strips: _Strips, values: Values, steps: Floats) -> Features:
@@ -222,7 +256,8 @@ def _moved(work: Workload, machine: CpuMachine, strips: _Strips, values: Values,
     """
     taps = _known(work)
     own = weight_bytes(work)
-    weights = own * (values["tile"] + TAPS - 1) ** 2 / TAPS**2
+    rows, columns = taps.points_of(values["tile"])
+    weights = own * (rows * columns) / math.prod(taps.taps)
     rest = full_bytes(work) - own
     again = np.where(weights * 2 > machine.l2_bytes, taps.images * strips.count - 1, 0)
     return {
