@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tessera_build.config import load_precision
+from tessera_build.ir.core.dims import evaluate
 from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Array, GraphNode, Module
@@ -37,7 +38,7 @@ from tessera_build.ir.tile.erase import strip_bindings
 from tessera_build.ir.tile.spec import verify
 from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
 from tessera_build.lower.program.assemble import lower_module
-from tessera_build.lower.program.kernels import STANDARD_BOUNDS, derived_within
+from tessera_build.lower.program.kernels import STANDARD_BOUNDS, Setting, derived_within, lower_task
 from tessera_build.lower.schedule_to_tile.layouts import Packing
 from tessera_build.lower.schedule_to_tile.replay import Bindings, schedule_to_tile
 from tessera_build.space.derive import derive_schedule
@@ -232,6 +233,17 @@ def test_bits_when_strips_or_neighbours_differ_then_are_the_same(tile: int) -> N
     alone = compile_module(module, choose=Strips(tile, 1, 2, 2).chooser()).run({"x": inputs["x"][1:2]}, {"N": 1})["y"]
     assert found[0].tobytes() == found[1].tobytes() == found[2].tobytes()
     assert found[0][1:2].tobytes() == alone.tobytes()
+
+
+@pytest.mark.unit
+def test_versions_when_a_dynamic_row_fills_less_than_half_a_register_tile_then_sums_are_direct() -> None:
+    module = module_of(Shape(None, 1, None, 64, 64, (0, 1), (0, 1), (1, 3)), "bias")
+    setting = Setting(_task(module)[0], {}, _constants(module), {"N": (1, None), "W": (1, None)})
+    versions = lower_task(setting, AVX512, derived_within(Bounds(ALLOWED)))
+    assert sum(v.schedule.rewritten() is not None for v in versions) == 1
+    for width, rewritten in ((1, False), (8, False), (200, True)):
+        used = [v for v in versions if evaluate(v.count, {"N": 3, "W": width}) > 0]
+        assert [v.schedule.rewritten() is not None for v in used] == [rewritten]
 
 
 # -- when it is chosen ------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """One task through schedule, tiles and registers: the kernels that a launch of it needs.
 
-Takes a task with its layouts; gives one kernel, or two where a dynamic extent may be smaller than a register tile (the
-host program then runs exactly one of them). Invariant: both versions compute every element in the same order.
+Takes a task with its layouts; gives one kernel, or more where a dynamic extent may be smaller than a register tile (the
+host program then runs exactly one of them). Invariant: all versions compute every element in the same order, but for
+those of a rewritten sum, between which a window's own extents choose, never a batch beside it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tessera_build.ir.core.types import Type, int_extent
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.graph.ops.attention import heads_per_key
 from tessera_build.ir.machine.cpu import CpuMachine
-from tessera_build.ir.schedule.nodes import KernelCall
+from tessera_build.ir.schedule.nodes import Compute, KernelCall
 from tessera_build.ir.schedule.trace import Schedule, Split
 from tessera_build.kernels.attention import AttentionShape, attention, reach_of
 from tessera_build.kernels.subject import KernelSubject
@@ -43,6 +44,7 @@ from tessera_build.lower.tile_to_target.cpu import lower_cpu
 from tessera_build.lower.tile_to_target.values import row_major
 from tessera_build.space.attention import attention_schedule
 from tessera_build.space.derive import Subject, derive_schedule
+from tessera_build.space.winograd import WINOGRAD, window_of
 from tessera_build.space.workload import EXACT, Bounds
 
 
@@ -134,6 +136,11 @@ def lower_task(setting: Setting, machine: CpuMachine, choose: Chooser = derived)
     def version(chosen: Schedule, enabled: Extent) -> LoweredTask:
         return made(schedule_to_tile(task, chosen, bindings), chosen, enabled)
 
+    filled = _filled(task, schedule, ranges)
+    if not isinstance(filled, int):
+        others = lower_task(setting, machine, derived_within(EXACT))
+        small_too = (replace(other, count=other.count * (1 - filled)) for other in others)
+        return version(schedule, filled), *small_too
     if not isinstance(fits, int):
         return version(schedule, fits), version(small, 1 - fits)
     before = preparing_program(task, schedule, bindings)
@@ -160,6 +167,26 @@ def _versions(task: Task, schedule: Schedule, ranges: Mapping[str, Range]) -> tu
             fits = fits * minimum(1, extent // size)
             ones.append(Split(name, 1))
     return fits, schedule.with_steps(*ones)
+
+
+def _filled(task: Task, schedule: Schedule, ranges: Mapping[str, Range]) -> Extent:
+    """1 where the tiles of a rewritten window fill half a register tile of its products; below that, sums in order win.
+
+    A block of products costs the same for one tile as for all that fit into it.
+    """
+    step = schedule.rewritten()
+    sums = [n for n in task.function.nodes if isinstance(n, Compute) and n.combine != "none"]
+    window = window_of(sums[0]) if step is not None and step.algorithm == WINOGRAD else None
+    if step is None or window is None:
+        return 1
+    domain, _ = grouped_domain(task, schedule)
+    tiles: Extent = 1
+    for side in window.sides:
+        size, strip = step.tile if side.taps > 1 else 1, schedule.factors().get(side.axis, 1)
+        tiles = tiles * minimum((domain[side.axis] + (size - 1)) // size, strip // size)
+    half = (step.block + 1) // 2
+    low = bounds(tiles, ranges)[0]
+    return 1 if low is not None and low >= half else minimum(1, tiles // half)
 
 
 def lower_border(
