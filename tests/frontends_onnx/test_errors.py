@@ -141,6 +141,8 @@ BROKEN: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "axis": (lambda: one_node("Softmax", {"x": (2, 3)}, axis=5), "axis is out of range"),
     "kernel": (lambda: one_node("MaxPool", {"x": (1, 1, 3, 3)}, kernel_shape=[5, 5]), "does not fit"),
     "channels": (lambda: one_node("Conv", {"x": (1, 3, 8, 8)}, {"w": floats(4, 2, 3, 3)}), "channels"),
+    "blocks in": (lambda: one_node("SpaceToDepth", {"x": (1, 3, 8, 8)}, blocksize=-2), "blocks of one element"),
+    "blocks out": (lambda: one_node("DepthToSpace", {"x": (1, 4, 8, 8)}, blocksize=0), "blocks of one element"),
     "missing operand": (lambda: one_node("Add", {"a": (2, 3)}), "another number of operands"),
     "missing value": (
         lambda: make_model([helper.make_node("Add", ["x", "ghost"], ["y"])], SINGLE, ["y"]),

@@ -93,7 +93,10 @@ def _tile(c: Context, n: Call) -> Tensor:
 def _block(n: Call, x: Tensor) -> int:
     if x.rank != 4:
         raise ill_formed(f"{n.op} takes rank 4", found=str(x.type))
-    return n.integer("blocksize")
+    block = n.integer("blocksize")
+    if block < 1:
+        raise ill_formed(f"{n.op} takes blocks of one element at least", found=str(block))
+    return block
 
 
 def _depth_to_space(c: Context, n: Call) -> Tensor:
