@@ -10,6 +10,7 @@ from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.target import kernel as k
 from tessera_build.lower.program.assemble import lower_module
+from tessera_build.lower.program.estimate import operations_of
 from tests.lower.compiled import check_module
 from tests.lower.execution import AVX512
 
@@ -42,6 +43,12 @@ def _lanes(module: Module) -> set[int]:
 def test_columns_when_half_a_register_is_left_then_it_is_multiplied_in_half_a_register() -> None:
     assert _lanes(_product(56, 144, 24)) == {16, 8}
     assert _lanes(_product(56, 144, 32)) == {16}
+
+
+def test_operations_when_the_last_tile_is_smaller_then_only_what_it_does_counts() -> None:
+    found = [lower_module(_product(56, 144, columns), AVX512).launches for columns in (24, 32)]
+    narrow, wide = (operations_of(launches[0][0].tile_function, {}) for launches in found)
+    assert narrow * 32 == wide * 24
 
 
 @pytest.mark.parametrize(

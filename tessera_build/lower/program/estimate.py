@@ -7,11 +7,12 @@ operation counts once an element, a multiply-add twice, and every byte of a valu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tessera_build.ir.core.dims import evaluate
-from tessera_build.ir.core.node import Function, Node
+from tessera_build.ir.core.dims import evaluate, symbols_of
+from tessera_build.ir.core.node import Function, Node, walk
 from tessera_build.ir.core.types import Type
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.tile.nodes import Contract, For, If, Map, Reduce
@@ -19,6 +20,14 @@ from tessera_build.lower.program.records import LaunchRecord, ValuePlace
 
 # What one core draws from memory per cycle where data is in no cache: about 20 GB/s at 2.5 GHz.
 _BYTES_PER_CYCLE = 8.0
+_MOST_TRIPS = 512  # of a loop whose turns are looked at one by one
+
+_RELATIONS: Mapping[str, Callable[[int, int], bool]] = {
+    "lt": operator.lt,
+    "le": operator.le,
+    "eq": operator.eq,
+    "ne": operator.ne,
+}
 
 Sizes = Mapping[str, int]
 
@@ -44,7 +53,10 @@ def launch_cost(record: LaunchRecord, sizes: Sizes, machine: CpuMachine) -> Cost
 
 
 def operations_of(function: Function, sizes: Sizes) -> float:
-    """Arithmetic in a tile function, loops counted by their trips; of two branches the dearer one counts."""
+    """Arithmetic in a tile function, loops counted by their trips.
+
+    Of two branches the one counts that is taken at these sizes; where that is not known, the dearer one.
+    """
     return _block(function.nodes, function.types, dict(sizes))
 
 
@@ -55,10 +67,16 @@ def _block(nodes: tuple[Node, ...], types: Mapping[int, Type], values: dict[str,
 def _node(node: Node, types: Mapping[int, Type], values: dict[str, int]) -> float:
     if isinstance(node, For):
         trips = max(0, -(-evaluate(node.extent, values) // node.step))
+        if trips <= _MOST_TRIPS and _is_asked_for(node):
+            turns = (values | {node.index: turn * node.step} for turn in range(trips))
+            return sum((_block(node.body.nodes, types, turn) for turn in turns), 0.0)
         # A triangular loop's body is taken at the middle of its range.
         inner = values | {node.index: trips // 2 * node.step}
         return trips * _block(node.body.nodes, types, inner)
     if isinstance(node, If):
+        if symbols_of(node.left) | symbols_of(node.right) <= values.keys():
+            holds = _RELATIONS[node.relation](evaluate(node.left, values), evaluate(node.right, values))
+            return _block((node.then if holds else node.otherwise).nodes, types, values)
         return max(_block(branch.nodes, types, values) for branch in (node.then, node.otherwise))
     if isinstance(node, Contract):
         return 2.0 * _contraction(node, types)
@@ -67,6 +85,12 @@ def _node(node: Node, types: Mapping[int, Type], values: dict[str, int]) -> floa
     if isinstance(node, Reduce):
         return float(math.prod(types[node.operands[0]].static_shape) * len(node.combine.ops))
     return 0.0
+
+
+def _is_asked_for(loop: For) -> bool:
+    """Whether what runs in a turn of the loop depends on its index."""
+    inside = (node for node in walk(loop.body.nodes) if isinstance(node, If))
+    return any(loop.index in symbols_of(node.left) | symbols_of(node.right) for node in inside)
 
 
 def _contraction(node: Contract, types: Mapping[int, Type]) -> int:
