@@ -5,6 +5,7 @@ Gives: a file and an `ExportResult`; raises a `TesseraError` and leaves no file 
 Invariant: what is exported is the graph before any pass, so that the file says what the author wrote.
 """
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,15 +53,17 @@ def export(
     `dims` fixes or bounds dynamic dims; those that stay are the file's own. Without `verify` onnxruntime is not asked.
     """
     module, name = _entry(_module(model, entry, dims), entry)
-    made = export_onnx(module, name)
-    path = Path(out)
+    made, path = export_onnx(module, name), Path(out)
     write_onnx(made, path)
     try:
         check_onnx(path)
         error = None
         if verify:
-            plain = with_plain_ports(made).SerializeToString(deterministic=True)
-            error = check_exported(module, name, plain, as_plain, load_precision("fp32"))
+            # By a file of its own, whose ports are of types that numpy has.
+            with tempfile.TemporaryDirectory(prefix="tessera-") as folder:
+                checked = Path(folder) / path.name
+                write_onnx(with_plain_ports(made), checked)
+                error = check_exported(module, name, checked, as_plain, load_precision("fp32"))
     except BaseException:
         for file in (path, path.with_name(path.name + ".data")):
             file.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ the exact answer, that is the measure, as it is for a build.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from tessera_build.config import PrecisionConfig
@@ -23,7 +24,7 @@ FIRST_SEED: Final = 20260101
 Plain = Callable[[Array], Array]
 
 
-def check_exported(module: Module, entry: str, model: bytes, plain: Plain, precision: PrecisionConfig) -> float:
+def check_exported(module: Module, entry: str, model: Path, plain: Plain, precision: PrecisionConfig) -> float:
     """The largest error over one or two sets of sizes; `plain` turns arrays into those that the model's ports take."""
     session = OnnxReference(model)
     sizes = choose_sizes(module)

@@ -40,7 +40,8 @@ def _gather_elements(site: Site) -> Operand:
 def scattered(site: Site, op: str, operands: tuple[Operand, Operand, Operand], **attributes: int | str) -> Operand:
     """Updates put into data by one of ONNX's operators."""
     data, indices, updates = operands
-    writer, through = site.writer, carrier(op, data.dtype)
+    combines = attributes.get("reduction", "none") != "none"
+    writer, through = site.writer, carrier("ScatterCombined" if combines else op, data.dtype)
     values = (writer.cast(data, through), writer.cast(indices, I64), writer.cast(updates, through))
     return writer.cast(writer.emit(op, *values, dtype=through, **attributes), data.dtype)
 

@@ -58,6 +58,8 @@ _RUNS: Mapping[str, tuple[DType, ...]] = {
     "Pad": (*_ORDER, BOOL),
     "Pow": _SUMS,
     "Reshape": (*_MOVED, *STORAGE_FLOATS),
+    # What the scatters of opset 18 run when they combine, whatever types they are registered for.
+    "ScatterCombined": (F64, F32, *_INTEGERS),
     "TopK": (*_FLOATS, I64, I32, I16, I8, U8),
     "Transpose": (*_MOVED, *STORAGE_FLOATS),
     "Unique": (F64, F32, I64, I8),
