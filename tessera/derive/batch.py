@@ -33,6 +33,8 @@ def vmap(
 
     def batched(*arguments: object) -> object:
         axes = [in_axes] * len(arguments) if in_axes is None or isinstance(in_axes, int) else list(in_axes)
+        if len(axes) != len(arguments):
+            raise _bad_axes("in_axes has not one axis for each argument", f"{len(arguments)} axes", str(tuple(axes)))
         whole = [_front(argument, axis) for argument, axis in zip(arguments, axes, strict=True)]
         count = _count([leaf for part, axis in zip(whole, axes, strict=True) if axis is not None
                         for _, leaf in leaves(part)])  # fmt: skip
@@ -49,17 +51,27 @@ def vmap(
 
 def _front(argument: object, axis: Axis) -> object:
     """Every tensor of an argument with the axis of the examples first."""
-    if axis is None or axis == 0:
+    if axis is None:
         return argument
     return rebuild(argument, [_moved(leaf, axis, 0) for _, leaf in leaves(argument)])
 
 
-def _back(tensor: Tensor, axis: int) -> Tensor:
-    return tensor if axis == 0 else _moved(tensor, 0, axis)
+def _back(tensor: Tensor, axis: int) -> Value:
+    return _moved(tensor, 0, axis)
 
 
-def _moved(leaf: object, source: int, target: int) -> Tensor:
-    assert isinstance(leaf, Value)
+def _bad_axes(message: str, expected: str, found: str) -> LanguageError:
+    return LanguageError("VMAP_AXES", message, site=here(), expected=expected, found=found)
+
+
+def _moved(leaf: object, source: int, target: int) -> Value:
+    if not isinstance(leaf, Value):
+        raise _bad_axes("an argument that is no tensor has no examples", "in_axes=None for it", repr(leaf)[:200])
+    if not -leaf.ndim <= min(source, target) <= max(source, target) < leaf.ndim:
+        wrong = source if target == 0 else target
+        raise _bad_axes(f"there is no axis {wrong} of examples", f"an axis of {described(leaf)}", str(wrong))
+    if source % leaf.ndim == target % leaf.ndim:
+        return leaf
     rest = [i for i in range(leaf.ndim) if i != source % leaf.ndim]
     rest.insert(target % leaf.ndim, source % leaf.ndim)
     return emit("transpose", leaf, perm=tuple(rest))

@@ -163,8 +163,8 @@ def grad(
     def gradients(*primals: object) -> object:
         parameters = [c for c in chosen if isinstance(c, Parameter)]
         inner = traced(function, primals, parameters)
-        (result,) = [leaf for _, leaf in leaves(inner.result)] or [None]
-        scale = scalar_loss(result, "graph.grad").policy.scale
+        results = [leaf for _, leaf in leaves(inner.result)]
+        scale = scalar_loss(results[0] if len(results) == 1 else results, "graph.grad").policy.scale
         places = _places(primals, inner, chosen, parameters)
         builder = inner.outer.builder
         with author_place(inner.outer):

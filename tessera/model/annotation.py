@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from tessera.errors import LanguageError
-from tessera.model.numeric import Numeric, f32, numeric_of
+from tessera.model.numeric import Numeric, f32, names_type, numeric_of
 from tessera.model.site import Site, here
 from tessera_build.ir.core.dims import Dim, Extent, Range, parse_extent, symbol, symbols_of
 from tessera_build.ir.core.types import DType
@@ -72,6 +72,15 @@ def _extent(part: object, site: Site | None) -> Extent:
             return part
         case int() if not isinstance(part, bool) and part >= 0:
             return part
+        case str() if names_type(part):
+            raise LanguageError(
+                "BAD_EXTENT",
+                f"{part!r} in the annotation of a tensor is an element type and no dimension",
+                site=site,
+                expected="the type itself",
+                found=repr(part),
+                hint='from tessera import f32; Tensor["B", 768, f32]',
+            )
         case str():
             try:
                 return parse_extent(part)

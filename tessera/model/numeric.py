@@ -8,6 +8,7 @@ never dropped in silence.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, replace
 
 from tessera.errors import LanguageError
@@ -120,6 +121,11 @@ f8e4m3, f8e5m2 = Numeric(types.F8E4M3), Numeric(types.F8E5M2)
 i64, i32, i16, i8, i4 = (Numeric(d) for d in (types.I64, types.I32, types.I16, types.I8, types.I4))
 u64, u32, u16, u8, u4 = (Numeric(d) for d in (types.U64, types.U32, types.U16, types.U8, types.U4))
 boolean = Numeric(types.BOOL)
+
+
+def names_type(name: str) -> bool:
+    """Whether a word is an element type's name, or looks like one."""
+    return name in DTYPES or name in _ALIASES or re.fullmatch(r"(b?float|fp|u?int|complex)\d+", name) is not None
 
 
 def numeric_of(value: object) -> Numeric:

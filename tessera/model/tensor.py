@@ -27,6 +27,8 @@ from tessera_build.ir.core.node import Region
 from tessera_build.ir.core.types import DType, Type
 from tessera_build.ir.graph.nodes import Array, Attribute
 
+_LONGEST = 50_000  # values of one trace
+
 
 class Value(ABC):
     """What stands in a model for numbers: a `Tensor` of a trace, or a `Parameter`."""
@@ -148,6 +150,21 @@ class Value(ABC):
 
     def __getitem__(self, key: object) -> Tensor:
         return indexed(self, key)
+
+    def __setitem__(self, key: object, value: object) -> Never:
+        raise self._unchangeable()
+
+    def __delitem__(self, key: object) -> Never:
+        raise self._unchangeable()
+
+    def _unchangeable(self) -> LanguageError:
+        return LanguageError(
+            "TENSOR_CHANGED",
+            "a tensor is never changed: what is computed from it is another one",
+            site=here(),
+            found=described(self),
+            hint="op.where chooses element by element, op.scatter and op.concat put parts together",
+        )
 
     def __iter__(self) -> Iterator[Tensor]:
         extent = self.shape[0] if self.shape else None
@@ -276,6 +293,14 @@ def emit_all(
         raise
     except TesseraError as error:
         raise explained(error, trace, values, site) from error
+    if results and results[0] > _LONGEST:
+        raise LanguageError(
+            "TRACE_TOO_LONG",
+            "the model's Python makes more values than a program should have",
+            site=site,
+            expected=f"at most {_LONGEST}",
+            hint="a Python loop is unrolled: op.scan and op.while_ are loops of the model",
+        )
     return tuple(Tensor(trace, trace.note(value, site, plan.policy)) for value in results)
 
 

@@ -83,6 +83,10 @@ def split_heads(x: Value, heads: int) -> Tensor:
             expected="[B, S, H * D]",
             found=described(x),
         )
+    if heads < 1:
+        raise LanguageError(
+            "BAD_ARGUMENT", "there are no heads", site=here(), expected="a number of 1 or more", found=repr(heads)
+        )
     needed().require(mod(x.shape[2], heads), "==", 0, f"the last axis of {described(x)} has no {heads} heads")
     whole = reshaped(x, (x.shape[0], x.shape[1], heads, floordiv(x.shape[2], heads)))
     return emit("transpose", whole, perm=(0, 2, 1, 3))

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from tessera.errors import LanguageError
 from tessera.model.site import here
 from tessera.model.tensor import Value, described
+from tessera.model.trace import Trace
+from tessera_build.ir.core.dims import Dim, Extent
 
 Axes = int | Sequence[int] | None
 
@@ -18,6 +20,8 @@ Axes = int | Sequence[int] | None
 def axis_of(axis: int, tensor: Value, extra: int = 0) -> int:
     """One axis of a tensor that gets `extra` more axes."""
     rank = tensor.ndim + extra
+    if isinstance(axis, bool) or not isinstance(axis, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise LanguageError("BAD_AXIS", "an axis is none", site=here(), expected="a number", found=repr(axis)[:200])
     if not -rank <= axis < rank:
         raise LanguageError(
             "BAD_AXIS",
@@ -27,6 +31,20 @@ def axis_of(axis: int, tensor: Value, extra: int = 0) -> int:
             found=described(tensor),
         )
     return axis % rank
+
+
+def extents_of_shape(trace: Trace, shape: Sequence[Extent]) -> tuple[Extent, ...]:
+    """A shape as its author writes it: numbers and extents of other tensors' shapes."""
+    for extent in shape:
+        if isinstance(extent, bool) or not isinstance(extent, int | Dim):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise LanguageError(
+                "BAD_EXTENT",
+                "an extent of a shape is no extent",
+                site=here(),
+                expected="a number, or an extent of a tensor such as x.shape[0]",
+                found=repr(extent)[:200],
+            )
+    return tuple(trace.extent(extent) for extent in shape)
 
 
 def axes_of(axes: Axes, tensor: Value) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ def cond(predicate: Value, then: Callable[..., object], otherwise: Callable[...,
     """What `then` gives of the operands where the scalar predicate holds, else what `otherwise` gives."""
     trace = trace_of((predicate,))
     _scalar_condition(predicate, "cond")
+    _functions("cond", then, otherwise)
     regions: list[Region] = []
     trees: list[object] = []
     for branch in (then, otherwise):
@@ -88,7 +89,7 @@ def scan(
     with trace.builder.region([x.type for x in carried], {loop.index: (0, loop.last)}) as block:
         arguments = [Tensor(trace, trace.note(v, here())) for v in block.args]
         slices = [_slice(x, loop.position) for x in inputs]
-        following, made = body(rebuild(initial, arguments), rebuild(xs, slices))
+        following, made = _pair(body(rebuild(initial, arguments), rebuild(xs, slices)))
         results = _same(trace, following, carried, "scan")
         stacked = [_lifted(trace, leaf) for _, leaf in leaves(made)]
         block.yields(*results, *stacked)
@@ -140,7 +141,42 @@ def _same(trace: Trace, following: object, carried: Sequence[Tensor], name: str)
     return values
 
 
+def _functions(name: str, *functions: object) -> None:
+    for function in functions:
+        if not callable(function):
+            raise LanguageError(
+                "BAD_ARGUMENT",
+                f"{name} takes functions: what it is given is computed anyway",
+                site=here(),
+                expected="lambda: x",
+                found=described(function) if isinstance(function, Value) else repr(function)[:200],
+            )
+
+
+def _pair(result: object) -> tuple[object, object]:
+    """What the body of a scan gives."""
+    parts = cast("tuple[object, ...]", result) if isinstance(result, tuple) else ()
+    if len(parts) != 2:
+        raise LanguageError(
+            "BAD_ARGUMENT",
+            "the body of scan gives no pair",
+            site=here(),
+            expected="(what is carried on, what is stacked), None for nothing",
+            found=described(result) if isinstance(result, Value) else repr(parts or None)[:200],
+        )
+    return parts[0], parts[1]
+
+
 def _scalar_condition(condition: Value, name: str) -> None:
+    if not isinstance(condition, Value):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise LanguageError(
+            "BAD_CONDITION",
+            f"the condition of {name} is no tensor",
+            site=here(),
+            expected="bool[]",
+            found=repr(condition)[:200],
+            hint="what Python knows while the model is traced, Python's if decides",
+        )
     if condition.shape != () or condition.dtype != BOOL:
         raise LanguageError(
             "BAD_CONDITION",

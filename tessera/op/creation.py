@@ -6,7 +6,9 @@ everything else is computed where it stands.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
@@ -15,11 +17,13 @@ from tessera.model.annotation import TensorSpec
 from tessera.model.filled import full_like
 from tessera.model.numeric import Numeric, f32, i64, numeric_of
 from tessera.model.parameter import Initialiser, Parameter
-from tessera.model.site import here
+from tessera.model.site import Site, here
 from tessera.model.tensor import Operand, Tensor, Value, constant_of, emit, trace_of
-from tessera.model.trace import needed
+from tessera.model.trace import current, needed
+from tessera.op.axes import extents_of_shape
 from tessera_build.ir.core.dims import Dim, Extent
 from tessera_build.ir.core.types import DType
+from tessera_build.ir.graph.infer import LARGEST_VALUE_BYTES
 from tessera_build.ir.graph.nodes import Array
 
 Element = Numeric | DType | str
@@ -38,20 +42,52 @@ def tensor(
     Without a name it gets that of the variable or attribute that holds it.
     """
     site = here()
-    for extent in shape:
-        if isinstance(extent, bool) or not isinstance(extent, int) or extent < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise LanguageError(
-                "PARAMETER_SHAPE",
-                "a parameter's extent is no number",
-                site=site,
-                expected="numbers of 0 or more: parameters are stored",
-                found=repr(tuple(shape)),
-            )
-    spec = TensorSpec(tuple(shape), numeric_of(dtype), (), site)
+    if current() is not None and not name:
+        raise LanguageError(
+            "PARAMETER_IN_TRACE",
+            "a parameter is made anew whenever the function is traced",
+            site=site,
+            hint="make it outside of the function, or in __init__ of a graph.Module; op.constant is part of a function",
+        )
+    if init is not None and not callable(init) and not isinstance(init, np.ndarray):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise LanguageError(
+            "BAD_ARGUMENT",
+            "a parameter's initialiser is none",
+            site=site,
+            expected="op.init.normal(seed=1), or an array",
+            found=repr(init)[:200],
+        )
+    numeric = numeric_of(dtype)
+    spec = TensorSpec(_stored_shape(shape, numeric, site), numeric, (), site)
     parameter = Parameter(spec, name, init if callable(init) else None, group)
     if init is not None and not callable(init):
         parameter.assign(np.asarray(init), site)
     return parameter
+
+
+def _stored_shape(shape: object, numeric: Numeric, site: Site | None) -> tuple[int, ...]:
+    """The shape of a parameter: numbers, and no more of them than can be stored."""
+    found = repr(shape)[:200]
+    known = isinstance(shape, Sequence) and not isinstance(shape, str)
+    extents = cast("Sequence[object]", shape) if known else (None,)
+    numbers = tuple(e for e in extents if isinstance(e, int) and not isinstance(e, bool) and e >= 0)
+    if len(numbers) < len(extents):
+        raise LanguageError(
+            "PARAMETER_SHAPE",
+            "a parameter's extent is no number",
+            site=site,
+            expected="numbers of 0 or more: parameters are stored",
+            found=found,
+        )
+    if math.prod(numbers) * numeric.dtype.bits > LARGEST_VALUE_BYTES * 8:
+        raise LanguageError(
+            "VALUE_TOO_LARGE",
+            "a parameter is larger than any machine can hold",
+            site=site,
+            expected=f"at most {LARGEST_VALUE_BYTES >> 40} TiB",
+            found=found,
+        )
+    return numbers
 
 
 def constant(array: Array | Sequence[float] | float, dtype: Element | None = None) -> Tensor:
@@ -68,7 +104,7 @@ def full(shape: Sequence[Extent], value: float | int | bool, dtype: Element = f3
     trace, site = trace_of(()), here()
     number = np.asarray(value).astype(numeric_of(dtype).dtype.numpy)
     scalar = Tensor(trace, constant_of(trace, number, site))
-    extents = tuple(trace.extent(extent) for extent in shape)
+    extents = extents_of_shape(trace, shape)
     return scalar if not extents else emit("broadcast_to", scalar, shape=extents)
 
 
@@ -94,12 +130,12 @@ def ones_like(x: Value) -> Tensor:
 
 def arange(count: Extent, dtype: Element = i64) -> Tensor:
     """0, 1, 2, ... below `count`, which may be symbolic."""
-    return emit("iota", shape=(needed().extent(count),), axis=0, dtype=numeric_of(dtype).dtype)
+    return emit("iota", shape=extents_of_shape(needed(), (count,)), axis=0, dtype=numeric_of(dtype).dtype)
 
 
 def eye(count: Extent, dtype: Element = f32) -> Tensor:
     """The identity matrix."""
-    extent = needed().extent(count)
+    (extent,) = extents_of_shape(needed(), (count,))
     rows, columns = (emit("iota", shape=(extent, extent), axis=a, dtype=i64.dtype) for a in (0, 1))
     return emit("cast", emit("eq", rows, columns), dtype=numeric_of(dtype).dtype)
 

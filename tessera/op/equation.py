@@ -17,6 +17,7 @@ from tessera.errors import LanguageError
 from tessera.model.filled import full_like
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, emit, emit_all, trace_of
+from tessera.model.trace import Trace
 from tessera.op.creation import eye
 from tessera.op.linear import solve_linear
 from tessera_build.ir.core.node import Function
@@ -108,13 +109,29 @@ class Equation:
         (result,) = function.results
         return Tensor(trace, trace.note(again.values.get(result, result), here()))
 
-    def applied_to(self, at: Sequence[Value]) -> Map:
-        """The function of the unknown alone, where it is linear itself."""
+    def linear(self) -> bool:
+        """Whether the slope is the same everywhere, as far as the ops tell."""
+        made, result, _ = self._pushed(self.inner.outer)
+        if result is None:
+            return True
+        unknown, read = made.args[self.place], {result}
+        moving = {v for node in _apart(made, unknown)[1] for v in node.outputs} | {unknown}
+        for node in reversed(made.nodes):
+            assert isinstance(node, GraphNode)
+            if read.intersection(node.outputs):
+                read.update((*node.inputs, *captured(node.regions)))
+        return moving.isdisjoint(read)
 
-        def apply(x: Value) -> Value:
-            return self.value([x if i == self.place else v for i, v in enumerate(at)])
-
-        return apply
+    def _pushed(self, trace: Trace) -> tuple[Function, int | None, int]:
+        """The change along the unknown as a function of all arguments and of the tangent, its last argument."""
+        function = self.inner.function
+        apart = GraphBuilder("slope", trace.builder.dims, trace.builder.pool)
+        args = [apart.input(f"argument{i}", function.types[arg]) for i, arg in enumerate(function.args)]
+        tangent = apart.input("tangent", function.types[function.args[self.place]])
+        changes = [tangent if i == self.place else None for i in range(len(args))]
+        with author_place(trace):
+            _, (result,) = transform.pushforward(apart, function, args, changes)
+        return apart.function(), result, tangent
 
     def change(self, at: Sequence[Value], tangents: Mapping[int, Value]) -> Tensor:
         """The function's change at a point along tangents of some of its arguments."""
@@ -130,16 +147,10 @@ class Equation:
 
         Inside of a loop it would be computed in every turn.
         """
-        trace, function = trace_of(at), self.inner.function
-        apart = GraphBuilder("slope", trace.builder.dims, trace.builder.pool)
-        args = [apart.input(f"argument{i}", function.types[arg]) for i, arg in enumerate(function.args)]
-        tangent = apart.input("tangent", function.types[function.args[self.place]])
-        changes = [tangent if i == self.place else None for i in range(len(args))]
-        with author_place(trace):
-            _, (result,) = transform.pushforward(apart, function, args, changes)
-        made = apart.function()
+        trace = trace_of(at)
+        made, result, tangent = self._pushed(trace)
         early, late = _apart(made, tangent)
-        known = dict(zip(args, (value.value_in(trace) for value in at), strict=True))
+        known = dict(zip(made.args, (value.value_in(trace) for value in at), strict=False))
         Replay(trace.builder, known, made.types.__getitem__, made.locations.get).nodes(early)
         read = {v for node in late for v in (*node.inputs, *captured(node.regions))}
 

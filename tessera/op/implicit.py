@@ -15,6 +15,7 @@ from typing import cast
 from tessera.derive.custom import stated
 from tessera.derive.inner import Inner, traced
 from tessera.errors import LanguageError
+from tessera.model.filled import full_like
 from tessera.model.numeric import boolean
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit
@@ -65,12 +66,29 @@ def linear_solve(apply: Callable[[Value], Value], right: Value, linear: Krylov |
     """x with apply(x) = right for a linear function of a tensor, without its matrix: by GMRES, or as `linear` says."""
     inner = _equation(apply, right, "linear_solve")
     operands = [Tensor(inner.outer, primal) for primal in inner.primals]
-    found, good = linear_step(Equation(inner).applied_to(operands), right, linear or Krylov())
+    equation = Equation(inner)
+    if not equation.linear():
+        raise LanguageError(
+            "NOT_LINEAR",
+            "the function of linear_solve is not linear: its slope depends on where it is taken",
+            site=here(),
+            hint="op.solve(lambda x: apply(x) - right, x0) solves any equation",
+        )
+    beside = equation.value([full_like(right, 0) if i == equation.place else x for i, x in enumerate(operands)])
+    found, good = linear_step(equation.slope(operands), emit("sub", right, beside), linear or Krylov())
     return emit("checked", found, good, message=f"the linear equation of {_place('linear_solve')} is not solved")
 
 
 def _equation(function: Callable[[Value], Value], initial: Value | Array, name: str) -> Inner:
     """The function, traced, which must give what it takes."""
+    if not callable(function):
+        raise LanguageError(
+            "BAD_ARGUMENT",
+            f"{name} takes a function",
+            site=here(),
+            expected="lambda x: ...",
+            found=repr(function)[:200],
+        )
     initial = initial if isinstance(initial, Value) else constant(initial)
     if initial.dtype not in (F32, F64):
         raise LanguageError(
@@ -108,6 +126,16 @@ class _Way:
     tol: float
     max_iter: int
     linear: Krylov | None
+
+    def __post_init__(self) -> None:
+        if not self.tol > 0 or self.max_iter < 1 or not isinstance(self.linear, Krylov | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise LanguageError(
+                "BAD_ARGUMENT",
+                f"{self.name} has no way to its end",
+                site=here(),
+                expected="tol above 0, max_iter of 1 or more, linear=op.Krylov(...) or None",
+                found=f"tol={self.tol!r}, max_iter={self.max_iter!r}, linear={self.linear!r}"[:200],
+            )
 
     @property
     def fixed(self) -> bool:

@@ -11,7 +11,7 @@ from tessera.errors import LanguageError
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit
 from tessera.model.trace import needed
-from tessera.op.axes import Axes, axes_of, axis_of
+from tessera.op.axes import Axes, axes_of, axis_of, extents_of_shape
 from tessera_build.ir.core.dims import Extent, floordiv, mod
 from tessera_build.ir.core.types import I64
 from tessera_build.ir.graph.ops.shapes import count, shape_text
@@ -20,7 +20,7 @@ from tessera_build.ir.graph.ops.shapes import count, shape_text
 def reshape(x: Value, shape: Sequence[Extent]) -> Tensor:
     """The same elements in row-major order under another shape."""
     trace = needed()
-    wanted = [trace.extent(extent) for extent in shape]
+    wanted = list(extents_of_shape(trace, shape))
     if wanted.count(-1) > 1:
         raise LanguageError(
             "BAD_SHAPE", "a shape leaves more than one extent open", site=here(), found=shape_text(wanted)

@@ -15,6 +15,7 @@ from tessera.model.numeric import f32, numeric_of
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, constant_of, described, emit, trace_of
 from tessera.model.trace import needed
+from tessera.op.axes import extents_of_shape
 from tessera.op.creation import Element
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.types import I64, U64
@@ -71,7 +72,7 @@ def dropout(x: Value, p: float, parent: Value) -> Tensor:
 
 def _drawn(kind: str, parent: Value, shape: Sequence[Extent], dtype: Element) -> Tensor:
     trace = needed()
-    extents = tuple(trace.extent(extent) for extent in shape)
+    extents = extents_of_shape(trace, shape)
     return emit("random", _checked(parent), kind=kind, shape=extents, dtype=numeric_of(dtype).dtype)
 
 

@@ -20,6 +20,7 @@ from bundle_format.errors import TesseraError
 from tessera.errors import LanguageError
 from tessera.model.site import Site, traceback_site
 from tessera.model.sources import recording
+from tessera_build.frontends.python.hints import hint_of
 
 _PREFIX = "tessera_author_"
 
@@ -77,14 +78,8 @@ def author_errors(path: Path) -> Generator[None]:
     except (Exception, SystemExit) as error:
         site = traceback_site(error.__traceback__) or Site(str(path), 1)
         raise LanguageError(
-            "AUTHOR_CODE_FAILED", f"{type(error).__name__}: {error}"[:500], site=site, hint=_hint(error)
+            "AUTHOR_CODE_FAILED", f"{type(error).__name__}: {error}"[:500], site=site, hint=hint_of(error)
         ) from error
-
-
-def _hint(error: BaseException) -> str | None:
-    if isinstance(error, NameError | AttributeError | ImportError):
-        return "the language offers: from tessera import graph, op, Tensor, f32, bf16, accum, KVCache, ..."
-    return None
 
 
 def _source(path: Path) -> bytes:

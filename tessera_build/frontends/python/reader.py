@@ -74,8 +74,15 @@ def _wrt(module: nodes.Module, entry: Entry, derivative: Derived) -> list[str]:
     used = {str(n.attributes["digest"]) for n in graph_nodes(function) if n.op == "constant"}
     floats = {d for d, array in module.constants.items() if dtype_of(array.dtype).is_float}
     known += [name for digest, name in module.constant_names.items() if digest in used & floats]
-    if derivative.wrt is None:
+    if derivative.wrt is None and known:
         return known
+    if derivative.wrt is None or not derivative.wrt:
+        raise LanguageError(
+            "NOT_DIFFERENTIABLE",
+            f"the entry {entry.name} has nothing that it is differentiated by",
+            site=entry.site,
+            expected="a floating-point input or parameter",
+        )
     wanted = [item.name if isinstance(item, Parameter) else item for item in derivative.wrt]
     for name in wanted:
         if name not in known:
@@ -183,9 +190,27 @@ def _assign(found: Executed, weights: Path) -> None:
                     expected="distinct names",
                     found=f"the other one is from {other.site}",
                 )
+    _check_left_over(arrays, named, weights, found.path)
     for name, parameter in named.items():
         if name in arrays:
             _fill(parameter, arrays, weights)
+
+
+def _check_left_over(
+    arrays: Mapping[str, nodes.Array], named: Mapping[str, Parameter], weights: Path, path: Path
+) -> None:
+    """Refuse tensors that no parameter takes: a misspelt name would leave its parameter as it was made."""
+    left = sorted(arrays.keys() - named.keys())
+    if left:
+        near = [f"{n} for {m}" for n in left for m in get_close_matches(n, sorted(named.keys() - arrays.keys()), 1)]
+        raise LanguageError(
+            "WEIGHTS_MISMATCH",
+            f"{weights.name} has tensors that no parameter of the model is called by",
+            site=Site(str(path), 1),
+            expected=", ".join(sorted(named)[:8]) or "none: the model has no parameters",
+            found=", ".join(left[:8]) + (f" and {len(left) - 8} more" if len(left) > 8 else ""),
+            hint=f"did you mean {near[0]}?" if near else "graph.load(model, file, strict=False) leaves names out",
+        )
 
 
 def _fill(parameter: Parameter, arrays: Mapping[str, nodes.Array], weights: Path) -> None:

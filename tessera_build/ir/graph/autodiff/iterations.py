@@ -207,11 +207,11 @@ def _slices(found: Recorded, loop: Loop) -> list[int]:
 def _check(walk: Walking, loop: Loop, way: Backward) -> None:
     """Refuse what changes its shape from iteration to iteration: it cannot be stacked or carried back.
 
-    What every iteration keeps has a place for each that there may be, so that there must be a largest number.
+    What is kept has a place for each iteration that there may be, and the way back asks each whether it was run.
     """
-    if way.residuals and isinstance(loop.trips, int) and loop.trips >= UNLIMITED:
+    if isinstance(loop.trips, int) and loop.trips >= UNLIMITED:
         where = str(walk.to.span) if walk.to.span else None
-        raise not_differentiable("loop", "nothing bounds its iterations, each of which keeps values: max_iter", where)
+        raise not_differentiable("loop", "nothing but data bounds its iterations: state max_iter", where)
     values = [walk.type(a) for a in chosen(loop.region.args, loop.active)]
     for type_ in (*values, *(walk.to.type(v) for v in way.residuals)):
         if any(loop.name in symbols_of(extent) for extent in type_.shape):
