@@ -13,12 +13,13 @@ axes; rows are paired along an axis that is not the first, because along that on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from tessera_build.ir.core.dims import Extent, symbol, symbols_of
-from tessera_build.ir.core.types import F32
-from tessera_build.ir.schedule.nodes import Compute
+from tessera_build.ir.core.types import F32, int_extent
+from tessera_build.ir.schedule.nodes import Axis, Compute
 from tessera_build.space.contraction import is_product
 from tessera_build.space.strassen_error import HALVES, halving_error
 from tessera_build.space.workload import Rewriting, Subject
@@ -40,18 +41,25 @@ _STEP: Final = 16
 class Product:
     """A product: the axis whose rows are paired, the one that is summed, and where the second read has depth, outputs.
 
-    Extents of the rows, the depth and the outputs are even; `rest`: of the axes around them, together.
+    Rows that lie evenly along two axes, as those of an image, are one axis: `over` is the outer of them, and `line` the
+    extent of the inner one. Extents of the rows, the depth and the outputs are even.
     """
 
     rows: str
     depth: str
     weight: tuple[int, int]
     extents: tuple[int, int, int]
-    rest: int
+    over: str = ""
+    line: int = 1
+
+    @property
+    def paired(self) -> tuple[str, ...]:
+        """The axes of the rows, outer first."""
+        return (self.over, self.rows) if self.over else (self.rows,)
 
 
-def product_of(node: Compute) -> Product | None:
-    """The product of f32 that a definition is, if it is one whose axes can be halved."""
+def product_of(node: Compute, strides: Sequence[Extent] = ()) -> Product | None:
+    """The product of f32 that a definition is, if it is one whose axes can be halved; `strides`: of its first read."""
     if not is_product(node) or set(node.program.inputs) != {F32} or len(node.reduction) != 1 or len(node.axes) < HALVES:
         return None
     (depth,), vector = node.reduction, node.axes[-1]
@@ -63,21 +71,30 @@ def product_of(node: Compute) -> Product | None:
     rows = [axis for axis in node.axes[1:-1] if axis.name in used]
     if not rows or vector.name in used or not _walks_alone(outer, rows[-1].name):
         return None
-    extents = (rows[-1].extent, depth.extent, vector.extent)
-    others = [axis.extent for axis in node.axes[:-1] if axis is not rows[-1]]
-    known = [extent for extent in extents if isinstance(extent, int) and extent % HALVES == 0]
-    rest = 1
-    for extent in others:
-        if not isinstance(extent, int):
-            return None
-        rest *= extent
-    return Product(rows[-1].name, depth.name, weight, (known[0], known[1], known[2]), rest) if len(known) == 3 else None
+    if not all(isinstance(axis.extent, int) for axis in (*node.axes, depth)):
+        return None
+    over = rows[-2] if len(rows) > 1 and _even(outer, strides, (rows[-2], rows[-1])) else None
+    line = int_extent(rows[-1].extent)
+    number = line if over is None else line * int_extent(over.extent)
+    extents = (number, int_extent(depth.extent), int_extent(vector.extent))
+    if any(extent % HALVES for extent in extents):
+        return None
+    return Product(rows[-1].name, depth.name, weight, extents, "" if over is None else over.name, line)
 
 
-def _walks_alone(indices: list[Extent], axis: str) -> bool:
-    """Whether one index moves with the axis, by a fixed step."""
+def _walks_alone(indices: Sequence[Extent], axis: str) -> bool:
+    """Whether one index moves with the axis, and with nothing else."""
     moved = [index for index in indices if axis in symbols_of(index)]
     return len(moved) == 1 and symbols_of(moved[0]) == frozenset({axis})
+
+
+def _even(indices: Sequence[Extent], strides: Sequence[Extent], pair: tuple[Axis, Axis]) -> bool:
+    """Whether two axes move neighbouring indices, and a turn of the outer is as far as all of the inner."""
+    outer, inner = (symbol(axis.name) for axis in pair)
+    if outer not in indices or inner not in indices or len(strides) <= len(indices):
+        return False
+    place = indices.index(outer)
+    return indices.index(inner) == place + 1 and strides[place] == strides[place + 1] * pair[1].extent
 
 
 def _places(node: Compute, depth: str) -> tuple[int, int] | None:
@@ -92,7 +109,7 @@ def _places(node: Compute, depth: str) -> tuple[int, int] | None:
 
 def strassen_rewriting(node: Compute, subject: Subject) -> Rewriting | None:
     """The pieces of depth whose sums err by no more than the policy allows, for these weights."""
-    bound, product = subject.bounds.products, product_of(node)
+    bound, product = subject.bounds.products, product_of(node, subject.strides.get(node.reads[0], ()))
     if bound <= 0 or product is None or node.reads[1] not in subject.constants:
         return None
     half = product.extents[1] // HALVES
@@ -100,4 +117,4 @@ def strassen_rewriting(node: Compute, subject: Subject) -> Rewriting | None:
     weights = subject.constants[node.reads[1]]
     while pieces and not halving_error(weights, product.weight, pieces[-1]) <= bound:  # sums of fewer steps err less
         pieces.pop()
-    return Rewriting(STRASSEN, tuple(pieces), (product.rows, product.depth)) if pieces else None
+    return Rewriting(STRASSEN, tuple(pieces), (*product.paired, product.depth)) if pieces else None

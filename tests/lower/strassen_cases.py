@@ -41,20 +41,21 @@ class Cut:
     steps: int
     piece: int
 
-    def schedule(self, lanes: int) -> Schedule:
-        """The trace."""
+    def schedule(self, lanes: int, image: bool = False) -> Schedule:
+        """The trace, of a matrix or of an image's pixels."""
         width = self.vectors * lanes
+        rows, vector, depth = ("_d2", "_d3", "_c") if image else ("_d1", "_d2", "_k")
         return Schedule(
             (
                 Rewrite(2, self.piece, algorithm=STRASSEN),
-                Split("_d1", self.rows),
-                Split("_d2", width),
+                Split(rows, self.rows),
+                Split(vector, width),
                 Pack(1, width),
-                Split("_k", self.steps),
-                Tensorise("_k"),
+                Split(depth, self.steps),
+                Tensorise(depth),
                 Prefetch(1),
                 Bind("_d0", "parallel"),
-                Bind("_d2", "parallel"),
+                Bind(vector, "parallel"),
             )
         )
 
@@ -62,7 +63,10 @@ class Cut:
         """Takes the trace for every product of constant weights."""
 
         def choose(setting: Setting, machine: CpuMachine) -> Schedule:
-            return self.schedule(machine.lanes) if setting.task.kind == "contraction" else derived(setting, machine)
+            nodes = [n for n in setting.task.function.nodes if isinstance(n, Compute) and n.combine != "none"]
+            if setting.task.kind != "contraction" or len(nodes[0].reduction) > 1:
+                return derived(setting, machine)
+            return self.schedule(machine.lanes, len(setting.task.domain) > 3)
 
         return choose
 
@@ -79,6 +83,23 @@ def module_of(sizes: Sizes, epilogue: str = "") -> Module:
         y = b.op("mul", y, b.op("erf", y))
     if "residual" in epilogue:
         y = b.op("add", y, b.input("r", tensor(F32, sizes.images or 1, sizes.rows, sizes.columns)))
+    b.output("y", y)
+    return b.finish()
+
+
+def image_of(images: int, padded: bool) -> Module:
+    """A 1x1 convolution of images of 6 x 7 with bias, residual and rectifier; `padded`: a 3x3 one reads the result."""
+    rng, b = np.random.default_rng(4), GraphBuilder()
+    sides = {"strides": (1, 1), "dilations": (1, 1)}
+    x = b.op("abs", b.input("x", tensor(F32, images, 6, 7, 96)))
+    w = b.constant(rng.standard_normal((64, 96, 1, 1)).astype(np.float32))
+    y = b.op("conv", x, w, groups=1, layout="NHWC", low=(0, 0), high=(0, 0), **sides)
+    y = b.op("add", y, b.constant(rng.standard_normal(64).astype(np.float32)))
+    y = b.op("add", y, b.input("r", tensor(F32, images, 6, 7, 64)))
+    y = b.op("max", y, b.constant(np.float32(0)))
+    if padded:
+        taps = b.constant(rng.standard_normal((8, 64, 3, 3)).astype(np.float32))
+        y = b.op("conv", y, taps, groups=1, layout="NHWC", low=(1, 1), high=(1, 1), **sides)
     b.output("y", y)
     return b.finish()
 

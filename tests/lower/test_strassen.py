@@ -16,6 +16,7 @@ from tessera_build.driver.measure import Effort, time_tasks
 from tessera_build.driver.single import build_task, tasks_of
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.machine.cpu import CpuMachine
+from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import (
     Bind,
     Pack,
@@ -30,6 +31,7 @@ from tessera_build.ir.schedule.trace_text import parse_schedule, print_schedule
 from tessera_build.ir.tile import reference
 from tessera_build.ir.tile.erase import strip_bindings
 from tessera_build.ir.tile.spec import verify
+from tessera_build.lower.graph_to_schedule.tasks import graph_to_schedule
 from tessera_build.lower.program.assemble import lower_module
 from tessera_build.lower.program.kernels import STANDARD_BOUNDS, derived_within
 from tessera_build.lower.schedule_to_tile.layouts import Packing
@@ -42,7 +44,7 @@ from tessera_build.verify.groups import Case, Groups
 from tessera_build.verify.tile_samples import sample_tiles
 from tests.lower.compiled import check_module, compile_module
 from tests.lower.execution import AVX2, AVX512
-from tests.lower.strassen_cases import Cut, Sizes, constants_of, inputs_of, module_of, task_of
+from tests.lower.strassen_cases import Cut, Sizes, constants_of, image_of, inputs_of, module_of, task_of
 
 ALLOWED = load_precision("fp32").products_max_error
 
@@ -102,6 +104,26 @@ def test_product_when_cut_into_halves_then_agrees_with_the_reference_for_one_and
 ) -> None:
     module = module_of(sizes, epilogue)
     check_module(module, inputs_of(module), {}, machine, cut.chooser())
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("rows", [5, 7])
+def test_convolution_when_pixels_are_paired_across_lines_then_agrees_with_the_reference(
+    rows: int, padded: bool
+) -> None:
+    module = image_of(2, padded)
+    check_module(module, inputs_of(module), {}, AVX512, Cut(rows, 2, 2, 48).chooser())
+
+
+@pytest.mark.unit
+def test_product_when_lines_of_an_image_lie_apart_then_pairs_pixels_along_the_width_alone() -> None:
+    (task,) = [t for t in graph_to_schedule(image_of(1, False).entries["main"], {}) if t.kind == "contraction"]
+    node = next(n for n in task.function.nodes if isinstance(n, Compute) and n.combine != "none")
+    even, apart = product_of(node, (4032, 672, 96, 1)), product_of(node, (4600, 768, 96, 1))
+    assert even is not None
+    assert (even.paired, even.extents[0]) == (("_d1", "_d2"), 42)
+    assert apart is None  # seven cannot be halved
 
 
 @pytest.mark.numerics

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tessera_build.ir.core.dims import Extent, symbol
+from tessera_build.ir.core.dims import Extent, substitute, symbol
 from tessera_build.ir.core.types import F32, memref
 from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.ir.tile import nodes as t
+from tessera_build.lower.schedule_to_tile.layouts import DENSE
 from tessera_build.lower.schedule_to_tile.nest import SCRATCH, LoopRange, Nest, Operand
 from tessera_build.space.strassen import HALVES, MADE, QUARTERS, SUMS, Product
 from tessera_build.space.winograd_plan import pitch
@@ -71,7 +72,7 @@ def halves_of(nest: Nest, schedule: Schedule, node: Compute, product: Product) -
 
 def axes_around(nest: Nest, halves: Halves) -> list[str]:
     """The axes of the domain beside rows and columns."""
-    return [axis for axis in nest.axes[:-1] if axis != halves.product.rows]
+    return [axis for axis in nest.axes[:-1] if axis not in halves.product.paired]
 
 
 def loops_around(nest: Nest, halves: Halves, axes: Sequence[str], body: Callable[[], object]) -> None:
@@ -118,7 +119,30 @@ def sum_view(nest: Nest, halves: Halves, which: tuple[int, int], at: tuple[Exten
 
 def quarter_view(nest: Nest, halves: Halves, half: tuple[int, int], at: tuple[Extent, Extent]) -> int:
     """A view of the first operand's quarter (lower rows, later depth) from a row and a step on, in `nest.tiles`."""
-    rows, depth, _ = halves.extents
-    nest.offsets[halves.product.rows] = at[0] + half[0] * rows
-    nest.offsets[halves.product.depth] = at[1] + half[1] * depth
-    return nest.view(halves.node.reads[0], halves.node.accesses[0], [*nest.axes[:-1], halves.product.depth])
+    (rows, depth, _), product = halves.extents, halves.product
+    nest.offsets[product.rows] = at[0] + half[0] * rows
+    nest.offsets[product.depth] = at[1] + half[1] * depth
+    read, access = halves.node.reads[0], halves.node.accesses[0]
+    if not product.over:
+        return nest.view(read, access, [*nest.axes[:-1], product.depth])
+    place = access.indices.index(symbol(product.over))
+    kind = nest.task.function.types[read]
+    shape = (*kind.shape[:place], kind.shape[place] * kind.shape[place + 1], *kind.shape[place + 2 :])
+    buffer = nest.buffer(Operand(read, merged=place), shape)
+    indices = [nest.expressed(i) for i in (*access.indices[:place], *access.indices[place + 1 :])]
+    offsets = tuple(substitute(index, nest.offsets) for index in indices)
+    axes = tuple(t.ViewAxis(place if axis == product.rows else -1) for axis in nest.axes[:-1])
+    sizes = [nest.tiles.get(axis, 1) if axis == product.rows else 1 for axis in nest.axes[:-1]]
+    view = memref(kind.dtype, *sizes, nest.tiles[product.depth])
+    return nest.builder.emit(lambda r: t.View(r, buffer, offsets, (*axes, t.ViewAxis(len(offsets) - 1))), view)
+
+
+def strides_of(nest: Nest, value: int) -> tuple[Extent, ...]:
+    """A value's strides as it lies in memory, in elements."""
+    strides = nest.layouts.get(value, DENSE).strides
+    if strides is not None:
+        return strides
+    found: list[Extent] = [1]
+    for extent in reversed(nest.task.function.types[value].shape[1:]):
+        found.insert(0, found[0] * extent)
+    return tuple(found)

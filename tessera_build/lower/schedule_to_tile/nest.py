@@ -33,11 +33,13 @@ class Operand:
     """One buffer argument of a tile program: a graph value, in some packing if it is a constant.
 
     `split` (axis, size): the buffer is seen with that axis cut into groups, so that tiles end with their group.
+    `merged`: it is seen with that axis and the next one as one, along which elements lie evenly.
     """
 
     value: int
     packing: Packing | None = None
     split: tuple[int, int] | None = None
+    merged: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

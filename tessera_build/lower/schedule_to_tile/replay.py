@@ -168,6 +168,8 @@ def _finish(nests: Sequence[Nest], bindings: Bindings) -> TileProgram:
 def _strides(operand: Operand, bindings: Bindings) -> tuple[Extent, ...] | None:
     """Strides of a buffer as the program sees it; None where it is dense."""
     strides = None if operand.packing else bindings.layouts.get(operand.value, DENSE).strides
+    if strides is not None and operand.merged is not None:
+        return (*strides[: operand.merged], *strides[operand.merged + 1 :])
     if strides is None or operand.split is None:
         return strides
     axis, size = operand.split

@@ -12,7 +12,7 @@ from collections.abc import Container
 from tessera_build.ir.core.types import int_extent
 from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import Bind, Rewrite, Schedule, ScheduleRejectedError
-from tessera_build.lower.schedule_to_tile.halves import Halves, axes_around, halves_of
+from tessera_build.lower.schedule_to_tile.halves import Halves, axes_around, halves_of, strides_of
 from tessera_build.lower.schedule_to_tile.nest import Nest
 from tessera_build.space.strassen import HALVES, STRASSEN, product_of
 from tessera_build.space.toom_cook import Transform, tiles_for
@@ -31,7 +31,8 @@ def check_rewrite(nest: Nest, schedule: Schedule, step: Rewrite, constants: Cont
 def halved_product(nest: Nest, schedule: Schedule, step: Rewrite, constants: Container[int]) -> Halves:
     """The product that `step` cuts into halves."""
     sums = [n for n in nest.task.function.nodes if isinstance(n, Compute) and n.combine != "none"]
-    product = product_of(sums[0]) if nest.task.kind == "contraction" and not schedule.groups() else None
+    found = sums[0] if nest.task.kind == "contraction" and not schedule.groups() else None
+    product = product_of(found, strides_of(nest, found.reads[0])) if found else None
     if product is None:
         raise _rejected(nest, "no product of f32 whose rows, beside the first axis, depth and columns can be halved")
     if sums[0].reads[1] not in constants:
@@ -58,7 +59,7 @@ def _check_halves(nest: Nest, schedule: Schedule, halves: Halves) -> None:
         raise _rejected(nest, f"splits of {', '.join(sorted(others))}")
     around = (*axes_around(nest, halves), vector)
     binds = [step for step in schedule.steps if isinstance(step, Bind)]
-    alone = schedule.order() in ((), (*around, product.rows))
+    alone = schedule.order() in ((), (*around, *product.paired))
     if not alone or any(b.scope != "parallel" or b.axis not in around for b in binds):
         raise _rejected(nest, f"the order {schedule.order()} with {', '.join(f'{b.scope} {b.axis}' for b in binds)}")
     if halves.private_bytes > STACK_BYTES:

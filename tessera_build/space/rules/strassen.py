@@ -7,6 +7,7 @@ Invariant: a legal vector keeps its accumulators in registers and what a panel h
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,12 +49,16 @@ _MARGIN = 1.02
 
 @dataclass(frozen=True, slots=True)
 class Quarters:
-    """A workload's extents in halves: rows, depth, columns; the axes of the first two; what else there is, together."""
+    """A workload's extents in halves: rows, depth, columns; the axes of the first two; what else there is, together.
+
+    `paired`: the axes of the rows, of which the last one has the register tile.
+    """
 
     rows: int
     depth: int
     columns: int
-    axes: tuple[str, str]
+    paired: tuple[str, ...]
+    inner: str
     pieces: tuple[int, ...]
     around: int
 
@@ -63,11 +68,12 @@ class Quarters:
         found = work.rewriting(STRASSEN)
         if found is None:
             return None
-        rows, depth = found.axes
+        *paired, inner = found.axes
         extents = work.extents
-        around = work.points // max(1, extents[rows] * work.vector.extent)
-        halves = (extents[rows] // HALVES, extents[depth] // HALVES, work.vector.extent // HALVES)
-        return cls(*halves, (rows, depth), found.sizes, around)
+        rows = math.prod(extents[axis] for axis in paired)
+        around = work.points // max(1, rows * work.vector.extent)
+        halves = (rows // HALVES, extents[inner] // HALVES, work.vector.extent // HALVES)
+        return cls(*halves, tuple(paired), inner, found.sizes, around)
 
 
 def strassen_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
@@ -77,7 +83,7 @@ def strassen_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
         return None
     widths = [n * machine.lanes for n in range(1, _MOST_VECTORS + 1)]
     whole = tuple(width for width in widths if parts.columns % width == 0)
-    rows, depth = parts.axes
+    rows, depth = parts.paired[-1], parts.inner
     if not whole or not _fits(parts, machine):
         return None
     vector, uses = work.vector.name, -(-HALVES * parts.rows // _USUAL_ROWS)
@@ -90,7 +96,7 @@ def strassen_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
         Split(depth, _STEPS),
         Tensorise(depth),
         *((Prefetch(1),) if ahead else ()),
-        *(Bind(span.name, "parallel") for span in work.domain if span.name != rows),
+        *(Bind(span.name, "parallel") for span in work.domain if span.name not in parts.paired),
     )
     decisions = (
         Decision("rows", tuple(range(1, min(parts.rows, machine.registers) + 1))),
@@ -141,7 +147,7 @@ def strassen_features(work: Workload, machine: CpuMachine, _sketch: Sketch, valu
     slowest = np.maximum(held / machine.multiply_adds_per_cycle, loads / machine.loads_per_cycle)
     made = parts.around * panels * MADE * float(parts.depth)
     lines = vectors * _LINES_MADE * _CYCLES_A_LINE
-    apart = dict(work.main[0].apart).get(parts.axes[0], 0)
+    apart = dict(work.main[0].apart).get(parts.paired[-1], 0)
     slowest = slowest + cycles_lost_to_conflicts([(rows, apart)], machine) * _IN_PLACE / _PRODUCTS
     busy = steps * np.maximum(slowest, machine.multiply_add_latency) + made * np.maximum(vectors, lines - held)
     results = parts.around * panels * tiles * held * (pieces * _RESULTS + (pieces - 1) * _WAITING)
