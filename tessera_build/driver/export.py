@@ -17,7 +17,7 @@ from tessera_build.frontends.onnx.export import (
     OPSET,
     as_plain,
     check_onnx,
-    export_onnx,
+    exported,
     with_plain_ports,
     write_onnx,
 )
@@ -53,7 +53,7 @@ def export(
     `dims` fixes or bounds dynamic dims; those that stay are the file's own. Without `verify` onnxruntime is not asked.
     """
     module, name = _entry(_module(model, entry, dims), entry)
-    made, path = export_onnx(module, name), Path(out)
+    made, path = exported(module, name), Path(out)
     write_onnx(made, path)
     try:
         check_onnx(path)
@@ -62,13 +62,13 @@ def export(
             # By a file of its own, whose ports are of types that numpy has.
             with tempfile.TemporaryDirectory(prefix="tessera-") as folder:
                 checked = Path(folder) / path.name
-                write_onnx(with_plain_ports(made), checked)
+                write_onnx(replace(made, model=with_plain_ports(made.model)), checked)
                 error = check_exported(module, name, checked, as_plain, load_precision("fp32"))
     except BaseException:
         for file in (path, path.with_name(path.name + ".data")):
             file.unlink(missing_ok=True)
         raise
-    return ExportResult(path, name, OPSET, len(made.graph.node), path.stat().st_size, error)
+    return ExportResult(path, name, OPSET, len(made.model.graph.node), path.stat().st_size, error)
 
 
 def _module(model: Model, entry: str | None, dims: Mapping[str, int | tuple[int, int]] | None) -> Module:

@@ -18,7 +18,7 @@ from onnx.backend.test.case.test_case import TestCase
 import tessera_build
 import tessera_runtime
 from tessera_build.frontends.onnx import UnsupportedError, read_onnx
-from tessera_build.frontends.onnx.export import export_onnx, write_onnx
+from tessera_build.frontends.onnx.export import export_onnx, exported, write_onnx
 from tessera_build.frontends.onnx.export.table import WITHOUT_FORM, WRITERS
 from tessera_build.frontends.python import read_python
 from tessera_build.ir.core.dims import symbol
@@ -216,12 +216,12 @@ def test_export_when_made_in_two_processes_then_has_the_same_bytes(tmp_path: Pat
 
 
 def test_model_when_too_large_for_one_file_then_has_its_weights_beside_it(tmp_path: Path) -> None:
-    model, path = export_onnx(read_onnx(DIGITS), "main"), tmp_path / "digits.onnx"
-    write_onnx(model, path, largest=1000)
+    made, path = exported(read_onnx(DIGITS), "main"), tmp_path / "digits.onnx"
+    write_onnx(made, path, largest=1000)
     assert (tmp_path / "digits.onnx.data").stat().st_size > 10_000 > path.stat().st_size
     x = np.random.default_rng(1).normal(size=(3, 1, 8, 8)).astype(np.float32)
     outside = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    inside = session_of(model)
+    inside = session_of(made.whole())
     name = inside.get_inputs()[0].name
     assert np.array_equal(_first(outside, {name: x}), _first(inside, {name: x}))
     assert np.array_equal(

@@ -15,7 +15,7 @@ from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx.errors import ReportedError, UnsupportedError, unsupported
 from tessera_build.frontends.onnx.export.extents import Extents
 from tessera_build.frontends.onnx.export.others import unless_ended
-from tessera_build.frontends.onnx.export.protobuf import model_of
+from tessera_build.frontends.onnx.export.protobuf import Exported, model_of
 from tessera_build.frontends.onnx.export.site import Site
 from tessera_build.frontends.onnx.export.table import WITHOUT_FORM, WRITERS
 from tessera_build.frontends.onnx.export.writer import Operand, Port, Writer
@@ -29,7 +29,12 @@ from tessera_build.ir.graph.sweep import drop_dead
 
 
 def export_onnx(module: Module, entry: str) -> onnx.ModelProto:
-    """The entry as an ONNX model with its weights inside; raises `UnsupportedError` with every op that has no form."""
+    """The entry as an ONNX model with its weights inside, of at most 2 GiB; raises what `exported` raises."""
+    return exported(module, entry).whole()
+
+
+def exported(module: Module, entry: str) -> Exported:
+    """The entry as an ONNX model and its weights; raises `UnsupportedError` with every op that has no form."""
     alone = drop_dead(_plain(replace(module, entries={entry: module.entries[entry]})))
     writer, function = Writer(), alone.entries[entry]
     export = _Export(alone, function, writer, Extents(writer, alone.dims), _read(function))

@@ -7,9 +7,11 @@ has its weights in one file beside it, each on a page of its own, because protob
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import onnx
 import onnx.checker
 import onnx.shape_inference
@@ -17,6 +19,8 @@ from onnx import helper, numpy_helper
 
 from tessera_build.frontends.onnx.errors import ModelError
 from tessera_build.frontends.onnx.export.writer import CODES, Block, Port, Writer, Written
+from tessera_build.ir.core.types import dtype_of
+from tessera_build.ir.graph.nodes import Array
 
 # The newest that onnxruntime 1.31 runs; onnx 1.23 itself knows opset 28 and IR version 14.
 OPSET: Final = 26
@@ -26,12 +30,30 @@ _PAGE: Final = 4096
 _SMALL: Final = 1024  # bytes of a weight that stays in the model whatever its size
 
 
-def model_of(writer: Writer, name: str, facts: Mapping[str, str]) -> onnx.ModelProto:
+@dataclass(frozen=True, slots=True, eq=False)
+class Exported:
+    """A model apart from its weights, which together may be more than a protobuf holds."""
+
+    model: onnx.ModelProto
+    weights: Mapping[str, Array]
+
+    @property
+    def bytes(self) -> int:
+        """What the weights take."""
+        return sum(array.nbytes for array in self.weights.values())
+
+    def whole(self) -> onnx.ModelProto:
+        """The model with its weights inside."""
+        copy = onnx.ModelProto()
+        copy.CopyFrom(self.model)
+        copy.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in self.weights.items())
+        return copy
+
+
+def model_of(writer: Writer, name: str, facts: Mapping[str, str]) -> Exported:
     """The whole model; `facts` become its metadata."""
     graph = _graph(writer.root, writer.renamed)
     graph.name = name
-    for weight, array in writer.weights.values():
-        graph.initializer.append(numpy_helper.from_array(array, weight))
     model = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -39,7 +61,7 @@ def model_of(writer: Writer, name: str, facts: Mapping[str, str]) -> onnx.ModelP
         producer_name="tessera",
     )
     helper.set_model_props(model, dict(facts))
-    return model
+    return Exported(model, dict(writer.weights.values()))
 
 
 def _graph(block: Block, names: Mapping[str, str]) -> onnx.GraphProto:
@@ -74,31 +96,32 @@ def check_onnx(path: str | Path) -> None:
         raise ModelError("BAD_MODEL", "onnx's checker refuses the export", where=str(path), found=str(error)) from error
 
 
-def write_onnx(model: onnx.ModelProto, path: str | Path, largest: int = LARGEST_FILE) -> None:
+def write_onnx(made: Exported, path: str | Path, largest: int = LARGEST_FILE) -> None:
     """Write the model to a file; above `largest` bytes its weights go into `<path>.data`."""
     out = Path(path)
     try:
-        if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > largest:
-            model = _moved_out(model, out.with_name(out.name + ".data"))
+        beside = made.bytes > largest
+        model = _with_weights_beside(made, out.with_name(out.name + ".data")) if beside else made.whole()
         out.write_bytes(model.SerializeToString(deterministic=True))
     except OSError as error:
         reason = error.strerror or str(error)
         raise ModelError("NO_OUTPUT", f"the model cannot be written: {reason}", where=str(out)) from error
 
 
-def _moved_out(model: onnx.ModelProto, data: Path) -> onnx.ModelProto:
+def _with_weights_beside(made: Exported, data: Path) -> onnx.ModelProto:
     """The model with the large weights in a file, in their order, each from the start of a page."""
     copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy.CopyFrom(made.model)
     with data.open("wb") as file:
-        for tensor in copy.graph.initializer:
-            if len(tensor.raw_data) <= _SMALL:
+        for name, array in made.weights.items():
+            if array.nbytes <= _SMALL or dtype_of(array.dtype).bits < 8:
+                copy.graph.initializer.append(numpy_helper.from_array(array, name))
                 continue
             file.write(b"\0" * (-file.tell() % _PAGE))
-            places = {"location": data.name, "offset": file.tell(), "length": len(tensor.raw_data)}
-            file.write(tensor.raw_data)
-            tensor.ClearField("raw_data")
-            tensor.data_location = onnx.TensorProto.EXTERNAL
-            for key, value in places.items():
+            tensor = copy.graph.initializer.add(
+                name=name, dims=array.shape, data_type=CODES[dtype_of(array.dtype).name], data_location="EXTERNAL"
+            )
+            for key, value in {"location": data.name, "offset": file.tell(), "length": array.nbytes}.items():
                 tensor.external_data.add(key=key, value=str(value))
+            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return copy
