@@ -307,12 +307,13 @@ class Block:
         return ValuePlace(value, home.space, home.index, home.offset + offset, shape, place.strides, kind.dtype)
 
     def _home(self, root: int) -> Home:
-        """Where a root's memory begins."""
-        if root in self._homes:
-            return self._homes[root]
-        if root in self._dynamic:
-            return Home("dynamic", self._dynamic[root].memory.index)
-        return Home("arena", 0, self._base + self._offsets[root])
+        """Where a root's memory begins; kept, since an offset into the arena may be a sum of hundreds of sizes."""
+        if root not in self._homes:
+            dynamic = self._dynamic.get(root)
+            self._homes[root] = (
+                Home("dynamic", dynamic.memory.index) if dynamic else Home("arena", 0, self._base + self._offsets[root])
+            )
+        return self._homes[root]
 
 
 def _scratch(step: int) -> int:

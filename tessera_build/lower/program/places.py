@@ -8,6 +8,7 @@ the border they expect. Invariant: two values share memory only if one is a view
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -90,6 +91,15 @@ def wanted_border(tasks: Sequence[Task], value: int) -> Border | None:
     return Border(widths, found[0].fill)
 
 
+def _windows(tasks: Sequence[Task]) -> Mapping[int, Sequence[Task]]:
+    """The tasks that may read a value through windows: few of thousands, and every value asks for its own."""
+    found: defaultdict[int, list[Task]] = defaultdict(list)
+    for task in tasks:
+        for value in {node.inputs[0] for node in task.nodes if node.op in {"conv", "reduce_window"}}:
+            found[value].append(task)
+    return found
+
+
 class Placer:
     """Decides places for the values of one entry, from the last task to the first."""
 
@@ -102,6 +112,7 @@ class Placer:
         self._dense = self._must_be_dense()
         self._read_at = {s: i for i, t in enumerate(tasks) for n in t.nodes for s in symbols_defined_by(n)}
         self._position = {v: i for i, task in enumerate(tasks) for v in task.outputs}
+        self._windows = _windows(tasks)
         self._rows = {n.inputs[0] for t in tasks for n in t.nodes if n.op in {"matmul", "conv"}}
         self.places = Places()
         self.copies: set[tuple[int, int]] = set()  # (concatenation's result, input) that must be copied
@@ -143,7 +154,7 @@ class Placer:
     def _place(self, value: int) -> None:
         if value in self.places.of:
             return
-        border = None if value in self._dense else wanted_border(self._tasks, value)
+        border = None if value in self._dense else wanted_border(self._windows.get(value, ()), value)
         self._root(value, border, value in self._rows and value not in self._dense)
 
     def _root(self, value: int, border: Border | None, pitched: bool) -> None:
@@ -211,4 +222,4 @@ class Placer:
         task = self._made.get(value)
         if task is None or task.kind in {"view", "control"} or value in self._results or value in self.places.of:
             return False
-        return (dense or value not in self._dense) and wanted_border(self._tasks, value) is None
+        return (dense or value not in self._dense) and wanted_border(self._windows.get(value, ()), value) is None
