@@ -30,7 +30,7 @@ from tessera_build.ir.graph.ops.shapes import count
 from tessera_build.ir.graph.regions import captured
 
 Map = Callable[[Value], Value]
-_FEW = 64  # unknowns for which elimination is faster than an iteration, and exact
+_FEW = 32  # unknowns: a root and its gradient take 0.10 ms by elimination and 0.20 by GMRES; of 64, 0.54 and 0.29
 
 
 @dataclass(frozen=True, slots=True)
