@@ -184,11 +184,18 @@ def test_example_when_exported_then_onnxruntime_and_the_bundle_agree(model: str,
     module = read_python(model, entries=entries).module if entries else read_onnx(model)
     bundle = tmp_path / "m.tessera"
     tessera_build.build(model, out=bundle, entries=entries, verify=False, workers=1)
+    function, names = module.entries[entry], module.input_names[entry]
+    kept = {names[function.args.index(pair.incoming)] for pair in module.states.get(entry, ())}
     for sizes in choose_sizes(module):
         inputs = make_inputs(module, entry, sizes, 7)
+        inputs |= {name: np.zeros_like(inputs[name]) for name in kept}  # as a new state is
+        given = {name: array for name, array in inputs.items() if name not in kept}
         with tessera_runtime.load(bundle, threads=1) as loaded:
-            built = {name: np.array(array) for name, array in loaded.entries[entry].run(inputs).items()}
-        _compare(run_exported(module, entry, inputs), built, 1e-4)
+            point = loaded.entries[entry]
+            state = point.new_state({name: inputs[name] for name in kept}) if kept else None
+            built = {name: np.array(array) for name, array in point.run(given, state=state).items()}
+        found = run_exported(module, entry, inputs)
+        _compare({name: found[name] for name in built}, built, 1e-4)
 
 
 @pytest.mark.slow
