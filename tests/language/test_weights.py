@@ -11,8 +11,10 @@ import pytest
 
 from tessera import bf16, f16, f32, graph, op
 from tessera.errors import LanguageError
+from tessera_build.frontends.python import read_python
 from tessera_build.frontends.python.safetensors import read_safetensors, write_safetensors
 from tessera_build.ir.graph.nodes import Array
+from tests.language.build import written
 
 
 class Net(graph.Module):
@@ -82,6 +84,17 @@ def test_file_when_not_strict_or_converted_then_gives_what_fits(tmp_path: Path) 
         graph.load(net, tmp_path / "w.safetensors", strict=False)
     graph.load(net, tmp_path / "w.safetensors", strict=False, convert=True)
     assert np.array_equal(_arrays(net)["half.0"].astype(np.float64), exact)
+
+
+def test_file_beside_a_model_when_a_name_is_misspelt_then_is_refused(tmp_path: Path) -> None:
+    model = written(tmp_path, "W = op.tensor((2,))\n\n\n@graph.module('f')\ndef f(x: Tensor[2]):\n    return x * W\n")
+    write_safetensors(tmp_path / "model.safetensors", {"w": np.ones(2, np.float32)})
+    with pytest.raises(LanguageError) as refused:
+        read_python(model)
+    assert refused.value.code == "WEIGHTS_MISMATCH"
+    assert "found:    w" in refused.value.diagnostics()
+    write_safetensors(tmp_path / "model.safetensors", {"W": np.ones(2, np.float32)})
+    assert read_python(model).module.entries
 
 
 def test_file_when_it_cannot_hold_a_type_then_is_not_written(tmp_path: Path) -> None:
