@@ -45,7 +45,7 @@ typedef int32_t (*tessera_body)(void *argument, int64_t index);
 /* What the object may ask of the process. The members from thread_create to semaphore_post are needed only by
  * tessera_pool_create; POSIX's functions of the like names fit. */
 typedef struct tessera_services {
-  uint32_t size;    /* sizeof(tessera_services) */
+  uint32_t size;    /* sizeof(tessera_services), or 96 without the last member */
   uint32_t version; /* TESSERA_ABI_VERSION */
   void *context;    /* first argument of allocate, release, parallel_for and profile */
   /* NULL when there is no memory. Both may be NULL for tessera_run unless an entry has sizes that depend on data; any
@@ -62,6 +62,9 @@ typedef struct tessera_services {
   int32_t (*semaphore_post)(void *semaphore);
   void (*profile)(void *context, uint32_t launch, int32_t phase); /* NULL: off; phase 0 begins a launch, 1 ends it */
   const volatile int32_t *cancel; /* NULL: never; another value than 0 ends the run between two launches */
+  /* POSIX's sched_yield: a thread of the pool that waits lets others have its processor. NULL, or a table that ends
+   * before it: it keeps the processor until it sleeps. */
+  int32_t (*thread_yield)(void);
 } tessera_services;
 
 typedef struct tessera_error {

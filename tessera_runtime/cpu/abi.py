@@ -26,6 +26,7 @@ class Services(ctypes.Structure):
         ("semaphore_post", POINTER),
         ("profile", POINTER),
         ("cancel", POINTER),
+        ("thread_yield", POINTER),
     )
 
 

@@ -107,6 +107,7 @@ class Pool:
             semaphore_init=_symbol("sem_init"),
             semaphore_wait=_symbol("sem_wait"),
             semaphore_post=_symbol("sem_post"),
+            thread_yield=_symbol("sched_yield"),
         )
         pool = cast("int | None", self._image.pool_create(ctypes.addressof(services), self.threads))
         if not pool:

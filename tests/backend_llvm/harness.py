@@ -70,6 +70,7 @@ class Services(ctypes.Structure):
         ("semaphore_post", ctypes.c_void_p),
         ("profile", ctypes.c_void_p),
         ("cancel", ctypes.c_void_p),
+        ("thread_yield", ctypes.c_void_p),
     )
 
 
@@ -84,9 +85,12 @@ def address(function: object) -> int:
 
 
 class Host:
-    """A services table whose allocations are counted; keep it alive as long as the pool."""
+    """A services table whose allocations are counted; keep it alive as long as the pool.
 
-    def __init__(self) -> None:
+    `whole` False: one of before its last member, as hosts have that were compiled then.
+    """
+
+    def __init__(self, whole: bool = True) -> None:
         self.library = ctypes.CDLL(None)
         self.library.aligned_alloc.restype = ctypes.c_void_p
         self.library.aligned_alloc.argtypes = [ctypes.c_uint64, ctypes.c_uint64]
@@ -94,7 +98,7 @@ class Host:
         self.live: set[int] = set()
         self._allocate, self._release = Allocate(self._take), Release(self._give)
         self.table = Services(
-            size=96,
+            size=ctypes.sizeof(Services) if whole else 96,
             version=1,
             allocate=address(self._allocate),
             release=address(self._release),
@@ -103,6 +107,7 @@ class Host:
             semaphore_init=address(self.library.sem_init),
             semaphore_wait=address(self.library.sem_wait),
             semaphore_post=address(self.library.sem_post),
+            thread_yield=address(self.library.sched_yield) if whole else 1,  # what lies behind a table is not looked at
         )
 
     def _take(self, _: int, size: int, alignment: int) -> int:

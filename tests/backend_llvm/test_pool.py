@@ -120,9 +120,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return loaded
 
 
-@pytest.fixture
-def host() -> Iterator[Host]:
-    made = Host()
+@pytest.fixture(params=[True, False], ids=["whole", "earlier"])
+def host(request: pytest.FixtureRequest) -> Iterator[Host]:
+    made = Host(bool(request.param))
     yield made
     assert made.live == set()
 

@@ -6,6 +6,7 @@
 #include "tessera_model.h"
 #include <dlfcn.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,7 +51,8 @@ int main(int argc, char **argv) {
     if (colon) *colon = ':';
   }
   tessera_services services = {sizeof services, 1, 0, allocate, release, 0, (void *)pthread_create,
-                               (void *)pthread_join, (void *)sem_init, (void *)sem_wait, (void *)sem_post, 0, 0};
+                               (void *)pthread_join, (void *)sem_init, (void *)sem_wait, (void *)sem_post, 0, 0,
+                               sched_yield};
   void *pool = tessera_pool_create_(&services, atoi(argv[3]));
   services.context = pool, services.parallel_for = tessera_pool_parallel_for_;
   tessera_error error = {0, -1, {0}};

@@ -95,6 +95,27 @@ end:
   ret void
 }
 
+; Wait a moment. Gives the number of the next round: one that let another thread have the processor counts for many.
+define internal i64 @pool.pass(ptr %pool, i64 %round) nounwind {
+entry:
+  $pause
+  %following = add i64 %round, 1
+  %patient = icmp ult i64 %round, $patient_rounds
+  br i1 %patient, label %end, label %look
+look:
+  %yieldat = getelementptr i8, ptr %pool, i64 $yield
+  %yield = load ptr, ptr %yieldat
+  %absent = icmp eq ptr %yield, null
+  br i1 %absent, label %end, label %give
+give:
+  %ignored = call i32 %yield()
+  %further = add i64 %round, $yield_rounds
+  br label %end
+end:
+  %next = phi i64 [ %following, %entry ], [ %following, %look ], [ %further, %give ]
+  ret i64 %next
+}
+
 ; sem_wait returns early when a signal arrives: wait again
 define internal void @pool.sleep(ptr %pool, ptr %semaphore) noinline nounwind {
 entry:
@@ -155,8 +176,7 @@ look:
   %enter = and i1 %open, %new
   br i1 %enter, label %join, label %rest
 rest:
-  $pause
-  %nextround = add i64 %round, 1
+  %nextround = call i64 @pool.pass(ptr %pool, i64 %round)
   %tired = icmp uge i64 %nextround, $idle_rounds
   br i1 %tired, label %park, label %spin
 join:
@@ -306,8 +326,7 @@ spin:
   %empty = icmp eq i64 %active, 0
   br i1 %empty, label %end, label %rest
 rest:
-  $pause
-  %nextround = add i64 %round, 1
+  %nextround = call i64 @pool.pass(ptr %pool, i64 %round)
   %tired = icmp uge i64 %nextround, $finish_rounds
   br i1 %tired, label %announce, label %spin
 announce:

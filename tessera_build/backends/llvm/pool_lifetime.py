@@ -52,6 +52,16 @@ fill:
   store i32 0, ptr %busy
   store i64 0, ptr %state
   store i32 0, ptr %lock
+  %yielding = icmp uge i32 %size, 104
+  %ownyield = getelementptr i8, ptr %pool, i64 $yield
+  store ptr null, ptr %ownyield
+  br i1 %yielding, label %polite, label %count
+polite:
+  %yieldat = getelementptr i8, ptr %services, i64 96
+  %yield = load ptr, ptr %yieldat
+  store ptr %yield, ptr %ownyield
+  br label %count
+count:
   %alone = icmp eq i64 %workers, 0
   br i1 %alone, label %ready, label %semaphores
 semaphores:
