@@ -7,12 +7,12 @@ known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tessera_build.ir.core.dims import Extent, symbol, symbols_of
-from tessera_build.ir.core.types import F32
+from tessera_build.ir.core.dims import Extent, substitute, symbol, symbols_of
+from tessera_build.ir.core.types import F32, int_extent
 from tessera_build.ir.schedule.nodes import Axis, Compute
 from tessera_build.space.contraction import is_product
 from tessera_build.space.toom_cook import Transform, taps_first, tiles_for
@@ -24,19 +24,29 @@ WINOGRAD: Final = "winograd"
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """An output axis along which tiles are cut, and the reduction axis of taps that moves with it: none has one tap."""
+    """An output axis along which tiles are cut, and the reduction axis of taps that moves with it: none has one tap.
+
+    Taps lie `step` outputs apart, and so do the outputs of a tile.
+    """
 
     axis: str
     tap: str = ""
     taps: int = 1
+    step: int = 1
+
+    @property
+    def phase(self) -> str:
+        """The name of what goes through the outputs between two of one tile."""
+        return f"{self.axis}_phase"
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
     """Two output axes, one or both with taps, and the reduction axis over what all taps have.
 
-    `weight` says which axis of the second read is moved by the row taps, the column taps (-1 without any), the
-    channels, the outputs.
+    Where taps of `columns` lie `columns.step` apart, `rows` is no axis of the output but goes through as many phases:
+    outputs of different phases share no input. `weight` says which axis of the second read is moved by the row taps,
+    the column taps (-1 without any), the channels, the outputs.
     """
 
     rows: Side
@@ -53,6 +63,11 @@ class Window:
     def taps(self) -> tuple[int, int]:
         """How many taps there are along each."""
         return self.rows.taps, self.columns.taps
+
+    def extents(self, domain: Mapping[str, Extent]) -> tuple[Extent, Extent]:
+        """Outputs along rows and along columns, of all phases the most, where the domain's axes have these extents."""
+        columns, step = domain[self.columns.axis], self.columns.step
+        return (domain[self.rows.axis], columns) if step == 1 else (step, (columns + (step - 1)) // step)
 
 
 def window_of(node: Compute) -> Window | None:
@@ -71,13 +86,13 @@ def window_of(node: Compute) -> Window | None:
 
 def _sides(node: Compute, taps: Sequence[Axis]) -> tuple[Side, Side] | None:
     """The axes that taps walk, in the order of the node's; beside a single one, an axis that its tiles share strips."""
-    walked = [
-        Side(axis, tap.name, tap.extent)
-        for tap in taps
-        if (axis := _walked_with(node, tap)) is not None and isinstance(tap.extent, int)
-    ]
+    walked = [side for tap in taps if (side := _walked_with(node, tap)) is not None]
     if len(walked) != len(taps) or len({side.axis for side in walked}) != len(taps):
         return None
+    if any(side.step > 1 for side in walked):
+        extents = {axis.name: axis.extent for axis in node.axes}
+        longer = [s for s in walked if not isinstance(extents[s.axis], int) or s.step < int_extent(extents[s.axis])]
+        return (Side(walked[0].phase), walked[0]) if len(walked) == len(longer) == 1 else None
     if len(walked) == 1:
         beside = _beside(node, walked[0].axis)
         walked += [Side(beside)] if beside is not None else []
@@ -97,14 +112,17 @@ def _beside(node: Compute, walked: str) -> str | None:
     return next(iter([*longer, *(axis.name for axis in near)]), None)
 
 
-def _walked_with(node: Compute, tap: Axis) -> str | None:
-    """The output axis that one index of the first read adds to a tap, both with steps of one."""
+def _walked_with(node: Compute, tap: Axis) -> Side | None:
+    """The output axis, in steps of one, that one index of the first read adds to so many times a tap."""
     moved = [index for index in node.accesses[0].indices if tap.name in symbols_of(index)]
-    for axis in node.axes[:-1] if len(moved) == 1 else ():
-        together = moved[0] - symbol(tap.name) - symbol(axis.name)
+    if len(moved) != 1 or not isinstance(tap.extent, int):
+        return None
+    step = substitute(moved[0], {tap.name: 1}) - substitute(moved[0], {tap.name: 0})
+    for axis in node.axes[:-1] if isinstance(step, int) and step > 0 else ():
+        together = moved[0] - step * symbol(tap.name) - symbol(axis.name)
         alone = [i for i in node.accesses[0].indices if axis.name in symbols_of(i)] == moved
-        if isinstance(together, int) and alone:
-            return axis.name
+        if isinstance(together, int) and alone and isinstance(step, int):
+            return Side(axis.name, tap.name, tap.extent, step)
     return None
 
 
@@ -137,4 +155,4 @@ def winograd_rewriting(node: Compute, subject: Subject) -> Rewriting | None:
     placed = taps_first(weights, window.weight)
     tiles = tuple(t for t in tiles_for(window.taps) if transform_error(placed, Transform.of(t, window.taps)) <= bound)
     axes = window.rows.axis, window.columns.axis
-    return Rewriting(WINOGRAD, tiles, axes, window.taps) if tiles else None
+    return Rewriting(WINOGRAD, tiles, axes, window.taps, window.columns.step) if tiles else None

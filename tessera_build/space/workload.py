@@ -54,13 +54,15 @@ class Subject:
 class Rewriting:
     """An algorithm that may take the place of a task's sum: those of its `sizes` that err little enough.
 
-    `axes`: of the task, in an order that the algorithm's rule knows; `taps`: of a window, along each.
+    `axes`: of the task, in an order that the algorithm's rule knows; `taps`: of a window, along each, and how far apart
+    those along the last one are.
     """
 
     algorithm: str
     sizes: tuple[int, ...]
     axes: tuple[str, ...]
     taps: tuple[int, ...] = ()
+    apart: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,6 +208,20 @@ def test_window_when_of_other_taps_then_agrees_with_the_reference_for_one_and_tw
 
 
 @pytest.mark.numerics
+@pytest.mark.parametrize(("taps", "apart", "width"), [(3, 2, 21), (3, 4, 16), (5, 3, None), (2, 7, 9), (3, 40, None)])
+@pytest.mark.parametrize("machine", [None, AVX2], ids=["here", "avx2"])
+def test_window_when_taps_are_apart_then_agrees_with_the_reference_for_one_and_two_threads(
+    taps: int, apart: int, width: int | None, machine: CpuMachine | None
+) -> None:
+    reach = (taps - 1) * apart
+    for tile in tiles_for((1, taps)):
+        shape = Shape(None, 1, width, 19, 20, (0, reach // 2), (0, reach - reach // 2), (1, taps), apart)
+        module, sizes = module_of(shape, "bias residual relu"), {"N": 2, "W": 37}
+        assert window_of(_task(module)[1]) is not None
+        check_module(module, inputs_of(module, sizes), sizes, machine, Strips(tile, 3, 2, 5, vectors=1).chooser())
+
+
+@pytest.mark.numerics
 def test_dims_when_smaller_and_larger_than_a_strip_then_one_program_serves_all() -> None:
     module = module_of(Shape(None, None, None, 6, 20), "bias")
     compiled = compile_module(module, choose=Strips(4, 2, 3, 5).chooser())

@@ -28,7 +28,10 @@ SIDES = {"strides": (1, 1), "dilations": (1, 1), "low": (1, 1), "high": (1, 1)}
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One convolution: images, height, width (None: dynamic), channels in and out, zeros before and after, taps."""
+    """One convolution: images, height, width (None: dynamic), channels in and out, zeros before and after, taps.
+
+    `apart`: columns from one tap to the next.
+    """
 
     images: int | None
     height: int | None
@@ -38,6 +41,7 @@ class Shape:
     low: tuple[int, int] = (1, 1)
     high: tuple[int, int] = (1, 1)
     taps: tuple[int, int] = (3, 3)
+    apart: int = 1
 
     @property
     def extents(self) -> tuple[Extent, Extent, Extent]:
@@ -55,12 +59,13 @@ def module_of(shape: Shape, epilogue: str = "") -> Module:
     images, height, width = shape.extents
     x = b.input("x", tensor(F32, images, height, width, shape.channels))
     weights = rng.standard_normal((shape.outputs, shape.channels, *shape.taps)).astype(np.float32)
-    sides = SIDES | {"low": shape.low, "high": shape.high}
+    sides = SIDES | {"low": shape.low, "high": shape.high, "dilations": (1, shape.apart)}
     y = b.op("conv", x, b.constant(weights), groups=1, layout="NHWC", **sides)
     if "bias" in epilogue:
         y = b.op("add", y, b.constant(rng.standard_normal(shape.outputs).astype(np.float32)))
     if "residual" in epilogue:
-        around = [a + b + 1 - n for a, b, n in zip(shape.low, shape.high, shape.taps, strict=True)]
+        reach = shape.taps[0] - 1, (shape.taps[1] - 1) * shape.apart
+        around = [a + b - n for a, b, n in zip(shape.low, shape.high, reach, strict=True)]
         y = b.op("add", y, b.input("r", tensor(F32, images, height + around[0], width + around[1], shape.outputs)))
     if "relu" in epilogue:
         y = b.op("max", y, b.scalar(0.0, F32))

@@ -181,9 +181,9 @@ def _filled(task: Task, schedule: Schedule, ranges: Mapping[str, Range]) -> Exte
         return 1
     domain, _ = grouped_domain(task, schedule)
     tiles: Extent = 1
-    for side in window.sides:
+    for side, extent in zip(window.sides, window.extents(domain), strict=True):
         size, strip = step.tile if side.taps > 1 else 1, schedule.factors().get(side.axis, 1)
-        tiles = tiles * minimum((domain[side.axis] + (size - 1)) // size, strip // size)
+        tiles = tiles * minimum((extent + (size - 1)) // size, strip // size)
     half = (step.block + 1) // 2
     low = bounds(tiles, ranges)[0]
     return 1 if low is not None and low >= half else minimum(1, tiles // half)

@@ -100,7 +100,8 @@ class _Rules:
         chunked = step.axis.removesuffix("_chunk")
         known = step.axis in self._domain or step.axis in self._reduction
         chunk = step.axis.endswith("_chunk") and chunked in self._domain and self._task.kind != "contraction"
-        if not known and (not chunk or chunked in self.reduced):
+        phase = self._schedule.rewritten() is not None and step.axis.removesuffix("_phase") in self._domain
+        if not known and not phase and (not chunk or chunked in self.reduced):
             raise _rejected("AXIS", self._task, f"a split of {step.axis}, which is no axis of it")
         if step.factor < 1:
             raise _rejected("FACTOR", self._task, f"{step.axis} in tiles of {step.factor}")

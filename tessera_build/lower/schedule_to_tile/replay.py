@@ -35,7 +35,7 @@ from tessera_build.space.strassen import STRASSEN
 # read (_r0), the loops of borders (_b0_1) and chains (_block, _step, _new, _z0), those over a transform's points and
 # tiles (_p, _t, _d1_tile) and a panel's registers (_v).
 _RESERVED = re.compile(
-    r"_(d\d+[gi]?|k\d*|[cptv]|r\d+|b\d+_\d+|block|step|new|z\d)(_quad|_byte)?(_block|_tail)?(_rest|_chunk|_panel|_lane|_tile)?"
+    r"_(d\d+[gi]?|k\d*|[cptv]|r\d+|b\d+_\d+|block|step|new|z\d)(_quad|_byte)?(_block|_tail)?(_phase)?(_rest|_chunk|_panel|_lane)?(_tile)?"
 )
 
 

@@ -64,17 +64,26 @@ class Strip:
 
     @property
     def sides(self) -> tuple[tuple[str, int, int], tuple[str, int, int]]:
-        """Rows and columns: the axis, how many tiles a strip has along it, how many outputs a tile."""
-        window, transform = self.window, self.transform
-        return (
-            (window.rows.axis, self.rows, transform.rows.tile),
-            (window.columns.axis, self.columns, transform.columns.tile),
-        )
+        """Rows and columns: the index along it, how many tiles a strip has along it, how many outputs a tile."""
+        transform, columns = self.transform, self.window.columns
+        index = columns.axis if columns.step == 1 else f"{columns.axis}_rest"
+        return (self.window.rows.axis, self.rows, transform.rows.tile), (index, self.columns, transform.columns.tile)
 
     @property
     def extents(self) -> dict[str, int]:
-        """Outputs of a strip along both axes."""
-        return {axis: count * size for axis, count, size in self.sides}
+        """Outputs of a strip along both."""
+        return {index: count * size for index, count, size in self.sides}
+
+    def domain(self, nest: Nest) -> dict[str, Extent]:
+        """Extents of the nest's axes and of what a strip is cut along."""
+        along = zip(self.sides, self.window.extents(nest.domain), strict=True)
+        return dict(nest.domain) | {index: extent for (index, _, _), extent in along}
+
+    def place(self, nest: Nest) -> None:
+        """Have the nest's offset along columns follow phase and index, where taps are not side by side."""
+        columns, offsets = self.window.columns, nest.offsets
+        if columns.step > 1:
+            offsets[columns.axis] = offsets[columns.phase] + offsets[self.sides[1][0]] * columns.step
 
 
 def emit_winograd(nest: Nest, schedule: Schedule, node: Compute, window: Window) -> None:
@@ -96,7 +105,9 @@ def emit_winograd(nest: Nest, schedule: Schedule, node: Compute, window: Window)
 def _groups(nest: Nest, schedule: Schedule, strip: Strip) -> None:
     """The outermost loop, over groups of panels: what follows each other reads the same weights."""
     vector = nest.axes[-1]
-    order = [axis for axis in schedule.order() or nest.axes if axis != vector]
+    columns = strip.window.columns
+    apart = [columns.phase, strip.sides[1][0]] if columns.step > 1 else [columns.axis]
+    order = [i for axis in schedule.order() or nest.axes if axis != vector for i in _cut(axis, columns.axis, apart)]
     extent, step = int_extent(nest.domain[vector]), strip.panels * strip.width
     nest.offsets[vector] = 0
     if step == 0 or extent <= step:
@@ -111,12 +122,19 @@ def _groups(nest: Nest, schedule: Schedule, strip: Strip) -> None:
     nest.loop(LoopRange(f"{vector}_chunk", extent, step, schedule.scope(vector)), (), body)
 
 
+def _cut(axis: str, columns: str, indices: Sequence[str]) -> Sequence[str]:
+    return indices if axis == columns else (axis,)
+
+
 def _mark_ragged(nest: Nest, strip: Strip) -> None:
     """Axes along which tiles reach over the end, or strips of which the last has fewer: bounds do not follow that."""
-    for axis, size in (strip.extents | {nest.axes[-1]: strip.width}).items():
-        extent = nest.domain[axis]
+    domain, columns = strip.domain(nest), strip.window.columns
+    whole = strip.extents | {nest.axes[-1]: strip.width, columns.axis: columns.step}
+    whole |= strip.extents
+    for index, size in whole.items():
+        extent = domain[index]
         if not isinstance(extent, int) or extent % size:
-            nest.ragged.add(axis)
+            nest.ragged.add(columns.axis if index == strip.sides[1][0] else index)
     if strip.channels % strip.lanes:
         nest.ragged.add(strip.window.channels.name)
 
@@ -126,7 +144,8 @@ def _outer_loops(nest: Nest, schedule: Schedule, axes: Sequence[str], strip: Str
         _strip(nest, strip)
         return
     axis, rest = axes[0], axes[1:]
-    extent, step = nest.domain[axis], strip.extents.get(axis, 1)
+    extent, step = strip.domain(nest)[axis], strip.extents.get(axis, 1)
+    bound = strip.window.columns.axis if axis not in nest.domain else axis
     if isinstance(extent, int) and extent <= step:
         nest.offsets[axis] = 0
         _outer_loops(nest, schedule, rest, strip)
@@ -137,13 +156,13 @@ def _outer_loops(nest: Nest, schedule: Schedule, axes: Sequence[str], strip: Str
         _outer_loops(nest, schedule, rest, strip)
         return ()
 
-    nest.loop(LoopRange(axis, extent, step, schedule.scope(axis)), (), body)
+    nest.loop(LoopRange(axis, extent, step, schedule.scope(bound)), (), body)
 
 
 def _strip(nest: Nest, strip: Strip) -> None:
     points, sums = (nest.builder.emit(lambda r: t.Alloc(r), memref(F32, *shape)) for shape in strip.shapes)
     made = replace(strip, points=points, sums=sums)
-    rows, columns = (_count(nest, axis, most, size) for axis, most, size in strip.sides)
+    rows, columns = (_count(nest, strip, *side) for side in strip.sides)
     start = {axis: nest.offsets[axis] for axis, _, _ in strip.sides}
     _each_tile(nest, made, (rows, columns), start, partial(_inputs_to_points, nest))
     vector = nest.axes[-1]
@@ -158,12 +177,12 @@ def _strip(nest: Nest, strip: Strip) -> None:
     nest.loop(LoopRange(vector, strip.panels * strip.width or outputs, strip.width), (), panel)
 
 
-def _count(nest: Nest, axis: str, most: int, size: int) -> Extent:
-    """How many tiles of `size` outputs, of a strip's `most`, begin inside the output along an axis."""
-    extent = nest.domain[axis]
+def _count(nest: Nest, strip: Strip, index: str, most: int, size: int) -> Extent:
+    """How many tiles of `size` outputs, of a strip's `most`, begin inside the output along an index."""
+    extent = strip.domain(nest)[index]
     if isinstance(extent, int) and -(-extent // size) % most == 0:
         return most
-    return minimum((extent - nest.offsets[axis] + (size - 1)) // size, most)
+    return minimum((extent - nest.offsets[index] + (size - 1)) // size, most)
 
 
 def _each_tile(
@@ -186,6 +205,7 @@ def _each_tile(
 
     def column(_: tuple[int, ...]) -> tuple[int, ...]:
         nest.offsets[columns] = start[columns] + symbol(f"{columns}_tile") * width
+        strip.place(nest)
         make(_with_square(nest, strip), symbol(f"{rows}_tile") * counts[1] + symbol(f"{columns}_tile"))
         return ()
 
@@ -328,8 +348,9 @@ def _sums_to_outputs(nest: Nest, strip: Strip, place: Extent) -> None:
 
 def _store_output(nest: Nest, strip: Strip, start: dict[str, Extent], place: tuple[Extent, int], value: int) -> None:
     """The elementwise rest of one register of outputs, and its stores; `place`: row and column in the tile."""
-    vector, (rows, columns) = nest.axes[-1], strip.window.sides
-    nest.offsets[rows.axis], nest.offsets[columns.axis] = start[rows.axis] + place[0], start[columns.axis] + place[1]
+    vector, ((rows, _, _), (columns, _, _)) = nest.axes[-1], strip.sides
+    nest.offsets[rows], nest.offsets[columns] = start[rows] + place[0], start[columns] + place[1]
+    strip.place(nest)
     nest.offsets[vector] = start[vector] + symbol("_v")
     nest.memo.clear()
     nest.memo[strip.node.result] = value

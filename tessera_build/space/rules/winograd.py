@@ -61,13 +61,15 @@ class Taps:
         found = work.rewriting(WINOGRAD)
         if found is None:
             return None
-        (rows, columns), (above, before) = found.axes, found.taps
+        (rows, columns), (above, before), apart = found.axes, found.taps, found.apart
         extents, channels = work.extents, work.reduction[-1]
-        images = work.points // max(1, extents[rows] * extents[columns] * work.vector.extent)
-        numbers = (images, extents[rows], extents[columns], channels.extent, work.vector.extent)
+        down, along = (extents[rows], extents[columns]) if apart == 1 else (apart, -(-extents[columns] // apart))
+        beside = extents[rows] if apart == 1 else 1
+        images = work.points // max(1, beside * extents[columns] * work.vector.extent)
+        numbers = (images, down, along, channels.extent, work.vector.extent)
         dynamic = {span.name for span in work.domain if span.dynamic}
-        beside = not any(taps == 1 and axis in dynamic for axis, taps in ((rows, above), (columns, before)))
-        return cls(*numbers, (rows, columns, channels.name), found.sizes, (above, before), beside)
+        known = not any(taps == 1 and axis in dynamic for axis, taps in ((rows, above), (columns, before)))
+        return cls(*numbers, (rows, columns, channels.name), found.sizes, (above, before), known)
 
     def tiles_along(self, side: int) -> tuple[int, ...]:
         """How many tiles there are along rows (0) or columns, for each extent of a tile; as strips see it."""
