@@ -162,8 +162,9 @@ def _embedding(w: Writer, table: Value, index: Value, padding: int = -1, *_: Any
 
 def _scatter(reduction: str) -> Row:
     def row(w: Writer, x: Value, dim: int, index: Value, source: Any, reduce: Any = None) -> int:
-        if not w.shape(x.id) or reduce is not None:
-            raise Unmapped("a number, or another way to combine")
+        if not w.shape(x.id):
+            raise Unmapped("a number")
+        kind = {"add": "add", "multiply": "mul", None: reduction}[reduce]
         updates = source.id if isinstance(source, Value) else w.value(source, w.type(x.id).dtype)
         shape = w.shape(index.id)
         if isinstance(source, Value):
@@ -172,9 +173,24 @@ def _scatter(reduction: str) -> Row:
         else:
             updates = w.b.op("broadcast_to", updates, shape=shape)
         axis = dim % len(w.shape(x.id))
-        return w.b.op("scatter_elements", x.id, index.id, updates, axis=axis, reduction=reduction)
+        return w.b.op("scatter_elements", x.id, index.id, updates, axis=axis, reduction=kind)
 
     return row
+
+
+# The way to combine, and where to start from if not from what stands there.
+COMBINED = {"sum": ("add", 0.0), "prod": ("mul", 1.0), "amax": ("max", -math.inf), "amin": ("min", math.inf)}
+
+
+def _scatter_reduce(
+    w: Writer, x: Value, dim: int, index: Value, source: Value, reduce: str, *, include_self: bool = True
+) -> int:
+    if reduce not in COMBINED or not w.shape(x.id):
+        raise Unmapped("a mean, or a number")
+    kind, start = COMBINED[reduce]
+    if not include_self:
+        x = Value(_scatter("none")(w, x, dim, index, start))
+    return _scatter(kind)(w, x, dim, index, source)
 
 
 def _cumulate(kind: str) -> Row:
@@ -274,6 +290,7 @@ ROWS: dict[str, Row] = {
     "embedding": _embedding,
     "scatter": _scatter("none"),
     "scatter_add": _scatter("add"),
+    "scatter_reduce": _scatter_reduce,
     "cumsum": _cumulate("sum"),
     "cumprod": _cumulate("prod"),
     "topk": _topk,
