@@ -125,7 +125,7 @@ boolean = Numeric(types.BOOL)
 
 def names_type(name: str) -> bool:
     """Whether a word is an element type's name, or looks like one."""
-    return name in DTYPES or name in _ALIASES or re.fullmatch(r"(b?float|fp|u?int|complex)\d+", name) is not None
+    return name in DTYPES or name in _ALIASES or re.fullmatch(r"(b?float|fp|tf|u?int|complex)\d+", name) is not None
 
 
 def numeric_of(value: object) -> Numeric:
