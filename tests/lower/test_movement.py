@@ -21,10 +21,12 @@ from tessera_build.backends.llvm.variant import codegen_options
 from tessera_build.config import load_target
 from tessera_build.driver.machine import machine_of, options_of
 from tessera_build.ir.core.dims import Extent, symbol
+from tessera_build.ir.core.node import walk
 from tessera_build.ir.core.types import BF16, BOOL, F16, F32, F64, I4, I8, I16, I32, I64, U8, DType, tensor
 from tessera_build.ir.graph.builder import GraphBuilder, graph_nodes
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.graph.passes.store_transposed import StoreTransposed
+from tessera_build.ir.tile.nodes import View
 from tessera_build.lower.program.assemble import lower_module
 from tests.lower.compiled import check_module, compile_module
 from tests.lower.execution import AVX2, AVX512
@@ -179,6 +181,23 @@ def _texts(module: Module, target: str) -> str:
     options = codegen_options(options_of(config, ()))
     kernels = lower_module(module, machine_of(config)).variant.kernels
     return "\n".join(assembly(kernel_ir(kernel, options, "kernel"), options) for kernel in kernels)
+
+
+def test_pad_when_most_rows_are_outside_then_loads_stay_in_the_operand_and_whole_axes_are_not_checked() -> None:
+    b = GraphBuilder(dims={"N": (1, None)})
+    x = b.input("x", tensor(F32, symbol("N"), 4, 128))
+    b.output("y", b.op("pad", x, low=(0, 3, 0), high=(0, 900, 0), value=-2.0))
+    module = b.finish()
+    values = np.random.default_rng(0).standard_normal((2, 4, 128)).astype(np.float32)
+    check_module(module, {"x": values}, {"N": 2})
+    machine = machine_of(load_target("x86-64-v4"))
+    (record,) = lower_module(module, machine).launches[0]
+    views = [
+        n for n in walk(record.tile_function.nodes) if isinstance(n, View) and n.buffer == record.tile_function.args[0]
+    ]
+    assert [[axis.checked for axis in view.axes] for view in views] == [[False, True, False]]
+    # One choice between the row and the operand's first element; the mask itself is no choice.
+    assert re.search(r"\bcmov", _texts(module, "x86-64-v4"))
 
 
 def _borders(dtype: DType) -> Module:

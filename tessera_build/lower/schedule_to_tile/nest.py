@@ -154,7 +154,7 @@ class Nest:
         buffer = self.buffer(operand, shape)
         if operand.packing is not None and operand.packing.width:
             self._enter_panel(operand.packing.width)
-        walks = [self._walk(axis, indices, access) for axis in axes]
+        walks = [self._walk(axis, (indices, shape), access) for axis in axes]
         sizes = [1 if walk.axis < 0 else self.tiles.get(axis, 1) for axis, walk in zip(axes, walks, strict=True)]
         gathered, position = self._gathered(indices, gather)
         offsets = tuple(substitute(i, self.offsets) for i in gathered)
@@ -220,8 +220,10 @@ class Nest:
         found = [j for j, i in enumerate(indices) if gather[0] in symbols_of(i)]
         return [substitute(i, {gather[0]: 0}) for i in indices], found[0] if found else -1
 
-    def _walk(self, axis: str, indices: Sequence[Extent], access: Access) -> t.ViewAxis:
-        """How the buffer moves under one tile axis; a size-1 tile may depend on its axis in any way."""
+    def _walk(self, axis: str, place: tuple[Sequence[Extent], Sequence[Extent]], access: Access) -> t.ViewAxis:
+        """How the buffer (its indices and extents) moves under one tile axis; a size-1 tile may depend on its axis in
+        any way. A padded access stays inside along axes that it walks as they are."""
+        indices, shape = place
         lane = f"{axis}_lane"
         for position, index in enumerate(indices):
             if lane in symbols_of(index):  # a panel holds whole tiles: no element of it lies outside
@@ -235,7 +237,8 @@ class Nest:
         step = coefficient(index, axis)
         if len(moved) > 1 or (step is None and (self.tiles.get(axis, 1) > 1 or access.pad is not None)):
             raise ScheduleRejectedError("NOT_AFFINE", f"axis {axis} of {self.task.name} moves {indices} not affinely")
-        return t.ViewAxis(position, step or 1, access.pad is not None or axis in self.ragged)
+        inside = indices[position] == symbol(axis) and shape[position] == self.domain.get(axis)
+        return t.ViewAxis(position, step or 1, (access.pad is not None and not inside) or axis in self.ragged)
 
     def _stored(self, value: int, access: Access, walks: Sequence[t.ViewAxis]) -> bool:
         """Whether the buffer's own zero border answers every read outside it: borders are as wide as windows want."""

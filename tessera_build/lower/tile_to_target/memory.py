@@ -64,7 +64,8 @@ class Memory:
         mask, chosen = self._domain(view, first, lanes)
         other = None if mask is None else self._b.const(number_in(pad, view.buffer.dtype), view.buffer.dtype, lanes)
         if view.step(len(view.shape) - 1) == 1 and (chosen is None or self._b.lanes(chosen) == 1):
-            return self._emit_load(view, self._index(view, first, chosen), lanes, mask, other)
+            index = self._reachable(view, first, lanes, self._index(view, first, chosen))
+            return self._emit_load(view, index, lanes, mask, other)
         step = view.step(len(view.shape) - 1)
         if mask is None and chosen is None and isinstance(step, int) and _is_short(step, view.buffer.dtype):
             return self._picked(view, self._index(view, first, None), step, lanes)
@@ -74,6 +75,15 @@ class Memory:
         filler = self._b.const(number_in(pad, view.buffer.dtype), view.buffer.dtype, lanes) if other is None else other
         self._b.emit(k.Gather(result, view.buffer.pointer, indices, full if mask is None else mask, filler))
         return result
+
+    def _reachable(self, view: ViewValue, first: Key, lanes: int, index: int) -> int:
+        """The index where what all lanes share is in the domain, else the buffer's first element.
+
+        A load without lanes from memory that is not there takes the processor's slow path: 190 ns on Zen 4, 11 ms for
+        4 rows among 7500 of zeros.
+        """
+        condition = self._condition(view, first, lanes)
+        return index if condition is None else self._b.op("select", condition, index, self._b.const(0, I64))
 
     def _picked(self, view: ViewValue, first: int, step: int, lanes: int) -> int:
         """Every `step`-th element from `first` on, picked from plain loads that begin and end within them."""
