@@ -7,7 +7,6 @@ one reads outer values only through its own inputs.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,8 +21,9 @@ from tessera.model.numeric import Numeric, Policy
 from tessera.model.site import Site, here
 from tessera_build.ir.core.dims import Dim, Extent, Range, bounds, substitute, symbols_of
 from tessera_build.ir.core.types import Type, tensor
-from tessera_build.ir.graph.builder import ConstantPool, GraphBuilder, digest_of
+from tessera_build.ir.graph.builder import ConstantPool, GraphBuilder
 from tessera_build.ir.graph.nodes import Array
+from tessera_build.ir.graph.owned import owned_digest
 
 DimRequest = int | tuple[int, int]
 
@@ -183,12 +183,8 @@ class Trace:
         return self.builder.op("reshape", value, shape=self.builder.type(value).shape)
 
     def _owned(self, array: Array, name: str) -> str:
-        """The digest that a parameter is kept under: its name is part of it, for equal arrays are one constant.
-
-        Two biases that begin as zeros would otherwise be one value, and each would have the gradient of both.
-        """
-        known = f"{digest_of(array)} {name or len(self.weights)}"
-        digest = "sha256:" + hashlib.sha256(known.encode()).hexdigest()
+        """The digest that a parameter is kept under."""
+        digest = owned_digest(array, name or str(len(self.weights)))
         self.builder.pool.arrays.setdefault(digest, array)
         if name:
             self.builder.pool.names.setdefault(digest, name)

@@ -19,11 +19,12 @@ from tessera_build.driver.export import export
 def export_command(
     model: Path, entry: str | None, output: Path | None, dims: tuple[str, ...], no_verify: bool, as_json: bool
 ) -> None:
-    """Write an entry of MODEL, a model.py or an ONNX file, as ONNX, and compare it in onnxruntime with the reference.
+    """Write an entry of MODEL, a model.py, an ONNX file or a bundle, as ONNX, and run it by onnxruntime.
 
     \b
     Example:
       tessera export model.py --entry classify -o classify.onnx
+      tessera export model.tessera --entry main -o main.onnx
       tessera export model.onnx --dims batch=1 -o fixed.onnx
     """
     out = output or Path(model.stem + ".onnx")

@@ -1,8 +1,9 @@
 """An entry of a model as an ONNX file, checked by onnx's checker and run by onnxruntime before it is called done.
 
-Takes: a model.py, an ONNX file or a protobuf; the name of an entry; dims.
+Takes: a model.py, an ONNX file, a protobuf or a bundle; the name of an entry; dims.
 Gives: a file and an `ExportResult`; raises a `TesseraError` and leaves no file behind.
-Invariant: what is exported is the graph before any pass, so that the file says what the author wrote.
+Invariant: what is exported is the graph before any pass, so that the file says what the author wrote; of a bundle, the
+graph behind the passes, for it holds no other.
 """
 
 import tempfile
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tessera_build.config import ConfigError, load_precision
+from tessera_build.driver.restored import restored
 from tessera_build.driver.source import Model, is_python
 from tessera_build.frontends.onnx import read_onnx
 from tessera_build.frontends.onnx.export import (
@@ -75,12 +77,9 @@ def _module(model: Model, entry: str | None, dims: Mapping[str, int | tuple[int,
     if is_python(model):
         return read_python(str(model), dims=dims, entries=(entry,) if entry else ()).module
     if isinstance(model, str | Path) and Path(model).suffix == _BUNDLE:
-        raise ConfigError(
-            "BUNDLE_NOT_EXPORTED",
-            "a bundle holds its weights in the order of its kernels, some of them transformed and rounded",
-            where=str(model),
-            expected="the model.py or the ONNX file that it was built from; `tessera inspect` shows its digest",
-        )
+        if dims:
+            raise ConfigError("DIMS_NOT_OPEN", "the dims of a bundle were decided when it was built", where=str(model))
+        return restored(model)
     return read_onnx(model, dims=dims)  # type: ignore[arg-type]
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from onnx import numpy_helper
 
+import tessera_build
 from tessera_build.cli.main import main
 
 pytestmark = pytest.mark.cli
@@ -43,7 +46,24 @@ def test_export_when_the_output_is_the_model_then_refuses(tmp_path: Path) -> Non
     assert model.read_bytes() == before
 
 
-def test_export_when_given_a_bundle_then_says_what_to_export(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["export", "model.tessera", "-o", str(tmp_path / "m.onnx")])
+def test_export_when_given_a_bundle_then_tells_its_weights_back(tmp_path: Path) -> None:
+    bundle, out, direct = (tmp_path / name for name in ("m.tessera", "m.onnx", "direct.onnx"))
+    tessera_build.build("examples/mlp/model.py", out=bundle, entries=["classify"], verify=False, workers=1)
+    result = CliRunner().invoke(main, ["export", str(bundle), "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "run by onnxruntime with error" in result.output
+    tessera_build.export("examples/mlp/model.py", direct, entry="classify")
+    stored = [{i.name: numpy_helper.to_array(i) for i in onnx.load(f).graph.initializer} for f in (out, direct)]
+    for name in ("W1", "b1"):
+        told, wanted = (np.sort(arrays[name], None) for arrays in stored)
+        assert np.array_equal(told, wanted)
+
+
+def test_export_when_a_bundle_holds_transformed_weights_then_names_them(tmp_path: Path) -> None:
+    bundle = tmp_path / "m.tessera"
+    tessera_build.build("examples/digits/digits.onnx", targets=["x86-64-v4"], out=bundle, verify=False, workers=1)
+    result = CliRunner().invoke(main, ["export", str(bundle), "-o", str(tmp_path / "m.onnx")])
     assert result.exit_code != 0
-    assert "error[BUNDLE_NOT_EXPORTED]" in result.output
+    assert "error[WEIGHTS_TRANSFORMED]" in result.output
+    assert "conv3.weight" in result.output
+    assert not (tmp_path / "m.onnx").exists()
