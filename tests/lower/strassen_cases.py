@@ -34,12 +34,16 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Rows and registers of a register tile, steps emitted, the piece of half the depth that is summed at a time."""
+    """Rows and registers of a register tile, steps emitted, the piece of half the depth that is summed at a time.
+
+    `group` tiles of rows make sums of weights for themselves; 0: all of them.
+    """
 
     rows: int
     vectors: int
     steps: int
     piece: int
+    group: int = 0
 
     def schedule(self, lanes: int, image: bool = False) -> Schedule:
         """The trace, of a matrix or of an image's pixels."""
@@ -47,7 +51,7 @@ class Cut:
         rows, vector, depth = ("_d2", "_d3", "_c") if image else ("_d1", "_d2", "_k")
         return Schedule(
             (
-                Rewrite(2, self.piece, algorithm=STRASSEN),
+                Rewrite(2, self.piece, self.group, algorithm=STRASSEN),
                 Split(rows, self.rows),
                 Split(vector, width),
                 Pack(1, width),

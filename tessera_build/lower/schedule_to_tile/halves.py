@@ -22,7 +22,10 @@ from tessera_build.space.winograd_plan import pitch
 
 @dataclass(frozen=True, slots=True)
 class Halves:
-    """The register tile (`block` rows, `width` columns), steps emitted, the piece of depth that is summed at a time."""
+    """The register tile (`block` rows, `width` columns), steps emitted, the piece of depth that is summed at a time.
+
+    `group` register tiles of rows share the sums of weights that the first of them makes.
+    """
 
     node: Compute
     product: Product
@@ -32,6 +35,7 @@ class Halves:
     steps: int
     piece: int
     lanes: int
+    group: int
 
     @property
     def extents(self) -> tuple[int, int, int]:
@@ -41,7 +45,7 @@ class Halves:
 
     @property
     def tiles(self) -> int:
-        """Register tiles of a panel."""
+        """Register tiles of a panel, those of all groups."""
         return -(-self.extents[0] // self.block)
 
     @property
@@ -52,7 +56,7 @@ class Halves:
     @property
     def kept(self) -> int:
         """Tiles whose results wait for the next piece."""
-        return self.tiles if self.pieces > 1 else 1
+        return self.group if self.pieces > 1 else 1
 
     @property
     def private_bytes(self) -> int:
@@ -67,7 +71,8 @@ def halves_of(nest: Nest, schedule: Schedule, node: Compute, product: Product) -
     if step is None:
         raise ValueError("the schedule keeps the algorithm")
     block, width, steps = (factors.get(axis, 1) for axis in (product.rows, nest.axes[-1], product.depth))
-    return Halves(node, product, schedule, block, width, steps, step.block, nest.lanes)
+    tiles = -(-product.extents[0] // HALVES // max(1, block))
+    return Halves(node, product, schedule, block, width, steps, step.block, nest.lanes, step.panels or tiles)
 
 
 def axes_around(nest: Nest, halves: Halves) -> list[str]:

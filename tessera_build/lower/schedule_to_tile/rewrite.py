@@ -37,8 +37,8 @@ def halved_product(nest: Nest, schedule: Schedule, step: Rewrite, constants: Con
         raise _rejected(nest, "no product of f32 whose rows, beside the first axis, depth and columns can be halved")
     if sums[0].reads[1] not in constants:
         raise _rejected(nest, "weights that are not constant")
-    if step.tile != HALVES or step.panels != 0:
-        raise _rejected(nest, f"{step.tile} parts in groups of {step.panels} panels")
+    if step.tile != HALVES or step.panels < 0:
+        raise _rejected(nest, f"{step.tile} parts in groups of {step.panels} tiles of rows")
     halves = halves_of(nest, schedule, sums[0], product)
     _check_halves(nest, schedule, halves)
     return halves
@@ -52,8 +52,8 @@ def _check_halves(nest: Nest, schedule: Schedule, halves: Halves) -> None:
     whole = halves.piece > 0 and depth % halves.piece == 0 and halves.piece % halves.steps == 0
     if not whole or depth % nest.lanes or schedule.tensorised() != product.depth or schedule.instruction() != "fma":
         raise _rejected(nest, f"{halves.steps} steps of {schedule.tensorised()} in pieces of {halves.piece} of {depth}")
-    if not 1 <= halves.block <= rows:
-        raise _rejected(nest, f"tiles of {halves.block} rows of {rows}")
+    if not 1 <= halves.block <= rows or halves.group > halves.tiles:
+        raise _rejected(nest, f"tiles of {halves.block} rows of {rows}, {halves.group} in a group")
     others = schedule.factors().keys() - {product.rows, product.depth, vector}
     if any(schedule.factors()[axis] != 1 for axis in others):
         raise _rejected(nest, f"splits of {', '.join(sorted(others))}")

@@ -52,10 +52,16 @@ def emit_strassen(nest: Nest, halves: Halves) -> None:
 
     def panel(_: tuple[int, ...]) -> tuple[int, ...]:
         nest.offsets[vector] = symbol(vector) if columns > halves.width else 0
+        nest.loop(groups, (), group)
+        return ()
+
+    def group(_: tuple[int, ...]) -> tuple[int, ...]:
         _Panel.of(nest, halves, sums).emit()
         return ()
 
-    span = LoopRange(vector, columns, halves.width, halves.schedule.scope(vector))
+    scope = halves.schedule.scope(vector)
+    groups = LoopRange(f"{halves.product.rows}_chunk", halves.extents[0], halves.group * halves.block, scope)
+    span = LoopRange(vector, columns, halves.width, scope)
     loops_around(nest, halves, axes_around(nest, halves), lambda: nest.loop(span, (), panel))
 
 
@@ -120,13 +126,16 @@ class _Panel:
     def _each_tile(self, piece: Extent, make: Callable[[_Place], None]) -> None:
         """A loop over register tiles of rows; the last one is moved back inside."""
         rows, block, index = self.halves.extents[0], self.halves.block, f"{self.halves.product.rows}_tile"
+        grouped = self.halves.group < self.halves.tiles
+        first: Extent = symbol(f"{self.halves.product.rows}_chunk") if grouped else 0
+        size = self.halves.group * block
 
         def turn(_: tuple[int, ...]) -> tuple[int, ...]:
-            row = symbol(index)
-            make(_Place(row // block, row if rows % block == 0 else minimum(row, rows - block), piece))
+            row = first + symbol(index)
+            make(_Place(symbol(index) // block, row if rows % block == 0 else minimum(row, rows - block), piece))
             return ()
 
-        self.nest.loop(LoopRange(index, rows, block), (), turn)
+        self.nest.loop(LoopRange(index, minimum(rows - first, size) if grouped else rows, block), (), turn)
 
     def _tile_at_once(self, place: _Place) -> None:
         self._products(place)
@@ -178,7 +187,7 @@ class _Panel:
         halves, (panel, piece) = self.halves, self._stored_at(place)
         if halves.schedule.prefetched() is None:
             return lambda _start: None
-        rate = -(-halves.width // halves.tiles)
+        rate = -(-halves.width // halves.group)
         following = (panel * halves.pieces + piece + 1) * (STORED * halves.piece * halves.width)
         begin = following + (place.number * STORED + turn) * (rate * halves.piece)
         lines = -(-rate * halves.steps * F32.bytes // LINE_BYTES)
@@ -197,7 +206,7 @@ class _Panel:
         def product(*, make: bool) -> int:
             return self._over_depth(acc, lambda start, acc: step(start, acc, make=make))
 
-        if self.halves.tiles == 1:
+        if self.halves.group == 1:
             return product(make=True)
         with builder.region() as making:
             making.yields(product(make=True))

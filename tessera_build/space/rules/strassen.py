@@ -27,7 +27,8 @@ _PRODUCTS = 7
 # Products that read the first operand where it lies; the sums have rows that share few sets of a cache.
 _IN_PLACE = 3
 _FLOAT_BYTES = 4
-_MOST_VECTORS = 4
+# With four, 5 x 4 registers of 784 x 512 x 256 take 1.03 of the direct sum's time, 12 x 2 take 0.95.
+_MOST_VECTORS = 3
 # A register tile of a matrix product, near enough to say how often a panel is used.
 _USUAL_ROWS, _USUAL_VECTORS = 8, 3
 # Rows of a half: with 16 the direct sum is up to a fifth faster, because weights that come from memory are used too
@@ -38,11 +39,14 @@ _STEPS = 2
 # Loads and stores of a register tile beside its products, as instructions: what is shared, and what waits for the next
 # piece; a store of 64 bytes counts twice.
 _RESULTS, _WAITING = 19.0, 16.0
-# Lines that come from the second-level cache for every register of a sum of weights: two terms, and its own place.
-_LINES_MADE = 3.0
-_CYCLES_A_LINE = 2.0
+# Cycles for a register of a sum of weights that multiply-adds do not hide: 196 x 1024 x 256 in four groups of rows,
+# which make each sum four times, takes 5 % more than in one.
+_MADE_CYCLES = 3.5
 # Loads and stores for every register of the first operand's sums, of four quarters.
 _SUMMED = 12.0
+# Workers that are counted on, and register tiles of rows that are worth sums of weights of their own.
+_WORKERS = 8.0
+_LEAST_GROUP = 3
 # What another algorithm must gain: its error is larger, and it takes a launch more.
 _MARGIN = 1.02
 
@@ -89,7 +93,7 @@ def strassen_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
     vector, uses = work.vector.name, -(-HALVES * parts.rows // _USUAL_ROWS)
     ahead = prefetch_pays(uses, _USUAL_VECTORS * machine.lanes, int(weight_bytes(work)), machine)
     steps: tuple[Part, ...] = (
-        Filled(Rewrite(HALVES, 1, algorithm=STRASSEN), (("block", ("piece",)),)),
+        Filled(Rewrite(HALVES, 1, algorithm=STRASSEN), (("block", ("piece",)), ("panels", ("group",)))),
         Hole(Split(rows, 1), "rows"),
         Hole(Split(vector, 1), "columns"),
         Hole(Pack(1, 1), "columns"),
@@ -102,6 +106,7 @@ def strassen_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
         Decision("rows", tuple(range(1, min(parts.rows, machine.registers) + 1))),
         Decision("columns", whole),
         Decision("piece", parts.pieces),
+        Decision("group", (0, *range(_LEAST_GROUP, -(-parts.rows // _LEAST_GROUP)))),
     )
     return Sketch(STRASSEN, steps, decisions)
 
@@ -115,13 +120,18 @@ def _known(work: Workload) -> Quarters:
 def _private_bytes(parts: Quarters, values: Values) -> Integers:
     """What a panel holds beside the weights: their sums, tiles of results, those of all rows where they wait."""
     rows, columns, piece = values["rows"], values["columns"], values["piece"]
-    tiles = np.where(piece < parts.depth, -(-parts.rows // rows), 1)
+    tiles = np.where(piece < parts.depth, _group(parts, values), 1)
     return (MADE * piece + (tiles * QUARTERS + HALVES) * rows) * columns * _FLOAT_BYTES
+
+
+def _group(parts: Quarters, values: Values) -> Integers:
+    """Register tiles of rows that share sums of weights."""
+    return np.where(values["group"] > 0, values["group"], -(-parts.rows // values["rows"]))
 
 
 def _fits(parts: Quarters, machine: CpuMachine) -> bool:
     """Whether the vector that the derivation starts from is legal."""
-    first = {"rows": 1, "columns": machine.lanes, "piece": parts.pieces[-1]}
+    first = {"rows": 1, "columns": machine.lanes, "piece": parts.pieces[-1], "group": 0}
     held = _private_bytes(parts, {name: np.asarray([value], np.int64) for name, value in first.items()})
     return bool(held[0] <= most_scratch(machine))
 
@@ -129,12 +139,16 @@ def _fits(parts: Quarters, machine: CpuMachine) -> bool:
 def strassen_legal(work: Workload, machine: CpuMachine, values: Values) -> Flags:
     """Registers suffice, also where two vectors make one of the weights' sums, and the scratch memory of a panel.
 
+    Groups of rows serve threads that find no panel.
+
     Tiles of 14 x 2 registers spill there: 196 x 256 x 1024 takes as long as the direct sum, with tiles of 11 x 2 7 %
     less.
     """
     rows, vectors = values["rows"], values["columns"] // machine.lanes
     private = _private_bytes(_known(work), values)
-    return np.asarray(((rows + 2) * vectors < machine.registers) & (private <= most_scratch(machine)), np.bool_)
+    fits = ((rows + 2) * vectors < machine.registers) & (private <= most_scratch(machine))
+    panels, tiles, group = _known(work).columns // values["columns"], -(-_known(work).rows // rows), values["group"]
+    return np.asarray(fits & ((group == 0) | ((group < tiles) & (panels < _WORKERS))), np.bool_)
 
 
 def strassen_features(work: Workload, machine: CpuMachine, _sketch: Sketch, values: Values) -> Features:
@@ -145,14 +159,14 @@ def strassen_features(work: Workload, machine: CpuMachine, _sketch: Sketch, valu
     steps = parts.around * panels * tiles * _PRODUCTS * float(parts.depth)
     loads = rows + vectors
     slowest = np.maximum(held / machine.multiply_adds_per_cycle, loads / machine.loads_per_cycle)
-    made = parts.around * panels * MADE * float(parts.depth)
-    lines = vectors * _LINES_MADE * _CYCLES_A_LINE
+    groups = -(-tiles // _group(parts, values))
+    made = parts.around * panels * groups * MADE * float(parts.depth)
     apart = dict(work.main[0].apart).get(parts.paired[-1], 0)
     slowest = slowest + cycles_lost_to_conflicts([(rows, apart)], machine) * _IN_PLACE / _PRODUCTS
-    busy = steps * np.maximum(slowest, machine.multiply_add_latency) + made * np.maximum(vectors, lines - held)
+    busy = steps * np.maximum(slowest, machine.multiply_add_latency) + made * vectors * _MADE_CYCLES
     results = parts.around * panels * tiles * held * (pieces * _RESULTS + (pieces - 1) * _WAITING)
     summed = parts.around * parts.rows * parts.depth / machine.lanes * _SUMMED
-    calls = parts.around * np.asarray(panels, np.float64)
+    calls = parts.around * np.asarray(panels * groups, np.float64)
     others = work.points / machine.lanes * (work.operations + len(work.others)) + results + summed
     sums = np.asarray(parts.around * panels * tiles * pieces * _PRODUCTS, np.float64)
     count = len(rows)
@@ -169,7 +183,7 @@ def strassen_features(work: Workload, machine: CpuMachine, _sketch: Sketch, valu
         "turns": sums,  # more of them hide behind multiply-adds
         "waste": np.asarray(tiles * rows / parts.rows - 1.0, np.float64),
         "calls": calls + float(parts.around * parts.rows),
-        "idle": idle_share(calls),
+        "idle": idle_share(calls, _WORKERS),
         "code": held * _STEPS * (_PRODUCTS + MADE),
     }
     return complete(found, count)
@@ -195,7 +209,7 @@ def strassen_start(work: Workload, machine: CpuMachine) -> dict[str, int]:
 
 
 def _blocks(_sketch: Sketch) -> tuple[tuple[str, ...], ...]:
-    return (("rows", "columns", "piece"),)
+    return ("rows", "columns", "piece"), ("rows", "columns", "group")
 
 
 STRASSEN_RULE = Rule(
