@@ -18,7 +18,7 @@ from tessera_build.ir.core.types import BOOL, F32, F64, I32, I64, STORAGE_FLOATS
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Attribute
 
-SUMMING = frozenset({"matmul", "conv", "reduce", "softmax", "attention", "cumulate"})
+SUMMING = frozenset({"matmul", "conv", "reduce", "reduce_window", "softmax", "attention", "cumulate"})
 # What keeps numbers as they are, or makes no new one that could overflow or be rounded.
 _MOVING = frozenset(
     [
@@ -62,6 +62,7 @@ _MOVING = frozenset(
 
 
 _INTEGER_OPS = frozenset({"add", "sub", "mul", "div", "mod"})  # whose results for twice as many bits are exact
+_ADDING = ("add", "mul")  # reductions of scatters
 _COMPARING = ("max", "min")  # reductions that add nothing
 
 
@@ -106,6 +107,7 @@ def plan_of(
     if joined.stochastic and like.is_float:
         raise _unsupported(f"{op} would round to nearest under stochastic_round", site, "cast with a key instead")
     sums = op in SUMMING and attributes.get("kind") not in _COMPARING
+    sums = sums or attributes.get("reduction") in _ADDING
     inside, through = _accumulator(op, joined.accumulate, like, site) if sums and joined.accumulate else (None, None)
     if not joined.saturating:
         stored = None if inside is None or not like.is_float else like
@@ -115,7 +117,8 @@ def plan_of(
 
 def _accumulator(op: str, wanted: DType, like: DType, site: Site | None) -> tuple[DType | None, DType | None]:
     """The type that a sum runs in where that is not the native one, and a narrower one that its value has."""
-    native = native_accumulator(like)
+    # Running sums and scatters add up in place, in the type that they give.
+    native = native_accumulator(like) if op in SUMMING and op != "cumulate" else like
     if wanted.is_float != like.is_float or (not like.is_float and wanted.bits < like.bits):
         hint = f"op.cast(x, {wanted}) computes in {wanted} throughout"
         raise _unsupported(f"{op} of {like} cannot be summed in {wanted}", site, hint)

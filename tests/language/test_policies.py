@@ -51,6 +51,20 @@ def test_sums_when_a_narrower_type_is_asked_for_then_have_its_precision(tmp_path
     np.testing.assert_array_equal(found["stored"], middle.astype(ml_dtypes.float8_e4m3fn).astype(np.float32))
 
 
+def test_sums_in_place_when_a_wider_type_is_asked_for_then_do_not_stand_still(tmp_path: Path) -> None:
+    """In bf16, 256 + 1 is 256."""
+    body = """
+    @graph.module("ones")
+    def ones(x: Tensor[1, 3000, bf16 @ accum(f32)], i: Tensor[1, 3000, i64], z: Tensor[1, 2, bf16 @ accum(f32)]):
+        found = op.cumsum(x, axis=1), op.scatter_elements(z, i, x, axis=1, add=True), op.reduce_sum(x)
+        return {"last": [op.reduce_max(op.cast(y, f32)) for y in found]}
+    """
+    ones, zeros = (np.full(shape, n, ml_dtypes.bfloat16) for shape, n in (((1, 3000), 1), ((1, 2), 0)))
+    found = compiled(tmp_path, body, {"x": ones, "i": np.zeros((1, 3000), np.int64), "z": zeros}, verify=True)
+    for value in found.values():
+        assert float(value) == float(ml_dtypes.bfloat16(3000))
+
+
 def test_integers_when_summed_wide_then_stay_wide_unless_they_are_cut_off(tmp_path: Path) -> None:
     body = """
     from tessera import i8, saturate
