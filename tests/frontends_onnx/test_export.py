@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnxruntime
@@ -19,7 +20,9 @@ import tessera_build
 import tessera_runtime
 from tessera_build.frontends.onnx import UnsupportedError, read_onnx
 from tessera_build.frontends.onnx.export import export_onnx, exported, write_onnx
+from tessera_build.frontends.onnx.export.site import Site, WriteNode
 from tessera_build.frontends.onnx.export.table import WITHOUT_FORM, WRITERS
+from tessera_build.frontends.onnx.export.writer import Operand
 from tessera_build.frontends.python import read_python
 from tessera_build.ir.core.dims import symbol
 from tessera_build.ir.core.node import Span
@@ -28,6 +31,7 @@ from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.ops import OPS
 from tessera_build.ir.graph.reference import run
 from tessera_build.verify.compare import error_of
+from tessera_build.verify.errors import VerificationError
 from tessera_build.verify.inputs import choose_sizes, make_inputs
 from tests.frontends_onnx.backend_suite import collect, judge
 from tests.frontends_onnx.exported import round_trip, run_exported, session_of
@@ -310,6 +314,18 @@ def test_control_flow_and_draws_when_exported_then_onnxruntime_agrees(entry: str
         _compare(found, wanted, 1e-6)
         if entry == "drawn":
             assert np.array_equal(found["uniform"], wanted["uniform"])
+
+
+def test_export_when_onnxruntime_gives_something_else_then_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(site: Site) -> Operand:
+        return site.writer.run("Sin", *site.inputs)
+
+    monkeypatch.setitem(cast("dict[str, WriteNode]", WRITERS), "tanh", wrong)
+    with pytest.raises(VerificationError, match="OUTPUT_WRONG"):
+        tessera_build.export("examples/pinn/model.py", tmp_path / "m.onnx", entry="solution")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_condition_of_a_run_when_it_does_not_hold_then_onnxruntime_ends_the_run() -> None:
