@@ -141,3 +141,32 @@ def test_result_when_it_is_a_reshape_then_its_memory_is_computed_in_place(also: 
     lowered = lower_module(module, AVX512)
     assert [r.task_name for r in lowered.launches[0]].count("result") == copies
     check_module(module, {"x": x}, {"n": 5})
+
+
+def _matrices(rows: int, columns: int, made: bool = False) -> Module:
+    b = GraphBuilder()
+    left, right = b.input("a", tensor(F32, rows, 512)), b.input("b", tensor(F32, 512, columns))
+    b.output("y", b.op("matmul", left, b.op("mul", right, b.scalar(2.0, F32)) if made else right))
+    return b.finish()
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "made", "names"),
+    [
+        (512, 1024, False, ["matmul (pitch)", "matmul"]),
+        (512, 1008, False, ["matmul"]),  # rows of other sets
+        (32, 1024, False, ["matmul"]),  # read too few times
+        (512, 1024, True, ["mul", "matmul"]),  # written with a pitch
+    ],
+)
+def test_matrix_when_its_rows_share_sets_of_the_cache_then_products_read_one_with_a_pitch(
+    rows: int, columns: int, made: bool, names: list[str]
+) -> None:
+    module = _matrices(rows, columns, made)
+    ((*_, product),) = (records,) = lower_module(module, AVX512).launches
+    assert [record.task_name for record in records] == names
+    assert {place.strides[0] for place in product.reads} == {512, columns + 16 * (columns == 1024 and rows == 512)}
+    rng = np.random.default_rng(2)
+    check_module(
+        module, {n: rng.standard_normal(s, np.float32) for n, s in (("a", (rows, 512)), ("b", (512, columns)))}, {}
+    )

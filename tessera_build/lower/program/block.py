@@ -48,7 +48,7 @@ class Block:
         external = {*frame.arguments, *frame.digests}
         tasks = graph_to_schedule(function, self._constants)
         tasks = chained(tasks, function, self._constants, lambda shape: saved_cycles(shape, shared.machine))
-        prepared = prepare(function, tasks, external)
+        prepared = prepare(function, tasks, external, self._constants)
         self._function = prepared.function
         placer = Placer(prepared.function, prepared.tasks, external)
         self._places: Places = placer.run()

@@ -7,14 +7,19 @@ after this, every result of the entry is written by exactly one task, and every 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.types import Type
+from tessera_build.ir.graph.nodes import GraphNode
 from tessera_build.lower.graph_to_schedule.tasks import Task
-from tessera_build.lower.program.places import wanted_border, window_border
+from tessera_build.lower.program.places import ALIASING_BYTES, wanted_border, window_border
 from tessera_build.lower.program.rewrite_tasks import copy_task, with_reads
+
+# Of a product whose second matrix is copied, because it comes from outside with rows a multiple of 4 KiB apart: a copy
+# of it costs what 10 to 25 rows of results do. 1024 x 1024 x 1024: 23.9 ms as it lies, 21.4 ms with a pitch.
+LEAST_ROWS = 512
 
 _Pool = tuple[dict[int, Type], Iterator[int]]  # types of all values, and numbers for new ones
 
@@ -27,13 +32,15 @@ class Prepared:
     tasks: list[Task] = field(default_factory=list[Task])
 
 
-def prepare(function: Function, tasks: Sequence[Task], external: set[int]) -> Prepared:
-    """Insert the copies that places cannot avoid."""
+def prepare(function: Function, tasks: Sequence[Task], external: set[int], constants: Container[int] = ()) -> Prepared:
+    """Insert the copies that places cannot avoid; `constants` are packed and need none."""
     types = dict(function.types)
     # Values within tasks have numbers beyond the function's.
     taken = itertools.chain(types, *(task.function.types for task in tasks))
     ids = itertools.count(1 + max(taken, default=-1))
     bordered = _with_borders(list(tasks), function, external, (types, ids))
+    given = {value for value in external if value not in constants}
+    bordered = _with_pitches(bordered, given, (types, ids))
     results, copied = _with_results(bordered, function, external, (types, ids))
     done = replace(function, results=tuple(results), types=types)
     return Prepared(done, copied)
@@ -65,6 +72,30 @@ def _with_borders(tasks: list[Task], function: Function, external: set[int], poo
                 result.append(copy_task(f"{task.name} (border)", value, moved[value], types[value]))
         result.append(with_reads(task, {v: moved[v] for v in needs}, types))
     return result
+
+
+def _with_pitches(tasks: list[Task], given: set[int], pool: _Pool) -> list[Task]:
+    """Copy matrices from outside that products read row by row, where all rows would fall into one set of the cache."""
+    types, moved, result = pool[0], dict[int, int](), list[Task]()
+    for task in tasks:
+        needs = [v for node in task.nodes for v in node.inputs[1:2] if v in given and _aliases(node, types)]
+        for value in dict.fromkeys(needs):
+            if value not in moved:
+                moved[value] = _copy(value, pool)
+                result.append(copy_task(f"{task.name} (pitch)", value, moved[value], types[value]))
+        result.append(with_reads(task, {v: moved[v] for v in needs}, types))
+    return result
+
+
+def _aliases(node: GraphNode, types: Mapping[int, Type]) -> bool:
+    """Whether a product's second matrix has such rows, and enough products with each that a copy costs little."""
+    if node.op != "matmul" or node.attributes["transpose_b"] or types[node.inputs[1]].rank < 2:
+        return False
+    rows, kind = types[node.output].shape[-2:-1], types[node.inputs[1]]
+    often = bool(rows) and isinstance(rows[0], int) and rows[0] >= LEAST_ROWS
+    last, depth = kind.shape[-1], kind.shape[-2]
+    alike = isinstance(last, int) and last * kind.dtype.bytes % ALIASING_BYTES == 0
+    return often and alike and isinstance(depth, int) and depth >= LEAST_ROWS
 
 
 def _pads(task: Task, value: int) -> bool:
