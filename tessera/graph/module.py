@@ -95,6 +95,13 @@ def module(name: str | None = None) -> Callable[[Callable[P, R]], GraphModule[P,
     check_name(name)
 
     def decorate(function: Callable[P, R]) -> GraphModule[P, R]:
+        if isinstance(function, GraphModule):
+            raise LanguageError(
+                "BAD_ARGUMENT",
+                f"the function is an entry already, called {cast('GraphModule[P, R]', function).name!r}",
+                site=here(),
+                expected="one @graph.module",
+            )
         return GraphModule(function, name or getattr(function, "__name__", "main"))
 
     return decorate

@@ -14,7 +14,7 @@ from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit, emit_all, lift, trace_of
 from tessera.model.trace import Trace
 from tessera.model.tree import leaves, rebuild
-from tessera_build.ir.core.dims import Extent, symbol
+from tessera_build.ir.core.dims import Dim, Extent, symbol
 from tessera_build.ir.core.node import Region
 from tessera_build.ir.core.types import BOOL, F32
 from tessera_build.ir.graph.nodes import Attribute
@@ -56,6 +56,7 @@ def while_(
     max_iter: int | None = None,
 ) -> object:
     """Apply `body` to what is carried while `condition` of it holds, at most `max_iter` times."""
+    _count(max_iter, "max_iter of while_")
     trace, carried = _carried(initial)
     first = condition(rebuild(initial, carried))
     _scalar_condition(first, "while_")
@@ -83,6 +84,7 @@ def scan(
 
     Gives what is carried last, and all ys.
     """
+    _count(length, "length of scan")
     trace, carried = _carried(initial)
     inputs = [_tensor(trace, leaf) for _, leaf in leaves(xs)]
     loop = _Loop(trace, _trips(inputs, length))
@@ -151,6 +153,19 @@ def _functions(name: str, *functions: object) -> None:
                 expected="lambda: x",
                 found=described(function) if isinstance(function, Value) else repr(function)[:200],
             )
+
+
+def _count(number: object, name: str) -> None:
+    """Refuse a number of iterations that is none."""
+    if number is None or isinstance(number, Dim) or (type(number) is int and number >= 0):
+        return
+    raise LanguageError(
+        "BAD_ARGUMENT",
+        f"{name} is no number of iterations",
+        site=here(),
+        expected="0 or more",
+        found=repr(number)[:200],
+    )
 
 
 def _pair(result: object) -> tuple[object, object]:

@@ -20,7 +20,7 @@ from tessera.model.numeric import boolean
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit
 from tessera.op.control import while_
-from tessera.op.creation import constant, full
+from tessera.op.creation import as_tensor, full
 from tessera.op.equation import Equation, Krylov, linear_step
 from tessera_build.ir.core.types import F32, F64
 from tessera_build.ir.graph.nodes import Array
@@ -62,8 +62,9 @@ def solve(
     return _Answer(_equation(residual, initial, "solve"), _Way("solve", tol, max_iter, linear)).found()
 
 
-def linear_solve(apply: Callable[[Value], Value], right: Value, linear: Krylov | None = None) -> Tensor:
+def linear_solve(apply: Callable[[Value], Value], right: Value | Array, linear: Krylov | None = None) -> Tensor:
     """x with apply(x) = right for a linear function of a tensor, without its matrix: by GMRES, or as `linear` says."""
+    right = as_tensor(right)
     inner = _equation(apply, right, "linear_solve")
     operands = [Tensor(inner.outer, primal) for primal in inner.primals]
     equation = Equation(inner)
@@ -89,7 +90,7 @@ def _equation(function: Callable[[Value], Value], initial: Value | Array, name: 
             expected="lambda x: ...",
             found=repr(function)[:200],
         )
-    initial = initial if isinstance(initial, Value) else constant(initial)
+    initial = as_tensor(initial)
     if initial.dtype not in (F32, F64):
         raise LanguageError(
             "TYPE_MISMATCH",

@@ -74,6 +74,13 @@ def _wrt(module: nodes.Module, entry: Entry, derivative: Derived) -> list[str]:
     used = {str(n.attributes["digest"]) for n in graph_nodes(function) if n.op == "constant"}
     floats = {d for d, array in module.constants.items() if dtype_of(array.dtype).is_float}
     known += [name for digest, name in module.constant_names.items() if digest in used & floats]
+    if not any(function.types[result].dtype.is_float for result in function.results):
+        raise LanguageError(
+            "NOT_DIFFERENTIABLE",
+            f"the entry {entry.name} gives no floating-point number that could be differentiated",
+            site=entry.site,
+            expected="a floating-point result",
+        )
     if derivative.wrt is None and known:
         return known
     if derivative.wrt is None or not derivative.wrt:
