@@ -31,6 +31,8 @@ _FLOAT_BYTES = 4
 # Tiles of a strip beyond which nothing is gained: each value of the weights is then used as often by one thread.
 _ENOUGH_TILES = 28
 _MOST_VECTORS = 4
+# What one core draws a cycle from memory: products wait for weights that take longer than they do.
+_MEMORY_BYTES = 8.0
 # Workers that are counted on: strips are large, and of eight threads some would find none.
 _WORKERS = 8.0
 # What another algorithm must gain: its error is larger, and its weights are.
@@ -211,7 +213,10 @@ def winograd_features(work: Workload, machine: CpuMachine, _sketch: Sketch, valu
     tiles = taps.images * points * strips.blocks(block) * panels
     steps = tiles * taps.channels
     slowest = np.maximum(held / machine.multiply_adds_per_cycle, (block + vectors) / machine.loads_per_cycle)
-    maps = _maps(taps, strips, machine, values)
+    moved = _moved(work, machine, strips, values, steps)
+    products = np.maximum(
+        steps * np.maximum(slowest, machine.multiply_add_latency), moved["weight_bytes"] / _MEMORY_BYTES
+    )
     groups = np.where(values["panels"] > 0, panels / np.maximum(1, values["panels"]), 1.0)
     calls = np.asarray(taps.images * strips.count * groups, np.float64)
     outputs = math.prod(taps.outputs_of(values["tile"]))
@@ -222,10 +227,10 @@ def winograd_features(work: Workload, machine: CpuMachine, _sketch: Sketch, valu
         "multiply_adds": steps * held,
         "loads": steps * np.asarray(block + vectors, np.float64),
         "chained": np.where(held < machine.multiply_add_latency * machine.multiply_adds_per_cycle, steps, 0.0),
-        "busy": steps * np.maximum(slowest, machine.multiply_add_latency) + maps / machine.loads_per_cycle,
+        "busy": products + _maps(taps, strips, machine, values) / machine.loads_per_cycle,
         "others": made * vectors * (work.operations + len(work.others)),
         "registers": held + vectors + 1,
-        **_moved(work, machine, strips, values, steps),
+        **moved,
         "tiles": tiles,
         "turns": steps / values["chunk"],
         "waste": made * values["columns"] / max(1, work.points) - 1.0,
