@@ -26,6 +26,8 @@ from tessera_build.space.workload import Span, Workload
 MULTIPLY_ADDS_EMITTED = 448
 # Products that are added in one sequence at most, and how many a block has where they are more.
 LONGEST_SEQUENCE, TERMS_IN_BLOCK = 1024, 512
+# Steps emitted inside of such blocks: of tiles of 7 x 2 registers, 20 spill nothing and 24 some hundred times.
+_MOST_STEPS_IN_BLOCK = 16
 _OPERATIONS_A_SUM = 3  # load, add and store of a total
 _MOST_CHUNK = 64
 _MOST_VECTORS = 6
@@ -128,6 +130,7 @@ def _accumulators(work: Workload, machine: CpuMachine, values: Values) -> tuple[
 
 def product_legal(work: Workload, machine: CpuMachine, values: Values) -> Flags:
     """Accumulators, one vector of the panel each and a broadcast fit the registers; the emitted code is small."""
+    inner = chunk_axis(work)
     held, vectors = _accumulators(work, machine, values)
     fits = held + vectors + 1 <= machine.registers
     if "chunk" in values:
@@ -135,6 +138,8 @@ def product_legal(work: Workload, machine: CpuMachine, values: Values) -> Flags:
         fits &= (held * steps <= MULTIPLY_ADDS_EMITTED) | (steps == 1)
         fits &= ~leaves_two_trips(steps, _steps_along(work))
         fits &= ~_hoisted(work, values, steps) | (held // vectors * steps <= machine.registers)
+        if inner is not None and _block_of(inner, quads_of(work)):
+            fits &= (steps <= _MOST_STEPS_IN_BLOCK) | (held == vectors)
         early = (steps <= _FEW_STEPS) & _square(work, values)
         fits &= ~early | (held + 2 * vectors + 1 <= machine.registers)
     return np.asarray(fits, np.bool_)
