@@ -9,8 +9,9 @@ the piece on which it went itself, which may be another only where operands of a
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -213,8 +214,21 @@ def test_gradient_of_public_model_when_compiled_then_is_that_of_float64(path: Pa
         narrow = {n: a.astype(np.float32) if a.dtype == np.float64 else a for n, a in point.given.items()}
         with tessera_runtime.load(bundle, threads=1) as model:
             found = model.run({**narrow, **point.inputs})
-        pieces = _pieces(wide, point.given, found)
-        _check_gradients(found, run(told(wide, "main"), "main", {**point.given, **pieces}), subject.wrt)
+        given = {**point.given, **_pieces(wide, point.given, found)}
+        piece = told(wide, "main")
+        _check_gradients(found, run(piece, "main", given), partial(_rounded_once, piece, given), subject.wrt)
+
+
+def _rounded_once(module: Module, given: Mapping[str, Array]) -> dict[str, Array]:
+    """The float64 gradient where inputs and weights are off by one rounding to float32 each."""
+    rng = np.random.default_rng(2)
+
+    def off(array: Array) -> Array:
+        error = rng.choice((-(2.0**-24), 2.0**-24), array.shape)
+        return np.asarray(np.multiply(array, 1 + error)) if array.dtype == np.float64 and array.size > 1 else array
+
+    constants = {digest: off(array) for digest, array in module.constants.items()}
+    return run(replace(module, constants=constants), "main", {name: off(array) for name, array in given.items()})
 
 
 def _pieces(wide: Module, given: Mapping[str, Array], found: Mapping[str, Array]) -> dict[str, Array]:
@@ -234,9 +248,24 @@ def _pieces(wide: Module, given: Mapping[str, Array], found: Mapping[str, Array]
     return made
 
 
-def _check_gradients(found: Mapping[str, Array], exact: Mapping[str, Array], wrt: Sequence[str]) -> None:
+def _check_gradients(
+    found: Mapping[str, Array],
+    exact: Mapping[str, Array],
+    rounded: Callable[[], Mapping[str, Array]],
+    wrt: Sequence[str],
+) -> None:
+    """Within 1e-4; where one rounding of each weight changes more than that, no float32 can: within four times that."""
     sizes = {w: float(np.abs(exact[f"{w}_gradient"]).max(initial=0)) for w in wrt}
-    largest = max(sizes.values())
-    for w in wrt:
-        error = np.abs(np.subtract(found[f"{w}_gradient"], exact[f"{w}_gradient"], dtype=np.float64))
-        assert float(error.max(initial=0)) <= 1e-4 * max(sizes[w], SMALL * largest), w
+    scales = {w: max(size, SMALL * max(sizes.values())) for w, size in sizes.items()}
+    errors = {w: _distance(found, exact, w) / scales[w] for w in wrt}
+    hard = [w for w in wrt if errors[w] > 1e-4]
+    other = rounded() if hard else {}
+    for w in hard:
+        least = _distance(other, exact, w) / scales[w]
+        assert least <= 1e-3, (w, errors[w], least)
+        assert errors[w] <= 4 * least, (w, errors[w], least)
+
+
+def _distance(left: Mapping[str, Array], right: Mapping[str, Array], w: str) -> float:
+    difference = np.subtract(left[f"{w}_gradient"], right[f"{w}_gradient"], dtype=np.float64)
+    return float(np.abs(difference).max(initial=0))
