@@ -10,8 +10,19 @@ from tessera_build.config import BuildConfig, load_build
 from tessera_build.driver.build import build
 from tessera_build.driver.result import BuildResult
 
+_EXAMPLES = """\b
+Example:
+  tessera build model.onnx --target x86-64-v4,x86-64-v3 --dims batch=1:64,seq=128 -o model.tessera
+  tessera build model.py --entry mlp --dims B=1:64
 
-@click.command("build")
+\b
+To compute some tasks as you say (docs/schedules.md):
+  tessera inspect model.tessera --level schedule --op linear > linear.mlir
+  tessera build model.onnx --schedule linear.mlir -o model.tessera
+"""
+
+
+@click.command("build", epilog=_EXAMPLES)
 @click.argument("model", type=FILE)
 @click.option(
     "--target", "targets", multiple=True, help="Names of targets (`tessera targets`), comma-separated. Default: native."
@@ -55,18 +66,7 @@ def build_command(
     no_cache: bool,
     as_json: bool,
 ) -> None:
-    """Build MODEL, an ONNX file or a model.py, into a bundle, and prove its answers against the references.
-
-    \b
-    Example:
-      tessera build model.onnx --target x86-64-v4,x86-64-v3 --dims batch=1:64,seq=128 -o model.tessera
-      tessera build model.py --entry mlp --dims B=1:64
-
-    \b
-    To compute some tasks as you say (docs/schedules.md):
-      tessera inspect model.tessera --level schedule --op linear > linear.mlir
-      tessera build model.onnx --schedule linear.mlir -o model.tessera
-    """
+    """Build MODEL, an ONNX file or a model.py, into a bundle, and prove its answers against the references."""
     with watching(quiet=as_json) as watch:
         result = build(
             model,
