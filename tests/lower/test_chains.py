@@ -115,6 +115,7 @@ def _weights(rng: np.random.Generator, *shape: int) -> Array:
 
 
 CASES = {
+    "sums in blocks": Case((4, 5), (4, 2080, 5)),
     "three with a residual": Case((9, 9), (8, 24, 8), residual=True),
     "three, stride two": Case((10, 10), (8, 24, 20), strides=(2, 2)),
     "three, stride two, odd image": Case((11, 9), (8, 18, 20), strides=(2, 2), epilogue=_relu),

@@ -16,6 +16,7 @@ from tessera_build.ir.core.rewrite import FunctionBuilder
 from tessera_build.ir.core.types import F32, int_extent, memref
 from tessera_build.ir.schedule.trace import (
     Bind,
+    Block,
     Group,
     Pack,
     Reorder,
@@ -34,7 +35,7 @@ from tessera_build.space.winograd_plan import STACK_BYTES
 
 _BLOCK, _STEP, _NEW = "_block", "_step", "_new"
 # What a stage's schedule may consist of.
-_OF_A_STAGE = (Split, Reorder, Bind, Group, Pack, Tensorise)
+_OF_A_STAGE = (Split, Reorder, Bind, Group, Pack, Tensorise, Block)
 # Rows that lie a multiple of this apart fall into one set of the first-level cache.
 _ALIASING_BYTES = 4096
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from tessera_build.ir.machine.cpu import CpuMachine
-from tessera_build.ir.schedule.trace import Bind, Pack, Reorder, Split, Stage, Tensorise
+from tessera_build.ir.schedule.trace import Bind, Block, Pack, Reorder, Split, Stage, Tensorise
 from tessera_build.space.chain import BATCH, MOST_TWICE, ROWS, Shape, twice_made
 from tessera_build.space.features import FEATURES, complete, idle_share
 from tessera_build.space.nest import Floats, covered_bytes, weight_bytes
@@ -60,7 +60,7 @@ def _stage(work: Workload, machine: CpuMachine) -> tuple[Rule, Sketch]:
     parts = tuple(
         replace(part, orders=kept) if part is nest else part
         for part in sketch.parts
-        if isinstance(part, Hole | Filled | Option | Nest | Split | Reorder | Pack | Tensorise)
+        if isinstance(part, Hole | Filled | Option | Nest | Split | Reorder | Pack | Tensorise | Block)
     )
     decisions = tuple(replace(d, choices=open_.get(d.name, d.choices)) for d in sketch.decisions)
     return rule, Sketch(sketch.rule, parts, decisions)
