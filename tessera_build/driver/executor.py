@@ -4,6 +4,7 @@ Takes paths, arrays and modules; gives arrays and callables. Invariant: this is 
 stated there because the language may not import the compiler (docs/adr/0020).
 """
 
+import atexit
 import tempfile
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,11 @@ class Compiler:
         while len(self.loaded) > _KEPT:
             self.loaded.pop(next(iter(self.loaded)))
         return model.main.run  # the only entry, whose name may be that of an equal one
+
+    def close(self) -> None:
+        """Let go of all code."""
+        while self.loaded:
+            self.loaded.popitem()[1].close()
 
     def read_onnx(self, path: Path, dims: Mapping[str, int | tuple[int, int]] | None = None) -> Trainable:
         """An ONNX model whose float weights are inputs."""
@@ -84,3 +90,5 @@ def _loaded(module: Module) -> Model:
 
 
 EXECUTOR: Final = Compiler()
+# While the interpreter ends, code can no longer be unloaded.
+atexit.register(EXECUTOR.close)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -155,6 +158,18 @@ def test_torch_tensor_when_it_cannot_be_spoken_then_says_why(change: str, text: 
 def test_files_when_no_compiler_is_there_then_are_refused(tmp_path: Path) -> None:
     with executor.using(None), pytest.raises(LanguageError, match="NO_COMPILER"):
         graph.save(Net(), tmp_path / "w.safetensors")
+
+
+def test_process_when_it_called_a_module_then_ends_quietly(tmp_path: Path) -> None:
+    file = tmp_path / "called.py"
+    file.write_text(
+        "import numpy as np\nfrom tessera import graph, op\n\n\n"
+        "@graph.jit\ndef twice(x):\n    return x + x\n\n\nprint(twice(np.ones(2, np.float32)))\n",
+        encoding="utf-8",
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[2. 2.]\n", "")
 
 
 def test_parameter_when_it_has_no_numbers_then_a_call_says_so() -> None:
