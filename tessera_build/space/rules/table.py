@@ -15,11 +15,21 @@ from tessera_build.space.rules.rule import Rule
 from tessera_build.space.rules.strassen import STRASSEN_RULE
 from tessera_build.space.rules.stream import CROSSED, POINTWISE, ROW
 from tessera_build.space.rules.window import WINDOW
-from tessera_build.space.rules.winograd import WINOGRAD_RULE
+from tessera_build.space.rules.winograd import WINOGRAD_OF_ONE, WINOGRAD_RULE
 from tessera_build.space.sketch import Sketch
 from tessera_build.space.workload import Workload
 
-RULES: Final[tuple[Rule, ...]] = (PRODUCT, WINOGRAD_RULE, STRASSEN_RULE, WINDOW, ROW, CROSSED, POINTWISE, CHAIN)
+RULES: Final[tuple[Rule, ...]] = (
+    PRODUCT,
+    WINOGRAD_RULE,
+    WINOGRAD_OF_ONE,
+    STRASSEN_RULE,
+    WINDOW,
+    ROW,
+    CROSSED,
+    POINTWISE,
+    CHAIN,
+)
 
 
 def sketches_of(work: Workload, machine: CpuMachine) -> tuple[tuple[Rule, Sketch], ...]:
