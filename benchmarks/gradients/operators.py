@@ -4,9 +4,6 @@ Takes a `Call`; gives the node's results. Invariant: each is the call that a per
 that PyTorch is timed and not this table; what a model of the suite does not use is not here.
 """
 
-# pyright: reportUnknownLambdaType=false
-# PyTorch is not installed where types are checked without the benchmarks' extras: its tensors are unknown there.
-
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
