@@ -31,6 +31,8 @@ _KILLED_AFTER = 2 * SECONDS  # of processor time, so that a verdict can say more
 _ASLEEP_AFTER = 20 * SECONDS  # of any time: what waits for nothing takes no processor time
 # Exit codes by which Tessera says that the fault is its own: still a refusal, but one to look into.
 OUR_OWN = (1, 5)
+# Proofs that could not be made, where that says nothing of what was built: onnxruntime refuses the model, for one.
+UNPROVED = ("INPUTS_NOT_FOUND", "PROOF_TOO_LARGE", "REFERENCES_DISAGREE", "REFERENCE_FAILED", "TOO_MANY_STEPS")
 Attack = Callable[[int, Path], None]
 
 
@@ -127,7 +129,7 @@ def _outcome(attack: Attack, case: _Case) -> Verdict:
     except TesseraError as error:
         outcome, reason = "refused", error.code
         text = error.diagnostics()
-        if error.exit_code in OUR_OWN:
+        if error.exit_code in OUR_OWN and error.code not in UNPROVED:
             outcome, reason = "blamed", text[:1500]
         if error.code in ("INTERNAL", "CODE_CRASHED"):
             outcome, reason = "crash", _innermost(error.__cause__ or error)
