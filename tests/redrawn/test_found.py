@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from bundle_format.errors import TesseraError
 from tests.frontends_onnx.built import assert_built_agrees, run_built
 from tests.frontends_onnx.ml_cases import model_of
-from tests.frontends_onnx.oracle import floats, make_model, one_node
+from tests.frontends_onnx.oracle import floats, integers, make_model, one_node
 
 pytestmark = pytest.mark.numerics
 
@@ -139,3 +139,18 @@ def test_rotary_embedding_when_only_its_tables_are_known_then_is_built(interleav
     model = make_model([node], inputs, ["y"], {"cos": floats(7, 4), "sin": floats(7, 4)})
     model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     assert_built_agrees(model, {"x": floats(2, 3, 5, 8), "places": np.array([[0, 1, 2, 3, 4], [2, 3, 4, 5, 6]])})
+
+
+def test_one_hot_when_an_index_is_a_fraction_then_finds_no_place() -> None:
+    node = helper.make_node("OneHot", ["x", "depth", "values"], ["y"])
+    constants = {"depth": np.array(3, np.float32), "values": floats(2)}
+    model = make_model([node], {"x": (np.float32, ("N",))}, ["y"], constants)
+    assert_built_agrees(model, {"x": np.array([1.5, 1, -1, -0.5, 2], np.float32)})
+
+
+@pytest.mark.parametrize("extent", [0, 1, 5])
+def test_slice_when_backwards_over_nothing_then_takes_nothing(extent: int) -> None:
+    bounds = {"starts": integers(-4), "ends": integers(-5), "axes": integers(1), "steps": integers(-2)}
+    node = helper.make_node("Slice", ["x", *bounds], ["y"])
+    model = make_model([node], {"x": (np.float32, (3, extent))}, ["y"], bounds)
+    assert_built_agrees(model, {"x": floats(3, extent)})

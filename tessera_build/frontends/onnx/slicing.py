@@ -13,6 +13,7 @@ from tessera_build.frontends.onnx.context import Context, Number, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed
 from tessera_build.frontends.onnx.order import larger, sign_of, smaller
 from tessera_build.ir.core.dims import Extent, floordiv
+from tessera_build.ir.core.dims import bounds as range_of
 from tessera_build.ir.core.types import I64
 
 # Exporters write the largest 32- or 64-bit integer for "to the end".
@@ -90,6 +91,9 @@ def _reversed(c: Context, x: Tensor, axis: int, bounds: tuple[Extent, Extent, in
         else larger(_from_front(c, end, extent), -1, c.ranges)
     )
     total = larger(floordiv(first - last + (-step - 1), -step), 0, c.ranges)
+    least = range_of(extent, c.ranges)[0]
+    if least is None or least < 1:  # of no elements the first one is none either
+        total = smaller(total, extent, c.ranges)
     steps = c.op("iota", shape=(total,), axis=0, dtype=I64)
     offsets = c.op("mul", steps, c.scalar(step, I64))
     return c.op("gather", x, c.op("add", offsets, c.number(first, I64)), axis=axis)
