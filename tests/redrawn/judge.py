@@ -1,8 +1,9 @@
 """Judges re-drawn models: what Tessera compiles must answer as onnxruntime and onnx's reference do.
 
 Takes a range of seeds; gives one verdict each: `right`, `refused`, `wrong`, `crash`, `skipped` (no two oracles agree,
-or none can run it) or `closer` (not as the oracles, but nowhere farther from the answer in doubles than they are), with
-which oracles spoke. Invariant: seeds run in child processes that a parent watches, so that a death costs one verdict.
+or none can run it) or `closer` (not as the oracles, but nowhere farther from the answer in doubles than they are, or by
+no more than inputs rounded once would move it), with which oracles spoke. Invariant: seeds run in child processes that
+a parent watches, so that a death costs one verdict.
 Also a command: `python -m tests.redrawn.judge 0 1000`.
 """
 
@@ -28,7 +29,16 @@ from bundle_format.errors import BundleError, TesseraError
 from tessera_build.driver.build import build
 from tessera_runtime import load
 from tests.redrawn.cases import Case
-from tests.redrawn.oracles import Answers, by_doubles, by_onnxruntime, by_reference, difference, farther, outputs_of
+from tests.redrawn.oracles import (
+    Answers,
+    beyond_rounding,
+    by_doubles,
+    by_onnxruntime,
+    by_reference,
+    difference,
+    farther,
+    outputs_of,
+)
 from tests.redrawn.table import drawn
 
 ROOT = Path(__file__).parents[2]
@@ -131,7 +141,9 @@ def judge(seed: int, folder: Path) -> Verdict:
         elif texts[0]:
             outcome, reason = "wrong", texts[0]
             exact = by_doubles(case)
-            if exact is not None and not farther(found, wanted[0], exact):
+            if exact is not None and not (
+                farther(found, wanted[0], exact) and beyond_rounding(case, found, wanted[0], exact)
+            ):
                 outcome = "closer"
     except TesseraError as error:
         outcome, reason = "refused", _problem(error)
