@@ -101,3 +101,55 @@ def test_pad_when_reflected_farther_than_there_are_elements_then_the_run_is_refu
     assert_built_agrees(model, {"x": floats(4)})
     with pytest.raises(TesseraError, match="wider than what is reflected"):
         run_built(model, [{"x": floats(3)}])
+
+
+_NUMBERS = ("float32", "float64", "int64", "int32", "uint64", "uint32", "int8", "uint8", "bool", "float16")
+
+
+def _drawn_fill(seed: int, name: str) -> tuple[onnx.ModelProto, list[dict[str, Array]]]:
+    """A Pad whose value comes at run time, or is computed; negative padding, axes and dynamic dims among them."""
+    draw = random.Random(f"{seed} {name}")
+    dtype = np.dtype(name).type
+    rank, opset = draw.randint(1, 4), 24 if name == "float16" else draw.choice([13, 18, 21])
+    extents = [draw.randint(3, 5) for _ in range(rank)]
+    axes = sorted(draw.sample(range(rank), draw.randint(1, rank))) if opset >= 18 else list(range(rank))
+    pads = np.asarray([draw.randint(draw.choice([0, -1]), 3) for _ in range(2 * len(axes))], np.int64)
+    shape, negative = draw.choice([[f"D{i}" for i in range(rank)], extents]), draw.random() < 0.3
+    node = helper.make_node("Pad", ["x", "pads", "fill", *(["axes"] if opset >= 18 else [])], ["y"])
+    nodes = [helper.make_node("Neg", ["given"], ["fill"]), node] if negative and name in _SIGNED else [node]
+    given = nodes[0].input[0] if len(nodes) > 1 else "fill"
+    weights = {"pads": pads, **({"axes": np.asarray(axes, np.int64)} if opset >= 18 else {})}
+    form: tuple[int, ...] = draw.choice([(), (1,)])
+    inputs = {"x": (dtype, shape), given: (dtype, form)}
+    model = make_model(nodes, inputs, ["y"], weights, opset)
+    fills = [np.asarray(v).astype(dtype) for v in ((1, 0) if name == "bool" else (7, 2))]
+    calls = [{"x": np.round(floats(*extents) * 9).astype(dtype), given: f.reshape(form)} for f in fills]
+    return model, calls
+
+
+_SIGNED = ("float32", "float64", "int64", "int32", "int8")
+
+
+@pytest.mark.parametrize("name", _NUMBERS)
+@pytest.mark.parametrize("seed", range(2))
+def test_pad_when_its_value_comes_at_run_time_then_agrees(seed: int, name: str) -> None:
+    model, cases = _drawn_fill(seed, name)
+    assert_built_agrees(model, *cases)
+
+
+@pytest.mark.parametrize("value", [2**53 + 1, -(2**63), 2**63 - 1])
+def test_pad_when_its_value_is_a_long_integer_then_keeps_every_bit(value: int) -> None:
+    """A double holds none of the odd ones: they were rounded."""
+    node = helper.make_node("Pad", ["x", "pads", "fill"], ["y"])
+    weights = {"pads": integers(1, 2), "fill": np.asarray(value, np.int64)}
+    model = make_model([node], {"x": (np.int64, ("N",))}, ["y"], weights)
+    assert_built_agrees(model, {"x": integers(2**53 + 1, 4)})
+
+
+def test_pad_when_its_value_is_a_dim_then_agrees() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["fill"]),
+        helper.make_node("Pad", ["x", "pads", "fill"], ["y"]),
+    ]
+    model = make_model(nodes, {"x": (np.int64, ("N",))}, ["y"], {"pads": integers(1, 2)})
+    assert_built_agrees(model, {"x": integers(3, 4)}, {"x": integers(3, 4, 5)})

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tessera_build.frontends.onnx.call import Call, Translator, normalise_axes
+from tessera_build.frontends.onnx.content import is_symbolic
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed
 from tessera_build.frontends.onnx.order import larger, smaller
@@ -17,6 +18,7 @@ from tessera_build.ir.core.dims import Extent, floordiv
 from tessera_build.ir.core.types import I64
 
 MODES = ("constant", "edge", "reflect", "wrap")
+_OPERANDS_SINCE = 11  # before, padding and its value were attributes
 
 
 def _pad(c: Context, n: Call) -> Tensor:
@@ -24,12 +26,12 @@ def _pad(c: Context, n: Call) -> Tensor:
     mode = n.text("mode", "constant")
     if mode not in MODES:
         raise ill_formed("Pad's mode is unknown", expected=" | ".join(MODES), found=mode)
-    low, high, value = _pad_operands(c, n, x.rank)
+    low, high = _paddings(c, n, x.rank)
     cut, low, high = _cut(c, x, low, high)
     if all(e == 0 for e in (*low, *high)):
         return cut
     if mode == "constant":
-        return c.op("pad", cut, low=tuple(low), high=tuple(high), value=value)
+        return _filled(c, cut, (low, high), _fill(c, n, x))
     for axis, (before, after) in enumerate(zip(low, high, strict=True)):
         if (before, after) != (0, 0):
             cut = c.op("gather", cut, _positions(c, mode, cut.shape[axis], (before, after)), axis=axis)
@@ -67,16 +69,61 @@ def _positions(c: Context, mode: str, extent: Extent, widths: tuple[Extent, Exte
     return c.op("min", there, c.op("sub", period, there))
 
 
-def _pad_operands(c: Context, n: Call, rank: int) -> tuple[list[Extent], list[Extent], float]:
-    """Padding before and after every axis, and the padding's value."""
-    if n.opset < 11:
+def _fill(c: Context, n: Call, x: Tensor) -> Tensor:
+    """The padding's value, a scalar."""
+    if n.opset < _OPERANDS_SINCE:
+        return c.scalar(n.number("value", 0.0), x.dtype)
+    fill = n.optional(2)
+    if fill is None:
+        return c.scalar(0, x.dtype)
+    if fill.dtype != x.dtype:
+        raise ill_formed(
+            "Pad's value has another type than what is padded", expected=str(x.dtype), found=f"{fill.dtype}"
+        )
+    return c.reshape(fill, ())
+
+
+def _filled(c: Context, x: Tensor, padding: tuple[Sequence[Extent], Sequence[Extent]], fill: Tensor) -> Tensor:
+    """The tensor with one value around it: the op's own where it holds it exactly, else written over zeros."""
+    low, high = padding
+    value = _as_float(fill)
+    padded = c.op("pad", x, low=tuple(low), high=tuple(high), value=value or 0.0)
+    if value is not None:
+        return padded
+    inside: Tensor | None = None
+    for axis, (before, after) in enumerate(zip(low, high, strict=True)):
+        if (before, after) != (0, 0):
+            within = _within(c, padded, axis, (before, before + x.shape[axis]))
+            inside = within if inside is None else c.op("and", inside, within)
+    assert inside is not None
+    return c.op("select", inside, padded, fill)
+
+
+def _as_float(fill: Tensor) -> float | None:
+    """A value that is known, and a double holds: integers of 64 bits may be beyond."""
+    if fill.content is None or is_symbolic(fill.content):
+        return None
+    value = float(fill.content)
+    exact = fill.content.dtype.kind not in "iu" or int(value) == int(fill.content)
+    return value if exact else None
+
+
+def _within(c: Context, padded: Tensor, axis: int, bounds: tuple[Extent, Extent]) -> Tensor:
+    """Where along an axis the elements are the operand's own."""
+    shape = tuple(e if i == axis else 1 for i, e in enumerate(padded.shape))
+    places = c.op("iota", shape=shape, axis=axis, dtype=I64)
+    start, stop = (c.number(bound, I64) for bound in bounds)
+    return c.op("and", c.op("ge", places, start), c.op("lt", places, stop))
+
+
+def _paddings(c: Context, n: Call, rank: int) -> tuple[list[Extent], list[Extent]]:
+    """Padding before and after every axis."""
+    if n.opset < _OPERANDS_SINCE:
         pads: tuple[Extent, ...] = n.integers("pads")
-        value, axes = n.number("value", 0.0), tuple(range(rank))
+        axes = tuple(range(rank))
     else:
         # Padding from data may not cut: a run that finds it negative says so.
-        pads = c.extents_of(n.input(1))
-        fill, stated = n.optional(2), n.optional(3)
-        value = 0.0 if fill is None else c.known_number(fill, "the padding's value")
+        pads, stated = c.extents_of(n.input(1)), n.optional(3)
         axes = tuple(range(rank)) if stated is None else normalise_axes(c.known_ints(stated, "the axes"), rank)
     if len(pads) != 2 * len(axes):
         raise ill_formed("Pad's padding does not fit its axes", expected=f"{2 * len(axes)}", found=str(len(pads)))
@@ -84,7 +131,7 @@ def _pad_operands(c: Context, n: Call, rank: int) -> tuple[list[Extent], list[Ex
     high: list[Extent] = [0] * rank
     for position, axis in enumerate(axes):
         low[axis], high[axis] = pads[position], pads[position + len(axes)]
-    return low, high, value
+    return low, high
 
 
 def _center_crop_pad(c: Context, n: Call) -> Tensor:
