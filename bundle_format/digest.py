@@ -6,6 +6,8 @@ Invariant: a `Digest` always holds exactly 64 lower-case hex digits, so it is sa
 """
 
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from typing import Final, NamedTuple, Protocol, Self, cast
 
@@ -18,31 +20,22 @@ class _Hash(Protocol):
 
 _Sha256 = Callable[[bytes | bytearray | memoryview], _Hash]
 
-# Up to this size the interpreter's own SHA-256 is used where there is one: hashlib would bring OpenSSL's libcrypto into
-# every serving process, 3 MiB resident and 5 ms, to hash a few hundred kilobytes of manifests and code.
+# Up to this size the interpreter's own SHA-256 is used, `_sha2` since 3.12 and `_sha256` before, where there is one.
+# hashlib brings OpenSSL's libcrypto: 3 MiB resident, and 3 ms to the 16 that importing the runtime takes (Python 3.11),
+# which a serving process need not pay for a few hundred kilobytes of manifests and code. Above it, OpenSSL is worth its
+# price: 0.6 s a gigabyte, where the interpreter's own takes 3.6.
 _SMALL_BYTES: Final = 1 << 22
+_LIGHT: Final = ("_sha2", "_sha256", "hashlib")
+_FAST: Final = ("hashlib",)
 
 
-def _own_sha256() -> _Sha256 | None:
-    """CPython's SHA-256 without OpenSSL: `_sha2` since 3.12, `_sha256` before."""
-    for name in ("_sha2", "_sha256"):
-        try:
+@cache
+def _sha256(modules: tuple[str, ...]) -> _Sha256:
+    """SHA-256 of the first of these modules that this interpreter has."""
+    for name in modules:
+        with suppress(ImportError):
             return cast(_Sha256, import_module(name).sha256)
-        except ImportError:
-            continue
-    return None
-
-
-_OWN: Final = _own_sha256()
-
-
-def _sha256(data: bytes | bytearray | memoryview) -> str:
-    size = data.nbytes if isinstance(data, memoryview) else len(data)
-    if _OWN is not None and size <= _SMALL_BYTES:
-        return _OWN(data).hexdigest()
-    import hashlib  # noqa: PLC0415  heavy: see _SMALL_BYTES
-
-    return hashlib.sha256(data).hexdigest()
+    raise ImportError(f"this interpreter has none of {modules}")
 
 
 class _Fields(NamedTuple):
@@ -62,7 +55,8 @@ class Digest(_Fields):
     @classmethod
     def of(cls, data: bytes | bytearray | memoryview) -> Self:
         """The digest of these bytes."""
-        return cls(_sha256(data))
+        size = data.nbytes if isinstance(data, memoryview) else len(data)
+        return cls(_sha256(_LIGHT if size <= _SMALL_BYTES else _FAST)(data).hexdigest())
 
     @classmethod
     def parse(cls, text: str) -> Self:

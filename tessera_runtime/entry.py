@@ -8,7 +8,7 @@ Invariant: a call touches nothing shared but a free list of frames, whose operat
 import math
 from collections import deque
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Final, final
+from typing import Final, final
 
 import numpy as np
 
@@ -19,11 +19,10 @@ from tessera_runtime.cpu.available import shortage
 from tessera_runtime.cpu.frame import Frame, Program, Shape
 from tessera_runtime.cpu.lent import WORTH_KEEPING, Shelf
 from tessera_runtime.errors import RunError
+from tessera_runtime.guarded import Guards, run_guarded
+from tessera_runtime.limits import CancelHandle
+from tessera_runtime.observe import Reporter, Watch
 from tessera_runtime.state import State
-
-if TYPE_CHECKING:  # a plain call does not need them
-    from tessera_runtime.limits import CancelHandle
-    from tessera_runtime.observe import Reporter, Watch
 
 _LINE_BYTES: Final = 64
 _WORTH_ALIGNING: Final = 1 << 13
@@ -33,7 +32,7 @@ _WORTH_ALIGNING: Final = 1 << 13
 class EntryPoint:
     """An entry of the bundle. `inputs` and `outputs` leave out what a `State` carries."""
 
-    def __init__(self, program: Program, index: int, reporter: "Reporter | None" = None) -> None:
+    def __init__(self, program: Program, index: int, reporter: Reporter | None = None) -> None:
         entry = program.config.entries[index]
         self._program: Program | None = program
         self._entry, self._index, self._binder = entry, index, DimBinder(entry)
@@ -64,13 +63,11 @@ class EntryPoint:
         state: State | None = None,
         *,
         timeout: float | None = None,
-        cancel: "CancelHandle | None" = None,
+        cancel: CancelHandle | None = None,
     ) -> dict[str, Array]:
         """Run once. See `Model.run`."""
         if timeout is None and cancel is None and self._reporter is None:
             return self._dispatch(feeds, out or {}, state, None)
-        from tessera_runtime.guarded import Guards, run_guarded  # noqa: PLC0415  only calls with limits pay for it
-
         guards = Guards(self.name, timeout, cancel, self._reporter)
         return run_guarded(guards, lambda watch: self._dispatch(feeds, out or {}, state, watch))
 
@@ -81,7 +78,7 @@ class EntryPoint:
         self._shelf.clear()
 
     def _dispatch(
-        self, feeds: Mapping[str, object], out: Mapping[str, Array], state: State | None, watch: "Watch | None"
+        self, feeds: Mapping[str, object], out: Mapping[str, Array], state: State | None, watch: Watch | None
     ) -> dict[str, Array]:
         if self._state_inputs:
             return self._run_with_state(feeds, out, state, watch)
@@ -90,7 +87,7 @@ class EntryPoint:
         return self._call(feeds, out, None, watch)
 
     def _run_with_state(
-        self, feeds: Mapping[str, object], out: Mapping[str, Array], state: State | None, watch: "Watch | None"
+        self, feeds: Mapping[str, object], out: Mapping[str, Array], state: State | None, watch: Watch | None
     ) -> dict[str, Array]:
         if state is None:
             raise RunError(
@@ -109,7 +106,7 @@ class EntryPoint:
         return results
 
     def _call(
-        self, feeds: Mapping[str, object], out: Mapping[str, Array], state: State | None, watch: "Watch | None"
+        self, feeds: Mapping[str, object], out: Mapping[str, Array], state: State | None, watch: Watch | None
     ) -> dict[str, Array]:
         frame = self._take_frame()
         try:

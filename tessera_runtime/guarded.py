@@ -2,7 +2,6 @@
 
 Takes: the plain call of an entry. Gives: its answer, or the error that says what ended it.
 Invariant: whatever happens, the limit is lifted and the observers are told exactly once.
-Imported by the first such call, not with the runtime.
 """
 
 import time

@@ -2,7 +2,6 @@
 
 Takes: a number of seconds, a `CancelHandle`, or both. Gives: `Stop`, the flag that the code looks at between launches.
 Invariant: a flag belongs to one call and is never used again, so raising it late can only be without effect.
-Imported when a call has a limit for the first time, not with the runtime.
 """
 
 import ctypes

@@ -9,7 +9,7 @@ neither read nor copied unless `verify` is `"full"`, so the time of loading does
 import ctypes
 import os
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -25,9 +25,7 @@ from tessera_runtime.cpu.machine import default_threads, this_machine
 from tessera_runtime.cpu.pool import PROCESS_POOLS
 from tessera_runtime.errors import RunError
 from tessera_runtime.model import Model
-
-if TYPE_CHECKING:  # a model without observers does not need them
-    from tessera_runtime.observe import Observer, Reporter
+from tessera_runtime.observe import Observer, Reporter
 
 MAX_THREADS = 1024
 
@@ -36,7 +34,7 @@ def load(
     path: str | os.PathLike[str],
     threads: int | None = None,
     verify: Literal["code", "full"] = "code",
-    observers: "tuple[Observer, ...]" = (),
+    observers: tuple[Observer, ...] = (),
 ) -> Model:
     """Load a bundle (a file or a folder) and choose the best variant for this machine.
 
@@ -64,17 +62,11 @@ def load(
         _check_description(image.describe(), config)
         weights = _weight_table(bundle, choice.variant)
         program = Program(config, image, PROCESS_POOLS.get(image, count), weights)
-        reporter = _reporter(bundle.identity, config.target.name, observers) if observers else None
+        reporter = Reporter(str(bundle.identity), config.target.name, observers) if observers else None
         model = Model(program, choice, bundle.identity, reporter)
     if reporter is not None:
         reporter.loaded(os.fspath(path), count, time.perf_counter() - began)
     return model
-
-
-def _reporter(identity: Digest, variant: str, observers: "tuple[Observer, ...]") -> "Reporter":
-    from tessera_runtime.observe import Reporter  # noqa: PLC0415  only models with observers pay for it
-
-    return Reporter(str(identity), variant, observers)
 
 
 def _checked_code(bundle: Bundle, variant: VariantRecord) -> bytes:

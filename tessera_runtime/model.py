@@ -7,7 +7,7 @@ Invariant: immutable but for `close`, and re-entrant: any number of threads may 
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Final, Self, final
+from typing import Final, Self, final
 
 from bundle_format.digest import Digest
 from tessera_runtime.arrays import Array, TensorSpec
@@ -15,11 +15,9 @@ from tessera_runtime.choice import Choice
 from tessera_runtime.cpu.frame import Program
 from tessera_runtime.cpu.pool import Look
 from tessera_runtime.entry import EntryPoint
+from tessera_runtime.limits import CancelHandle
+from tessera_runtime.observe import Reporter
 from tessera_runtime.state import State
-
-if TYPE_CHECKING:  # a model without limits and observers does not need them
-    from tessera_runtime.limits import CancelHandle
-    from tessera_runtime.observe import Reporter
 
 MAIN = "main"
 
@@ -28,7 +26,7 @@ MAIN = "main"
 class Model:
     """A model ready to run. `entries` has all its functions; `run`, `inputs` and `outputs` are those of `main`."""
 
-    def __init__(self, program: Program, choice: Choice, identity: Digest, reporter: "Reporter | None" = None) -> None:
+    def __init__(self, program: Program, choice: Choice, identity: Digest, reporter: Reporter | None = None) -> None:
         config = program.config
         points = (EntryPoint(program, index, reporter) for index in range(len(config.entries)))
         self.entries: Final[Mapping[str, EntryPoint]] = {point.name: point for point in points}
@@ -54,7 +52,7 @@ class Model:
         out: Mapping[str, Array] | None = None,
         state: State | None = None,
         timeout: float | None = None,
-        cancel: "CancelHandle | None" = None,
+        cancel: CancelHandle | None = None,
         **named: object,
     ) -> dict[str, Array]:
         """Run the main entry: inputs by name in `feeds` or as keywords, outputs by name in the result.

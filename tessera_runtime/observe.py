@@ -1,8 +1,8 @@
 """What a process may learn of its models: one record for each load and each run.
 
 Takes: observers, objects with two methods. Gives: records with everything that a log line or a counter needs.
-Invariant: without observers nothing is measured and this module is not imported; a record never holds values of a
-tensor. `tessera_runtime.logs` and `tessera_runtime.metrics` are observers.
+Invariant: without observers nothing is measured; a record never holds values of a tensor. `tessera_runtime.logs` and
+`tessera_runtime.metrics` are observers, which who wants them imports.
 """
 
 import time

@@ -9,7 +9,7 @@ import ctypes
 import itertools
 import mmap
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, cast, final
+from typing import NamedTuple, cast, final
 
 from bundle_format.schema import Config, Entry, Extent, Value
 from tessera_runtime.arrays import Array, numpy_dtype
@@ -20,9 +20,7 @@ from tessera_runtime.cpu.image import CodeImage
 from tessera_runtime.cpu.memory import take_memory
 from tessera_runtime.cpu.pool import Pool
 from tessera_runtime.errors import RunError, status_error
-
-if TYPE_CHECKING:  # a call without limits does not need it
-    from tessera_runtime.limits import Stop
+from tessera_runtime.limits import Stop
 
 _PAGE_BYTES = mmap.PAGESIZE
 Shape = tuple[int, ...]
@@ -100,7 +98,7 @@ class Frame:
         """How much memory the workspace may take."""
         return self._workspace_bytes
 
-    def run(self, stop: "Stop | None" = None) -> None:
+    def run(self, stop: Stop | None = None) -> None:
         """Run the entry on the addresses in the tables; `stop` may end it between two launches."""
         pool = self._program.pool
         services = pool.address or pool.services()

@@ -87,7 +87,7 @@ import tessera_runtime
 model = tessera_runtime.load(sys.argv[1], threads=1)
 x = numpy.ones((4, 3), numpy.float32)
 model.run(x=x)
-modules = ("limits", "observe", "guarded", "logs", "metrics", "serve", "compat")
+modules = ("logs", "metrics", "serve", "compat")
 print([name for name in modules if "tessera_runtime." + name in sys.modules])
 from tessera_runtime.logs import Logs
 model = tessera_runtime.load(sys.argv[1], threads=1, observers=(Logs(),))
