@@ -9,7 +9,7 @@ from onnx import helper
 
 from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx import read_onnx
-from tests.frontends_onnx.oracle import floats, integers, make_model, one_node
+from tests.frontends_onnx.oracle import floats, make_model, one_node
 
 pytestmark = pytest.mark.errors
 
@@ -19,12 +19,6 @@ def resized(scale: float, **attributes: object) -> onnx.ModelProto:
     node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
     weights = {"scales": np.asarray([1, 1, 1, scale], np.float32)}
     return make_model([node], {"x": (np.float32, (1, 1, 4, 4000000))}, ["y"], weights, 18)
-
-
-def col2im() -> onnx.ModelProto:
-    node = helper.make_node("Col2Im", ["x", "image", "block"], ["y"])
-    weights = {"image": integers(1000, 1000), "block": integers(1000, 1000)}
-    return make_model([node], {"x": (np.float32, (1, 10**6, 1))}, ["y"], weights, 18)
 
 
 def places() -> onnx.ModelProto:
@@ -38,7 +32,6 @@ ABSURD = {
     "phases of a transposed convolution": one_node(
         "ConvTranspose", {"x": (1, 1, 4, 4)}, {"w": floats(1, 1, 3, 3)}, strides=[3000, 3000]
     ),
-    "Col2Im of 1000000 channels": col2im(),
     "places of maxima in windows": places(),
 }
 

@@ -1,4 +1,4 @@
-"""Fourier transforms as products with constant tables, and Col2Im as a transposed convolution.
+"""Fourier transforms as products with constant tables.
 
 Takes signals; gives core ops. A transform of n numbers is one product with a table of cosines and sines, computed in
 float64 and rounded once, in the run where only that knows n; the frames of STFT are the windows of a convolution with
@@ -7,7 +7,6 @@ such a table. Invariant: a table has at most `MOST` elements; longer transforms 
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 
@@ -18,7 +17,6 @@ from tessera_build.frontends.onnx.call import Call, Translator, normalise_axis
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.contraction import matrix_product
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
-from tessera_build.frontends.onnx.transposed import Axis, transposed_convolution
 from tessera_build.ir.core.dims import Extent, floordiv
 from tessera_build.ir.core.types import F64, I64
 from tessera_build.ir.graph.ops.shapes import count
@@ -185,34 +183,4 @@ def _stft(c: Context, n: Call) -> Tensor:
     return c.reshape(moved, (*moved.shape[:2], results, 2))
 
 
-def _col2im(c: Context, n: Call) -> Tensor:
-    """Blocks are added where they overlap: a transposed convolution whose kernel puts each element in its place."""
-    x = n.input(0)
-    image = c.known_extents(n.input(1), "the image's shape")
-    block = c.known_ints(n.input(2), "the block's shape")
-    axes, ones = len(image), (1,) * len(image)
-    strides, dilations = n.integers("strides", ones), n.integers("dilations", ones)
-    pads, size, channels = n.integers("pads", (0,) * (2 * axes)), math.prod(block), x.shape[1]
-    if not axes == len(block) == len(strides) == len(dilations) or len(pads) != 2 * axes or x.rank != 3:
-        raise ill_formed("Col2Im's attributes do not fit its image", expected=f"{axes} axes", found=str(x.type))
-    if size < 1 or not isinstance(channels, int):
-        raise unsupported("Col2Im of blocks whose number is dynamic", found=str(x.type))
-    if channels % size:
-        raise ill_formed("Col2Im's channels hold whole blocks", expected=f"a multiple of {size}", found=str(x.type))
-    turns = [
-        floordiv(image[i] + pads[i] + pads[i + axes] - dilations[i] * (block[i] - 1) - 1, strides[i]) + 1
-        for i in range(axes)
-    ]
-    c.unify(x.shape[2], count(tuple(turns)), "Col2Im's blocks do not cover its image")
-    if min(block, default=1) < 1 or channels * size > MOST:
-        raise unsupported(f"Col2Im of {channels} channels in blocks of {size} elements")
-    kernel = np.zeros((channels, 1, *block), x.dtype.numpy)
-    for channel in range(channels // size):
-        for number, place in enumerate(itertools.product(*(range(b) for b in block))):
-            kernel[(channel * size + number, 0, *place)] = 1
-    rows = zip(turns, block, strides, dilations, pads[:axes], image, strict=True)
-    blocks = c.reshape(x, (x.shape[0], channels, *turns))
-    return transposed_convolution(c, blocks, c.constant(kernel), [Axis(*row) for row in rows], channels // size)
-
-
-FOURIER_OPERATORS: Mapping[str, Translator] = {"DFT": _dft, "STFT": _stft, "Col2Im": _col2im}
+FOURIER_OPERATORS: Mapping[str, Translator] = {"DFT": _dft, "STFT": _stft}

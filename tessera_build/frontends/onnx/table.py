@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tessera_build.frontends.onnx.attention import ATTENTION_OPERATORS
+from tessera_build.frontends.onnx.blocks import BLOCK_OPERATORS
 from tessera_build.frontends.onnx.call import Translator
 from tessera_build.frontends.onnx.casting import CASTING_OPERATORS
 from tessera_build.frontends.onnx.contraction import CONTRACTION_OPERATORS
@@ -67,6 +68,7 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", RESIZE_OPERATORS),
     ("", PADDING_OPERATORS),
     ("", FOURIER_OPERATORS),
+    ("", BLOCK_OPERATORS),
     ("", GRID_OPERATORS),
     ("", REGION_OPERATORS),
     ("", GRAM_OPERATORS),
