@@ -18,12 +18,13 @@ import numpy as np
 import onnxruntime
 
 import benchmarks.peers
+from benchmarks.peers.case import Case
 from benchmarks.peers.goals import BATCHED, GOALS, SETS, STREAMED, share_of_memory, standing
 from benchmarks.peers.html import page
 from benchmarks.peers.limits import LIMITS
 from benchmarks.peers.record import CaseRecord, Report, RunnerRecord
 from benchmarks.peers.rounds import Child, best_peer, ratio, take_turns
-from benchmarks.peers.runners import RUNNERS, Case
+from benchmarks.peers.runners import RUNNERS
 from benchmarks.peers.traffic import least_bytes
 from tessera_build.backends.llvm.variant import codegen_options
 from tessera_build.config import load_target
@@ -111,7 +112,7 @@ def _models(names: list[str], folder: Path) -> list[str]:
 
 
 def _installed(name: str) -> bool:
-    if importlib.util.find_spec(RUNNERS[name]().module) is not None:
+    if importlib.util.find_spec(RUNNERS[name].module) is not None:
         return True
     print(f"{name}: not installed, left out")
     return False
@@ -127,7 +128,7 @@ def _measure(case: Case, settings: _Settings) -> CaseRecord:
         children: dict[str, Child] = {}
         for name, record in records.items():
             if not record.error:
-                child = stack.enter_context(Child(name, case))
+                child = stack.enter_context(Child("worker", name, case))
                 records[name] = _loaded(child, record, case, expected)
                 if not records[name].error:
                     children[name] = child
@@ -172,7 +173,7 @@ def _built(name: str, case: Case, reuse: bool) -> RunnerRecord:
     if reuse and name != "tessera" and note.exists():
         found = json.loads(note.read_text())
     else:
-        with Child(name, case) as child:
+        with Child("builders", name, case) as child:
             found = child.ask("build")
         if "error" in found:
             return RunnerRecord(name, error=str(found["error"]))

@@ -7,64 +7,35 @@ call of a runtime; the exponentials are a bundle of that one operator, called as
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from benchmarks.peers.runners import Case, Run, Runner
+from benchmarks.peers.case import Case
+from benchmarks.peers.runners import Run, Runner
 from tessera_build.ir.graph.nodes import Array
 
 _ALIGNMENT = 64
 
 
-class Copy:
-    """The input to another place."""
+def copy(case: Case, _artifact: Path) -> Run:
+    """The input to another place; both ends begin a cache line."""
+    (value,) = case.feeds().values()
+    given, taken = _aligned(value), _aligned(value)
 
-    module = "numpy"
+    def run() -> list[Array]:
+        np.copyto(taken, given)
+        return [taken]
 
-    def build(self, case: Case) -> Path:
-        """Nothing to build: the input's own file."""
-        return case.folder / f"{case.name}.npz"
-
-    def load(self, case: Case, artifact: Path) -> Run:  # noqa: ARG002  (the artifact is the case's own input)
-        """Both ends begin a cache line."""
-        (value,) = case.feeds().values()
-        given, taken = _aligned(value), _aligned(value)
-
-        def run() -> list[Array]:
-            np.copyto(taken, given)
-            return [taken]
-
-        return run
+    return run
 
 
-class Exponentials:
-    """Of every number of the input."""
-
-    module = "tessera_runtime"
-
-    def build(self, case: Case) -> Path:
-        """A bundle."""
-        from onnx import TensorProto, helper  # noqa: PLC0415  (a process that only loads must import neither)
-
-        from tessera_build.driver.build import build  # noqa: PLC0415
-
-        ((name, value),) = case.feeds().items()
-        described = [helper.make_tensor_value_info(n, TensorProto.FLOAT, value.shape) for n in (name, "e")]
-        graph = helper.make_graph([helper.make_node("Exp", [name], ["e"])], "e", described[:1], described[1:])
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-        source, path = case.artifact("exponentials", "onnx"), case.artifact("exponentials", "tessera")
-        source.write_bytes(model.SerializeToString(deterministic=True))
-        build(source, targets=["native"], out=path)
-        return path
-
-    def load(self, case: Case, artifact: Path) -> Run:
-        """The runtime alone."""
-        model = importlib.import_module("tessera_runtime").load(artifact, threads=case.threads)
-        feeds = case.feeds()
-        return lambda: list(model.run(feeds).values())
+def exponentials(case: Case, artifact: Path) -> Run:
+    """Of every number of the input, by the runtime alone."""
+    model = importlib.import_module("tessera_runtime").load(artifact, threads=case.threads)
+    feeds = case.feeds()
+    return lambda: list(model.run(feeds).values())
 
 
 def _aligned(value: Array) -> Array:
@@ -75,4 +46,7 @@ def _aligned(value: Array) -> Array:
     return found
 
 
-LIMITS: Final[dict[str, Callable[[], Runner]]] = {"copy": Copy, "exponentials": Exponentials}
+LIMITS: Final[dict[str, Runner]] = {
+    "copy": Runner("numpy", copy),
+    "exponentials": Runner("tessera_runtime", exponentials),
+}

@@ -20,7 +20,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from benchmarks.peers.runners import Case
+from benchmarks.peers.case import Case
 
 ROOT: Final = Path(__file__).parents[2]
 _SAMPLE_SECONDS: Final = 4e-3
@@ -40,13 +40,13 @@ class Ratio:
 
 
 class Child:
-    """A worker process; a context manager that ends it."""
+    """A process of `program`, a module beside this one that answers requests; a context manager that ends it."""
 
-    def __init__(self, runner: str, case: Case) -> None:
+    def __init__(self, program: str, runner: str, case: Case) -> None:
         names = [runner, case.name, str(case.folder), str(case.threads)]
         threads = {name: str(case.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.peers.worker", *names],
+            [sys.executable, "-m", f"benchmarks.peers.{program}", *names],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

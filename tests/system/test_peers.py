@@ -12,10 +12,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.peers.case import Case
 from benchmarks.peers.goals import GOALS, SETS, Goal, share_of_memory, standing
-from benchmarks.peers.limits import Copy
+from benchmarks.peers.limits import copy
 from benchmarks.peers.rounds import best_peer, ratio
-from benchmarks.peers.runners import Case
 from benchmarks.peers.traffic import least_bytes
 from tests.driver.models import mlp
 
@@ -96,7 +96,7 @@ def test_copy_when_run_then_gives_the_input_at_another_place(tmp_path: Path) -> 
     value = np.arange(12, dtype=np.float32).reshape(3, 4)
     np.savez(tmp_path / "rows.npz", x=value)
     case = Case("rows", tmp_path, 1)
-    (taken,) = Copy().load(case, Copy().build(case))()
+    (taken,) = copy(case, tmp_path / "rows.npz")()
     assert taken.ctypes.data % 64 == 0
     np.testing.assert_array_equal(taken, value)
 
