@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import nn
 
@@ -23,8 +22,9 @@ import benchmarks.gradients
 import tessera_runtime
 from benchmarks.gradients.eager import Eager, of_graph, of_recipe
 from benchmarks.gradients.entry import build, differentiated
-from benchmarks.peers.export import recipe
+from benchmarks.peers.export import recipe, write
 from benchmarks.peers.recipes import Recipe
+from benchmarks.peers.reference import unoptimised
 from benchmarks.peers.rounds import Ratio, ratio
 from tessera_build.ir.graph.nodes import Array
 
@@ -134,23 +134,11 @@ def _export(made: Recipe, path: Path) -> None:
     The exporter folds normalisations into convolutions unless it is told that the model trains; then it sets the
     module's mode, which normalisations are kept from following.
     """
-    unfinished = path.with_suffix(".part")
     for part in made.module.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.train = partial(_unmoved, part)  # type: ignore[method-assign]
-    torch.onnx.export(
-        made.module,
-        tuple(made.inputs.values()),
-        str(unfinished),
-        input_names=list(made.inputs),
-        output_names=list(made.outputs),
-        opset_version=17,
-        dynamo=False,
-        do_constant_folding=False,
-        training=torch.onnx.TrainingMode.TRAINING,
-    )
+    write(made, path, trains=True)
     made.module.eval()
-    unfinished.rename(path)
 
 
 def _unmoved(module: nn.Module, _mode: bool = True) -> nn.Module:
@@ -204,21 +192,11 @@ def _measure(subject: Subject, folder: Path, seconds: float, *, verify: bool) ->
         torch=statistics.median(peer),
         rounds=len(own),
         differences=(statistics.median(apart), max(apart)),
-        forward=max(_differences(outputs, _reference(subject))),
+        forward=max(_differences(outputs, unoptimised(subject.path, subject.feeds))),
         error=error,
         bundle_bytes=bundle.stat().st_size,
         build_seconds=built,
     )
-
-
-def _reference(subject: Subject) -> dict[str, Array]:
-    """What onnxruntime answers without its optimiser."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(str(subject.path), options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    feeds = {given.name: subject.feeds[given.name] for given in session.get_inputs()}
-    return {n: np.asarray(v) for n, v in zip(names, session.run(None, feeds), strict=True)}
 
 
 def _differences(found: Arrays, expected: Arrays) -> list[float]:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 import benchmarks.peers
 from benchmarks.peers.case import Case
@@ -23,6 +22,7 @@ from benchmarks.peers.goals import BATCHED, GOALS, SETS, STREAMED, share_of_memo
 from benchmarks.peers.html import page
 from benchmarks.peers.limits import LIMITS
 from benchmarks.peers.record import CaseRecord, Report, RunnerRecord
+from benchmarks.peers.reference import unoptimised
 from benchmarks.peers.rounds import Child, best_peer, ratio, take_turns
 from benchmarks.peers.runners import RUNNERS
 from benchmarks.peers.traffic import least_bytes
@@ -123,7 +123,7 @@ def _measure(case: Case, settings: _Settings) -> CaseRecord:
     goal = GOALS.get(case.name)
     limits = LIMITS if goal is not None and goal.kind == "limit" else ()
     records = {name: _built(name, case, settings.reuse) for name in (*settings.runners, *limits)}
-    expected = _expected(case)
+    expected = list(unoptimised(case.model, case.feeds()).values())
     with contextlib.ExitStack() as stack:
         children: dict[str, Child] = {}
         for name, record in records.items():
@@ -194,15 +194,6 @@ def _loaded(child: Child, record: RunnerRecord, case: Case, expected: list[Array
     with np.load(path) as answers:
         difference = max(_difference(answers[f"arr_{i}"], array) for i, array in enumerate(expected))
     return dataclasses.replace(record, peak_mb=float(str(found["peak_mb"])), difference=difference, **times)
-
-
-def _expected(case: Case) -> list[Array]:
-    """What onnxruntime answers without its optimiser."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(str(case.model), options, providers=["CPUExecutionProvider"])
-    feeds = case.feeds()
-    return [np.asarray(value) for value in session.run(None, {i.name: feeds[i.name] for i in session.get_inputs()})]
 
 
 def _difference(found: Array, expected: Array) -> float:

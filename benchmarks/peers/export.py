@@ -36,16 +36,23 @@ def export(names: Sequence[str], folder: Path) -> None:
         if path.exists():
             continue
         made = recipe(name)
-        partial = path.with_suffix(".part")
-        torch.onnx.export(
-            made.module,
-            tuple(made.inputs.values()),
-            str(partial),
-            input_names=list(made.inputs),
-            output_names=list(made.outputs),
-            opset_version=17,
-            dynamo=False,
-            do_constant_folding=True,
-        )
         np.savez(path.with_suffix(".npz"), **made.feeds())  # type: ignore[arg-type]
-        partial.rename(path)
+        write(made, path)
+
+
+def write(made: Recipe, path: Path, *, trains: bool = False) -> None:
+    """The ONNX file, which is there whole or not at all; where the recipe trains, nothing is folded."""
+    unfinished = path.with_suffix(".part")
+    modes = torch.onnx.TrainingMode
+    torch.onnx.export(
+        made.module,
+        tuple(made.inputs.values()),
+        str(unfinished),
+        input_names=list(made.inputs),
+        output_names=list(made.outputs),
+        opset_version=17,
+        dynamo=False,
+        do_constant_folding=not trains,
+        training=modes.TRAINING if trains else modes.EVAL,
+    )
+    unfinished.rename(path)
