@@ -49,7 +49,8 @@ def _drawn(seed: int, side_by_side: bool = False) -> Drawn:
 
 def _model(drawn: Drawn, shape: list[int | str], told: set[str]) -> onnx.ModelProto:
     """The model; `told`: which of the image and the block come at run time."""
-    node = helper.make_node("Col2Im", ["x", "image", "block"], ["y"], **drawn.attributes)
+    node = helper.make_node("Col2Im", ["x", "image", "block"], ["y"])
+    node.attribute.extend(helper.make_attribute(name, value) for name, value in drawn.attributes.items())
     vectors = {"image": drawn.image, "block": drawn.block}
     inputs = {"x": (np.float32, shape), **{n: (np.int64, v.shape) for n, v in vectors.items() if n in told}}
     return make_model([node], inputs, ["y"], {n: v for n, v in vectors.items() if n not in told}, 18)
@@ -60,7 +61,7 @@ def _assert_agrees(drawn: Drawn, model: onnx.ModelProto) -> None:
     given = {"x": drawn.x, "image": drawn.image, "block": drawn.block}
     feeds = {info.name: given[info.name] for info in model.graph.input}
     ((found,),) = run_built(model, [feeds])
-    wanted = np.asarray(ReferenceEvaluator(model).run(None, feeds)[0])
+    (wanted,) = (np.asarray(v) for v in ReferenceEvaluator(model).run(None, feeds))
     assert found.shape == wanted.shape
     np.testing.assert_allclose(np.asarray(found, np.float64), wanted, rtol=0, atol=1e-5)
 

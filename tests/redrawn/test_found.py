@@ -7,6 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from bundle_format.errors import TesseraError
+from tessera_build.ir.graph.nodes import Array
 from tests.frontends_onnx.built import assert_built_agrees, run_built
 from tests.frontends_onnx.ml_cases import model_of
 from tests.frontends_onnx.oracle import floats, integers, make_model, one_node
@@ -154,3 +155,55 @@ def test_slice_when_backwards_over_nothing_then_takes_nothing(extent: int) -> No
     node = helper.make_node("Slice", ["x", *bounds], ["y"])
     model = make_model([node], {"x": (np.float32, (3, extent))}, ["y"], bounds)
     assert_built_agrees(model, {"x": floats(3, extent)})
+
+
+@pytest.mark.parametrize("narrow", ["sb", "mv", "sbmv"])
+def test_batch_normalisation_when_its_statistics_are_halves_then_computes_in_the_wider_type(narrow: str) -> None:
+    node = helper.make_node("BatchNormalization", ["x", *"sbmv"], ["y"])
+    half = {name: (abs(floats(3)) * 9 + 0.5).astype(np.float16 if name in narrow else np.float32) for name in "sbmv"}
+    if narrow == "sb":
+        half["v"] = half["v"].astype(np.float32)
+    model = make_model([node], {"x": (np.float32, ("N", 3, 5))}, ["y"], half, 15)
+    assert_built_agrees(model, {"x": floats(2, 3, 5) * 30})
+
+
+def test_deformed_convolution_when_of_doubles_then_places_are_doubles() -> None:
+    node = helper.make_node("DeformConv", ["x", "w", "offset", "bias", "mask"], ["y"])
+    shapes = {"x": (1, 2, 6, 7), "w": (3, 2, 2, 3), "offset": (1, 12, 5, 5), "bias": (3,), "mask": (1, 6, 5, 5)}
+    model = make_model([node], {name: (np.float64, shape) for name, shape in shapes.items()}, ["y"], None, 19)
+    feeds = {name: floats(*shape).astype(np.float64) for name, shape in shapes.items()}
+    assert_built_agrees(model, feeds, tolerance=1e-12)
+
+
+@pytest.mark.parametrize(("own", "cached"), [(np.float16, np.float32), (np.float32, np.float16)])
+def test_grouped_attention_when_its_cache_has_another_type_then_is_built(
+    own: type[np.generic], cached: type[np.generic]
+) -> None:
+    names = ["q", "k", "v", "past_k", "past_v", "lengths", "total", "cos", "sin"]
+    node = helper.make_node("GroupQueryAttention", names, ["y", "keys", "values"], num_heads=4, kv_num_heads=2)
+    node.attribute.append(helper.make_attribute("do_rotary", 1))
+    node.domain = "com.microsoft"
+    shapes = {"q": (2, 1, 64), "k": (2, 1, 32), "v": (2, 1, 32), "cos": (9, 8), "sin": (9, 8)}
+    feeds: dict[str, Array] = {name: floats(*shape).astype(own) for name, shape in shapes.items()}
+    feeds |= {name: floats(2, 2, 7, 16).astype(cached) for name in ("past_k", "past_v")}
+    feeds |= {"lengths": np.array([7, 7], np.int32)}
+    inputs = {name: (array.dtype.type, array.shape) for name, array in feeds.items()}
+    model = make_model([node], inputs, ["y", "keys", "values"], {"total": np.array(8, np.int32)})
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    assert_built_agrees(model, feeds, tolerance=2e-3)
+
+
+def test_logarithm_of_exponentials_when_of_integers_then_is_refused() -> None:
+    model = make_model([helper.make_node("ReduceLogSumExp", ["x"], ["y"])], {"x": (np.int32, (3,))}, ["y"])
+    with pytest.raises(TesseraError, match="ReduceLogSumExp of integers"):
+        run_built(model, [])
+
+
+@pytest.mark.parametrize("way", ["add", "mul"])
+def test_scatter_when_of_truth_values_then_combines_them(way: str) -> None:
+    node = helper.make_node("ScatterElements", ["x", "places", "changes"], ["y"], axis=0)
+    node.attribute.append(helper.make_attribute("reduction", way))
+    inputs = {"x": (np.bool_, ("N",)), "places": (np.int64, ("M",)), "changes": (np.bool_, ("M",))}
+    model = make_model([node], inputs, ["y"], None, 18)
+    values = np.array([True, True, False, False])
+    assert_built_agrees(model, {"x": values, "places": np.arange(4), "changes": np.array([True, False, True, False])})

@@ -198,7 +198,7 @@ def _regular(c: Context, n: Call, kernel: Sequence[int], axis: tuple[int, Sequen
     numbers = [t // kernel[1] if position == 0 else t % kernel[1] for t in range(taps)]
     inside = c.reshape(c.extents([k * dilation - low for k in numbers]), (1, 1, taps, 1, 1))
     steps = steps_of(c, (1, 1, 1, *spatial), 3 + position)
-    return c.cast(c.op("add", c.op("mul", steps, c.scalar(stride, I64)), inside), F32)
+    return c.cast(c.op("add", c.op("mul", steps, c.scalar(stride, I64)), inside), n.input(2).dtype)
 
 
 def _reverse_sequence(c: Context, n: Call) -> Tensor:

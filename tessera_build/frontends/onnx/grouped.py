@@ -7,16 +7,18 @@ cache. Invariant: the new keys of a row stand right after its own earlier ones, 
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 from tessera_build.frontends.onnx.attend import Heads, Weighing, attend, bias_of, join_heads, split_heads, window
 from tessera_build.frontends.onnx.call import Call
+from tessera_build.frontends.onnx.containers import Value
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.indexing import counting
 from tessera_build.frontends.onnx.order import larger
 from tessera_build.frontends.onnx.rotary import Turn, rotated
 from tessera_build.ir.core.dims import Extent
-from tessera_build.ir.core.types import I32, I64
+from tessera_build.ir.core.types import I32, I64, DType
 from tessera_build.ir.graph.ops.shapes import count
 
 # What these operands and attributes ask for is not built: sinks, quantised caches, norms of queries.
@@ -25,7 +27,13 @@ _FLAGS = ("sliding_window_cache", "kv_cache_bit_width", "qk_output")
 
 
 def grouped_attention(c: Context, n: Call) -> tuple[Tensor, ...]:
-    """The operator."""
+    """The operator; over a cache of wider numbers than the queries, all of it computes in those."""
+    query, past = n.input(0), (n.optional(3), n.optional(4))
+    if past[0] is not None and past[0].dtype.bits > query.dtype.bits:
+        kind = past[0].dtype
+        widened = tuple(_widened(c, t, query.dtype, kind) for t in n.inputs)
+        result, *caches = grouped_attention(c, replace(n, inputs=widened))
+        return c.cast(result, query.dtype), *caches
     _refuse(n)
     q, k, v = _projections(c, n)
     total = c.known_extents(n.input(6), "the total length of GroupQueryAttention")[0]
@@ -42,11 +50,16 @@ def grouped_attention(c: Context, n: Call) -> tuple[Tensor, ...]:
         q, k = rotated(c, q, turn), rotated(c, k, turn)
     else:
         n.ignore("rotary_interleaved")
-    past = (n.optional(3), n.optional(4))
     keys = _cached(c, past[0], k, (earlier, total))
     values = _cached(c, past[1], v, (earlier, total))
-    done = attend(c, Heads(q, keys, values), _weighing(c, n, q, (keys.shape[2], earlier)))
+    done = attend(
+        c, Heads(q, c.cast(keys, q.dtype), c.cast(values, q.dtype)), _weighing(c, n, q, (keys.shape[2], earlier))
+    )
     return join_heads(c, done.result), keys, values
+
+
+def _widened(c: Context, operand: Value | None, narrow: DType, wide: DType) -> Value | None:
+    return c.cast(operand, wide) if isinstance(operand, Tensor) and operand.dtype == narrow else operand
 
 
 def _refuse(n: Call) -> None:
@@ -90,6 +103,7 @@ def _cached(c: Context, past: Tensor | None, new: Tensor, lengths: tuple[Tensor,
     earlier, total = lengths
     if past is None:
         return new
+    new = c.cast(new, past.dtype)  # a cache may be of another type than the queries
     batch, heads, depth = (
         c.unify(past.shape[i], new.shape[i], "the cache differs from the new keys") for i in (0, 1, 3)
     )

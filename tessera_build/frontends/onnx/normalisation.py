@@ -16,7 +16,7 @@ from tessera_build.frontends.onnx.load import element_type
 from tessera_build.frontends.onnx.reductions import square
 from tessera_build.frontends.onnx.shapes import reshaped
 from tessera_build.ir.core.dims import floordiv
-from tessera_build.ir.core.types import F32
+from tessera_build.ir.core.types import F32, F64
 
 
 def _per_channel(c: Context, values: Tensor, rank: int) -> Tensor:
@@ -57,10 +57,14 @@ def _batch(c: Context, n: Call) -> Tensor | tuple[Tensor, ...]:
 
 
 def _with_statistics(c: Context, n: Call, mean: Tensor, variance: Tensor) -> Tensor:
-    x, scale, bias = n.input(0), n.input(1), n.input(2)
-    factor = c.op("div", c.cast(scale, variance.dtype), _deviation(c, variance, n.number("epsilon", 1e-5)))
-    shift = c.op("sub", c.cast(bias, factor.dtype), c.op("mul", mean, factor))
-    wide = c.cast(x, factor.dtype)
+    x, own = n.input(0), (n.input(1), n.input(2), mean, variance)
+    kinds = {t.dtype for t in (x, *own)}
+    # Statistics that are narrower than the rows lose nothing that they hold: onnxruntime widens them first.
+    kind = F64 if F64 in kinds else F32 if len(kinds) > 1 else x.dtype
+    scale, bias, mean, variance = (c.cast(t, kind) for t in own)
+    factor = c.op("div", scale, _deviation(c, variance, n.number("epsilon", 1e-5)))
+    shift = c.op("sub", bias, c.op("mul", mean, factor))
+    wide = c.cast(x, kind)
     result = c.op("mul", wide, _per_channel(c, factor, x.rank))
     return c.cast(c.op("add", result, _per_channel(c, shift, x.rank)), x.dtype)
 

@@ -14,6 +14,7 @@ import ml_dtypes
 from tessera_build.frontends.onnx.call import Call, Translator, normalise_axes
 from tessera_build.frontends.onnx.containers import Value
 from tessera_build.frontends.onnx.context import Context, Tensor
+from tessera_build.frontends.onnx.errors import unsupported
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.types import F64, I64
 
@@ -81,6 +82,8 @@ def _log_of_sum(c: Context, x: Tensor, axes: Sequence[int], keepdims: bool) -> T
 
 def _log_sum_exp(c: Context, x: Tensor, axes: Sequence[int], keepdims: bool) -> Tensor:
     """max + log(sum(exp(x - max))), which cannot overflow."""
+    if not x.dtype.is_float:  # onnxruntime cuts every exponential off; ONNX took integers out of the schema
+        raise unsupported("ReduceLogSumExp of integers means nothing", found=str(x.type), hint="cast to float first")
     most = float(ml_dtypes.finfo(x.dtype.numpy).max)
     top = c.reduce("max", x, axes, keepdims=True)
     # Less an infinite maximum, every element would be NaN; less the largest number, -inf stays 0 and inf stays inf.

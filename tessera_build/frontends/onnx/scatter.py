@@ -12,17 +12,18 @@ from tessera_build.frontends.onnx.call import Call, Translator, normalise_axis
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed
 from tessera_build.ir.core.dims import Extent
-from tessera_build.ir.core.types import I64
+from tessera_build.ir.core.types import BOOL, I64
 from tessera_build.ir.graph.ops.shapes import count
 
 _REDUCTIONS = ("none", "add", "mul", "max", "min")
+_OF_TRUTH = {"add": "max", "mul": "min"}  # sums and products of truth values are "or" and "and"
 
 
 def _reduction(n: Call) -> str:
     word = n.text("reduction", "none")
     if word not in _REDUCTIONS:
         raise ill_formed(f"{n.op} combines by an unknown word", expected=" | ".join(_REDUCTIONS), found=word)
-    return word
+    return _OF_TRUTH.get(word, word) if n.input(0).dtype == BOOL else word
 
 
 def _scatter_elements(c: Context, n: Call) -> Tensor:
