@@ -6,7 +6,7 @@ made equal before the product is built.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tessera_build.frontends.onnx.call import Call, Translator
 from tessera_build.frontends.onnx.context import Context, Tensor
@@ -24,20 +24,23 @@ def matrix_product(c: Context, a: Tensor, b: Tensor, transpose_a: bool = False, 
     return c.op("matmul", a, b, transpose_a=transpose_a, transpose_b=transpose_b)
 
 
-def _matmul(c: Context, n: Call) -> Tensor:
-    """A vector is one row on the left and one column on the right; the axis so added is taken away again."""
-    a, b = n.input(0), n.input(1)
+def matrices(c: Context, a: Tensor, b: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """A product of matrices of operands that may be vectors: one row on the left, one column on the right."""
     if a.rank == 0 or b.rank == 0:
-        raise ill_formed("MatMul takes no scalars", found=f"{a.type} and {b.type}")
+        raise ill_formed("a matrix product takes no scalars", found=f"{a.type} and {b.type}")
     left = c.reshape(a, (1, *a.shape)) if a.rank == 1 else a
     right = c.reshape(b, (*b.shape, 1)) if b.rank == 1 else b
-    result = matrix_product(c, left, right)
+    result = product(left, right)
     shape = list(result.shape)
     if b.rank == 1:
         shape.pop(-1)
     if a.rank == 1:
         shape.pop(len(shape) - (1 if b.rank == 1 else 2))
     return c.reshape(result, shape)
+
+
+def _matmul(c: Context, n: Call) -> Tensor:
+    return matrices(c, n.input(0), n.input(1), lambda a, b: matrix_product(c, a, b))
 
 
 def _gemm(c: Context, n: Call) -> Tensor:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from tessera_build.frontends.onnx.call import Call, Translator, normalise_axis
 from tessera_build.frontends.onnx.context import Context, Tensor
-from tessera_build.frontends.onnx.contraction import matrix_product
+from tessera_build.frontends.onnx.contraction import matrices, matrix_product
 from tessera_build.frontends.onnx.contrib_attention import projected_attention
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.quantisation import Numbers, Pair, dequantised, integer_matmul, rescaled, spread
-from tessera_build.frontends.onnx.quantised import dynamic, matrices
+from tessera_build.frontends.onnx.quantised import dynamic
 from tessera_build.ir.core.types import F32, I32, U8
 from tessera_build.ir.graph.nodes import Array
 

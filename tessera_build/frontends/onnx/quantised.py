@@ -6,11 +6,11 @@ results differ from the definition by the rounding of one float32 product at mos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from tessera_build.frontends.onnx.call import Call, Translator, normalise_axis
 from tessera_build.frontends.onnx.context import Context, Tensor
-from tessera_build.frontends.onnx.errors import ill_formed
+from tessera_build.frontends.onnx.contraction import matrices
 from tessera_build.frontends.onnx.load import element_type
 from tessera_build.frontends.onnx.quantisation import (
     Numbers,
@@ -77,21 +77,6 @@ def dynamic(c: Context, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _dynamic_quantize(c: Context, n: Call) -> tuple[Tensor, ...]:
     return dynamic(c, n.input(0))
-
-
-def matrices(c: Context, a: Tensor, b: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """A product of matrices of operands that may be vectors: one row on the left, one column on the right."""
-    if a.rank == 0 or b.rank == 0:
-        raise ill_formed("a matrix product takes no scalars", found=f"{a.type} and {b.type}")
-    left = c.reshape(a, (1, *a.shape)) if a.rank == 1 else a
-    right = c.reshape(b, (*b.shape, 1)) if b.rank == 1 else b
-    result = product(left, right)
-    shape = list(result.shape)
-    if b.rank == 1:
-        shape.pop(-1)
-    if a.rank == 1:
-        shape.pop(len(shape) - (1 if b.rank == 1 else 2))
-    return c.reshape(result, shape)
 
 
 def _matmul_integer(c: Context, n: Call) -> Tensor:
