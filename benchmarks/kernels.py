@@ -29,13 +29,12 @@ from tessera_build.ir.core.dims import evaluate
 from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.builder import GraphBuilder
-from tessera_build.ir.graph.nodes import Array, Module
+from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.target.host import Buffer, Launch
 from tessera_build.lower.program.assemble import lower_module
 from tessera_build.lower.program.records import LoweredVariant
-
-_ALIGNMENT = 64
+from tessera_build.verify.aligned import aligned_copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +83,6 @@ CASES: tuple[Callable[[], Case], ...] = (
 )
 
 
-def _aligned(array: Array) -> Array:
-    storage = np.zeros(array.nbytes + _ALIGNMENT, np.uint8)
-    start = -storage.ctypes.data % _ALIGNMENT
-    found = storage[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    found[...] = array
-    return found
-
-
 class Program:
     """All launches of a case, ready to run; the last one is the one that is timed."""
 
@@ -100,14 +91,14 @@ class Program:
         entry, main = self.lowered.variant.entries[0], case.module.entries["main"]
         rng = np.random.default_rng(1)
         shape = main.types[main.args[0]].static_shape
-        self.feed = _aligned(rng.standard_normal(shape).astype(main.types[main.args[0]].dtype.numpy))
+        self.feed = aligned_copy(rng.standard_normal(shape).astype(main.types[main.args[0]].dtype.numpy))
         kinds = [main.types[v].dtype.numpy for v in main.results]
         outputs = [np.zeros([evaluate(e, {}) for e in s], k) for s, k in zip(entry.outputs, kinds, strict=True)]
         self.spaces = {
             "input": [self.feed],
-            "output": [_aligned(o) for o in outputs],
-            "weight": [_aligned(w.array) for w in self.lowered.weights],
-            "arena": [_aligned(np.zeros(max(64, evaluate(entry.arena_bytes, {})), np.uint8))],
+            "output": [aligned_copy(o) for o in outputs],
+            "weight": [aligned_copy(w.array) for w in self.lowered.weights],
+            "arena": [aligned_copy(np.zeros(max(64, evaluate(entry.arena_bytes, {})), np.uint8))],
         }
         launches = [n for n in entry.nodes if isinstance(n, Launch)]
         self.launches = [

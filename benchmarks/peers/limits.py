@@ -15,14 +15,13 @@ import numpy as np
 from benchmarks.peers.case import Case
 from benchmarks.peers.runners import Run, Runner
 from tessera_build.ir.graph.nodes import Array
-
-_ALIGNMENT = 64
+from tessera_build.verify.aligned import aligned_copy
 
 
 def copy(case: Case, _artifact: Path) -> Run:
     """The input to another place; both ends begin a cache line."""
     (value,) = case.feeds().values()
-    given, taken = _aligned(value), _aligned(value)
+    given, taken = aligned_copy(value), aligned_copy(value)
 
     def run() -> list[Array]:
         np.copyto(taken, given)
@@ -36,14 +35,6 @@ def exponentials(case: Case, artifact: Path) -> Run:
     model = importlib.import_module("tessera_runtime").load(artifact, threads=case.threads)
     feeds = case.feeds()
     return lambda: list(model.run(feeds).values())
-
-
-def _aligned(value: Array) -> Array:
-    room = np.zeros(value.nbytes + _ALIGNMENT, np.uint8)
-    start = -room.ctypes.data % _ALIGNMENT
-    found = room[start : start + value.nbytes].view(value.dtype).reshape(value.shape)
-    found[...] = value
-    return found
 
 
 LIMITS: Final[dict[str, Runner]] = {

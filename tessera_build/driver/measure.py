@@ -24,10 +24,10 @@ from tessera_build.ir.graph.nodes import Array
 from tessera_build.lower.program.kernels import Setting
 from tessera_build.lower.schedule_to_tile.layouts import DENSE, Packing
 from tessera_build.lower.schedule_to_tile.nest import SCRATCH
+from tessera_build.verify.aligned import aligned_copy
 from tessera_build.verify.inputs import random_array
 from tessera_build.verify.isolate import CrashError, Mark, in_child
 
-_ALIGNMENT: Final = 64
 _LEAST_SECONDS: Final = 50e-6  # of one round: shorter launches are repeated, because the clock costs half of one
 TOLERANCE: Final = 1e-3  # of the largest result: another order of additions, not another answer
 
@@ -121,7 +121,7 @@ class _Run:
     def __init__(self, build: BuiltTask, values: Mapping[int, tuple[Array, Array]]) -> None:
         self._build = build
         self._arrays = values
-        self._scratch = _aligned(np.zeros(max(1, build.code.scratch_bytes), np.uint8))
+        self._scratch = aligned_copy(np.zeros(max(1, build.code.scratch_bytes), np.uint8))
         parts = [build.code] if build.code.before is None else [build.code.before, build.code]
         self._launches = [self._ready(part) for part in parts]
 
@@ -148,7 +148,7 @@ class _Run:
     def _place(self, value: int, packing: Packing | None) -> tuple[int, Array]:
         array, memory = (self._scratch, self._scratch) if value == SCRATCH else self._arrays[value]
         if packing is not None:
-            array = memory = _aligned(packing.apply(array))
+            array = memory = aligned_copy(packing.apply(array))
         return array.ctypes.data, memory
 
 
@@ -167,7 +167,7 @@ def _values(setting: Setting, sizes: Mapping[str, int], seed: int) -> dict[int, 
     for value in (*task.inputs, *task.outputs):
         kind = task.function.types[value]
         if value in setting.constants:
-            array = _aligned(setting.constants[value])
+            array = aligned_copy(setting.constants[value])
             found[value] = array, array
             continue
         shape = tuple(evaluate(extent, sizes) for extent in kind.shape)
@@ -178,20 +178,12 @@ def _values(setting: Setting, sizes: Mapping[str, int], seed: int) -> dict[int, 
         sides = list(zip(shape, halo, strides, strict=True))
         start = sum(low * stride for _, (low, _), stride in sides)
         total = start + sum((extent + high - 1) * stride for extent, (_, high), stride in sides) + 1
-        memory = _aligned(np.zeros(max(1, total), kind.dtype.numpy))
+        memory = aligned_copy(np.zeros(max(1, total), kind.dtype.numpy))
         steps = [stride * memory.itemsize for stride in strides]
         array = np.ndarray(shape, memory.dtype, memory.data, start * memory.itemsize, steps)
         if value in task.inputs:
             array[...] = random_array(generator, kind, shape, None)
         found[value] = array, memory
-    return found
-
-
-def _aligned(array: Array) -> Array:
-    storage = np.zeros(array.nbytes + _ALIGNMENT, np.uint8)
-    start = -storage.ctypes.data % _ALIGNMENT
-    found = storage[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    found[...] = array
     return found
 
 

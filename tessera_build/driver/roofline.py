@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from tessera_build.backends.llvm.linker import link
 from tessera_build.backends.llvm.memory import MEMORY_IR
 from tessera_build.backends.llvm.objects import CodegenOptions, compile_ir
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.machine.cpu import CpuMachine
+from tessera_build.verify.aligned import aligned_bytes
 
 _CHAINS: Final = 12  # more than latency times rate on every machine we know
 _CHAIN_STEPS: Final = 200_000
@@ -69,7 +68,7 @@ def peak_gflops(
 def read_gbps(lanes: int, options: CodegenOptions, size: int) -> Callable[[], float]:
     """A measurement of reading `size` bytes again and again, in GB/s."""
     run = compiled_function([_reads_ir(lanes)], "reads", options)
-    memory = _aligned(size // _step_bytes(lanes) * _step_bytes(lanes))
+    memory = _written(size // _step_bytes(lanes) * _step_bytes(lanes))
     repeats = max(1, _LEAST_BYTES // memory.nbytes)
 
     def measure() -> float:
@@ -85,7 +84,7 @@ def memory_gbps(lanes: int, options: CodegenOptions, threads: int = 1) -> Callab
     """A measurement of what all threads together read from memory at most, in GB/s: the best way of a few."""
     runs = [compiled_function([_reads_ir(lanes, *pattern)], "reads", options) for pattern in _PATTERNS]
     share = _MEMORY_BYTES // threads // _step_bytes(lanes) * _step_bytes(lanes)
-    memory, pool = _aligned(share * threads), ThreadPoolExecutor(threads)
+    memory, pool = _written(share * threads), ThreadPoolExecutor(threads)
     begins = [memory.ctypes.data + number * share for number in range(threads)]
 
     def measure() -> float:
@@ -110,10 +109,11 @@ def measure_roofline(machine: CpuMachine, options: CodegenOptions, rounds: int =
     return Roofline(*(max(column) for column in zip(*found, strict=True)))
 
 
-def _aligned(size: int) -> Array:
-    room = np.ones(size + 64, np.uint8)
-    start = -room.ctypes.data % 64
-    return room[start : start + size]
+def _written(size: int) -> Array:
+    """Memory whose pages are there: those never written are all one page of zeros."""
+    memory = aligned_bytes(size)
+    memory[...] = 1
+    return memory
 
 
 def _chains_ir(lanes: int) -> str:

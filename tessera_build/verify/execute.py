@@ -20,6 +20,7 @@ from tessera_build.ir.core.dims import evaluate
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.target.host import POINTER_BYTES
 from tessera_build.lower.program.records import ValuePlace
+from tessera_build.verify.aligned import aligned_copy
 from tessera_build.verify.inputs import Sizes
 from tessera_runtime.arrays import numpy_dtype
 from tessera_runtime.cpu.abi import Call, ErrorRecord, Plan, Services
@@ -29,7 +30,6 @@ from tessera_runtime.cpu.memory import ALLOCATE, take_memory
 from tessera_runtime.cpu.pool import PROCESS_POOLS
 from tessera_runtime.errors import status_error
 
-_ALIGNMENT: Final = 64
 _Profile: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int32)
 
 # Called with the launch's number and 0 before, 1 after it.
@@ -92,7 +92,7 @@ class CompiledProgram:
         self._image = CodeImage(memoryview(code))
         self._pool = PROCESS_POOLS.get(self._image, threads)
         self._blobs = {
-            Digest.of(layer.data): _aligned_copy(np.frombuffer(layer.data, np.uint8))
+            Digest.of(layer.data): aligned_copy(np.frombuffer(layer.data, np.uint8))
             for layer in variant.layers
             if layer.media_type == media.WEIGHTS
         }
@@ -149,7 +149,7 @@ class CompiledProgram:
             shapes.append(tuple(rest[: len(value.shape)]))
             del rest[: len(value.shape)]
         # Filled with NaN, so that a kernel that reads what nothing wrote cannot be right by chance.
-        return _aligned_copy(np.full(cast(int, plan.workspace_bytes), 0xFF, np.uint8)), shapes
+        return aligned_copy(np.full(cast(int, plan.workspace_bytes), 0xFF, np.uint8)), shapes
 
     def _services(self) -> Services:
         """The pool's table, with room for a profile hook of our own and memory as full of NaN as the workspace."""
@@ -185,15 +185,6 @@ def _hook(look: Look | None, memory: Memory) -> "ctypes._CFunctionType":  # pyri
             look(launch, phase, memory)
 
     return _Profile(profile)
-
-
-def _aligned_copy(array: Array) -> Array:
-    """The bytes of an array at an address that is a multiple of 64."""
-    room = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
-    start = -_address(room) % _ALIGNMENT
-    target = room[start : start + array.nbytes]
-    target[...] = array
-    return target
 
 
 def _address(array: Array) -> int:
