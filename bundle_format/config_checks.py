@@ -70,6 +70,13 @@ def _check_states(entry: Entry) -> None:
                 where=f".states[{index}]",
                 found=f"{state.output} -> {state.input}",
             )
+        if state.in_place and source.shape != sink.shape:
+            raise BundleError(
+                "CONFIG_INCONSISTENT",
+                "a state that is written in place changes its shape",
+                where=f".states[{index}].in_place",
+                found=f"{state.output} -> {state.input}",
+            )
 
 
 def _check_results(entry: Entry) -> None:

@@ -6,6 +6,7 @@ Invariant: what parses is complete, of the right types and consistent within its
 """
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final, TypeVar, cast
 
 from bundle_format.canonical import Json, canonical_bytes, parse_canonical
@@ -39,7 +40,8 @@ from bundle_format.schema import (
 
 MAX_RANK: Final = 32
 _Item = TypeVar("_Item")
-_LEFT_OUT_WHEN_EMPTY: Final = frozenset(("sizes", "results"))
+# Fields that came after 1.0, with what a reader takes them to be where they are not there.
+_LEFT_OUT: Final[Mapping[str, object]] = MappingProxyType({"sizes": (), "results": (), "in_place": False})
 
 
 def config_bytes(config: Config) -> bytes:
@@ -71,7 +73,7 @@ def _plain(value: object) -> object:
         if names is None:
             return [_plain(item) for item in items]
         pairs = zip(names, items, strict=True)
-        return {name: _plain(item) for name, item in pairs if item != () or name not in _LEFT_OUT_WHEN_EMPTY}
+        return {name: _plain(item) for name, item in pairs if name not in _LEFT_OUT or item != _LEFT_OUT[name]}
     return value
 
 
@@ -194,7 +196,8 @@ class _Reader:
 
     def state(self, value: Json) -> StateAlias:
         fields = self._fields(value)
-        alias = StateAlias(fields.text("input"), fields.text("output"))
+        in_place = fields.optional("in_place", _true) or False
+        alias = StateAlias(fields.text("input"), fields.text("output"), in_place)
         fields.close()
         return alias
 
@@ -244,6 +247,12 @@ def _some(items: tuple[_Item, ...], what: str) -> tuple[_Item, ...]:
     if not items:
         raise BundleError("CONFIG_INCONSISTENT", f"a list of {what} is empty, and must then be left out")
     return items
+
+
+def _true(value: Json) -> bool:
+    if value is not True:
+        raise wrong_type("true, or the field left out", value)
+    return True
 
 
 def _one_of(allowed: frozenset[str]) -> Callable[[Json], str]:

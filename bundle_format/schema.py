@@ -17,7 +17,7 @@ from bundle_format.digest import Digest
 from bundle_format.dims import DimExpression
 
 FORMAT_MAJOR: Final = 1
-FORMAT_MINOR: Final = 2
+FORMAT_MINOR: Final = 3
 ABI_VERSION: Final = 1
 _FLOATS: Final = ("f64", "f32", "bf16", "f16")
 # Kept one to a byte, the narrower ones in its low bits.
@@ -65,10 +65,11 @@ class DimRange(NamedTuple):
 
 
 class StateAlias(NamedTuple):
-    """The output that becomes the named input of the next call."""
+    """The output that becomes the named input of the next call; `in_place`: both may be one piece of memory."""
 
     input: str
     output: str
+    in_place: bool = False
 
 
 class DataSize(NamedTuple):

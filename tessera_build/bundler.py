@@ -40,6 +40,7 @@ from tessera_build.ir.target.host import Launch
 from tessera_build.ir.target.text import print_variant
 from tessera_build.ir.tile import text as tile_text
 from tessera_build.lower.program.records import LaunchRecord, LoweredVariant, PackedWeight
+from tessera_build.lower.program.update import updated_in_place
 
 TUNING_FORMAT: Final = 2
 
@@ -69,10 +70,11 @@ def make_variant(parts: Parts) -> Variant:
     """The config and the layers of one target."""
     weights, weight_layers = pack_weights(_weight_data(parts.lowered.weights))
     target = parts.target
+    entries = tuple(_entry(parts.module, name) for name in parts.module.entries)
     config = Config(
         producer=parts.producer,
         target=Target(target.name, target.kind, target.arch, target.features),
-        entries=tuple(_entry(parts.module, name) for name in parts.module.entries),
+        entries=entries,
         weights=weights,
         nodes=parts.lowered.nodes,
         guards=tuple(
@@ -82,7 +84,7 @@ def make_variant(parts: Parts) -> Variant:
         tools=parts.tools,
         numerics=_numerics(parts.precision) | ({"checks": parts.checks} if parts.checks else {}),
         sources=parts.sources,
-        ignorable=("results",) if any(parts.module.results.values()) else (),
+        ignorable=_ignorable(entries),
     )
     layers = [Layer(kind, pack_text(text)) for kind, text in _texts(parts)]
     layers += [Layer(media.ELF_CODE, parts.code), Layer(media.C_HEADER, header_bytes())]
@@ -99,6 +101,13 @@ def _numerics(precision: PrecisionConfig) -> dict[str, str]:
     }
 
 
+def _ignorable(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """Fields that a reader which does not know them may skip: they say more, and change nothing that it does."""
+    in_place = any(state.in_place for entry in entries for state in entry.states)
+    results = any(entry.results for entry in entries)
+    return (*(("in_place",) if in_place else ()), *(("results",) if results else ()))
+
+
 def _entry(module: Module, name: str) -> Entry:
     function = module.entries[name]
     inputs = tuple(_value(n, function.types[v]) for n, v in zip(module.input_names[name], function.args, strict=True))
@@ -107,12 +116,15 @@ def _entry(module: Module, name: str) -> Entry:
     )
     own = entry_dims(module, name)
     dims = tuple(DimRange(dim, low or 0, high) for dim in own for low, high in [module.dims[dim]])
+    pairs = module.states.get(name, ())
+    updated = updated_in_place(function, pairs)
     states = tuple(
         StateAlias(
             module.input_names[name][function.args.index(pair.incoming)],
             module.output_names[name][function.results.index(pair.outgoing)],
+            pair.outgoing in updated,
         )
-        for pair in module.states.get(name, ())
+        for pair in pairs
     )
     sizes = tuple(
         DataSize(size, None if upper == UNBOUNDED else _extent(upper)) for size, upper in data_sizes(function).items()

@@ -2,7 +2,7 @@
 
 Takes: an entry's states, and arrays to begin with.
 Gives: `State`, which a call reads and, when it succeeds, replaces.
-Invariant: a call that fails leaves the state as it was.
+Invariant: a call that fails leaves the state as it was; of a cache that is written in place, what counts of it.
 """
 
 import threading
@@ -26,6 +26,7 @@ class State:
         self._lock = threading.Lock()
         self._current: dict[str, Array] = {}
         self._spare: dict[str, Array] = {}
+        self._in_place = frozenset(alias.input for alias in entry.states if alias.in_place)
         for alias in entry.states:
             value = inputs[alias.input]
             if value.name in initial:
@@ -56,7 +57,9 @@ class State:
         return self._current[name]
 
     def next_array(self, name: str, shape: tuple[int, ...]) -> Array:
-        """Where the call writes: the array of the call before last, when it fits."""
+        """Where the call writes: what it reads, if that is written in place; else the array of the call before last."""
+        if name in self._in_place and self._current[name].shape == shape:
+            return self._current[name]
         spare = self._spare.get(name)
         if spare is None or spare.shape != shape:
             spare = np.empty(shape, self._current[name].dtype)

@@ -62,25 +62,38 @@ def scatter_nd(subject: KernelSubject) -> Function:
 
 def scatter_rows(subject: KernelSubject) -> Function:
     """out = cache; then out[b, :, first[b] + t, :] takes updates[b, :, t, :], around the end where `circular`."""
-    batch, planes, extent, depth = subject.operands[0].shape
-    steps, circular = subject.operands[1].shape[2], subject.flag("circular")
-    width = row_width(depth, subject.lanes)
 
     @kernel(cache=subject.buffer(0), updates=subject.buffer(1), first=subject.buffer(2), out=subject.target(0))
     def scatter_rows(tile: TileBuilder, cache: Buffer, updates: Buffer, first: Buffer, out: Buffer) -> None:
-        for b in tile.range(batch):
-            start = tile.cast(tile.element(first, b), I64)
-            at = tile.index(start, extent if circular else extent - steps + 1)
-            for p in tile.range(planes):
-                for s in tile.range(extent):
-                    for c in tile.range(depth, width):
-                        tile.copy(cache[b, p, s, c : c + width], out[b, p, s, c : c + width])
-                for t in tile.range(steps):
-                    row = mod(at + t, extent) if circular else at + t
-                    for c in tile.range(depth, width):
-                        tile.copy(updates[b, p, t, c : c + width], out[b, p, row, c : c + width])
+        copy(tile, cache, out, subject.lanes)
+        _put_rows(tile, subject, (updates, first, out))
 
     return scatter_rows
+
+
+def put_rows(subject: KernelSubject) -> Function:
+    """What `scatter_rows` does to an `out` that holds the cache already."""
+
+    @kernel(updates=subject.buffer(1), first=subject.buffer(2), out=subject.target(0))
+    def put_rows(tile: TileBuilder, updates: Buffer, first: Buffer, out: Buffer) -> None:
+        _put_rows(tile, subject, (updates, first, out))
+
+    return put_rows
+
+
+def _put_rows(tile: TileBuilder, subject: KernelSubject, buffers: tuple[Buffer, Buffer, Buffer]) -> None:
+    updates, first, out = buffers
+    batch, planes, extent, depth = subject.operands[0].shape
+    steps, circular = subject.operands[1].shape[2], subject.flag("circular")
+    width = row_width(depth, subject.lanes)
+    for b in tile.range(batch):
+        start = tile.cast(tile.element(first, b), I64)
+        at = tile.index(start, extent if circular else extent - steps + 1)
+        for p in tile.range(planes):
+            for t in tile.range(steps):
+                row = mod(at + t, extent) if circular else at + t
+                for c in tile.range(depth, width):
+                    tile.copy(updates[b, p, t, c : c + width], out[b, p, row, c : c + width])
 
 
 def index_of(tile: TileBuilder, value: Tile, extent: Extent) -> Extent:

@@ -89,6 +89,7 @@ REFUSALS: list[tuple[str, str, Callable[[Tree], object]]] = [
         "$.entries[1].states[0]",
         lambda tree: tree["entries"][1]["states"][0].update(output="none"),
     ),
+    ("FIELD_TYPE", "$.entries[1].states[0].in_place", lambda tree: tree["entries"][1]["states"][0].update(in_place=1)),
     ("CONFIG_INCONSISTENT", "$.guards[0].right", lambda tree: tree["guards"][0].update(right="Q")),
     ("CONFIG_INCONSISTENT", "$.entries[0].sizes", lambda tree: tree["entries"][0].update(sizes=[])),
     (
@@ -182,3 +183,19 @@ def test_config_when_shapes_depend_on_data_then_parses_to_itself_and_names_the_o
     again = parse_config(data).entries[0]
     assert (again.sizes, again.dynamic_outputs) == (sizes, (2,))
     assert b'"sizes"' not in config_bytes(sample())
+
+
+@pytest.mark.unit
+def test_config_when_a_state_is_written_in_place_then_parses_to_itself_and_keeps_its_shape() -> None:
+    entry = sample().entries[1]
+    (state,) = entry.states
+    in_place = entry._replace(states=(state._replace(in_place=True),))
+    entries = list(sample().entries)
+    entries[1] = in_place
+    again = parse_config(config_bytes(sample()._replace(entries=tuple(entries))))
+    assert [state.in_place for state in again.entries[1].states] == [True]
+    assert b'"in_place"' not in config_bytes(sample())
+    longer = in_place._replace(outputs=(in_place.outputs[0], in_place.outputs[1]._replace(shape=(4,))))
+    entries[1] = longer
+    with pytest.raises(BundleError, match="changes its shape"):
+        config_bytes(sample()._replace(entries=tuple(entries)))

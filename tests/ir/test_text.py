@@ -18,7 +18,7 @@ from xdsl.parser import Parser as XdslParser
 
 from tessera_build.ir.core.dims import symbol
 from tessera_build.ir.core.hashing import hash_function
-from tessera_build.ir.core.node import Function, Span
+from tessera_build.ir.core.node import Function, Region, Span
 from tessera_build.ir.core.rewrite import FunctionBuilder
 from tessera_build.ir.core.text.lexer import Lexer, TextError
 from tessera_build.ir.core.text.literals import print_attribute
@@ -28,7 +28,7 @@ from tessera_build.ir.graph import text as graph_text
 from tessera_build.ir.graph.nodes import GraphNode, Module, StatePair
 from tessera_build.ir.schedule import text as schedule_text
 from tessera_build.ir.target import text as target_text
-from tessera_build.ir.target.host import Buffer, Entry, Guard, Launch, Variant
+from tessera_build.ir.target.host import Apart, Buffer, Entry, Guard, Launch, Variant
 from tessera_build.ir.tile import text as tile_text
 from tests.ir import functions
 
@@ -163,7 +163,8 @@ def test_module_when_a_constant_is_not_given_then_is_refused() -> None:
 def test_variant_when_printed_then_parses_equal(kernel: Function) -> None:
     n = symbol("N")
     launch = Launch("kernel", n * 2, (Buffer("input"), Buffer("arena", 0, n * 64)), (n,), 3)
-    entry = Entry("main", ("N",), (Guard(n, "le", 128, 0), launch), n * 64 + 64, ((n, 4), ()))
+    apart = Apart(Buffer("input", 1), Buffer("output"), Region((), (replace(launch, node=4),)))
+    entry = Entry("main", ("N",), (Guard(n, "le", 128, 0), apart, launch), n * 64 + 64, ((n, 4), ()))
     variant = Variant((entry, replace(entry, name="decode", nodes=())), (kernel,), 2)
     text = target_text.print_variant(variant)
     again = target_text.parse_variant(text)

@@ -72,6 +72,61 @@ def test_cache_when_pruned_then_the_oldest_are_gone(tmp_path: Path) -> None:
         assert not state.arrays["cache.keys"][:, :, 3:].any()
 
 
+GROWS = """
+@graph.module("grows")
+def grows(q: Tensor["B", 2, "S", 4], k: Tensor["B", 2, "S", 4], cache: KVCache["B", 2, 16, 4, f32]):
+    {before}
+    cache = cache.append(k, k * 2.0)
+    return {{"y": op.flash_attention(q, cache){after}, "cache": cache}}
+"""
+ALONE = {"before": "", "after": ""}
+READ = {"before": "before = op.reduce_sum(cache.keys)", "after": " + before"}
+
+
+def _steps(bundle: Path, counts: tuple[int, ...]) -> tuple[list[Floats], list[tuple[int, int]]]:
+    """The answers of a sequence, and where the cached keys and values lie after each call."""
+    answers: list[Floats] = []
+    places: list[tuple[int, int]] = []
+    with tessera_runtime.load(bundle, threads=1) as model:
+        state = model.new_state(_empty(2, 2, 16, 4))
+        for seed, count in enumerate(counts):
+            q, k = draw(seed, 2, 2, count, 4), draw(100 + seed, 2, 2, count, 4)
+            answers.append(np.array(model.run(q=q, k=k, state=state)["y"]))
+            places.append((state.arrays["cache.keys"].ctypes.data, state.arrays["cache.values"].ctypes.data))
+    return answers, places
+
+
+def test_cache_when_it_only_grows_then_is_written_where_it_lies(tmp_path: Path) -> None:
+    _, places = _steps(_built(tmp_path, GROWS.format(**ALONE)), (3, 1, 1, 4))
+    assert len(set(places)) == 1
+
+
+def test_cache_when_its_old_rows_are_read_beside_then_lies_apart_and_answers_alike(tmp_path: Path) -> None:
+    apart, places = _steps(_built(tmp_path, GROWS.format(**READ)), (3, 1, 1, 4))
+    assert len(set(places)) == 2
+    (tmp_path / "alone").mkdir()
+    together, _ = _steps(_built(tmp_path / "alone", GROWS.format(**ALONE)), (3, 1, 1, 4))
+    grown = np.cumsum([0.0] + [draw(100 + seed, 2, 2, n, 4).sum(dtype=np.float64) for seed, n in enumerate((3, 1, 1))])
+    for left, right, before in zip(apart, together, grown, strict=True):
+        np.testing.assert_allclose(left, right + before, atol=2e-5)
+
+
+def test_cache_when_a_call_fails_then_what_counts_of_it_is_as_it_was(tmp_path: Path) -> None:
+    bundle, k = _built(tmp_path, GROWS.format(**ALONE)), draw(0, 2, 2, 10, 4)
+    with tessera_runtime.load(bundle, threads=1) as model:
+        state = model.new_state(_empty(2, 2, 16, 4))
+        model.run(q=k, k=k, state=state)
+        with pytest.raises(tessera_runtime.RunError):
+            model.run(q=k + 1, k=k + 1, state=state)
+        np.testing.assert_array_equal(state.arrays["cache.length"], [10, 10])
+        np.testing.assert_array_equal(state.arrays["cache.keys"][:, :, :10], k)
+        again = model.run(q=k[:, :, :6] + 2, k=k[:, :, :6] + 2, state=state)["y"]
+        fresh = model.new_state(_empty(2, 2, 16, 4))
+        model.run(q=k, k=k, state=fresh)
+        wanted = model.run(q=k[:, :, :6] + 2, k=k[:, :, :6] + 2, state=fresh)["y"]
+    np.testing.assert_array_equal(np.asarray(again), np.asarray(wanted))
+
+
 OPTIMIZER = """
 from tessera import checkpointable, fp32_master
 

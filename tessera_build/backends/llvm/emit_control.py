@@ -1,8 +1,8 @@
 """Loops and choices of a host program as LLVM IR text.
 
-Takes a `Repeat` or a `Choose` and the writer of the run around it; writes blocks. Invariant: carried values are not
-copied between iterations: three addresses a value take turns, and only the last value is moved, if it is not where
-it belongs.
+Takes a `Repeat`, a `Choose` or an `Apart` and the writer of the run around it; writes blocks. Invariant: carried values
+are not copied between iterations: three addresses a value take turns, and only the last value is moved, if it is not
+where it belongs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol
 from tessera_build.backends.llvm.emit_dims import DimWriter
 from tessera_build.backends.llvm_text.function_text import FunctionText
 from tessera_build.ir.core.node import Node
-from tessera_build.ir.target.host import Buffer, Choose, Repeat
+from tessera_build.ir.target.host import Apart, Buffer, Choose, Repeat
 
 
 class RunWriter(Protocol):
@@ -45,6 +45,19 @@ def write_choice(run: RunWriter, node: Choose, dims: DimWriter) -> None:
         out.begin(label)
         run.block(region.nodes, dims.nested())
         out.line(f"br label %{done}")
+    out.begin(done)
+
+
+def write_apart(run: RunWriter, node: Apart, dims: DimWriter) -> None:
+    """A block, unless two addresses are one."""
+    out = run.out
+    left, right = run.address(node.left, dims), run.address(node.right, dims)
+    body, done = out.label("apart"), out.label("together")
+    same = out.temporary(f"icmp eq {left}, {right.removeprefix('ptr ')}")
+    out.line(f"br i1 {same}, label %{done}, label %{body}")
+    out.begin(body)
+    run.block(node.body.nodes, dims.nested())
+    out.line(f"br label %{done}")
     out.begin(done)
 
 

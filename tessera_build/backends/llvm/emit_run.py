@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bundle_format.abi import Status
-from tessera_build.backends.llvm.emit_control import carried_slot, write_choice, write_repeat
+from tessera_build.backends.llvm.emit_control import carried_slot, write_apart, write_choice, write_repeat
 from tessera_build.backends.llvm.emit_dims import DimWriter
 from tessera_build.backends.llvm.host_support import CALL, DYNAMIC_CALL_BYTES, LARGEST, fail
 from tessera_build.backends.llvm_text.function_text import FunctionText
 from tessera_build.ir.core.node import Node, walk
 from tessera_build.ir.target.host import (
     Allocate,
+    Apart,
     Buffer,
     Choose,
     Entry,
@@ -139,6 +140,8 @@ class _Run:
                     write_repeat(self, node, dims)
                 case Choose():
                     write_choice(self, node, dims)
+                case Apart():
+                    write_apart(self, node, dims)
                 case Guard() if not is_early(self._entry, node):
                     guard(self.out, dims, node, self._undo, self._error)
                 case _:

@@ -137,6 +137,15 @@ class Choose(HostNode):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Apart(HostNode):
+    """Run `body` unless both places are one: the caller may give a state's memory as that of its next value."""
+
+    left: Buffer
+    right: Buffer
+    body: Region
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Entry:
     """The host program of one entry: nodes in order, arena size in bytes, and the extents of each output.
 
@@ -184,6 +193,8 @@ def buffers_of(node: Node) -> Iterator[Buffer]:
         yield from (place for value in node.carried for place in (value.initial, value.home, value.spare))
     elif isinstance(node, Choose):
         yield node.condition
+    elif isinstance(node, Apart):
+        yield from (node.left, node.right)
 
 
 def extents_of(node: Node) -> Iterator[Extent]:

@@ -150,6 +150,8 @@ class _Host:
             case host.Choose():
                 yield from self._region(node.then)
                 yield from self._region(node.otherwise)
+            case host.Apart():
+                yield from self._region(node.body)
             case _:
                 yield "level", f"{type(node).__name__} is not a node of a host program"
 

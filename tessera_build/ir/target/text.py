@@ -40,7 +40,9 @@ CLASSES = class_table(
         *group.NODES,
     )
 )
-HOST_CLASSES = class_table((host.Guard, host.Launch, host.Read, host.Allocate, host.Release, host.Repeat, host.Choose))
+HOST_CLASSES = class_table(
+    (host.Guard, host.Launch, host.Read, host.Allocate, host.Release, host.Repeat, host.Choose, host.Apart)
+)
 
 
 def print_function(function: Function, *, locations: bool = False) -> str:

@@ -7,7 +7,7 @@ module and the machine only, and launches run in an order in which every value i
 from __future__ import annotations
 
 from bundle_format.errors import TesseraError
-from tessera_build.ir.core.node import Function, walk
+from tessera_build.ir.core.node import walk
 from tessera_build.ir.graph.nodes import GraphNode, Module
 from tessera_build.ir.graph.sizes import data_sizes, entry_dims, symbol_ranges
 from tessera_build.ir.machine.cpu import CpuMachine
@@ -20,6 +20,7 @@ from tessera_build.lower.program.kernels import Chooser, derived
 from tessera_build.lower.program.reads import check_placed, early_guards
 from tessera_build.lower.program.records import LaunchRecord, LoweredVariant
 from tessera_build.lower.program.shared import Progress, Shared, Weights
+from tessera_build.lower.program.update import updated_in_place
 from tessera_build.lower.schedule_to_tile.replay import is_reserved
 
 
@@ -41,7 +42,7 @@ def lower_module(
     bound = 0
     for name, function in module.entries.items():
         shared.begin_entry()
-        block = Block(shared, function, _entry_frame(module, function))
+        block = Block(shared, function, _entry_frame(module, name))
         inputs = {value: Home("input", i) for i, value in enumerate(function.args)}
         results = [Home("output", i) for i in range(len(function.results))]
         slots = shared.dynamic.next
@@ -72,8 +73,11 @@ def _check_names(module: Module) -> None:
         )
 
 
-def _entry_frame(module: Module, function: Function) -> Frame:
+def _entry_frame(module: Module, name: str) -> Frame:
     """What an entry has from outside: its inputs, and its constants as weights."""
+    function = module.entries[name]
     nodes = [n for n in function.nodes if isinstance(n, GraphNode)]
     digests = {n.output: str(n.attributes["digest"]) for n in nodes if n.op == "constant"}
-    return Frame(digests, frozenset(function.args), symbol_ranges(module, function), sizes=data_sizes(function))
+    updated = updated_in_place(function, module.states.get(name, ()))
+    ranges, sizes = symbol_ranges(module, function), data_sizes(function)
+    return Frame(digests, frozenset(function.args), ranges, sizes=sizes, updated=updated)

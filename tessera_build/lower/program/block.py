@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tessera_build.ir.core.dims import Extent, symbol, symbols_of
-from tessera_build.ir.core.node import Function, Node
+from tessera_build.ir.core.node import Function, Node, Region
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.graph.ops.sizes import names_of
 from tessera_build.ir.graph.regions import index_range
 from tessera_build.ir.schedule.trace import Schedule
-from tessera_build.ir.target.host import Allocate, Buffer, Launch
+from tessera_build.ir.target.host import Allocate, Apart, Buffer, Launch
 from tessera_build.lower.graph_to_schedule.chains import chained
 from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
 from tessera_build.lower.program.arena import Lifetime, aligned, plan_arena
@@ -30,6 +30,7 @@ from tessera_build.lower.program.reads import Dynamic, late_guards, read_nodes
 from tessera_build.lower.program.records import LaunchRecord, ValuePlace
 from tessera_build.lower.program.rewrite_tasks import copy_task
 from tessera_build.lower.program.shared import Shared
+from tessera_build.lower.program.update import lower_update
 from tessera_build.lower.schedule_to_tile.layouts import Packing
 from tessera_build.lower.schedule_to_tile.nest import SCRATCH, Operand
 from tessera_build.space.chain import saved_cycles
@@ -106,7 +107,10 @@ class Block:
         elif task.kind != "read":
             layouts = {v: self._places.of[v].layout(self._shape(task, v)) for v in _values(task)}
             setting = Setting(task, layouts, self._constants, self._frame.ranges)
-            self._lowered[step] = lower_task(setting, self._shared.machine, self._shared.choose)
+            if self._frame.updated.isdisjoint(task.outputs):
+                self._lowered[step] = lower_task(setting, self._shared.machine, self._shared.choose)
+            else:
+                self._lowered[step] = lower_update(setting, self._shared.machine)
         self._shared.finish_task(task.name)
 
     def _plan(self, task: Task) -> ControlPlan:
@@ -118,7 +122,8 @@ class Block:
         for region in node.regions:
             body = replace(self._function, args=region.args, nodes=region.nodes, results=region.results)
             arguments = inside | set(region.args)
-            frame = replace(self._frame, arguments=arguments, ranges=ranges, depth=self._frame.depth + 1)
+            depth = self._frame.depth + 1
+            frame = replace(self._frame, arguments=arguments, ranges=ranges, depth=depth, updated=frozenset())
             blocks.append(Block(self._shared, body, frame))
         room = Room(self._frame.most, self._shared.dynamic, self._shared.name_row(task.name))
         return plan_control(node, blocks, self._function.types, room)
@@ -141,7 +146,7 @@ class Block:
             else:
                 nodes += self._border_launches(task, started)
                 nodes += self._zones(task, fill=True)
-                nodes += [self._launch(task, lowered, step) for lowered in self._lowered[step]]
+                nodes += self._launches(task, step)
                 nodes += self._audits(task)
             nodes += (node for item in self._dynamic.values() for node in item.after(step))
         return nodes
@@ -187,6 +192,13 @@ class Block:
         place = self._places.of[root]
         lowered = lower_border(kind, border, place.strides, self._shared.machine, self._frame.ranges)
         return self._emit(task, lowered, (self._home(root).buffer,), (), ())
+
+    def _launches(self, task: Task, step: int) -> list[Node]:
+        launches: list[Node] = [self._launch(task, lowered, step) for lowered in self._lowered[step]]
+        if self._frame.updated.isdisjoint(task.outputs):
+            return launches
+        old, new = (self._buffer(task, Operand(value)) for value in (task.inputs[0], task.outputs[0]))
+        return [Apart(old, new, Region((), tuple(launches[:-1]))), launches[-1]]
 
     def _launch(self, task: Task, lowered: LoweredTask, step: int) -> Launch:
         scratch = Buffer("arena", 0, self._base + self._offsets[_scratch(step)]) if lowered.scratch_bytes else None

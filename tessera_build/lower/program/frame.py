@@ -36,7 +36,7 @@ class Frame:
     """What a block needs to know to be planned: digests of the constants and ids of the values it has from outside.
 
     `ranges` bounds every symbol that the block's extents may mention, `sizes` has the upper bounds of those that are
-    read from data; `depth` counts the regions around it.
+    read from data; `depth` counts the regions around it. `updated`: results that may lie where their state lies.
     """
 
     digests: Mapping[int, str]
@@ -44,6 +44,7 @@ class Frame:
     ranges: Mapping[str, Range]
     depth: int = 0
     sizes: Mapping[str, Extent] = field(default_factory=dict[str, Extent])
+    updated: frozenset[int] = frozenset()
 
     def most(self, size: Extent) -> Extent | None:
         """The most that a size can be, over dims alone; None where that is not known."""

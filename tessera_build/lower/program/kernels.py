@@ -211,10 +211,16 @@ def _lower_kernel_call(setting: Setting, machine: CpuMachine) -> LoweredTask:
     else:
         results = tuple(task.function.types[v] for v in call.results)
         kernel = KERNELS[call.kernel](KernelSubject(tuple(types), results, dict(call.parameters), machine.lanes))
+    return bound_kernel(kernel, (*call.operands, *call.results), machine, ranges)
+
+
+def bound_kernel(
+    kernel: Function, values: Sequence[int], machine: CpuMachine, ranges: Mapping[str, Range]
+) -> LoweredTask:
+    """A kernel written in the tile language, over the buffers of graph values."""
     function = bind_outer_loops(kernel)
     lowered = lower_cpu(function, machine, ranges)
-    operands = tuple(Operand(v) for v in (*call.operands, *call.results))
-    program = TileProgram(function, operands, function.names("dims"))
+    program = TileProgram(function, tuple(Operand(v) for v in values), function.names("dims"))
     return LoweredTask(Schedule(), program, lowered.kernel, lowered.parallel_count)
 
 
