@@ -93,7 +93,7 @@ def test_dft_when_long_then_is_as_exact_as_numpys(length: int, parts: int, half:
     x: NDArray[np.float64] = floats(3, length // 2 + 1 if whole else length, parts).astype(np.float64)
     node = helper.make_node("DFT", ["x", "length", "axis"], ["y"], onesided=half, inverse=inverse)
     weights = {"length": np.asarray(length, np.int64), "axis": np.asarray(1, np.int64)}
-    values = x[..., 0] + x[..., 1] * 1j if parts == 2 else x[..., 0]
+    values = np.asarray(x @ np.asarray([1, 1j][:parts]))
     if whole:
         wanted = np.fft.irfft(values, length)
     else:
