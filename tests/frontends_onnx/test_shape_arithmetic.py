@@ -59,6 +59,26 @@ def test_reshape_when_target_is_built_from_shape_then_only_a_reshape_remains() -
     assert module.entries["main"].types[result].shape == (parse_extent("N"), 4, parse_extent("2*W"))
 
 
+def test_reshape_when_its_target_counts_windows_then_a_guard_asks_for_one() -> None:
+    # Exported group normalisation: (L - 10) / 5 + 1 windows, which the least L would make negative.
+    model = x_model(
+        [
+            node("Conv", ["x", "weight"], "windows", strides=[5]),
+            node("Shape", ["windows"], "whole"),
+            node("Reshape", ["windows", "groups"], "grouped"),
+            node("ReduceMax", ["grouped"], "most", axes=[2], keepdims=1),
+            node("Sub", ["grouped", "most"], "less"),
+            node("Reshape", ["less", "whole"], "y"),
+        ],
+        ["B", 1, "L"],
+        weight=floats(4, 1, 10),
+        groups=integers(0, 2, -1),
+    )
+    assert_agrees(model, {"x": floats(2, 1, 40)}, {"x": floats(1, 1, 12)})
+    with pytest.raises(TesseraError, match=r"Reshape to \[.*\] has a negative extent|window"):
+        run(read_onnx(model), "main", {"x": floats(1, 1, 3)})
+
+
 def test_expand_when_target_is_patched_by_where_then_the_condition_is_decided() -> None:
     model = x_model(
         [

@@ -14,7 +14,6 @@ from tessera_build.frontends.onnx.call import Call, Translator, normalise_axes
 from tessera_build.frontends.onnx.content import is_symbolic
 from tessera_build.frontends.onnx.context import Context, Number, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
-from tessera_build.frontends.onnx.order import sign_of
 from tessera_build.frontends.onnx.reductions import flattened
 from tessera_build.frontends.onnx.targets import resolved_at_run_time
 from tessera_build.ir.core.dims import Extent, floordiv
@@ -101,10 +100,9 @@ def _target_shape(c: Context, n: Call, x: Tensor) -> list[Extent]:
             target.append(x.shape[axis])
         elif extent == -1:
             target.append(-1)
-        elif sign_of(extent, c.ranges) == 1:
-            target.append(extent)
         else:
-            raise ill_formed("Reshape has a negative extent", found=shape_text(stated))
+            c.require(extent, ">=", 0, f"Reshape to {shape_text(stated)} has a negative extent")
+            target.append(extent)
     if target.count(-1) > 1:
         raise ill_formed("Reshape leaves two extents open", found=shape_text(stated))
     return target
