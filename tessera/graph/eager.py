@@ -21,7 +21,7 @@ from tessera.model.annotation import TensorSpec
 from tessera.model.numeric import Numeric, numeric_of
 from tessera.model.site import Site, here
 from tessera.model.tensor import Tensor, Value
-from tessera.model.trace import Trace, Weight, tracing
+from tessera.model.trace import Trace, Weight, numbers_of, tracing
 from tessera.model.tree import leaves, rebuild
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.nodes import Array, Module
@@ -48,7 +48,7 @@ class Traced:
     def call(self, arrays: Sequence[Array]) -> object:
         """The results for the arrays of a call, in order."""
         feeds = {_label(index): array for index, array in enumerate(arrays)}
-        feeds |= {name: _value(weight) for name, weight in self.weights.items()}
+        feeds |= {name: numbers_of(weight) for name, weight in self.weights.items()}
         found = self.run(feeds)
         return rebuild(self.nesting, [found[name] for name in self.outputs])
 
@@ -150,19 +150,6 @@ def _placed(value: object, inputs: Sequence[Tensor]) -> object:
 
 def _label(index: int) -> str:
     return f"argument{index}"
-
-
-def _value(weight: Weight) -> Array:
-    array = weight.array
-    if array is None:
-        raise LanguageError(
-            "PARAMETER_WITHOUT_VALUE",
-            f"the parameter {weight.name or '(without a name)'} has no value",
-            site=weight.site,
-            found=str(weight.spec),
-            hint="give it an initialiser, or graph.load its numbers",
-        )
-    return array
 
 
 def to_array(value: object, site: Site | None = None) -> Array | None:

@@ -57,6 +57,21 @@ class Weight(Protocol):
         ...
 
 
+def numbers_of(weight: Weight) -> Array:
+    """A parameter's numbers; an error where it has none."""
+    array = weight.array
+    if array is None:
+        raise LanguageError(
+            "PARAMETER_WITHOUT_VALUE",
+            f"the parameter {weight.name or '(without a name)'} has no value",
+            site=weight.site,
+            expected="an initialiser, or a tensor of this name in the safetensors file beside the model",
+            found=str(weight.spec),
+            hint="op.tensor((D, H), init=init.normal(seed=1)), graph.load, or a .safetensors of the model's name",
+        )
+    return array
+
+
 @dataclass(frozen=True, slots=True)
 class Captured:
     """A value of an outer trace that an inner function reads: where it is there, and the input that it became."""
@@ -157,17 +172,7 @@ class Trace:
             return self.capture(self.outer, self.outer.weight(weight))
         if self._free and not weight.frozen:
             return self.input(self._unused(weight.name or "parameter"), weight.spec, weight.site)
-        array = weight.array
-        if array is None:
-            raise LanguageError(
-                "PARAMETER_WITHOUT_VALUE",
-                f"the parameter {weight.name or '(without a name)'} has no value",
-                site=weight.site,
-                expected="an initialiser, or a tensor of this name in the safetensors file beside the model",
-                found=str(weight.spec),
-                hint="op.tensor((D, H), init=init.normal(seed=1)), or a file of the model's name with .safetensors",
-            )
-        value = self.builder.pooled(self._owned(array, weight.name))
+        value = self.builder.pooled(self._owned(numbers_of(weight), weight.name))
         return self.note(value, weight.site, weight.spec.numeric.policy, weight.name)
 
     def _unused(self, name: str) -> str:

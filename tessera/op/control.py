@@ -26,7 +26,7 @@ def cond(predicate: Value, then: Callable[..., object], otherwise: Callable[...,
     """What `then` gives of the operands where the scalar predicate holds, else what `otherwise` gives."""
     trace = trace_of((predicate,))
     _scalar_condition(predicate, "cond")
-    _functions("cond", then, otherwise)
+    expect_functions("cond", "lambda: x", then, otherwise)
     regions: list[Region] = []
     trees: list[object] = []
     for branch in (then, otherwise):
@@ -56,6 +56,7 @@ def while_(
     max_iter: int | None = None,
 ) -> object:
     """Apply `body` to what is carried while `condition` of it holds, at most `max_iter` times."""
+    expect_functions("while_", "lambda x: ...", condition, body)
     _count(max_iter, "max_iter of while_")
     trace, carried = _carried(initial)
     first = condition(rebuild(initial, carried))
@@ -84,6 +85,7 @@ def scan(
 
     Gives what is carried last, and all ys.
     """
+    expect_functions("scan", "lambda carried, x: (carried, y)", body)
     _count(length, "length of scan")
     trace, carried = _carried(initial)
     inputs = [_tensor(trace, leaf) for _, leaf in leaves(xs)]
@@ -143,14 +145,15 @@ def _same(trace: Trace, following: object, carried: Sequence[Tensor], name: str)
     return values
 
 
-def _functions(name: str, *functions: object) -> None:
+def expect_functions(name: str, expected: str, *functions: object) -> None:
+    """Refuse a value where a function is to be traced."""
     for function in functions:
         if not callable(function):
             raise LanguageError(
                 "BAD_ARGUMENT",
                 f"{name} takes functions: what it is given is computed anyway",
                 site=here(),
-                expected="lambda: x",
+                expected=expected,
                 found=described(function) if isinstance(function, Value) else repr(function)[:200],
             )
 

@@ -19,7 +19,7 @@ from tessera.model.filled import full_like
 from tessera.model.numeric import boolean
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit
-from tessera.op.control import while_
+from tessera.op.control import expect_functions, while_
 from tessera.op.creation import as_tensor, full
 from tessera.op.equation import Equation, Krylov, linear_step
 from tessera_build.ir.core.types import F32, F64
@@ -82,14 +82,7 @@ def linear_solve(apply: Callable[[Value], Value], right: Value | Array, linear: 
 
 def _equation(function: Callable[[Value], Value], initial: Value | Array, name: str) -> Inner:
     """The function, traced, which must give what it takes."""
-    if not callable(function):
-        raise LanguageError(
-            "BAD_ARGUMENT",
-            f"{name} takes a function",
-            site=here(),
-            expected="lambda x: ...",
-            found=repr(function)[:200],
-        )
+    expect_functions(name, "lambda x: ...", function)
     initial = as_tensor(initial)
     if initial.dtype not in (F32, F64):
         raise LanguageError(
