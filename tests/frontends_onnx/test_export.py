@@ -21,12 +21,12 @@ import tessera_runtime
 from tessera_build.frontends.onnx import UnsupportedError, read_onnx
 from tessera_build.frontends.onnx.export import export_onnx, exported, write_onnx
 from tessera_build.frontends.onnx.export.site import Site, WriteNode
-from tessera_build.frontends.onnx.export.table import WITHOUT_FORM, WRITERS
+from tessera_build.frontends.onnx.export.table import WRITERS, WRITTEN_OUT
 from tessera_build.frontends.onnx.export.writer import Operand
 from tessera_build.frontends.python import read_python
 from tessera_build.ir.core.dims import symbol
 from tessera_build.ir.core.node import Span
-from tessera_build.ir.core.types import BOOL, F32, tensor
+from tessera_build.ir.core.types import BOOL, F32, I64, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.ops import OPS
 from tessera_build.ir.graph.reference import run
@@ -114,9 +114,9 @@ def _cases() -> Mapping[str, TestCase]:
         return collect()
 
 
-def test_table_when_walked_then_every_op_has_a_form_or_a_reason() -> None:
-    assert set(WRITERS) | set(WITHOUT_FORM) | {"constant"} == set(OPS)
-    assert not set(WRITERS) & set(WITHOUT_FORM)
+def test_table_when_walked_then_every_op_has_a_form_or_is_written_out_before() -> None:
+    assert set(WRITERS) | set(WRITTEN_OUT) | {"constant"} == set(OPS)
+    assert not set(WRITERS) & set(WRITTEN_OUT)
 
 
 @pytest.mark.numerics
@@ -254,9 +254,9 @@ def test_ops_without_form_when_exported_then_all_are_named_with_their_lines() ->
     builder = GraphBuilder()
     r = builder.input("r", tensor(F32, 2, 3, 3))
     with builder.at(Span("model.py", 4, 9)):
-        first = builder.op("coupled", r)
+        first = builder.node("solve", (r, r), {})[0]
     with builder.at(Span("model.py", 7, 5)):
-        second = builder.op("coupled", builder.op("mul", r, r))
+        second = builder.node("solve", (builder.op("mul", r, r), r), {})[0]
     builder.output("p", builder.op("add", first, second))
     with pytest.raises(UnsupportedError) as refused:
         export_onnx(builder.finish(), "main")
@@ -264,7 +264,44 @@ def test_ops_without_form_when_exported_then_all_are_named_with_their_lines() ->
         ("UNSUPPORTED", "model.py:4:9"),
         ("UNSUPPORTED", "model.py:7:5"),
     ]
-    assert "the op coupled has no form in ONNX" in refused.value.diagnostics()
+    assert "the rows that an elimination leaves have no form in ONNX" in refused.value.diagnostics()
+
+
+def _images(builder: GraphBuilder, regions: int) -> tuple[int, int]:
+    return builder.input("x", tensor(F32, 2, 9, 7, 3)), builder.input("images", tensor(I64, regions))
+
+
+@pytest.mark.numerics
+def test_regions_when_exported_then_onnxruntime_agrees() -> None:
+    builder, rng = GraphBuilder(), np.random.default_rng(2)
+    x, images = _images(builder, 3)
+    places = [builder.input(name, tensor(F32, 3, 2)) for name in ("starts", "sizes")]
+    counts = builder.input("counts", tensor(I64, 3, 2))
+    rows, columns = (builder.input(name, tensor(I64, 3, 2, 2)) for name in ("rows", "columns"))
+    for kind in ("avg", "max"):
+        builder.output(kind, builder.op("sample_regions", x, images, *places, counts, kind=kind, bins=(2, 3)))
+    builder.output("largest", builder.op("max_regions", x, images, rows, columns))
+    module = builder.finish()
+    inputs = {
+        "x": rng.normal(size=(2, 9, 7, 3)).astype(np.float32),
+        "images": np.array([1, 0, 1]),
+        "starts": rng.uniform(-2, 4, (3, 2)).astype(np.float32),
+        "sizes": rng.uniform(0.3, 2, (3, 2)).astype(np.float32),
+        "counts": np.array([[2, 1], [1, 3], [0, 2]]),
+        "rows": np.sort(rng.integers(0, 10, (3, 2, 2)), -1),
+        "columns": np.sort(rng.integers(0, 8, (3, 2, 2)), -1),
+    }
+    _compare(run_exported(module, "main", inputs), run(module, "main", inputs), 1e-5)
+
+
+@pytest.mark.numerics
+def test_probabilities_of_pairs_when_exported_then_onnxruntime_agrees() -> None:
+    builder = GraphBuilder()
+    builder.output("p", builder.op("coupled", builder.input("r", tensor(F32, symbol("N"), 4, 4))))
+    module = builder.finish()
+    upper = np.triu(np.random.default_rng(5).uniform(0.05, 0.95, (6, 4, 4)), 1)
+    inputs = {"r": (upper + np.tril(1 - upper.transpose(0, 2, 1), -1)).astype(np.float32)}
+    _compare(run_exported(module, "main", inputs), run(module, "main", inputs), 1e-5)
 
 
 LANGUAGE = """

@@ -17,15 +17,17 @@ from tessera_build.frontends.onnx.export.extents import Extents
 from tessera_build.frontends.onnx.export.others import unless_ended
 from tessera_build.frontends.onnx.export.protobuf import Exported, model_of
 from tessera_build.frontends.onnx.export.site import Site
-from tessera_build.frontends.onnx.export.table import WITHOUT_FORM, WRITERS
+from tessera_build.frontends.onnx.export.table import WRITERS
 from tessera_build.frontends.onnx.export.writer import Operand, Port, Writer
 from tessera_build.ir.core.node import Function, Node, Region
 from tessera_build.ir.core.types import BOOL
 from tessera_build.ir.graph.builder import graph_nodes
+from tessera_build.ir.graph.composed import COMPOSED
 from tessera_build.ir.graph.nodes import Array, GraphNode, Module
 from tessera_build.ir.graph.passes.inline_checkpoints import InlineCheckpoints
 from tessera_build.ir.graph.passes.solve_equations import SolveEquations
-from tessera_build.ir.graph.sweep import drop_dead
+from tessera_build.ir.graph.sweep import Site as SweptNode
+from tessera_build.ir.graph.sweep import drop_dead, rewrite
 
 
 def export_onnx(module: Module, entry: str) -> onnx.ModelProto:
@@ -46,7 +48,12 @@ def exported(module: Module, entry: str) -> Exported:
 
 def _plain(module: Module) -> Module:
     """The module without what is defined by other ops: equations become the iterations that solve them."""
-    return SolveEquations().run(InlineCheckpoints().run(module))
+    return rewrite(SolveEquations().run(InlineCheckpoints().run(module)), lambda: _written_out)
+
+
+def _written_out(site: SweptNode) -> Sequence[int] | None:
+    write = COMPOSED.get(site.node.op)
+    return None if write is None else [write(site.to, site.inputs, site.node.attributes)]
 
 
 def _facts(module: Module) -> dict[str, str]:
@@ -134,8 +141,6 @@ class _Export:
         self.made |= dict.fromkeys(node.outputs, node)
         if node.op == "constant":
             return self._constant(node)
-        if node.op in WITHOUT_FORM:
-            raise unsupported(f"the op {node.op} has no form in ONNX", found=WITHOUT_FORM[node.op])
         inputs = tuple(self._operand(value) for value in node.inputs)
         used = tuple(output in self.read for output in node.outputs)
         site = Site(

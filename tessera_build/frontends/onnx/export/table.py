@@ -1,6 +1,6 @@
-"""The one table of how ops of Graph IR are written as ONNX operators, and why others are not.
+"""The one table of how ops of Graph IR are written as ONNX operators, and which become other ops before.
 
-Takes the families' tables; gives `WRITERS` by the op's name, and `WITHOUT_FORM`. Invariant: every op of Graph IR is in
+Takes the families' tables; gives `WRITERS` by the op's name, and `WRITTEN_OUT`. Invariant: every op of Graph IR is in
 one of the two, but for `constant`, which is a weight.
 """
 
@@ -20,6 +20,7 @@ from tessera_build.frontends.onnx.export.others import OTHER_WRITERS
 from tessera_build.frontends.onnx.export.reductions import REDUCTION_WRITERS
 from tessera_build.frontends.onnx.export.site import WriteNode
 from tessera_build.frontends.onnx.export.wholes import WHOLE_WRITERS
+from tessera_build.ir.graph.composed import COMPOSED
 
 WRITERS: Mapping[str, WriteNode] = {
     **ELEMENTWISE_WRITERS,
@@ -34,8 +35,5 @@ WRITERS: Mapping[str, WriteNode] = {
     **OTHER_WRITERS,
     **WHOLE_WRITERS,
 }
-WITHOUT_FORM: Mapping[str, str] = {
-    "coupled": "the probabilities of pairs of classes are found by iterations that ONNX has in ai.onnx.ml alone",
-    "linear_solve": "a pass writes its iteration before anything is exported",
-    "max_regions": "the borders of bins come from data, which MaxRoiPool does not take",
-}
+# Ops that are written out as others before anything is exported.
+WRITTEN_OUT = frozenset({"linear_solve", *COMPOSED})

@@ -1,7 +1,6 @@
-"""Ops that are one operator of ONNX in other words: RoiAlign and TfIdfVectorizer, told back from what they became.
+"""The op that is one operator of ONNX in other words: TfIdfVectorizer, told back from what it became.
 
-Takes operands; gives one. Invariant: an operator is written only where its own arithmetic is the op's: a number of
-samples that data decide is refused, for RoiAlign would compute it again from rounded borders.
+Takes operands; gives one. Invariant: every sequence that counts is told with its column and its weight.
 """
 
 from __future__ import annotations
@@ -11,52 +10,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tessera_build.frontends.onnx.errors import unsupported
-from tessera_build.frontends.onnx.export.elementwise import scalar
-from tessera_build.frontends.onnx.export.movement import joined, transposed
 from tessera_build.frontends.onnx.export.site import Site, WriteNode
 from tessera_build.frontends.onnx.export.writer import Operand
 from tessera_build.ir.core.types import F32
 from tessera_build.ir.graph.nodes import Array
-from tessera_build.ir.graph.ops.op import flag_of, int_of, ints_of
+from tessera_build.ir.graph.ops.op import flag_of, int_of
 
 _FIRST_NODE = 1
-
-
-def _sample_regions(site: Site) -> Operand:
-    """The corners of a region from its bins, half a pixel away, as RoiAlign reads them."""
-    (x, images, starts, sizes, _), writer = site.inputs, site.writer
-    kind, bins = str(site.attributes["kind"]), ints_of(site.attributes, "bins")
-    whole = scalar(writer, "mul", [sizes, writer.constant(bins, x.dtype)])
-    first = scalar(writer, "add", [starts, writer.number(0.5, x.dtype)])
-    corners = joined(site, [first, scalar(writer, "add", [first, whole])], 1)
-    boxes = writer.run_on("Gather", corners, writer.integers(1, 0, 3, 2), axis=1)
-    found = writer.emit(
-        "RoiAlign",
-        transposed(site, x, (0, 3, 1, 2)),
-        boxes,
-        images,
-        dtype=x.dtype,
-        mode=kind,
-        output_height=bins[0],
-        output_width=bins[1],
-        sampling_ratio=_samples(site),
-        coordinate_transformation_mode="half_pixel",
-    )
-    return transposed(site, found, (0, 2, 3, 1))
-
-
-def _samples(site: Site) -> int:
-    """The samples along each axis of a bin, which must be one number that is known."""
-    value, array = site.node.inputs[4], site.arrays[4]
-    node = site.producer(value)
-    if node is not None and node.op == "broadcast_to":
-        array = site.array(node.inputs[0])
-    if array is None or len(set(array.reshape(-1).tolist())) != 1:
-        raise unsupported(
-            "the op sample_regions has a form in ONNX for a fixed number of samples alone",
-            hint="state sampling_ratio in RoiAlign",
-        )
-    return int(array.reshape(-1)[0])
 
 
 def _count_grams(site: Site) -> Operand:
@@ -105,4 +65,4 @@ def _grams(tables: Sequence[Array]) -> list[tuple[tuple[int, ...], int, float]]:
     return found
 
 
-WHOLE_WRITERS: Mapping[str, WriteNode] = {"sample_regions": _sample_regions, "count_grams": _count_grams}
+WHOLE_WRITERS: Mapping[str, WriteNode] = {"count_grams": _count_grams}

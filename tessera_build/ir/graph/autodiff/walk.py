@@ -19,9 +19,10 @@ from tessera_build.ir.graph.autodiff.equations import differentiate_linear_solve
 from tessera_build.ir.graph.autodiff.iterations import push_loop, record_loop
 from tessera_build.ir.graph.autodiff.program import Recorder
 from tessera_build.ir.graph.autodiff.replay import Replay
-from tessera_build.ir.graph.autodiff.rules.table import DERIVATIVES
+from tessera_build.ir.graph.autodiff.rules.table import DERIVATIVES, THROUGH_OTHERS
 from tessera_build.ir.graph.autodiff.stated import differentiate_stated
 from tessera_build.ir.graph.builder import GraphBuilder
+from tessera_build.ir.graph.composed import COMPOSED
 from tessera_build.ir.graph.nodes import GraphNode
 from tessera_build.ir.graph.regions import captured
 
@@ -88,6 +89,8 @@ class Walk:
         elif node.op == "linear_solve":
             self._write(node)
             differentiate_linear_solve(self, node)
+        elif node.op in THROUGH_OTHERS:
+            self._through_others(node)
         else:
             self._write(node)
             self._differentiate(node)
@@ -125,6 +128,24 @@ class Walk:
         for output, tangent in zip(node.outputs, found, strict=True):
             if tangent is not None and self.type(output).dtype.is_float:
                 self.tangents[output] = tangent
+
+    def _through_others(self, node: GraphNode) -> None:
+        """Differentiate what the op is written out as, which takes its place."""
+        made = GraphBuilder(node.op, self.to.dims, self.to.pool)
+        args = [made.input(f"x{i}", self.type(v)) for i, v in enumerate(node.inputs)]
+        made.output("y", COMPOSED[node.op](made, args, node.attributes))
+        function = made.function()
+        inner = Walk(self.to, function, self.recorder)
+        inner.stepwise = self.stepwise
+        inner.values.update((a, self.value(v)) for a, v in zip(args, node.inputs, strict=True))
+        inner.tangents.update(
+            (a, self.tangents[v]) for a, v in zip(args, node.inputs, strict=True) if v in self.tangents
+        )
+        inner.nodes(function.nodes)
+        if not self.written:
+            self.values[node.output] = inner.value(function.results[0])
+        if function.results[0] in inner.tangents:
+            self.tangents[node.output] = inner.tangents[function.results[0]]
 
     def _record(self, row: Derivative, site: Site, given: Values) -> Values:
         """A step that passes cotangents back by the rule that the op has for it."""

@@ -26,8 +26,8 @@ from tessera_build.ir.graph.ops.op import (
 )
 
 # What `coupled` stops at, as libsvm and onnxruntime do.
-_TURNS = 100
-_PRECISION = 0.005
+TURNS = 100
+PRECISION = 0.005
 
 
 def _infer_top_k(types: Sequence[Type], attributes: Attributes) -> tuple[Type, ...]:
@@ -88,10 +88,10 @@ def couple(r: NDArray[np.float64]) -> NDArray[np.float64]:
     classes = len(r)
     q, p = -r.T * r, np.full(classes, 1.0 / classes)
     np.fill_diagonal(q, (r**2).sum(0) - np.diag(r) ** 2)
-    for _ in range(_TURNS):
+    for _ in range(TURNS):
         products = q @ p
         expected = p @ products
-        if np.abs(products - expected).max() < _PRECISION / classes:
+        if np.abs(products - expected).max() < PRECISION / classes:
             break
         for t in range(classes):
             step = (expected - products[t]) / q[t, t]

@@ -77,6 +77,4 @@ IMAGES: Mapping[str, Derivative | NotDifferentiable] = {
     "repeat": linear(_repeat),
     "depth_to_space": linear(_depth_to_space),
     "resample": Derivative(_resample_jvp, _resample),
-    "sample_regions": NotDifferentiable("regions have no rule; write them as resample"),
-    "max_regions": NotDifferentiable("regions have no rule; write them as windows"),
 }

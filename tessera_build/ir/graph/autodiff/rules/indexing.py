@@ -173,10 +173,33 @@ def _rows(site: Site, cotangents: Values) -> Values:
     return [cache, e.op("gather_elements", c, inside, axis=2), None]
 
 
+def _look_up_jvp(site: Site, tangents: Values) -> Values:
+    """What is found changes with the table's values; another key is a jump."""
+    (x, keys, *table), changes = site.inputs, tangents[2:]
+    if changes == [None, None]:
+        return [None]
+    values, default = (
+        t if t is not None else site.emit.zeros(site.emit.type(v)) for t, v in zip(changes, table, strict=True)
+    )
+    return [site.again(x, keys, values, default)]
+
+
+def _look_up(site: Site, cotangents: Values) -> Values:
+    e, c, (x, keys) = site.emit, first(cotangents), site.inputs[:2]
+    (number,), (known,) = site.type(0).shape, site.type(1).shape
+    found = e.op("eq", e.reshape(x, (number, 1)), e.reshape(keys, (1, known)))
+    values = e.sum(e.where(found, e.reshape(c, (number, 1))), (0,)) if site.linear(2) else None
+    if not site.linear(3):
+        return [None, None, values, None]
+    some = e.op("reduce", e.op("cast", found, dtype=I64), kind="max", axes=(1,), keepdims=False)
+    return [None, None, values, e.sum(e.where(e.op("eq", some, e.scalar(0, some)), c), (0,))]
+
+
 INDEXING: Mapping[str, Derivative | NotDifferentiable] = {
     "gather": linear(_gather),
     "gather_elements": linear(_gather_elements),
     "scatter_elements": Derivative(_scatter_jvp, _scatter),
     "scatter_nd": Derivative(_scatter_jvp, _scatter),
     "scatter_rows": Derivative(_rows_jvp, _rows),
+    "look_up": Derivative(_look_up_jvp, _look_up),
 }

@@ -22,7 +22,6 @@ OTHERS: Mapping[str, Derivative | NotDifferentiable] = {
     "groups": flat(),
     "suppress": flat(),
     "listed": flat(),
-    "look_up": NotDifferentiable("it takes values of a table by equal keys; gather takes them by their places"),
     "coupled": NotDifferentiable("it stops its iterations by a tolerance"),
     "tree_ensemble": NotDifferentiable("trees jump from leaf to leaf and are constant between"),
     "count_grams": NotDifferentiable("it counts tokens, which are integers"),

@@ -1,7 +1,8 @@
 """The one table of derivatives, gathered from a file for each family.
 
 Takes the families; gives `DERIVATIVES` by the name of the op. Invariant: every op of the table of ops has exactly one
-row, a derivative or the reason why there is none; those with regions are differentiated through them.
+row, a derivative or the reason why there is none; those with regions are differentiated through them, and some through
+the ops that they are written out as.
 """
 
 from __future__ import annotations
@@ -25,3 +26,5 @@ DERIVATIVES: Mapping[str, Derivative | NotDifferentiable] = MappingProxyType(
 )
 # Ops with regions: what they do is not a rule of one node.
 THROUGH_REGIONS = frozenset({"if", "loop", "checkpoint", "stated", "linear_solve"})
+# Ops that `composed` writes out: what is differentiated is what is written there.
+THROUGH_OTHERS = frozenset({"max_regions", "sample_regions"})
