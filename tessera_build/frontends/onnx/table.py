@@ -16,12 +16,14 @@ from tessera_build.frontends.onnx.contraction import CONTRACTION_OPERATORS
 from tessera_build.frontends.onnx.contrib import BORROWED_OPERATORS, CONTRIB_OPERATORS
 from tessera_build.frontends.onnx.contrib_attention import CONTRIB_ATTENTION_OPERATORS
 from tessera_build.frontends.onnx.contrib_integers import CONTRIB_INTEGER_OPERATORS
+from tessera_build.frontends.onnx.contrib_others import CONTRIB_OTHER_OPERATORS
 from tessera_build.frontends.onnx.contrib_quantised import CONTRIB_QUANTISED_OPERATORS
 from tessera_build.frontends.onnx.contrib_recurrent import CONTRIB_RECURRENT_OPERATORS
 from tessera_build.frontends.onnx.control import CONTROL_OPERATORS
 from tessera_build.frontends.onnx.counted import COUNTED_OPERATORS
 from tessera_build.frontends.onnx.einsum import EINSUM_OPERATORS
 from tessera_build.frontends.onnx.elementwise import ELEMENTWISE_OPERATORS
+from tessera_build.frontends.onnx.experimental import EXPERIMENTAL_OPERATORS
 from tessera_build.frontends.onnx.fourier import FOURIER_OPERATORS
 from tessera_build.frontends.onnx.grams import GRAM_OPERATORS
 from tessera_build.frontends.onnx.grids import GRID_OPERATORS
@@ -84,7 +86,9 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("ai.onnx.ml", ML_OPERATORS),
     ("", QUANTISED_OPERATORS),
     ("", BORROWED_OPERATORS),
+    ("", EXPERIMENTAL_OPERATORS),
     ("com.microsoft", CONTRIB_OPERATORS),
+    ("com.microsoft", CONTRIB_OTHER_OPERATORS),
     ("com.microsoft", CONTRIB_ATTENTION_OPERATORS),
     ("com.microsoft", CONTRIB_QUANTISED_OPERATORS),
     ("com.microsoft", CONTRIB_INTEGER_OPERATORS),
