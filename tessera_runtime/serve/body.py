@@ -1,11 +1,11 @@
 """The body of an HTTP request, read within limits.
 
-Takes: the headers and the stream of one request. Gives: its bytes, or a `RequestError`.
+Takes: the headers and the stream of one request, which raises `TimeoutError` when its time is up. Gives: its bytes, or
+a `RequestError`.
 Invariant: never more than the limit is held in memory, and a request whose length can be understood in two ways is
 refused, for a proxy in front may have understood it in the other.
 """
 
-import time
 from email.message import Message
 from typing import Final, Protocol
 
@@ -52,43 +52,40 @@ def header_number(headers: Message, name: str) -> int | None:
     return int(value)
 
 
-def read_body(headers: Message, stream: ByteStream, limit: int, seconds: float) -> memoryview:
-    """The bytes of the body, at most `limit` of them, within `seconds`."""
+def body_bytes(headers: Message, limit: int) -> int | None:
+    """The length of a body that may be read, None for a chunked one; nothing of one that is refused was read."""
     coding = headers.get("Content-Encoding", "identity").strip().lower()
     if coding != "identity":
         raise RequestError(415, "CODING_UNSUPPORTED", "the server takes no compressed bodies", found=coding)
-    size, ends = declared_bytes(headers), time.monotonic() + seconds
-    if size is None:
-        return _read_chunks(stream, limit, ends)
-    if size > limit:
+    size = declared_bytes(headers)
+    if size is not None and size > limit:
         raise _too_large(limit)
-    return memoryview(_read_exactly(stream, size, ends))
+    return size
 
 
-def _read_exactly(stream: ByteStream, size: int, ends: float) -> bytearray:
+def read_body(stream: ByteStream, size: int | None, limit: int) -> memoryview:
+    """The bytes of the body; of a chunked one (`size` None) at most `limit`."""
+    try:
+        return _read_chunks(stream, limit) if size is None else memoryview(_read_exactly(stream, size))
+    except TimeoutError:
+        raise RequestError(408, "BODY_SLOW", "the body did not arrive in time") from None
+
+
+def _read_exactly(stream: ByteStream, size: int) -> bytearray:
     data = bytearray()
     while len(data) < size:
         # Memory grows with what has come, not with what was declared.
-        piece = _read(stream, min(_PIECE_BYTES, size - len(data)))
+        piece = stream.read(min(_PIECE_BYTES, size - len(data)))
         if not piece:
             raise malformed("the body ended early", expected=f"{size} bytes", found=len(data))
-        if time.monotonic() > ends:
-            raise _slow()
         data += piece
     return data
 
 
-def _read(stream: ByteStream, size: int) -> bytes:
-    try:
-        return stream.read(size)
-    except TimeoutError:
-        raise _slow() from None
-
-
-def _read_chunks(stream: ByteStream, limit: int, ends: float) -> memoryview:
+def _read_chunks(stream: ByteStream, limit: int) -> memoryview:
     data = bytearray()
     while True:
-        digits = stream.readline(_LINE_BYTES).partition(b";")[0].strip()
+        digits = _line(stream).partition(b";")[0].strip()
         if not digits or len(digits) > 16 or digits.strip(b"0123456789abcdefABCDEF"):
             raise malformed("the size of a chunk is not a number")
         size = int(digits, 16)
@@ -96,21 +93,26 @@ def _read_chunks(stream: ByteStream, limit: int, ends: float) -> memoryview:
             break
         if len(data) + size > limit:
             raise _too_large(limit)
-        data += _read_exactly(stream, size, ends)
-        if stream.readline(_LINE_BYTES).strip():
+        data += _read_exactly(stream, size)
+        if _line(stream):
             raise malformed("a chunk is longer than its size")
     for _ in range(100):
-        if not stream.readline(_LINE_BYTES).strip():
+        if not _line(stream):
             return memoryview(data)
     raise malformed("the body has too many trailers")
 
 
+def _line(stream: ByteStream) -> bytes:
+    """A line without its end. The rest of a longer one would pass for data, and for the next request in the end."""
+    line = stream.readline(_LINE_BYTES)
+    if not line.endswith(b"\n"):
+        expected = f"at most {_LINE_BYTES} bytes"
+        raise malformed("a line of the chunked body is too long, or has no end", expected=expected, found=line)
+    return line.removesuffix(b"\n").removesuffix(b"\r")
+
+
 def _too_large(limit: int) -> RequestError:
     return RequestError(413, "BODY_TOO_LARGE", "the body is too large", expected=f"at most {limit} bytes")
-
-
-def _slow() -> RequestError:
-    return RequestError(408, "BODY_SLOW", "the body did not arrive in time")
 
 
 def _is_number(text: str) -> bool:

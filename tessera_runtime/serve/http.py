@@ -6,7 +6,9 @@ lines, bodies and waiting times are bounded.
 """
 
 import contextlib
+import io
 import logging
+import math
 import socket
 import threading
 import time
@@ -14,11 +16,14 @@ from collections.abc import Generator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import BaseServer, TCPServer, ThreadingMixIn
-from typing import Any, ClassVar, Final, cast, final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast, final
 
-from tessera_runtime.serve.body import declared_bytes, header_number, read_body
+from tessera_runtime.serve.body import body_bytes, declared_bytes, header_number, read_body
 from tessera_runtime.serve.errors import RequestError, code_of, error_body, status_of
 from tessera_runtime.serve.service import INFER, REQUEST_SECONDS, REQUESTS, UNKNOWN, Reply, Route, Service
+
+if TYPE_CHECKING:  # the standard library's own stubs alone know it
+    from _typeshed import WriteableBuffer
 
 LOGGER: Final = logging.getLogger("tessera_runtime.serve")
 _IDLE_SECONDS: Final = 60.0
@@ -27,6 +32,33 @@ _BODY_SECONDS: Final = 60.0
 _DROPPED_BYTES: Final = 1 << 20
 _LINGER_SECONDS: Final = 1.0
 _QUIET: Final = frozenset(("live", "ready", "model-ready", "metrics"))
+
+
+@final
+class _Arrivals(io.RawIOBase):
+    """What comes in on a connection, until the time is up: a timeout of the socket begins anew with each byte."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection, self._ends = connection, math.inf
+
+    def within(self, seconds: float) -> None:
+        """What is read from now on must come within this time."""
+        self._ends = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        """What `io` asks for."""
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        """What is there, at least one byte before the end."""
+        left = self._ends - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        try:
+            self._connection.settimeout(left)
+            return self._connection.recv_into(buffer)
+        finally:
+            self._connection.settimeout(_IDLE_SECONDS)  # of the writing side
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -38,6 +70,18 @@ class Handler(BaseHTTPRequestHandler):
     timeout: ClassVar[float | None] = _IDLE_SECONDS  # pyright: ignore[reportIncompatibleVariableOverride]
     disable_nagle_algorithm = True
     _linger = False
+
+    def setup(self) -> None:
+        """The connection begins."""
+        super().setup()
+        self.rfile.close()
+        self._arrivals = _Arrivals(self.connection)
+        self.rfile = io.BufferedReader(self._arrivals)
+
+    def handle_one_request(self) -> None:
+        """The next request, whose line and headers must be here within the time that a connection may do nothing."""
+        self._arrivals.within(_IDLE_SECONDS)
+        super().handle_one_request()
 
     def do_GET(self) -> None:
         """Answer a question."""
@@ -78,6 +122,7 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         began, route, failure = time.monotonic(), UNKNOWN, None
         service = self._service
+        self._arrivals.within(_BODY_SECONDS)
         with self._server.busy():
             self._unread = True
             try:
@@ -106,10 +151,19 @@ class Handler(BaseHTTPRequestHandler):
             self._leave_body()
             return service.show(route)
         with service.slot():
-            body = read_body(self.headers, self.rfile, service.settings.max_request_bytes, _BODY_SECONDS)
-            self._unread = False
+            body = self._body(service.settings.max_request_bytes)
             json_bytes = header_number(self.headers, "Inference-Header-Content-Length")
             return service.infer(body, json_bytes, began + service.settings.deadline)
+
+    def _body(self, limit: int) -> memoryview:
+        """The body. When it breaks off, nobody knows where the next request begins."""
+        size = body_bytes(self.headers, limit)
+        self._unread = False
+        try:
+            return read_body(self.rfile, size, limit)
+        except RequestError:
+            self.close_connection = self._linger = True
+            raise
 
     def _leave_body(self) -> None:
         """Drop a body that nobody will read, or close the connection when that would take long."""
