@@ -12,11 +12,10 @@ import numpy as np
 from tessera_build.ir.core.dims import symbol
 from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
-from tessera_build.ir.graph.nodes import Array, GraphNode, Module
+from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import Bind, Pack, Prefetch, Rewrite, Schedule, Split, Tensorise
-from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
 from tessera_build.lower.program.kernels import Chooser, Setting, derived
 from tessera_build.space.strassen import STRASSEN
 
@@ -114,16 +113,3 @@ def inputs_of(module: Module, seed: int = 1) -> dict[str, Array]:
     kinds = [main.types[argument] for argument in main.args]
     names = module.input_names["main"]
     return {n: rng.standard_normal(k.static_shape).astype(np.float32) for n, k in zip(names, kinds, strict=True)}
-
-
-def constants_of(module: Module) -> dict[int, Array]:
-    """Constants by value id."""
-    nodes = [n for n in module.entries["main"].nodes if isinstance(n, GraphNode) and n.op == "constant"]
-    return {n.output: module.constants[str(n.attributes["digest"])] for n in nodes}
-
-
-def task_of(module: Module) -> tuple[Task, Compute]:
-    """The only task, and its product."""
-    (task,) = graph_to_schedule(module.entries["main"], constants_of(module))
-    (node,) = [n for n in task.function.nodes if isinstance(n, Compute) and n.combine != "none"]
-    return task, node

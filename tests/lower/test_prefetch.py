@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tessera_build.ir.core.dims import evaluate, symbol
 from tessera_build.ir.core.node import Function, Node
 from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
-from tessera_build.ir.graph.nodes import Array, GraphNode, Module
+from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.schedule.trace import Pack, Prefetch, Reorder, Schedule, Split, Step, Tensorise
 from tessera_build.ir.target import kernel as k
 from tessera_build.ir.tile import nodes as t
@@ -19,7 +19,6 @@ from tessera_build.ir.tile import reference
 from tessera_build.ir.tile.erase import strip_bindings
 from tessera_build.ir.tile.spec import verify
 from tessera_build.ir.tile.text import parse_function, print_function
-from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
 from tessera_build.lower.program.kernels import Setting, derived
 from tessera_build.lower.schedule_to_tile.prefetch import DISTANCE_BYTES
 from tessera_build.lower.schedule_to_tile.replay import Bindings, TileProgram, schedule_to_tile
@@ -27,6 +26,7 @@ from tessera_build.lower.tile_to_target.cpu import lower_cpu
 from tessera_build.space.panels import CYCLES_A_CONFLICT, cycles_lost_to_conflicts, prefetch_pays
 from tests.lower.compiled import check_module
 from tests.lower.execution import AVX512
+from tests.lower.tasks import constants_of, task_of
 
 LINE = 16
 
@@ -41,19 +41,9 @@ def _module(rows: int | None, depth: int, columns: int) -> Module:
     return b.finish()
 
 
-def _task(module: Module) -> tuple[Task, Mapping[int, Array]]:
-    function = module.entries["main"]
-    constants = {
-        n.output: module.constants[str(n.attributes["digest"])]
-        for n in function.nodes
-        if isinstance(n, GraphNode) and n.op == "constant"
-    }
-    (task,) = graph_to_schedule(function, constants)
-    return task, constants
-
-
 def _program(rows: int, depth: int, columns: int, *more: Step) -> TileProgram:
-    task, constants = _task(_module(rows, depth, columns))
+    module = _module(rows, depth, columns)
+    task, constants = task_of(module), constants_of(module)
     tile = (Split("_d0", min(rows, 8)), Split("_d1", 48), Split("_k", 16), Pack(1, 48), Tensorise("_k"))
     schedule = Schedule((*tile, Reorder(("_d1", "_d0")), *more))
     return schedule_to_tile(task, schedule, Bindings({}, {v: a.shape for v, a in constants.items()}, AVX512.lanes))
@@ -175,7 +165,8 @@ def test_products_when_derived_then_rows_that_share_a_set_are_few_and_large_weig
 
 
 def _derived(rows: int, depth: int, columns: int) -> Schedule:
-    task, constants = _task(_module(rows, depth, columns))
+    module = _module(rows, depth, columns)
+    task, constants = task_of(module), constants_of(module)
     return derived(Setting(task, {}, constants, {}), AVX512)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tessera_build.ir.core.dims import evaluate, symbol
 from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
-from tessera_build.ir.graph.nodes import Array, GraphNode, Module
+from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.schedule.trace import (
     Bind,
     Group,
@@ -29,7 +29,7 @@ from tessera_build.ir.schedule.trace import (
     Tensorise,
 )
 from tessera_build.ir.tile import reference
-from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
+from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.schedule_to_tile.layouts import BufferLayout
 from tessera_build.lower.schedule_to_tile.replay import (
     Bindings,
@@ -39,6 +39,7 @@ from tessera_build.lower.schedule_to_tile.replay import (
 )
 from tessera_build.space.derive import Subject, derive_schedule
 from tests.lower.execution import AVX2
+from tests.lower.tasks import constants_of, task_of
 
 SIZES = {"N": 3}
 
@@ -78,14 +79,8 @@ class Case:
 def _case(build: Callable[[GraphBuilder, np.random.Generator], int]) -> Case:
     builder = GraphBuilder(dims={"N": (1, None)})
     builder.output("y", build(builder, np.random.default_rng(0)))
-    module: Module = builder.finish()
-    function = module.entries["main"]
-    constants = {
-        n.output: module.constants[str(n.attributes["digest"])]
-        for n in function.nodes
-        if isinstance(n, GraphNode) and n.op == "constant"
-    }
-    (task,) = graph_to_schedule(function, constants)
+    module = builder.finish()
+    task, constants = task_of(module), constants_of(module)
     axes = axes_of_domain(grouped_domain(task, Schedule())[0])
     base = derive_schedule(Subject(task.kind, task.function.nodes, axes, task.reduced, constants), AVX2)
     return Case(task, base, constants)

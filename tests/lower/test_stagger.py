@@ -10,11 +10,11 @@ import pytest
 from tessera_build.ir.core.dims import symbol
 from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
-from tessera_build.ir.graph.nodes import Array, GraphNode, Module
+from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.schedule.trace import Schedule, ScheduleRejectedError, Split, Stagger
 from tessera_build.ir.schedule.trace_text import parse_schedule, print_schedule
 from tessera_build.ir.tile import reference
-from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
+from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.schedule_to_tile.replay import (
     Bindings,
     axes_of_domain,
@@ -22,6 +22,7 @@ from tessera_build.lower.schedule_to_tile.replay import (
     schedule_to_tile,
 )
 from tessera_build.space.derive import Subject, derive_schedule
+from tests.lower import tasks
 from tests.lower.compiled import check_module, compile_module
 from tests.lower.execution import AVX512
 
@@ -57,10 +58,7 @@ def module_of(build: Build, rows: int | str, columns: int = 150) -> Module:
 
 
 def task_of(module: Module) -> tuple[Task, Schedule]:
-    function = module.entries["main"]
-    found = [n for n in function.nodes if isinstance(n, GraphNode) and n.op == "constant"]
-    constants = {n.output: module.constants[str(n.attributes["digest"])] for n in found}
-    (task,) = graph_to_schedule(function, constants)
+    task = tasks.task_of(module)
     axes = axes_of_domain(grouped_domain(task, Schedule())[0])
     return task, derive_schedule(Subject(task.kind, task.function.nodes, axes, task.reduced, {}), AVX512)
 

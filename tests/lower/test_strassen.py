@@ -36,7 +36,6 @@ from tessera_build.lower.program.assemble import lower_module
 from tessera_build.lower.program.kernels import STANDARD_BOUNDS, derived_within
 from tessera_build.lower.schedule_to_tile.layouts import Packing
 from tessera_build.lower.schedule_to_tile.replay import Bindings, TileProgram, preparing_program, schedule_to_tile
-from tessera_build.space.derive import Subject, derive_schedule
 from tessera_build.space.strassen import STRASSEN, product_of
 from tessera_build.space.strassen_error import halving_error
 from tessera_build.space.workload import Bounds
@@ -44,7 +43,8 @@ from tessera_build.verify.groups import Case, Groups
 from tessera_build.verify.tile_samples import sample_tiles
 from tests.lower.compiled import check_module, compile_module
 from tests.lower.execution import AVX2, AVX512
-from tests.lower.strassen_cases import Cut, Sizes, constants_of, image_of, inputs_of, module_of, task_of
+from tests.lower.strassen_cases import Cut, Sizes, image_of, inputs_of, module_of
+from tests.lower.tasks import constants_of, rewritten, summed, task_of
 
 ALLOWED = load_precision("fp32").products_max_error
 
@@ -55,16 +55,16 @@ ALLOWED = load_precision("fp32").products_max_error
 def _programs(sizes: Sizes, schedule: Schedule) -> tuple[TileProgram, TileProgram]:
     module = module_of(sizes, "bias")
     bindings = Bindings({}, {v: a.shape for v, a in constants_of(module).items()}, AVX2.lanes)
-    before = preparing_program(task_of(module)[0], schedule, bindings)
+    before = preparing_program(task_of(module), schedule, bindings)
     assert before is not None
-    return before, schedule_to_tile(task_of(module)[0], schedule, bindings)
+    return before, schedule_to_tile(task_of(module), schedule, bindings)
 
 
 @pytest.mark.numerics
 def test_programs_when_bindings_are_erased_then_bits_are_as_before() -> None:
     sizes = Sizes(2, 14, 32, 32)
     module, programs = module_of(sizes, "bias"), _programs(sizes, Cut(4, 1, 2, 8).schedule(AVX2.lanes))
-    constants, task = constants_of(module), task_of(module)[0]
+    constants, task = constants_of(module), task_of(module)
     outputs: list[Array] = []
     for change in (lambda f: f, strip_bindings):
         kept: dict[int, Array] = {}
@@ -170,11 +170,7 @@ def test_packing_when_of_halves_then_names_them_and_holds_pieces_of_four_matrice
 
 def _chosen(sizes: Sizes, allowed: float, machine: CpuMachine = AVX512) -> int:
     """The piece that the rules take, 0 for the direct sum."""
-    module = module_of(sizes, "bias")
-    task, node = task_of(module)
-    bounds = Bounds(products=allowed)
-    subject = Subject(task.kind, task.function.nodes, node.axes, task.reduced, constants_of(module), bounds)
-    step = derive_schedule(subject, machine).rewritten()
+    step = rewritten(module_of(sizes, "bias"), machine, Bounds(products=allowed))
     return step.block if step else 0
 
 
@@ -216,7 +212,7 @@ def test_error_when_weights_do_not_stay_finite_then_no_piece_is_allowed(value: f
 @pytest.mark.unit
 def test_product_when_its_axes_cannot_be_halved_then_is_none() -> None:
     def found(sizes: Sizes) -> bool:
-        return product_of(task_of(module_of(sizes))[1]) is not None
+        return product_of(summed(module_of(sizes))[1]) is not None
 
     assert found(Sizes(1, 14, 32, 32))
     assert found(Sizes(4, 14, 32, 32))
@@ -296,7 +292,7 @@ def _replayed(sizes: Sizes, schedule: Schedule, constants: dict[int, Array] | No
     module = module_of(sizes, "bias")
     found = constants_of(module) if constants is None else constants
     bindings = Bindings({}, {v: a.shape for v, a in found.items()}, AVX2.lanes)
-    schedule_to_tile(task_of(module)[0], schedule, bindings)
+    schedule_to_tile(task_of(module), schedule, bindings)
 
 
 @pytest.mark.errors

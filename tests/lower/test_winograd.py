@@ -14,7 +14,7 @@ from tessera_build.config import load_precision
 from tessera_build.ir.core.dims import evaluate
 from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
-from tessera_build.ir.graph.nodes import Array, GraphNode, Module
+from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import (
@@ -32,33 +32,22 @@ from tessera_build.ir.schedule.trace_text import parse_schedule, print_schedule
 from tessera_build.ir.tile import reference
 from tessera_build.ir.tile.erase import strip_bindings
 from tessera_build.ir.tile.spec import verify
-from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
+from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.program.assemble import lower_module
 from tessera_build.lower.program.kernels import STANDARD_BOUNDS, Setting, derived_within, lower_task
 from tessera_build.lower.schedule_to_tile.replay import Bindings, schedule_to_tile
-from tessera_build.space.derive import derive_schedule
 from tessera_build.space.toom_cook import Transform, taps_first, tiles_for
 from tessera_build.space.winograd import window_of
 from tessera_build.space.winograd_error import transform_error
-from tessera_build.space.workload import Bounds, Subject
+from tessera_build.space.workload import Bounds
 from tessera_build.verify.tile_samples import LAUNCH_VISITS, first_instances, visits
 from tests.lower.compiled import check_module, compile_module
 from tests.lower.execution import AVX2, AVX512
+from tests.lower.tasks import constants_of, rewritten, summed, task_of
 from tests.lower.winograd_cases import SIDES, Shape, Strips, inputs_of, module_of
 
 ALLOWED = load_precision("fp32").winograd_max_error
 TILES = tiles_for((3, 3))
-
-
-def _constants(module: Module) -> dict[int, Array]:
-    nodes = [n for n in module.entries["main"].nodes if isinstance(n, GraphNode) and n.op == "constant"]
-    return {n.output: module.constants[str(n.attributes["digest"])] for n in nodes}
-
-
-def _task(module: Module) -> tuple[Task, Compute]:
-    (task,) = graph_to_schedule(module.entries["main"], _constants(module))
-    (node,) = [n for n in task.function.nodes if isinstance(n, Compute) and n.combine != "none"]
-    return task, node
 
 
 # -- what is computed -------------------------------------------------------------------------------------------------
@@ -67,8 +56,8 @@ def _task(module: Module) -> tuple[Task, Compute]:
 @pytest.mark.numerics
 @pytest.mark.parametrize("tile", TILES)
 def test_program_when_bindings_are_erased_then_bits_are_as_before(tile: int) -> None:
-    task, node = _task(module_of(Shape(1, 5, 6, 3, 9), "bias relu"))
-    constants = _constants(module_of(Shape(1, 5, 6, 3, 9), "bias relu"))
+    task, node = summed(module_of(Shape(1, 5, 6, 3, 9), "bias relu"))
+    constants = constants_of(module_of(Shape(1, 5, 6, 3, 9), "bias relu"))
     schedule = Strips(tile, 1, 2, 2, vectors=1).schedule(node, AVX2)
     program = schedule_to_tile(task, schedule, Bindings({}, {v: a.shape for v, a in constants.items()}, AVX2.lanes))
     verify(program.function)
@@ -143,7 +132,7 @@ def test_window_when_of_other_taps_then_agrees_with_the_reference_for_one_and_tw
     for tile in tiles_for(taps):
         shape = Shape(None, None, 11, 19, 20, before, after, taps)
         module, sizes = module_of(shape, "bias residual relu"), {"N": 2, "H": 9}
-        assert window_of(_task(module)[1]) is not None
+        assert window_of(summed(module)[1]) is not None
         check_module(module, inputs_of(module, sizes), sizes, machine, Strips(tile, 2, 3, 5, vectors=1).chooser())
 
 
@@ -157,7 +146,7 @@ def test_window_when_taps_are_apart_then_agrees_with_the_reference_for_one_and_t
     for tile in tiles_for((1, taps)):
         shape = Shape(None, 1, width, 19, 20, (0, reach // 2), (0, reach - reach // 2), (1, taps), apart)
         module, sizes = module_of(shape, "bias residual relu"), {"N": 2, "W": 37}
-        assert window_of(_task(module)[1]) is not None
+        assert window_of(summed(module)[1]) is not None
         check_module(module, inputs_of(module, sizes), sizes, machine, Strips(tile, 3, 2, 5, vectors=1).chooser())
 
 
@@ -192,12 +181,12 @@ def test_bits_when_strips_or_neighbours_differ_then_are_the_same(tile: int) -> N
 @pytest.mark.unit
 def test_versions_when_a_dynamic_row_fills_less_than_half_a_register_tile_then_sums_are_direct() -> None:
     module = module_of(Shape(None, 1, None, 64, 64, (0, 1), (0, 1), (1, 3)), "bias")
-    setting = Setting(_task(module)[0], {}, _constants(module), {"N": (1, None), "W": (1, None)})
+    setting = Setting(task_of(module), {}, constants_of(module), {"N": (1, None), "W": (1, None)})
     versions = lower_task(setting, AVX512, derived_within(Bounds(ALLOWED)))
     assert sum(v.schedule.rewritten() is not None for v in versions) == 1
-    for width, rewritten in ((1, False), (8, False), (200, True)):
+    for width, due in ((1, False), (8, False), (200, True)):
         used = [v for v in versions if evaluate(v.count, {"N": 3, "W": width}) > 0]
-        assert [v.schedule.rewritten() is not None for v in used] == [rewritten]
+        assert [v.schedule.rewritten() is not None for v in used] == [due]
 
 
 # -- when it is chosen ------------------------------------------------------------------------------------------------
@@ -205,11 +194,7 @@ def test_versions_when_a_dynamic_row_fills_less_than_half_a_register_tile_then_s
 
 def _chosen(shape: Shape, machine: CpuMachine, allowed: float) -> int:
     """The extent of the output tiles that the rule takes, 0 for none."""
-    module = module_of(shape, "bias relu")
-    task, node = _task(module)
-    bounds = Bounds(winograd=allowed)
-    subject = Subject(task.kind, task.function.nodes, node.axes, task.reduced, _constants(module), bounds)
-    step = derive_schedule(subject, machine).rewritten()
+    step = rewritten(module_of(shape, "bias relu"), machine, Bounds(winograd=allowed))
     return step.tile if step else 0
 
 
@@ -230,7 +215,7 @@ def test_default_schedules_when_derived_then_allow_what_the_standard_precision_d
 @pytest.mark.unit
 def test_rule_when_less_error_is_allowed_then_takes_smaller_tiles_or_none() -> None:
     shape = Shape(1, 56, 56, 64, 64)
-    weights = max(_constants(module_of(shape)).values(), key=lambda a: a.ndim)
+    weights = max(constants_of(module_of(shape)).values(), key=lambda a: a.ndim)
     placed = taps_first(weights, (2, 3, 1, 0))
     small, large = (transform_error(placed, Transform.of(tile, (3, 3))) for tile in TILES)
     assert 1e-7 < small < large < 1e-5
@@ -256,7 +241,7 @@ def _other_window(change: dict[str, object]) -> Compute:
     w = b.constant(np.ones((8, 8 // groups, *taps), np.float32))
     sides = SIDES | {k: v for k, v in change.items() if k in SIDES}
     b.output("y", b.op("conv", x, w, groups=groups, layout="NHWC", **sides))  # type: ignore[arg-type]
-    return _task(b.finish())[1]
+    return summed(b.finish())[1]
 
 
 @pytest.mark.unit
@@ -272,7 +257,7 @@ def test_bundle_when_a_convolution_is_rewritten_then_weights_name_the_transform(
 
 @pytest.mark.unit
 def test_trace_when_printed_then_is_read_back_and_names_the_algorithm() -> None:
-    _, node = _task(module_of(Shape(1, 8, 8, 4, 16)))
+    _, node = summed(module_of(Shape(1, 8, 8, 4, 16)))
     schedule = Strips(4, 1, 2, 2, vectors=1, panels=1).schedule(node, AVX2)
     text = print_schedule(schedule)
     first = 'step = "rewrite", tile = 4, block = 2, panels = 1, algorithm = "winograd", effect = "algorithm-changing"'
@@ -314,18 +299,18 @@ def _replayed(task: Task, schedule: Schedule, constants: dict[int, Array]) -> No
 @pytest.mark.parametrize("name", _WRONG)
 def test_trace_when_it_does_not_fit_then_is_rejected(name: str) -> None:
     module = module_of(Shape(2, 8, 8, 4, 16), "bias")
-    task, node = _task(module)
+    task, node = summed(module)
     base = _GOOD.schedule(node, AVX2)
-    _replayed(task, base, _constants(module))
+    _replayed(task, base, constants_of(module))
     with pytest.raises(ScheduleRejectedError) as caught:
-        _replayed(task, _WRONG[name](base), _constants(module))
+        _replayed(task, _WRONG[name](base), constants_of(module))
     assert caught.value.found
 
 
 @pytest.mark.errors
 def test_trace_when_weights_are_computed_then_is_rejected() -> None:
     module = module_of(Shape(2, 8, 8, 4, 16))
-    task, node = _task(module)
+    task, node = summed(module)
     with pytest.raises(ScheduleRejectedError, match="does not fit") as caught:
         _replayed(task, _GOOD.schedule(node, AVX2), {})
     assert caught.value.found == "weights that are not constant"
@@ -334,10 +319,10 @@ def test_trace_when_weights_are_computed_then_is_rejected() -> None:
 @pytest.mark.errors
 def test_trace_when_the_task_is_no_window_then_is_rejected() -> None:
     module = module_of(Shape(2, 8, 8, 4, 16))
-    task, node = _task(module)
+    task, node = summed(module)
     steps: tuple[Step, ...] = _GOOD.schedule(node, AVX2).steps
     strided = replace(node, accesses=(replace(node.accesses[0], pad=1.0), node.accesses[1]))
     other = replace(task, function=replace(task.function, nodes=(strided,)))
     with pytest.raises(ScheduleRejectedError) as caught:
-        _replayed(other, Schedule(steps), _constants(module))
+        _replayed(other, Schedule(steps), constants_of(module))
     assert "taps, with steps of one" in str(caught.value.found)
