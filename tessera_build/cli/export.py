@@ -35,5 +35,9 @@ def export_command(
         print_json(result)
         return
     click.echo(f"model     {result.path} ({human_bytes(result.bytes)}): {result.nodes} nodes, opset {result.opset}")
+    if result.rounded:
+        click.echo(
+            f"rounded   told back from transforms, to 5e-7 of the largest beside them: {', '.join(result.rounded)}"
+        )
     if result.error is not None:
         click.echo(f"verified  entry {result.entry}: run by onnxruntime with error {result.error:.1e}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tessera_build.config import ConfigError, load_precision
-from tessera_build.driver.restored import restored
+from tessera_build.driver.restored import Restored, restored
 from tessera_build.driver.source import Model, is_python
 from tessera_build.frontends.onnx import read_onnx
 from tessera_build.frontends.onnx.export import (
@@ -32,7 +32,11 @@ _BUNDLE = ".tessera"
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """What was written. `error` is the largest that onnxruntime makes against the Graph reference; None: unchecked."""
+    """What was written. `error` is the largest that onnxruntime makes against the Graph reference; None: unchecked.
+
+    `rounded` names the weights of which a bundle holds transforms alone: they are told back to 5e-7 of the largest
+    that was transformed with them.
+    """
 
     path: Path
     entry: str
@@ -40,6 +44,7 @@ class ExportResult:
     nodes: int
     bytes: int
     error: float | None
+    rounded: tuple[str, ...] = ()
 
 
 def export(
@@ -54,7 +59,8 @@ def export(
 
     `dims` fixes or bounds dynamic dims; those that stay are the file's own. Without `verify` onnxruntime is not asked.
     """
-    module, name = _entry(_module(model, entry, dims), entry)
+    source = _module(model, entry, dims)
+    module, name = _entry(source.module, entry)
     made, path = exported(module, name), Path(out)
     write_onnx(made, path)
     try:
@@ -70,17 +76,17 @@ def export(
         for file in (path, path.with_name(path.name + ".data")):
             file.unlink(missing_ok=True)
         raise
-    return ExportResult(path, name, OPSET, len(made.model.graph.node), path.stat().st_size, error)
+    return ExportResult(path, name, OPSET, len(made.model.graph.node), path.stat().st_size, error, source.rounded)
 
 
-def _module(model: Model, entry: str | None, dims: Mapping[str, int | tuple[int, int]] | None) -> Module:
+def _module(model: Model, entry: str | None, dims: Mapping[str, int | tuple[int, int]] | None) -> Restored:
     if is_python(model):
-        return read_python(str(model), dims=dims, entries=(entry,) if entry else ()).module
+        return Restored(read_python(str(model), dims=dims, entries=(entry,) if entry else ()).module, ())
     if isinstance(model, str | Path) and Path(model).suffix == _BUNDLE:
         if dims:
             raise ConfigError("DIMS_NOT_OPEN", "the dims of a bundle were decided when it was built", where=str(model))
         return restored(model)
-    return read_onnx(model, dims=dims)  # type: ignore[arg-type]
+    return Restored(read_onnx(model, dims=dims), ())  # type: ignore[arg-type]
 
 
 def _entry(module: Module, name: str | None) -> tuple[Module, str]:

@@ -1,14 +1,14 @@
 """The graph of a bundle with its constants, told back from the weights in the order that kernels read them.
 
-Takes: a path. Gives: a module; raises a `ConfigError` that names the weights which cannot be told.
-Invariant: a constant is the one that was built: it has the digest that the graph names it by. Weights that were
-rearranged are put back; numbers that became part of the code are read off its text; weights that were transformed and
-rounded, as Winograd's are, cannot be had from a bundle.
+Takes: a path. Gives: a `Restored`; raises a `ConfigError` that names the weights which cannot be told.
+Invariant: a constant is the one that was built, with the digest that the graph names it by: weights that were
+rearranged are put back, and numbers that became part of the code are read off its text. Weights of which the bundle
+holds rounded transforms alone are those with the same transforms, and are listed by name.
 """
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,36 +19,52 @@ from bundle_format.errors import BundleError
 from bundle_format.reader import Bundle, open_bundle
 from bundle_format.schema import Weight
 from tessera_build.config import ConfigError
+from tessera_build.driver.inverted import turned_back
 from tessera_build.driver.opened import graph_of, level_text, variant_named
 from tessera_build.ir.core.types import DTYPES, DType
 from tessera_build.ir.graph.builder import digest_of, graph_nodes
 from tessera_build.ir.graph.nodes import Array, GraphNode, Module
 from tessera_build.ir.graph.owned import owned_digest
 from tessera_build.lower.schedule_to_tile.layouts import Packing
+from tessera_build.space.toom_cook import Transform
 
 _ROWS: Final = "v1:row-major"
 _PACKED: Final = re.compile(r"v1:(?:group\((\d+),(\d+)\),)?order\(([\d,]+)\),panels\((\d+),(\d+)\)(?:,quads\((\d+)\))?")
+_POINTS: Final = re.compile(r"v1:winograd\((\d+),(\d+)(?:x(\d+))?\),order\(([-\d,]+)\),panels\((\d+),(\d+)\)")
+_QUARTERS: Final = re.compile(r"v1:strassen\((\d+)\),order\(([\d,]+)\),panels\((\d+),(\d+)\)")
 _NUMBER: Final = re.compile(r"= const\(([^)]+)\) : (\w+)")
 
 
-def restored(path: str | Path) -> Module:
-    """The module behind the bundle's first variant, after the graph passes."""
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The module behind a bundle's first variant, after the graph passes; `rounded` names the weights that are known
+    but for a few units in the last place of their largest neighbours."""
+
+    module: Module
+    rounded: tuple[str, ...]
+
+
+def restored(path: str | Path) -> Restored:
+    """What a bundle was lowered from."""
     with open_bundle(path) as bundle:
         module = graph_of(bundle, variant_named(bundle, None))
         nodes = {str(n.attributes["digest"]): n for f in module.entries.values() for n in graph_nodes(f) if _held(n)}
         found = dict(_stored(bundle, nodes, module.constant_names))
         if found.keys() != nodes.keys():
             found |= dict(_in_code(bundle, {d: n for d, n in nodes.items() if d not in found}))
+        rounded = dict(_transformed(bundle, {d: n for d, n in nodes.items() if d not in found}))
+        found |= rounded
     missing = [module.constant_names.get(digest, digest[:19]) for digest in nodes if digest not in found]
     if missing:
         raise ConfigError(
             "WEIGHTS_TRANSFORMED",
-            "the bundle holds weights that were transformed and rounded for its kernels, not as they were",
+            "the bundle holds weights in a form that cannot be turned back",
             where=str(path),
             expected="the model.py or the ONNX file that it was built from; `tessera inspect` shows its digest",
             found=", ".join(missing[:8]),
         )
-    return replace(module, constants=found)
+    names = tuple(sorted(module.constant_names.get(digest, digest[:19]) for digest in rounded))
+    return Restored(replace(module, constants=found), names)
 
 
 def _held(node: GraphNode) -> bool:
@@ -68,6 +84,37 @@ def _stored(bundle: Bundle, nodes: Mapping[str, GraphNode], names: Mapping[str, 
                     yield digest, array
 
 
+def _transformed(bundle: Bundle, nodes: Mapping[str, GraphNode]) -> Iterator[tuple[str, Array]]:
+    """Constants of which a bundle holds transforms alone."""
+    for variant in bundle.variants:
+        layers = {layer.digest: layer for layer in variant.layers(media.WEIGHTS)}
+        for weight in variant.config.weights:
+            digest, packing = str(weight.source), _transform(weight.layout)
+            if digest in nodes and packing is not None:
+                data = bundle.weights(layers[weight.digest])[weight.offset : weight.offset + weight.bytes]
+                packed = np.frombuffer(data, DTYPES[weight.dtype].numpy).reshape(weight.shape)
+                array = turned_back(packed, packing, _shape(nodes[digest]))
+                if array is not None:
+                    yield digest, array
+
+
+def _transform(layout: str) -> Packing | None:
+    """The packing of a layout that is more than an order."""
+    points, quarters = _POINTS.fullmatch(layout), _QUARTERS.fullmatch(layout)
+    if points is not None:
+        tile, rows, columns, order, outer, width = points.groups()
+        transform = Transform.of(int(tile), (int(rows), int(columns or rows)))
+        return Packing(_numbers(order), int(outer), int(width), winograd=transform)
+    if quarters is not None:
+        piece, order, outer, width = quarters.groups()
+        return Packing(_numbers(order), int(outer), int(width), strassen=int(piece))
+    return None
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split(","))
+
+
 def _unpacked(weight: Weight, data: Array, node: GraphNode) -> Array | None:
     """A weight as the graph has it; None where its layout is more than an order."""
     dtype, shape = DTYPES[weight.dtype], _shape(node)
@@ -79,7 +126,7 @@ def _unpacked(weight: Weight, data: Array, node: GraphNode) -> Array | None:
         return None
     axis, size, order, outer, width, quad = match.groups()
     group = None if axis is None else (int(axis), int(size))
-    packing = Packing(tuple(int(a) for a in order.split(",")), int(outer), int(width), group, int(quad or 1))
+    packing = Packing(_numbers(order), int(outer), int(width), group, int(quad or 1))
     # Where each element went: the same packing of the elements' numbers, from 1 on, for 0 fills up.
     array = np.empty(int(np.prod(shape)), dtype.numpy)
     places = packing.apply(np.arange(1, array.size + 1).reshape(shape)).reshape(-1).astype(np.int64)
