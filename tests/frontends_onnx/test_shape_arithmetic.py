@@ -79,6 +79,22 @@ def test_reshape_when_its_target_counts_windows_then_a_guard_asks_for_one() -> N
         run(read_onnx(model), "main", {"x": floats(1, 1, 3)})
 
 
+@pytest.mark.parametrize("op", ["ReduceProd", "ReduceMax", "ReduceMin"])
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_reduction_of_a_shape_when_dims_are_symbolic_then_gives_an_extent(op: str, keepdims: int) -> None:
+    # The number of elements, as exported variances divide by it.
+    model = x_model(
+        [
+            node("Shape", ["x"], "s"),
+            node(op, ["s"], "n", keepdims=keepdims),
+            node("Cast", ["n"], "number", to=onnx.TensorProto.FLOAT),
+            node("Div", ["x", "number"], "y"),
+        ],
+        ["B", 3, "L"],
+    )
+    assert_agrees(model, {"x": floats(2, 3, 5)}, {"x": floats(4, 3, 1)})
+
+
 def test_expand_when_target_is_patched_by_where_then_the_condition_is_decided() -> None:
     model = x_model(
         [

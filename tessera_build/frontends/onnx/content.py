@@ -136,8 +136,8 @@ def _reduce(content: Array, attributes: Mapping[str, Attribute], ranges: Ranges)
     assert isinstance(axes, tuple)
     moved = np.moveaxis(content, [int(str(a)) for a in axes], range(len(axes)))
     flat = moved.reshape(math.prod(moved.shape[: len(axes)]), *moved.shape[len(axes) :])
-    result = functools.reduce(lambda a, b: _each(combine, [a, b]), list(flat))
-    result = np.asarray(result, dtype=object)
+    parts = [np.asarray(part, dtype=object) for part in flat]  # of one axis these are elements, not arrays
+    result = functools.reduce(lambda a, b: _each(combine, [a, b]), parts)
     return np.expand_dims(result, [int(str(a)) for a in axes]) if attributes["keepdims"] else result
 
 
