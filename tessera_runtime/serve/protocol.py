@@ -6,6 +6,7 @@ allocated by a size that the body merely claims.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, NoReturn, cast
 
@@ -14,6 +15,7 @@ from tessera_runtime.serve.datatypes import datatype_name, from_bytes, from_json
 from tessera_runtime.serve.errors import malformed
 
 MAX_RANK: Final = 64
+MAX_ELEMENTS: Final = 1 << 48  # of eight bytes each: beyond the addresses of a process
 _Object = Mapping[str, object]
 
 
@@ -114,13 +116,17 @@ class _Inputs:
 
 
 def _shape(found: _Object, name: str) -> tuple[int, ...]:
-    shape = found.get("shape")
-    if not isinstance(shape, list):
+    given = found.get("shape")
+    if not isinstance(given, list):
         raise malformed("the shape is not a list", where=name)
-    extents = cast("list[object]", shape)
+    extents = cast("list[object]", given)
     if len(extents) > MAX_RANK or not all(type(extent) is int and 0 <= extent < 1 << 62 for extent in extents):
         raise malformed("the shape is not a list of sizes", where=name, found=extents)
-    return tuple(cast("list[int]", extents))
+    shape = tuple(cast("list[int]", extents))
+    # numpy refuses one that is too large even where an extent of 0 leaves it without elements.
+    if math.prod(extent for extent in shape if extent) > MAX_ELEMENTS:
+        raise malformed("the shape is larger than memory can be", where=name, found=extents)
+    return shape
 
 
 def _wishes(root: _Object, specs: tuple[TensorSpec, ...], binary: bool) -> tuple[OutputWish, ...]:
