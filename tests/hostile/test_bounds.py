@@ -153,6 +153,23 @@ def test_proof_when_memory_ends_in_its_process_then_it_is_said_like_everywhere(
     assert caught.value.code == "OUT_OF_MEMORY"
 
 
+def test_run_when_an_empty_input_makes_sizes_overflow_then_there_is_not_enough_memory(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0]),
+        helper.make_node("MatMul", ["t", "x"], ["q"]),
+        helper.make_node("Softmax", ["q"], ["s"]),
+        helper.make_node("MatMul", ["x", "s"], ["y"]),
+    ]
+    model = _model(nodes, {"x": (TensorProto.FLOAT, ["N", "M"])})  # type: ignore[dict-item]
+    dims = {"N": (0, 4), "M": (1, 2**40)}
+    build(model, ["native"], tmp_path / "m", workers=1, verify=False, dims=dims)
+    with tessera_runtime.load(tmp_path / "m", threads=1) as loaded:
+        assert loaded.run(x=np.zeros((0, 3), np.float32))["y"].shape == (0, 3)
+        with pytest.raises(tessera_runtime.RunError) as caught:  # 2^32 rows of 2^32 numbers of 4 bytes: 0 of 2^64
+            loaded.run(x=np.zeros((0, 2**32), np.float32))
+    assert caught.value.code == "OUT_OF_MEMORY"
+
+
 def test_name_when_no_text_inside_a_subgraph_then_the_model_is_refused(tmp_path: Path) -> None:
     data = _loop(3).SerializeToString().replace(b"Sin", b"S\xdfn")
     (tmp_path / "m.onnx").write_bytes(data)

@@ -86,7 +86,8 @@ def _prepare(number: int, entry: Entry, declarations: set[str]) -> str:
     out.begin(bad)
     out.line(f"ret i32 {status}")
     out.begin(good)
-    dims = entry_dims(out, entry, "%dims")
+    # A size beyond 64 bits must be one that nobody grants: the extents of an input without elements cost nothing.
+    dims = entry_dims(out, entry, "%dims").saturating()
     out.line(f"store i64 {dims.write(entry.arena_bytes)}, ptr %plan, align 8")
     shapes_at = out.temporary(f"getelementptr i8, ptr %plan, i64 {PLAN['output_shapes']}")
     shapes = out.temporary(f"load ptr, ptr {shapes_at}, align 8")
