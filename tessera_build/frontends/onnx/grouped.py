@@ -9,7 +9,16 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
-from tessera_build.frontends.onnx.attend import Heads, Weighing, attend, bias_of, join_heads, split_heads, window
+from tessera_build.frontends.onnx.attend import (
+    Attended,
+    Heads,
+    Weighing,
+    attend,
+    bias_of,
+    join_heads,
+    split_heads,
+    window,
+)
 from tessera_build.frontends.onnx.call import Call
 from tessera_build.frontends.onnx.containers import Value
 from tessera_build.frontends.onnx.context import Context, Tensor
@@ -21,9 +30,10 @@ from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.types import I32, I64, DType
 from tessera_build.ir.graph.ops.shapes import count
 
-# What these operands and attributes ask for is not built: sinks, quantised caches, norms of queries.
-_OPERANDS = (11, 12, 13, 14, 15)
-_FLAGS = ("sliding_window_cache", "kv_cache_bit_width", "qk_output")
+# What these operands and attributes ask for is not built: quantised caches, norms of queries, caches of a window.
+_OPERANDS = (12, 13, 14, 15)
+_FLAGS = ("sliding_window_cache", "kv_cache_bit_width")
+_BEFORE_SOFTMAX = 1
 
 
 def grouped_attention(c: Context, n: Call) -> tuple[Tensor, ...]:
@@ -36,7 +46,7 @@ def grouped_attention(c: Context, n: Call) -> tuple[Tensor, ...]:
         return c.cast(result, query.dtype), *caches
     _refuse(n)
     q, k, v = _projections(c, n)
-    total = c.known_extents(n.input(6), "the total length of GroupQueryAttention")[0]
+    (total,) = c.extents_of(n.input(6))
     # How many keys of each row came before: seqlens_k counts all of them but one.
     stated = n.input(5)
     if stated.rank == 0:
@@ -52,10 +62,39 @@ def grouped_attention(c: Context, n: Call) -> tuple[Tensor, ...]:
         n.ignore("rotary_interleaved")
     keys = _cached(c, past[0], k, (earlier, total))
     values = _cached(c, past[1], v, (earlier, total))
-    done = attend(
-        c, Heads(q, c.cast(keys, q.dtype), c.cast(values, q.dtype)), _weighing(c, n, q, (keys.shape[2], earlier))
+    heads = Heads(q, c.cast(keys, q.dtype), c.cast(values, q.dtype))
+    seen = _seen(c, n, q, (keys.shape[2], earlier))
+    done = attend(c, *_sunk(c, n, heads, _weighing(c, n, q, seen)))
+    return join_heads(c, done.result), keys, values, _scores(c, n, done, (seen, total))
+
+
+def _sunk(c: Context, n: Call, heads: Heads, how: Weighing) -> tuple[Heads, Weighing]:
+    """What a head may attend to beside all keys: one more that is zero, and whose score is the head's sink."""
+    sink, smooth = n.optional(11), n.integer("smooth_softmax", -1) > 0
+    if sink is None and smooth:
+        sink = c.broadcast_to(c.scalar(0, heads.queries.dtype), (heads.queries.shape[1],))
+    if sink is None:
+        return heads, how
+    batch, own, length, _ = heads.queries.shape
+    c.unify(sink.shape[0], own, "GroupQueryAttention has another number of sinks than heads")
+    column = c.broadcast_to(c.reshape(sink, (1, own, 1, 1)), (batch, own, length, 1))
+    bias = c.scalar(0, heads.queries.dtype) if how.bias is None else how.bias
+    bias = c.op("concat", c.broadcast_to(bias, (batch, own, length, heads.keys.shape[2])), column, axis=3)
+    keys, values = (
+        c.op("concat", t, c.broadcast_to(c.scalar(0, t.dtype), (*t.shape[:2], 1, t.shape[3])), axis=2)
+        for t in (heads.keys, heads.values)
     )
-    return join_heads(c, done.result), keys, values
+    return Heads(heads.queries, keys, values), replace(how, bias=bias)
+
+
+def _scores(c: Context, n: Call, done: Attended, keys: tuple[Tensor, Extent]) -> Tensor:
+    """The scores as a result, zero for keys that are hidden, or the weights that they become."""
+    seen, total = keys
+    before = n.integer("qk_output", 0) == _BEFORE_SOFTMAX
+    scores = done.stages[2 if before else 3]
+    found = c.slice(scores, (0, 0, 0, 0), (*scores.shape[:3], seen.shape[3]))
+    found = c.op("select", seen, found, c.scalar(0, found.dtype)) if before else found
+    return c.slice(found, (0, 0, 0, 0), (*found.shape[:3], total))
 
 
 def _widened(c: Context, operand: Value | None, narrow: DType, wide: DType) -> Value | None:
@@ -65,11 +104,10 @@ def _widened(c: Context, operand: Value | None, narrow: DType, wide: DType) -> V
 def _refuse(n: Call) -> None:
     given = [f"operand {i}" for i in _OPERANDS if n.optional(i) is not None]
     given += [name for name in _FLAGS if n.has(name) and n.integer(name)]
-    given += ["smooth_softmax"] if n.integer("smooth_softmax", -1) > 0 else []
     given += [name for name in ("k_quant_type", "v_quant_type") if n.text(name, "NONE") != "NONE"]
     n.ignore("qk_norm_epsilon")
-    if given or n.wants(3):
-        raise unsupported(f"GroupQueryAttention with {' and '.join(given) or 'its scores as a result'} is not built")
+    if given:
+        raise unsupported(f"GroupQueryAttention with {' and '.join(given)} is not built")
 
 
 def _projections(c: Context, n: Call) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,13 +160,17 @@ def _cached(c: Context, past: Tensor | None, new: Tensor, lengths: tuple[Tensor,
     return c.op("gather", flat, c.reshape(rows, (batch, heads, room)), axis=0)
 
 
-def _weighing(c: Context, n: Call, q: Tensor, keys: tuple[Extent, Tensor]) -> Weighing:
-    """Each new token sees the keys before it, or the last few of them."""
+def _seen(c: Context, n: Call, q: Tensor, keys: tuple[Extent, Tensor]) -> Tensor:
+    """Each new token sees the keys before it, or the last few of them; or all that its row has."""
     length, earlier = keys
     local = n.integer("local_window_size", -1)
     if not n.integer("causal", 1):
-        raise unsupported("GroupQueryAttention without a causal mask is not built")
+        return c.op("lt", counting(c, 4, 3, length), c.op("add", earlier, c.number(q.shape[2], I32)))
     seen = window(c, (q.shape[2], length), earlier, (-1 if local <= 0 else local - 1, 0))
-    added = n.optional(10)
+    assert seen is not None
+    return seen
+
+
+def _weighing(c: Context, n: Call, q: Tensor, seen: Tensor) -> Weighing:
     scale = n.number("scale", 0.0)
-    return Weighing(scale or None, n.number("softcap", 0.0), bias_of(c, seen, added, q.dtype))
+    return Weighing(scale or None, n.number("softcap", 0.0), bias_of(c, seen, n.optional(10), q.dtype))
