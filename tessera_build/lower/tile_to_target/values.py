@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.types import DType
@@ -74,6 +74,28 @@ class ViewValue:
     def step(self, tile_axis: int) -> Extent:
         """Distance in elements between neighbours along a tile axis."""
         return self.steps[tile_axis]
+
+
+# Elements along both axes from which on exchanging them in registers takes less than collecting them one by one.
+_FEWEST_EXCHANGED = 4
+
+
+def neighbours(view: ViewValue) -> int | None:
+    """The tile axis along which elements are neighbours in memory, where that is another one than the last."""
+    last = len(view.shape) - 1
+    if view.indices is not None or view.axes[last].axis < 0 or view.step(last) == 1:
+        return None
+    found = (axis for axis in range(last) if view.step(axis) == 1 and view.axes[axis].axis >= 0)
+    axis = next(found, None)
+    return None if axis is None or min(view.shape[axis], view.shape[last]) < _FEWEST_EXCHANGED else axis
+
+
+def exchanged(view: ViewValue, axis: int) -> tuple[ViewValue, tuple[int, ...]]:
+    """The view with a tile axis and the last one in each other's place, and the permutation that undoes it."""
+    order = list(range(len(view.shape)))
+    order[axis], order[-1] = order[-1], order[axis]
+    shape, axes = tuple(view.shape[i] for i in order), tuple(view.axes[i] for i in order)
+    return replace(view, shape=shape, axes=axes), tuple(order)
 
 
 def vector_lanes(last_extent: int, machine_lanes: int) -> int:
