@@ -62,6 +62,13 @@ def test_threshold_when_between_two_halves_then_is_not_rounded() -> None:
     assert found.tolist() == [0.0, *x[1:].tolist()]
 
 
+def test_shrink_when_its_edge_lies_between_two_halves_then_is_not_rounded() -> None:
+    node = helper.make_node("Shrink", ["x"], ["y"], bias=0.25, lambd=1.750809)
+    x = np.array([1.75, 1.751, 1.752, -1.75, -1.751, -1.752], np.float16)
+    ((found,),) = run_built(make_model([node], {"x": (np.float16, (6,))}, ["y"]), [{"x": x}])
+    assert (found != 0).tolist() == [False, True, True, False, True, True]
+
+
 def test_clip_when_old_and_without_bounds_then_cuts_infinities() -> None:
     node = helper.make_node("Clip", ["x"], ["y"], max=1.0)
     model = make_model([node], {"x": (np.float32, (4,))}, ["y"], opset=6)

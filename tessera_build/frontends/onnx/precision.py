@@ -14,7 +14,7 @@ from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.ir.core.types import BF16, F16, F32, DType
 
 _ACTIVATIONS = ("Celu", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Selu", "Softplus", "Softsign")
-_FUSED = ("Swish", "SwiGLU", "LogSoftmax", "BiasGelu", "FastGelu", "QuickGelu", "DeformConv")
+_FUSED = ("Shrink", "Swish", "SwiGLU", "LogSoftmax", "BiasGelu", "FastGelu", "QuickGelu", "DeformConv")
 _SUMS = ("Mean", "Sum", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMean", "ReduceSumSquare")
 _NORMALISATIONS = ("GroupNormalization", "InstanceNormalization", "LRN", "LpNormalization", "MeanVarianceNormalization")
 _POOLS = ("AveragePool", "GlobalAveragePool", "GlobalLpPool", "LpPool")
