@@ -40,6 +40,7 @@ class EntryPoint:
         self._frames: deque[Frame] = deque()
         self._shelf = Shelf(len(entry.outputs))
         self._state_inputs = {alias.input: alias.output for alias in entry.states}
+        self._in_place = frozenset(alias.input for alias in entry.states if alias.in_place)
         self._state_outputs = frozenset(alias.output for alias in entry.states)
         self._sources = tuple((value.name, value.dtype, numpy_dtype(value.dtype)) for value in entry.inputs)
         self._sinks = tuple((value.name, numpy_dtype(value.dtype)) for value in entry.outputs)
@@ -92,6 +93,14 @@ class EntryPoint:
         if state is None:
             raise RunError(
                 "STATE_MISSING", f"the entry {self.name!r} needs a state", hint="pass state=model.new_state()"
+            )
+        if state.names != self._state_inputs.keys():
+            raise RunError(
+                "STATE_UNKNOWN",
+                f"the state is not one of the entry {self.name!r}",
+                expected=", ".join(sorted(self._state_inputs)),
+                found=", ".join(sorted(state.names)),
+                hint=f"model.entries[{self.name!r}].new_state() makes one",
             )
         taken = sorted(self._state_inputs.keys() & feeds.keys()) + sorted(self._state_outputs & out.keys())
         if taken:
@@ -172,7 +181,8 @@ class EntryPoint:
             if name in out:
                 array = _checked_output(out[name], name, dtype, shape, [*inputs, *results.values()])
             elif state is not None and name in self._state_outputs:
-                array = state.next_array(self._input_of(name), shape)
+                source = self._input_of(name)
+                array = state.next_array(source, shape, source in self._in_place)
             else:
                 array = _new_array(name, shape, dtype, self._shelf)
             results[name] = array

@@ -1,12 +1,12 @@
 """What an entry remembers from one call to the next, held outside the model.
 
-Takes: an entry's states, and arrays to begin with.
+Takes: an entry's states, and arrays to begin with. Other entries that carry the same may use it, too.
 Gives: `State`, which a call reads and, when it succeeds, replaces.
 Invariant: a call that fails leaves the state as it was; of a cache that is written in place, what counts of it.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import final
 
 import numpy as np
@@ -26,7 +26,6 @@ class State:
         self._lock = threading.Lock()
         self._current: dict[str, Array] = {}
         self._spare: dict[str, Array] = {}
-        self._in_place = frozenset(alias.input for alias in entry.states if alias.in_place)
         for alias in entry.states:
             value = inputs[alias.input]
             if value.name in initial:
@@ -52,17 +51,22 @@ class State:
         """Give the state back."""
         self._lock.release()
 
+    @property
+    def names(self) -> Set[str]:
+        """What is carried."""
+        return self._current.keys()
+
     def current(self, name: str) -> Array:
         """What the call reads."""
         return self._current[name]
 
-    def next_array(self, name: str, shape: tuple[int, ...]) -> Array:
-        """Where the call writes: what it reads, if that is written in place; else the array of the call before last."""
-        if name in self._in_place and self._current[name].shape == shape:
-            return self._current[name]
-        spare = self._spare.get(name)
-        if spare is None or spare.shape != shape:
-            spare = np.empty(shape, self._current[name].dtype)
+    def next_array(self, name: str, shape: tuple[int, ...], in_place: bool) -> Array:
+        """Where the call writes: what it reads, if the entry can; else the array of the call before last."""
+        current, spare = self._current[name], self._spare.get(name)
+        if in_place and current.shape == shape:
+            return current
+        if spare is None or spare is current or spare.shape != shape:
+            spare = np.empty(shape, current.dtype)
         return spare
 
     def replace(self, arrays: Mapping[str, Array]) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from bundle_format.dims import parse_dim
 from bundle_format.errors import TesseraError
-from bundle_format.schema import DimRange, Entry, Value
+from bundle_format.schema import DimRange, Entry, StateAlias, Value
 from bundle_format.writer import Variant, write_bundle
-from tessera_runtime import BundleError, Model, RunError, load
+from tessera_runtime import BundleError, Model, RunError, State, load
 from tessera_runtime.binding import DimBinder
 from tessera_runtime.errors import status_error
 from tests.runtime.conftest import ARCH
@@ -52,7 +52,10 @@ MISUSES: list[tuple[str, str, Callable[[Model], object]]] = [
     ("STATE_GIVEN", "s", lambda model: step_with(model, {"x": X[0], "s": X[0]})),
     ("STATE_UNKNOWN", "q", lambda model: model.entries["step"].new_state({"q": X[0]})),
     ("STATE_UNKNOWN", "", lambda model: model.run({"x": X}, state=model.entries["step"].new_state())),
+    ("STATE_UNKNOWN", "", lambda model: model.entries["step"].run({"x": X[0]}, state=State(OTHER, {}))),
 ]
+
+OTHER = Entry("other", (Value("q", "f32", (3,)),), (Value("r", "f32", (3,)),), states=(StateAlias("q", "r"),))
 
 
 def step_with(model: Model, feeds: dict[str, Any]) -> object:

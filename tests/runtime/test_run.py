@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bundle_format.schema import StateAlias
 from bundle_format.writer import copy_bundle
-from tessera_runtime import Model, TensorSpec, load
+from tessera_runtime import Model, State, TensorSpec, load
 from tessera_runtime.arrays import address_of
-from tests.runtime.sample import SCALE, SHIFT
+from tests.runtime.sample import ENTRIES, SCALE, SHIFT
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
@@ -125,6 +126,20 @@ def test_state_when_carried_then_accumulates_and_streams_are_apart(model: Model)
         np.testing.assert_array_equal(step.run({"x": x}, state=first)["y"], np.full(3, count))
         np.testing.assert_array_equal(step.run({"x": x}, state=second)["y"], np.full(3, count + 10))
     np.testing.assert_array_equal(first.arrays["s"], np.full(3, 4))
+
+
+@pytest.mark.unit
+def test_state_when_made_for_an_entry_in_place_then_another_entry_does_not_write_over_what_it_reads(
+    model: Model,
+) -> None:
+    alias = StateAlias("s", "t", in_place=True)
+    state = State(next(entry for entry in ENTRIES if entry.name == "step")._replace(states=(alias,)), {})
+    once = state.next_array("s", (3,), in_place=True)
+    state.replace({"s": once})
+    before = state.arrays["s"]
+    model.entries["step"].run({"x": np.ones(3, np.float32)}, state=state)
+    np.testing.assert_array_equal(state.arrays["s"], np.ones(3))
+    np.testing.assert_array_equal(before, np.zeros(3))
 
 
 @pytest.mark.numerics
