@@ -10,6 +10,7 @@ from tessera_build.ir.graph.passes.eliminate_dead import EliminateDead
 from tessera_build.ir.graph.passes.fold_constants import FoldConstants
 from tessera_build.ir.graph.passes.fold_scale import FoldScale
 from tessera_build.ir.graph.passes.layout_channels_last import LayoutChannelsLast
+from tessera_build.ir.graph.passes.multiply_pixels import MultiplyPixels
 from tessera_build.ir.graph.passes.pipeline import GraphPass, run_passes
 from tessera_build.ir.graph.passes.recognise_attention import RecogniseAttention
 from tests.graph.graphs import assert_same_results, attention_module, nodes_of, random_module
@@ -22,6 +23,7 @@ PASSES: tuple[GraphPass, ...] = (
     FoldConstants(),
     Canonicalise(),
     FoldScale(),
+    MultiplyPixels(),
     LayoutChannelsLast(),
 )
 

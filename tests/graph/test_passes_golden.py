@@ -19,6 +19,7 @@ from tessera_build.ir.graph.passes.fold_constants import FoldConstants
 from tessera_build.ir.graph.passes.fold_scale import FoldScale
 from tessera_build.ir.graph.passes.layout_channels_last import LayoutChannelsLast
 from tessera_build.ir.graph.passes.multiply_bytes import MultiplyBytes
+from tessera_build.ir.graph.passes.multiply_pixels import MultiplyPixels
 from tessera_build.ir.graph.passes.pipeline import GraphPass
 from tessera_build.ir.graph.passes.recognise_attention import RecogniseAttention
 from tests.graph.brief import blocks_of, brief
@@ -77,6 +78,14 @@ def channels_first() -> Module:
     return b.finish()
 
 
+def pixels() -> Module:
+    b = GraphBuilder()
+    x, w = b.input("x", tensor(F32, 1, 256, 28, 28)), b.constant(normal(0, 64, 256, 1, 1), "w")
+    y = b.op("conv", x, w, strides=(1, 1), low=(0, 0), high=(0, 0), dilations=(1, 1))
+    b.output("y", b.op("max", y, b.scalar(0.0, F32)))
+    return b.finish()
+
+
 def attention() -> Module:
     b = GraphBuilder()
     shape = (symbol("N"), 2, symbol("W"), 8)
@@ -102,6 +111,7 @@ CASES: tuple[tuple[GraphPass, Callable[[], Module], tuple[str, ...]], ...] = (
     (FoldConstants(), folding, ()),
     (Canonicalise(), canonical, ("perm",)),
     (FoldScale(), scaled, ()),
+    (MultiplyPixels(), pixels, ("layout", "shape")),
     (LayoutChannelsLast(), channels_first, ("layout", "perm", "axes")),
     (RecogniseAttention(), attention, ("transpose_b", "axis", "scale")),
 )

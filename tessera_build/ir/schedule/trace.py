@@ -99,9 +99,10 @@ class Interleave:
 
 @dataclass(frozen=True, slots=True)
 class Prefetch:
-    """Before: panels of the packed operand `read` are fetched when first used. After: also while the one before is.
+    """Before: panels of the operand `read` are fetched when first used. After: also while the one before is.
 
-    Each tile that uses a panel asks for its share of the next one, so that the requests are spread evenly.
+    Each tile that uses a panel asks for its share of the next one, so that the requests are spread evenly. Panels of an
+    operand that is not packed are columns of its rows; a tile then asks for where its results lie, too, as it begins.
     """
 
     read: int

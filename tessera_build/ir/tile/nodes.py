@@ -22,14 +22,17 @@ Relation = Literal["lt", "le", "eq", "ne"]
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """`lines` cache lines of a contraction's operand b from element `first` of its buffer on, which may lie outside.
+    """`lines` cache lines of a buffer from element `first` of it on, which may lie outside.
 
-    `level`: the cache they are asked into, 1 the nearest.
+    A contraction asks for them while it runs, of its operand b; a view where it is made, of its buffer. `level`: the
+    cache they are asked into, 1 the nearest; `rows`: how many times as many lines, each `apart` elements further on.
     """
 
     first: Extent
     lines: int
     level: int = 1
+    rows: int = 1
+    apart: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Binding:
     scope: "parallel" | "serial" | "unroll" (CPU loops), "group" (GPU-shaped), ... ; space: "register" | "stack" |
     "shared" | "global"; layout: how a tile lies over lanes or registers; instruction: a row of the machine's table;
     stage: depth of a software pipeline; stored: the memory around a view's buffer holds the pad value, so that its
-    domain needs no check; ahead: cache lines that a contraction asks for while it runs.
+    domain needs no check; ahead: cache lines that a contraction or a view asks for.
     """
 
     scope: str | None = None

@@ -21,7 +21,7 @@ from tessera_build.lower.graph_to_schedule.definitions import IDENTITY, combined
 from tessera_build.lower.schedule_to_tile.byte_product import LETTERS, Chunk, contract_bytes, moving
 from tessera_build.lower.schedule_to_tile.indices import quad_of
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
-from tessera_build.lower.schedule_to_tile.prefetch import lines_ahead
+from tessera_build.lower.schedule_to_tile.prefetch import ask_for_results, lines_ahead
 from tessera_build.space.contraction import rest_of
 
 
@@ -80,6 +80,7 @@ def _body(nest: Nest, schedule: Schedule) -> None:
     dtype = nest.dtype(reduction.result)
     acc = nest.constant(IDENTITY[reduction.combine], dtype, shape)
     axes = _loop_order(reduction.reduction, schedule)
+    ask_for_results(nest, schedule, reduction)
     (total,) = _reduce(nest, reduction, schedule, axes, acc)
     nest.memo[reduction.result] = total
     for value in nest.task.outputs:

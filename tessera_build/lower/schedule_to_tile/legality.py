@@ -30,6 +30,8 @@ from tessera_build.ir.schedule.trace import (
 )
 from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.schedule_to_tile.crossed import crossed_tiles
+from tessera_build.lower.schedule_to_tile.halves import strides_of
+from tessera_build.lower.schedule_to_tile.indices import coefficient
 from tessera_build.lower.schedule_to_tile.nest import Nest
 from tessera_build.lower.schedule_to_tile.rewrite import check_rewrite
 from tessera_build.space.contraction import is_byte_product, is_product
@@ -144,11 +146,25 @@ class _Rules:
             raise _rejected("BLOCK", self._task, f"blocks of {step.size} along {step.axis} in chunks of {chunk}")
 
     def prefetch(self, step: Prefetch) -> None:
-        """Only panels of a constant have a next one, and only a contraction asks for it while it runs."""
-        packed = self._schedule.packs().get(step.read, 0) > 0
+        """Only a contraction asks for a next panel while it runs: of a packed constant, or of columns as they lie."""
         node, tensorised = self._node, self._schedule.tensorised() is not None
-        if node is None or not tensorised or step.read != 1 or not packed or node.reads[1] not in self._constants:
+        if node is None or not tensorised or step.read != 1 or not self._has_panels(node):
             raise _rejected("PREFETCH", self._task, f"the next panel of read {step.read}")
+
+    def _has_panels(self, node: Compute) -> bool:
+        """Whether the second read is a packed constant, or no constant, of which each step reads a part of a row."""
+        if node.reads[1] in self._constants:
+            return self._schedule.packs().get(1, 0) > 0
+        indices, vector = node.accesses[1].indices, list(self._domain)[-1]
+        if len(node.reduction) != 1 or node.accesses[1].pad is not None or not indices:
+            return False
+        *outer, last = (self._nest.expressed(index) for index in indices)
+        strides = strides_of(self._nest, node.reads[1])
+        steps = [coefficient(index, node.reduction[0].name) for index in outer]
+        even = all(
+            step is not None and (step == 0 or isinstance(s, int)) for step, s in zip(steps, strides, strict=False)
+        )
+        return coefficient(last, vector) == 1 and coefficient(last, node.reduction[0].name) == 0 and even and any(steps)
 
     def _byte_product(self, axis: str, node: Compute) -> None:
         """Quads need bytes, whole groups of four, and panels to lie in."""

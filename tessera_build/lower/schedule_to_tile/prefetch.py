@@ -3,20 +3,23 @@
 Takes a nest at the place of one contraction; gives the cache lines to ask for. Every tile of rows that uses a panel
 takes its share of the next one, in the order in which they run, so that memory is read at an even rate however often
 a panel is used. A panel that is used once is read as fast as memory gives it: its tile asks for what lies a little
-further on. Invariant: nothing but time depends on it; addresses beyond the operand are allowed.
+further on. Of an operand without panels, the next panel is the columns behind those of the tile, a stretch of every
+row of it. Invariant: nothing but time depends on it; addresses beyond the operand are allowed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tessera_build.ir.core.dims import Extent, substitute, symbol
-from tessera_build.ir.core.types import int_extent
+from tessera_build.ir.core.types import int_extent, memref
 from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.ir.tile import nodes as t
-from tessera_build.lower.schedule_to_tile.nest import Nest
+from tessera_build.lower.schedule_to_tile.halves import strides_of
+from tessera_build.lower.schedule_to_tile.indices import coefficient
+from tessera_build.lower.schedule_to_tile.nest import Nest, Operand
 from tessera_build.space.contraction import known
 
 LINE_BYTES = 64  # of every processor that is built for
@@ -30,6 +33,8 @@ def lines_ahead(nest: Nest, schedule: Schedule, node: Compute, size: int) -> t.A
     read = schedule.prefetched()
     if read is None:
         return None
+    if (node.reads[read], node.accesses[read]) not in nest.packed:
+        return _columns_ahead(nest, schedule, node, size)
     packing, shape, indices = nest.packed[node.reads[read], node.accesses[read]]
     vector = nest.axes[-1]
     places = nest.offsets | {f"{vector}_panel": nest.offsets[vector] // packing.width}
@@ -44,6 +49,60 @@ def lines_ahead(nest: Nest, schedule: Schedule, node: Compute, size: int) -> t.A
     rate = -(-strides[panel] // (depth * turns))
     start = start + turn * (rate * depth) + _step(nest, node) * rate
     return t.Ahead(start, -(-rate * size // (LINE_BYTES // bytes_each)), 1 if turns > 1 else DISTANT_LEVEL)
+
+
+def _columns_ahead(nest: Nest, schedule: Schedule, node: Compute, size: int) -> t.Ahead:
+    """A tile's share of the next columns: so much of each row as a tile is wide.
+
+    Into the first level: 1x1 256 -> 64 on 56 x 56, whose columns take 48 KiB there, gains 18 % with cold caches, and
+    3 % where they are asked into the second.
+    """
+    value, vector, (along,) = node.reads[1], nest.axes[-1], node.reduction
+    strides, indices = strides_of(nest, value), [nest.expressed(index) for index in node.accesses[1].indices]
+    width, bytes_each, depth = nest.tiles[vector], nest.dtype(value).bytes, known(along.extent)
+    turn, turns = _turn(nest, node, _loops_inside(nest, schedule))
+    row = (turn * depth + nest.offsets[along.name]) // turns
+    places = nest.offsets | {along.name: row, vector: nest.offsets[vector] + width}
+    first, apart = _element(indices, strides, places), 0
+    for index, stride in zip(indices, strides, strict=True):
+        step = coefficient(index, along.name)
+        apart += step * int_extent(stride) if step else 0
+    return t.Ahead(first, -(-width * bytes_each // LINE_BYTES), 1, -(-size // turns), apart)
+
+
+def _element(indices: Sequence[Extent], strides: Sequence[Extent], places: Mapping[str, Extent]) -> Extent:
+    """Where an element lies in its buffer."""
+    found: Extent = 0
+    for index, stride in zip(indices, strides, strict=True):
+        found = found + substitute(index, places) * stride
+    return found
+
+
+def ask_for_results(nest: Nest, schedule: Schedule, node: Compute) -> None:
+    """Where columns of an operand are asked for, the lines of the tile's own results, which lie as far apart.
+
+    1x1 64 -> 256 on 56 x 56, 3.2 MB of results: 5 to 10 % faster.
+    """
+    tiled = [axis for axis in nest.axes[:-1] if nest.tiles.get(axis, 1) > 1]
+    columns = schedule.prefetched() is not None and (node.reads[1], node.accesses[1]) not in nest.packed
+    if not columns or len(tiled) > 1 or schedule.groups():
+        return
+    for value in nest.task.outputs:
+        _ask_for_result(nest, value, tiled[0] if tiled else nest.axes[0])
+
+
+def _ask_for_result(nest: Nest, value: int, axis: str) -> None:
+    """A view that asks for a tile with so many rows along an axis."""
+    strides, kind, axes = strides_of(nest, value), nest.task.function.types[value], nest.axes
+    apart = strides[axes.index(axis)] if len(strides) == len(axes) else None
+    if not isinstance(apart, int):
+        return
+    offsets = tuple(nest.offsets[a] for a in axes)
+    lines, rows = -(-nest.tiles.get(axes[-1], 1) * kind.dtype.bytes // LINE_BYTES), nest.tiles.get(axis, 1)
+    binding = t.Binding(ahead=t.Ahead(_element(offsets, strides, {}), lines, 1, rows, apart))
+    buffer, walks = nest.buffer(Operand(value), kind.shape), tuple(t.ViewAxis(-1) for _ in axes)
+    view = memref(kind.dtype, *(1 for _ in axes))
+    nest.builder.emit(lambda r: t.View(r, buffer, offsets, walks, binding=binding), view)
 
 
 def _loops_inside(nest: Nest, schedule: Schedule) -> list[str]:

@@ -93,7 +93,8 @@ class Arithmetic:
         if asked is None:
             return
         view, ahead = asked
-        for line in range(ahead.lines * step // steps, ahead.lines * (step + 1) // steps):
+        lines = ahead.lines * ahead.rows
+        for line in range(lines * step // steps, lines * (step + 1) // steps):
             self._memory.ask(view.buffer, ahead, line)
 
     def _multiply_add(self, a: int, b: int, acc: int, dtype: DType) -> int:

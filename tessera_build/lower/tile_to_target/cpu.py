@@ -194,6 +194,9 @@ class _CpuLowering:
         indices = None if node.indices is None else self._values.tile(node.indices)
         shape = self._type(node.result).static_shape
         stored = not checked(node.binding)
+        if node.binding is not None and node.binding.ahead is not None:
+            for line in range(node.binding.ahead.lines * node.binding.ahead.rows):
+                self._memory.ask(buffer, node.binding.ahead, line)
         return ViewValue(buffer, shape, node.offsets, node.axes, indices, node.gather_axis, node.gather_checked, stored)
 
     def _alloc(self, node: t.Alloc) -> BufferValue:

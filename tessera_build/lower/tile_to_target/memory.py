@@ -131,9 +131,10 @@ class Memory:
         return result
 
     def ask(self, buffer: BufferValue, ahead: Ahead, line: int) -> None:
-        """Ask for a cache line, so many lines on from an element that may lie outside the buffer."""
+        """Ask for one of the cache lines, row by row, from an element on that may lie outside the buffer."""
         value, constant = self._b.address(ahead.first)
-        elements = constant + line * (LINE_BYTES * 8 // buffer.dtype.bits)
+        row, place = divmod(line, ahead.lines)
+        elements = constant + row * ahead.apart + place * (LINE_BYTES * 8 // buffer.dtype.bits)
         index = self._b.op("add", value, self._b.const(elements, I64))
         self._b.emit(k.Prefetch(buffer.pointer, index, ahead.level))
 

@@ -17,7 +17,7 @@ from tessera_build.ir.machine.instructions import QUAD
 from tessera_build.ir.schedule.trace import Block, Pack, Prefetch, Split, Step, Tensorise
 from tessera_build.space.features import nest_features
 from tessera_build.space.nest import Integers, LoopNest
-from tessera_build.space.panels import prefetch_pays
+from tessera_build.space.panels import ALIASING_BYTES, prefetch_pays
 from tessera_build.space.rules.rule import Features, Flags, Rule, orders_of, sizes, tile_name, vectors_of
 from tessera_build.space.sketch import Decision, Hole, Nest, Part, Sketch, Values
 from tessera_build.space.workload import Span, Workload
@@ -111,13 +111,26 @@ def _block_of(inner: Span, quads: int) -> list[Part]:
 def prefetch_of(work: Workload, machine: CpuMachine) -> list[Part]:
     """The step that asks for the next panel of a matrix of weights, where that pays."""
     rows, second = row_axes(work), work.main[1]
-    if not second.constant or len(work.reduction) != 1:
+    if len(work.reduction) != 1:
         return []
+    if not second.constant:
+        return [Prefetch(1)] if _columns_are_far(work, machine) else []
     weight_bytes = work.vector.extent * work.reduction[0].extent * second.bytes
     uses = -(-math.prod(s.extent for s in rows) // _USUAL_ROWS) if rows else 0
     if len(rows) > 1 and uses > _MOST_USES_OF_PIXELS:
         return []
     return [Prefetch(1)] if prefetch_pays(uses, _USUAL_VECTORS * machine.lanes, weight_bytes, machine) else []
+
+
+def _columns_are_far(work: Workload, machine: CpuMachine) -> bool:
+    """Whether tiles read columns of a matrix that stays in no near cache, so little of each row that nothing else
+    fetches it ahead: neighbours along the reduction are on other pages."""
+    second, inner = work.main[1], work.reduction[0]
+    static = not any(span.dynamic for span in (work.vector, inner))
+    even = second.contiguous(work.vector.name) and not second.contiguous(inner.name)
+    far = dict(second.apart).get(inner.name, 0) >= ALIASING_BYTES
+    size = work.vector.extent * inner.extent * second.bytes
+    return static and even and far and not work.groups and not second.bent and size * 4 >= machine.l2_bytes
 
 
 def _accumulators(work: Workload, machine: CpuMachine, values: Values) -> tuple[Integers, Integers]:
