@@ -79,6 +79,29 @@ def test_reshape_when_its_target_counts_windows_then_a_guard_asks_for_one() -> N
         run(read_onnx(model), "main", {"x": floats(1, 1, 3)})
 
 
+def test_reshape_when_what_is_left_is_a_quotient_of_sums_then_the_extent_is_a_number() -> None:
+    # Heads behind convolutions: (windows - 1) frames of 8 channels, [B, frames, -1, 4].
+    model = x_model(
+        [
+            node("Conv", ["x", "weight"], "windows", strides=[5]),
+            node("Transpose", ["windows"], "frames", perm=[0, 2, 1]),
+            node("Shape", ["frames"], "whole"),
+            node("Slice", ["whole", "zero", "two"], "lead"),
+            node("Concat", ["lead", "rest"], "target", axis=0),
+            node("Reshape", ["frames", "target"], "heads"),
+            node("Transpose", ["heads"], "y", perm=[0, 2, 1, 3]),
+        ],
+        ["B", 1, "L"],
+        weight=floats(8, 1, 10),
+        zero=integers(0),
+        two=integers(2),
+        rest=integers(-1, 4),
+    )
+    module = assert_agrees(model, {"x": floats(2, 1, 40)}, {"x": floats(1, 1, 17)})
+    (result,) = module.entries["main"].results
+    assert [str(extent) for extent in module.entries["main"].types[result].shape] == ["B", "2", "floordiv(L, 5)-1", "4"]
+
+
 @pytest.mark.parametrize("op", ["ReduceProd", "ReduceMax", "ReduceMin"])
 @pytest.mark.parametrize("keepdims", [0, 1])
 def test_reduction_of_a_shape_when_dims_are_symbolic_then_gives_an_extent(op: str, keepdims: int) -> None:

@@ -128,6 +128,30 @@ def test_multiples_when_divided_then_leave_no_function() -> None:
     assert floordiv(n * 6, n * 2) == 3
 
 
+def test_multiples_of_several_terms_when_divided_then_leave_no_function() -> None:
+    b, q = symbol("B"), floordiv(symbol("L"), 5)
+    assert floordiv(b * q * 64 - b * 64, b * q * 16 - b * 16) == 4
+    assert floordiv(b * q - b, q - 1) == b
+    assert mod((b + q) * (b + q), b + q) == 0
+    assert floordiv(b * 3 + 3, b * 2 + 2) != 1
+    assert evaluate(floordiv(b * q, q + 1), {"B": 7, "L": 10}) == 4
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=3))
+def test_product_when_divided_by_a_factor_then_is_the_other(terms: list[tuple[int, int, int]]) -> None:
+    a, b = symbol("A"), symbol("B")
+    factor, whole = a * 2 + b + 1, a * 0
+    for coefficient, left, right in terms:
+        piece = a * 0 + coefficient
+        for _ in range(left):
+            piece = piece * a
+        for _ in range(right):
+            piece = piece * b
+        whole = whole + piece
+    for values in ({"A": 1, "B": 2}, {"A": 4, "B": 1}):
+        assert evaluate(floordiv(whole * factor, factor), values) == evaluate(whole, values)
+
+
 @pytest.mark.parametrize(
     "text", ["", "N+", "f(N, 2)", "N**2", "'x'", "max(N)", "1.5", "N if N else 2", "True", "mod(4, 0)"]
 )

@@ -189,10 +189,11 @@ def floordiv(left: Extent, right: Extent) -> Extent:
 
 
 def _split_multiples(left: Extent, right: Extent) -> tuple[Extent, Extent]:
-    """Write left = whole * right + rest for the terms of `left` that are multiples of a single-term `right`."""
+    """Write left = whole * right + rest: for the terms that are multiples of one term; of several, all or nothing."""
     divisor = terms_of(right)
     if len(divisor) != 1:
-        return 0, left
+        whole = _polynomial_quotient(left, right)
+        return (0, left) if whole is None else (whole, 0)
     (monomial, coefficient), whole, rest = divisor[0], 0, 0
     for term, c in terms_of(left):
         quotient = _monomial_quotient(term, monomial)
@@ -203,6 +204,28 @@ def _split_multiples(left: Extent, right: Extent) -> tuple[Extent, Extent]:
             whole = whole + _from_terms({quotient: c // coefficient})
             rest = rest + _from_terms({term: c % coefficient})
     return whole, rest
+
+
+def _polynomial_quotient(left: Extent, right: Extent) -> Extent | None:
+    """`whole` with left = whole * right exactly, found by dividing leading terms; None where there is none."""
+    atoms = sorted({a for m, _ in (*terms_of(left), *terms_of(right)) for a, _ in m}, key=lambda atom: atom.text)
+
+    def leading(extent: Extent) -> tuple[Monomial, int]:
+        return max(
+            terms_of(extent), key=lambda term: [sum(p for _, p in term[0]), *(dict(term[0]).get(a, 0) for a in atoms)]
+        )
+
+    whole, rest, (monomial, coefficient) = 0, left, leading(right)
+    for _ in terms_of(left):  # each step removes a leading term; a quotient of more terms than `left` is not wanted
+        term, c = leading(rest)
+        quotient = _monomial_quotient(term, monomial)
+        if quotient is None or c % coefficient:
+            return None
+        piece = _from_terms({quotient: c // coefficient})
+        whole, rest = whole + piece, rest - piece * right
+        if rest == 0:
+            return whole
+    return None
 
 
 def _monomial_quotient(term: Monomial, divisor: Monomial) -> Monomial | None:
