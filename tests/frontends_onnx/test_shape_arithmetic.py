@@ -102,6 +102,32 @@ def test_reshape_when_what_is_left_is_a_quotient_of_sums_then_the_extent_is_a_nu
     assert [str(extent) for extent in module.entries["main"].types[result].shape] == ["B", "2", "floordiv(L, 5)-1", "4"]
 
 
+@pytest.mark.parametrize(
+    ("start", "step", "counts"), [(0.0, 1.0, True), (1.0, 2.0, True), (0.5, 1.0, False), (0.0, 0.5, False)]
+)
+def test_range_when_its_limit_is_a_dim_as_a_float_then_has_as_many_elements(
+    start: float, step: float, counts: bool
+) -> None:
+    # Positions of rotary embeddings, as `torch.arange(S, dtype=torch.float32)` exports them.
+    model = x_model(
+        [
+            node("Shape", ["x"], "s"),
+            node("Gather", ["s", "zero"], "n"),
+            node("Cast", ["n"], "limit", to=onnx.TensorProto.FLOAT),
+            node("Range", ["start", "limit", "step"], "positions"),
+            node("ReduceSum", ["x"], "total", keepdims=0),
+            node("Add", ["positions", "total"], "y"),
+        ],
+        ["S"],
+        zero=np.asarray(0),
+        start=np.asarray(start, np.float32),
+        step=np.asarray(step, np.float32),
+    )
+    module = assert_agrees(model, {"x": floats(7)}, {"x": floats(2)})
+    (result,) = module.entries["main"].results
+    assert ("S" in str(module.entries["main"].types[result].shape[0])) == counts
+
+
 @pytest.mark.parametrize("op", ["ReduceProd", "ReduceMax", "ReduceMin"])
 @pytest.mark.parametrize("keepdims", [0, 1])
 def test_reduction_of_a_shape_when_dims_are_symbolic_then_gives_an_extent(op: str, keepdims: int) -> None:

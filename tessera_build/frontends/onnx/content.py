@@ -37,6 +37,15 @@ class Ratio:
 Element = int | float | Dim | Ratio
 
 
+def whole_extent(element: Element) -> Extent | None:
+    """The element as an extent; None for a fraction, and for what may be one."""
+    if isinstance(element, Ratio):
+        return element.numerator if element.denominator == 1 else None
+    if isinstance(element, Dim):
+        return element
+    return int(element) if math.isfinite(element) and element == int(element) else None
+
+
 class _Undecided(Exception):  # noqa: N818 - a signal, not an error
     """The element depends on the dims in a way that extents cannot express."""
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tessera_build.frontends.onnx.call import Call, Translator, normalise_axes
-from tessera_build.frontends.onnx.content import is_symbolic
+from tessera_build.frontends.onnx.content import is_symbolic, whole_extent
 from tessera_build.frontends.onnx.context import Context, Number, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.reductions import flattened
@@ -63,8 +63,9 @@ def _range(c: Context, n: Call) -> Tensor:
         if by and abs(high - low) / abs(by) > _LONGEST_RANGE:  # three numbers may ask for any size
             raise unsupported("Range counts further than a constant may be long", found=f"{low} to {high} by {by}")
         return c.constant(np.arange(low, high, by).astype(start.dtype.numpy))
-    (low,), (high,) = (c.known_extents(t, "Range's bound") for t in (start, limit))
-    (by,) = c.known_ints(step, "Range's step")
+    low, high, by = (whole_extent(c.known(t, "Range's bound").item()) for t in (start, limit, step))
+    if low is None or high is None or not isinstance(by, int):
+        return _counted_range(c, start, limit, step)
     if by == 0:
         raise ill_formed("Range's step is 0")
     room = floordiv((high - low if by > 0 else low - high) + (abs(by) - 1), abs(by))
