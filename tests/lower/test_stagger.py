@@ -13,6 +13,7 @@ from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.schedule.trace import Schedule, ScheduleRejectedError, Split, Stagger
 from tessera_build.ir.schedule.trace_text import parse_schedule, print_schedule
+from tessera_build.ir.tile import nodes as t
 from tessera_build.ir.tile import reference
 from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.schedule_to_tile.replay import (
@@ -80,13 +81,16 @@ def draw(rows: int, columns: int = 150) -> Array:
     return np.random.default_rng(rows).standard_normal((rows, columns)).astype(np.float32)
 
 
+@pytest.mark.parametrize("columns", [150, 64])
 @pytest.mark.parametrize("rows", [8, 13, 40])
 @pytest.mark.parametrize("build", BUILDS)
-def test_rows_when_passes_take_turns_then_have_the_bits_of_rows_one_by_one(build: Build, rows: int) -> None:
-    task, schedule = task_of(module_of(build, rows))
-    schedule = schedule.with_block(_d0_chunk=5)
-    assert schedule.staggered() == "_d0"
-    x = draw(rows)
+def test_rows_when_passes_take_turns_then_have_the_bits_of_rows_one_by_one(
+    build: Build, rows: int, columns: int
+) -> None:
+    task, schedule = task_of(module_of(build, rows, columns))
+    kept = [step for step in schedule.steps if not (isinstance(step, Split) and step.axis.startswith("_d0"))]
+    schedule = Schedule((*kept, Stagger("_d0"), Split("_d0_chunk", 5)))
+    x = draw(rows, columns)
     assert interpreted(task, schedule, x).tobytes() == interpreted(task, one_by_one(schedule), x).tobytes()
 
 
@@ -114,10 +118,23 @@ def test_softmax_when_a_row_has_a_nan_or_infinity_then_that_row_alone_is_nan(col
     assert found[8, 4] == 0
 
 
-def test_schedule_when_rows_are_few_or_fit_in_registers_then_is_not_staggered() -> None:
+@pytest.mark.parametrize("build", BUILDS)
+def test_rows_when_each_is_one_tile_then_are_the_reference(build: Build) -> None:
+    check_module(module_of(build, 130, 128), {"x": draw(130, 128)}, {})
+
+
+def test_softmax_when_a_row_is_one_tile_then_its_powers_stay_in_registers() -> None:
+    task, schedule = task_of(module_of(softmax, 40, 64))
+    program = schedule_to_tile(task, schedule, Bindings({}, {}, AVX512.lanes)).function
+    turns = [n for n in program.walk() if isinstance(n, t.For) and len(n.carried) == 4]
+    assert [sum(isinstance(n, t.Store) for n in turn.body.nodes) for turn in turns] == [1]
+
+
+def test_schedule_when_rows_are_few_or_long_or_read_once_then_is_not_staggered() -> None:
     assert task_of(module_of(softmax, 40))[1].staggered() == "_d0"
+    assert task_of(module_of(softmax, 40, 64))[1].staggered() == "_d0"
+    assert task_of(module_of(scaled, 40, 64))[1].staggered() is None
     assert task_of(module_of(softmax, 4))[1].staggered() is None
-    assert task_of(module_of(softmax, 40, 64))[1].staggered() is None
     assert task_of(module_of(softmax, 40, 5000))[1].staggered() is None
 
 

@@ -7,7 +7,7 @@ of earlier ones in `done`, and what they spilled where `spills` says, so that pa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from tessera_build.ir.core.dims import substitute, symbol
 from tessera_build.ir.core.scalar import ScalarBuilder
@@ -25,13 +25,18 @@ Done = Mapping[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """`reductions` in order; `spills`: (value, output that holds it) for those whose pass stores what it computes."""
+    """`reductions` in order; `spills`: (value, output that holds it) for those whose pass stores what it computes.
+
+    `held`: a value of `spills` that stays in registers, where a row is one tile; `tiles` has its last tile.
+    """
 
     nest: Nest
     schedule: Schedule
     reduced: tuple[str, ...]
     reductions: tuple[Compute, ...]
     spills: tuple[tuple[int, int] | None, ...]
+    held: int | None = None
+    tiles: dict[int, int] = field(default_factory=dict[int, int])
 
     @staticmethod
     def of(nest: Nest, schedule: Schedule) -> Passes:
@@ -42,6 +47,11 @@ class Passes:
             target = _spill_of(nest, node, dict(s for s in spills if s is not None))
             spills.append(None if target is None else (node.reads[0], target))
         return Passes(nest, schedule, tuple(f"_d{i}" for i in sorted(nest.task.reduced)), reductions, tuple(spills))
+
+    def holding(self) -> Passes:
+        """The same passes, but what the last reduction spills is held, if a row is one tile."""
+        spill = self.spills[-1]
+        return replace(self, held=spill[0]) if spill is not None and self.single else self
 
     def sweep(self, carried: tuple[int, ...], step: Step) -> tuple[int, ...]:
         """The loops over a row, around one step for each of its tiles."""
@@ -64,9 +74,11 @@ class Passes:
         return self.nest.read(node.reads[0], _own_access(self.nest, node))
 
     def keep(self, number: int, value: int) -> None:
-        """Store a tile where later passes read it back, if they do."""
+        """Store a tile where later passes read it back, if they do; note one that is held."""
         spill = self.spills[number]
-        if spill is not None:
+        if spill is not None and spill[0] == self.held:
+            self.tiles[spill[0]] = value
+        elif spill is not None:
             self.nest.store(spill[0], value, into=spill[1])
 
     def add(self, number: int, value: int, total: int) -> int:
@@ -140,7 +152,7 @@ class Passes:
     def _know(self, number: int, done: Done) -> None:
         """What a pass can rely on: the tiles of reductions before it, and what those spilled."""
         self.nest.memo = dict(done)
-        self.nest.spilled = dict(s for s in self.spills[:number] if s is not None)
+        self.nest.spilled = dict(s for s in self.spills[:number] if s is not None and s[0] != self.held)
 
 
 def _full_outputs(nest: Nest) -> list[int]:

@@ -24,7 +24,7 @@ def emit_staggered(passes: Passes, axis: str) -> None:
         first = symbol(f"{axis}_chunk")
         whole = isinstance(extent, int) and extent % chunk == 0
         count = chunk if whole else minimum(chunk, extent - first)
-        _Chunk(passes, axis, first, first + count - 1).emit(count)
+        _Chunk(passes.holding(), axis, first, first + count - 1).emit(count)
         return ()
 
     nest.loop(LoopRange(f"{axis}_chunk", extent, chunk, schedule.scope(axis)), (), body)
@@ -32,8 +32,8 @@ def emit_staggered(passes: Passes, axis: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """Rows from `first` to `last`. Loops carry what is reduced already: of the current row all, of each further row
-    one result less, nearest rows first."""
+    """Rows from `first` to `last`. Loops carry what is reduced already: of the current row all, then the tile that it
+    holds, if it does, of each further row one result less, nearest rows first."""
 
     passes: Passes
     axis: str
@@ -59,7 +59,7 @@ class _Chunk:
             done: dict[int, int] = {}
             for number in range(self.depth - ahead):
                 done[self.passes.reductions[number].result] = self.passes.reduce(number, done)
-            carried += done.values()
+            carried += [*done.values(), *(self._held() if ahead == 0 else ())]
         return tuple(carried)
 
     def _turn(self, carried: tuple[int, ...]) -> tuple[int, ...]:
@@ -70,11 +70,13 @@ class _Chunk:
         def step(totals: tuple[int, ...]) -> tuple[int, ...]:
             return self._step(carried, totals, current)
 
-        totals = passes.sweep(tuple(passes.start(number) for number in range(depth)), step)
-        new = [passes.across(number, total) for number, total in enumerate(totals)]
+        new = passes.sweep(tuple(passes.start(number) for number in range(depth)), step)
+        if not passes.single:
+            new = tuple(passes.across(number, total) for number, total in enumerate(new))
         following: list[int] = []
         for ahead in range(depth):
             following += [*self._known(carried, ahead + 1).values(), new[depth - ahead - 1]]
+            following += self._held() if ahead == 0 else ()
         return tuple(following)
 
     def _step(self, carried: tuple[int, ...], totals: tuple[int, ...], current: Extent) -> tuple[int, ...]:
@@ -87,9 +89,11 @@ class _Chunk:
         # One row on there is always one in a turn, more rows on there may be none.
         rows = [minimum(current + ahead, self.last) if ahead > 1 else current + ahead for ahead in range(depth, 0, -1)]
         values: list[int] = []
+        new: list[int] = []
         for number, row in enumerate(rows):
             self._place(row)
             values.append(passes.value(number, self._known(carried, depth - number)))
+            new += self._combined(number, values, totals) if number == 0 and passes.single else ()
         self._place(current)
         ended = passes.full(self._known(carried, 0))
         for number, row in enumerate(rows):
@@ -97,15 +101,31 @@ class _Chunk:
             passes.keep(number, values[number])
         self._place(current)
         passes.store(ended)
-        return tuple(
-            passes.add(number, value, total) for number, (value, total) in enumerate(zip(values, totals, strict=True))
-        )
+        for number in range(len(new), depth):
+            new += self._combined(number, values, totals)
+        return tuple(new)
+
+    def _combined(self, number: int, values: list[int], totals: tuple[int, ...]) -> tuple[int]:
+        """A tile added to a reduction.
+
+        A tile that is a row also ends the reduction: the lanes of the first one are combined before the other passes
+        begin, so that what follows in the next turn does not wait for them.
+        """
+        total = self.passes.add(number, values[number], totals[number])
+        return (self.passes.across(number, total) if self.passes.single else total,)
 
     def _place(self, row: Extent) -> None:
         self.passes.nest.offsets[self.axis] = row
 
     def _known(self, carried: tuple[int, ...], ahead: int) -> dict[int, int]:
-        """Reductions of the row `ahead` of the current one, by result."""
-        begin, count = sum(self.depth - a for a in range(ahead)), self.depth - ahead
-        results = [node.result for node in self.passes.reductions[:count]]
-        return dict(zip(results, carried[begin : begin + count], strict=True))
+        """Reductions of the row `ahead` of the current one, and what that one holds, by result."""
+        lists = [[node.result for node in self.passes.reductions[: self.depth - a]] for a in range(ahead + 1)]
+        if self.passes.held is not None:
+            lists[0].append(self.passes.held)
+        begin = sum(map(len, lists[:ahead]))
+        return dict(zip(lists[ahead], carried[begin : begin + len(lists[ahead])], strict=True))
+
+    def _held(self) -> tuple[int, ...]:
+        """The tile that the row after the current one holds."""
+        held = self.passes.held
+        return () if held is None else (self.passes.tiles[held],)
