@@ -120,8 +120,9 @@ class _Draft:
         self._blobs: dict[Digest, Data] = {}
         self._aligned: set[Digest] = set()
         self._referrers: dict[Digest, Descriptor] = {}
-        # Variants share weights as the same object; hashing 100 MB a second time costs a few hundred milliseconds.
-        self._hashed: dict[int, Digest] = {}
+        # Variants share weights as the same object; hashing 100 MB a second time costs a few hundred milliseconds. The
+        # object stays with its digest: the next one could get the place, and the name, of one that is gone.
+        self._hashed: dict[int, tuple[Digest, Data]] = {}
 
     @classmethod
     def of(cls, bundle: Bundle) -> "_Draft":
@@ -175,8 +176,8 @@ class _Draft:
         return Descriptor(layer.media_type, digest, memoryview(layer.data).nbytes, None, dict(layer.annotations))
 
     def _keep(self, data: Data) -> Digest:
-        digest = self._hashed.get(id(data))
-        if digest is None:
-            digest = self._hashed[id(data)] = Digest.of(data)
+        if id(data) not in self._hashed:
+            digest = Digest.of(data)
+            self._hashed[id(data)] = digest, data
             self._blobs.setdefault(digest, memoryview(data).cast("B"))
-        return digest
+        return self._hashed[id(data)][0]

@@ -84,6 +84,16 @@ def test_attachment_when_subject_is_unknown_then_is_refused(bundle_file: Path, v
 
 
 @pytest.mark.bundle
+def test_attachments_when_some_are_equal_then_the_others_are_all_there(tmp_path: Path, variants: list[Variant]) -> None:
+    said = [b"same", b"same", *(b"other %d" % number for number in range(10, 20))]
+    write_bundle(tmp_path / "m", variants, [Attachment("application/x", data) for data in said])
+    with open_bundle(tmp_path / "m") as bundle:
+        bundle.verify_full()
+        found = {bytes(bundle.read(blob)) for record in bundle.attachments for blob in record.blobs}
+    assert found == {*said, b"{}"}
+
+
+@pytest.mark.bundle
 def test_tar_when_read_by_tarfile_then_is_an_oci_image_layout(bundle_file: Path) -> None:
     with tarfile.open(bundle_file, "r:") as tar:
         contents = {member.name: tar.extractfile(member).read() for member in tar.getmembers()}  # type: ignore[union-attr]
