@@ -117,7 +117,7 @@ class TarStore(Store):
             self._files[name] = view[offset : offset + size]
             self._offsets[name] = offset
             position = end
-        if bytes(view[position:]) != END:
+        if len(view) - position != len(END) or bytes(view[position:]) != END:
             raise BundleError("TAR_TRUNCATED", "the bundle does not end where its last file ends")
 
     def _entry(self, position: int) -> tuple[str, int, int]:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +73,18 @@ def test_tar_when_truncated_or_extended_then_is_refused(sound: Path, tmp_path: P
     assert isinstance(outcome(tmp_path / "short"), str)
     (tmp_path / "long").write_bytes(original + bytes(data.draw(st.integers(1, 2_000))))
     assert outcome(tmp_path / "long") == "TAR_TRUNCATED"
+
+
+@pytest.mark.bundle
+def test_tar_when_anything_follows_its_end_then_is_refused_without_reading_it(sound: Path, tmp_path: Path) -> None:
+    long = tmp_path / "long"
+    long.write_bytes(sound.read_bytes())
+    os.truncate(long, 64 << 20)  # no bytes on the disk
+    tracemalloc.start()
+    assert outcome(long) == "TAR_TRUNCATED"
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 @pytest.mark.bundle
