@@ -161,13 +161,16 @@ class InferenceSession:
 def _from_list(value: Sequence[object], spec: TensorSpec) -> Array:
     try:
         found = np.array(value)
-        if found.size == 0 or np.can_cast(found.dtype, spec.numpy, "same_kind"):
+        if found.size == 0 or np.can_cast(found.dtype, spec.numpy, "same_kind" if spec.numpy.kind == "f" else "safe"):
             return found.astype(spec.numpy)
+        # Python's integers are of 64 bits: whether an input can hold them is seen by their values.
+        if found.dtype.kind in "iu" and np.array_equal(converted := found.astype(spec.numpy), found):
+            return converted
     except (ValueError, TypeError, OverflowError) as error:
         raise InvalidArgument("INPUT_KIND", "the list is not an array", where=spec.name, found=str(error)) from error
     raise InvalidArgument(
         "INPUT_DTYPE",
-        "the list has values of another kind",
+        "the list has values that the input cannot hold",
         where=spec.name,
         expected=spec.dtype,
         found=str(found.dtype),

@@ -51,6 +51,20 @@ _ELEMENTS: Final = {
     "uint32": 12,
     "uint64": 13,
 }
+# Of ml_dtypes: only a program that has imported it has such arrays, or numpy's names for them.
+_EXTENDED: Final = {
+    "bfloat16": 16,
+    "float8_e4m3fn": 17,
+    "float8_e4m3fnuz": 18,
+    "float8_e5m2": 19,
+    "float8_e5m2fnuz": 20,
+    "uint4": 21,
+    "int4": 22,
+    "float4_e2m1fn": 23,
+    "float8_e8m0fnu": 24,
+    "uint2": 25,
+    "int2": 26,
+}
 _BY_NUMPY: Final = {"float64": "f64", "float32": "f32", "float16": "f16", "bool": "bool"}
 
 
@@ -130,7 +144,7 @@ class OrtValue:
 
     def element_type(self) -> int:
         """The number that ONNX gives to the element type."""
-        return _ELEMENTS[self.array.dtype.name]
+        return {**_ELEMENTS, **_EXTENDED}[self.array.dtype.name]
 
     def data_ptr(self) -> int:
         """The address of the first element."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 import tessera_build
 import tessera_runtime.compat as ort
@@ -170,10 +171,45 @@ def test_errors_when_caught_then_carry_our_facts_and_are_of_both_families(bundle
     assert (error.code, error.where, error.expected, error.found) == ("INPUT_SHAPE", "x", "[N, 3]", "[4, 2]")
     with pytest.raises(InvalidArgument, match="gather_rows"):
         session.run(None, {"x": -np.ones((1, 3), np.float32)})
-    with pytest.raises(InvalidArgument, match="another kind"):
+    with pytest.raises(InvalidArgument, match="cannot hold"):
         session.run(None, {"x": [["a", "b", "c"]]})
     with pytest.raises(InvalidArgument):
         session.run(None, {"x": [[1.0, 2.0], [1.0]]})
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    ("code", "held", "refused"),
+    [
+        (TensorProto.INT8, [-128, 127], [[300], [-129], [1.5]]),
+        (TensorProto.INT32, [-(2**31), 7], [[2**40]]),
+        (TensorProto.UINT8, [0, 255], [[-1], [256]]),
+        (TensorProto.UINT64, [2**64 - 1], [[-1]]),
+        (TensorProto.FLOAT, [3, 2**30], []),
+    ],
+)
+def test_list_when_the_input_cannot_hold_its_numbers_then_is_refused_and_never_wrapped(
+    tmp_path: Path, code: int, held: list[int], refused: list[list[int]]
+) -> None:
+    infos = [helper.make_tensor_value_info(name, code, ["N"]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", infos[:1], infos[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    tessera_build.build(model, ["native"], tmp_path / "m.tessera", verify=False, workers=1)
+    session = ort.InferenceSession(tmp_path / "m.tessera")
+    (found,) = session.run(None, {"x": held})
+    assert isinstance(found, np.ndarray)
+    assert found.tolist() == held
+    for values in refused:
+        with pytest.raises(InvalidArgument, match="cannot hold"):
+            session.run(None, {"x": values})
+
+
+@pytest.mark.unit
+def test_box_when_it_holds_bfloat16_then_has_the_element_type_of_onnx() -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    for name, code in (("bfloat16", TensorProto.BFLOAT16), ("float8_e5m2", TensorProto.FLOAT8E5M2), ("int4", 22)):
+        value = ort.OrtValue.ortvalue_from_numpy(np.zeros(2, getattr(ml_dtypes, name)))
+        assert value.element_type() == code
 
 
 @pytest.mark.errors
