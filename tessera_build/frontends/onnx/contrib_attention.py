@@ -10,6 +10,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tessera_build.frontends.onnx.attend import (
     SPLIT,
     Heads,
@@ -150,15 +153,13 @@ def _columns_of(c: Context, n: Call, joined: Tensor) -> list[Tensor]:
 
 def _multi_head(c: Context, n: Call) -> tuple[Tensor, ...]:
     _refuse(n, (8, 9))
-    if n.wants(3):
-        raise unsupported("MultiHeadAttention with its scores as a result is not built")
     q, k, v = _projections(c, n)
     past = (n.optional(6), n.optional(7))
     if (past[0] is None) != (past[1] is None):
         raise ill_formed("MultiHeadAttention has past keys without past values, or values without keys")
     heads = Heads(q, appended(c, past[0], k), appended(c, past[1], v))
     done = attend(c, heads, _weighing(c, n, heads, (n.optional(4), n.optional(5), past[0])))
-    return join_heads(c, done.result), heads.keys, heads.values
+    return join_heads(c, done.result), heads.keys, heads.values, done.stages[2]
 
 
 def _projections(c: Context, n: Call) -> tuple[Tensor, Tensor, Tensor]:
@@ -211,6 +212,40 @@ def _rotary(c: Context, n: Call) -> Tensor:
     return join_heads(c, result) if x.rank == 3 else result
 
 
+def _rotary_of_images(c: Context, n: Call) -> Tensor:
+    """Each column of the tables is read at one of three places of its token: in time, in height or in width."""
+    _refuse(n, (), ("is_packed_batching",))
+    x, places, tables = n.input(0), n.input(1), (n.input(2), n.input(3))
+    sections, width = n.integers("mrope_section"), tables[0].shape[1]
+    if len(sections) != 3 or min(sections) < 0 or places.rank != 3 or n.number("scale", 1.0) != 1.0:
+        raise ill_formed("MRotaryEmbedding has three sections and places", found=f"{sections} at {places.type}")
+    c.unify(width, sum(sections), "MRotaryEmbedding's sections do not fill its tables")
+    c.unify(places.shape[0], 3, "MRotaryEmbedding has three places a token")
+    columns = _streams(sections, bool(n.integer("mrope_layout", 0)))
+    turns = [Turn.at(c, tables, _plane(c, places, 0, i), False) for i in range(3)]
+    chosen = [c.constant(columns == i) for i in (1, 2)]
+    cosine, sine = (
+        c.op("select", chosen[1], third, c.op("select", chosen[0], second, first))
+        for first, second, third in (
+            [c.retyped(getattr(t, name), (*places.shape[1:], sum(sections))) for t in turns]
+            for name in ("cosine", "sine")
+        )
+    )
+    heads = _heads_to_turn(c, n, x, width)
+    result = rotated(c, heads, Turn(cosine, sine, bool(n.integer("interleaved", 0))))
+    return join_heads(c, result) if x.rank == 3 else result
+
+
+def _streams(sections: Sequence[int], interleaved: bool) -> NDArray[np.int64]:
+    """Which of the three places each column is read at."""
+    if not interleaved:
+        return np.repeat(np.arange(3), sections)
+    columns = np.zeros(sum(sections), np.int64)
+    for stream in (1, 2):
+        columns[stream : 3 * sections[stream] : 3] = stream
+    return columns
+
+
 def _heads_to_turn(c: Context, n: Call, x: Tensor, width: Extent) -> Tensor:
     """The operand as heads; without their number, a head is as deep as the tables turn."""
     partial, count = n.integer("rotary_embedding_dim", 0), n.integer("num_heads", 0)
@@ -226,4 +261,5 @@ CONTRIB_ATTENTION_OPERATORS: Mapping[str, Translator] = {
     "MultiHeadAttention": _multi_head,
     "GroupQueryAttention": grouped_attention,
     "RotaryEmbedding": _rotary,
+    "MRotaryEmbedding": _rotary_of_images,
 }

@@ -17,9 +17,17 @@ from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.load import DEFAULT_DOMAINS, ELEMENT_TYPES
 from tessera_build.ir.core.types import Type
 
+MICROSOFT = "com.microsoft"
 _CODES: Mapping[str, int] = {name: code for code, name in ELEMENT_TYPES.items()}
 # Operands whose last extent decides how they broadcast inside the body: one a head, or one a column.
 _DECIDING: Mapping[str, tuple[int, ...]] = {"LinearAttention": (0, 1, 2, 4, 5)}
+
+# onnxruntime's operators that ONNX took over, and what their further attributes are where they mean the same.
+_TAKEN_OVER: Mapping[str, Mapping[str, int]] = {
+    "LinearAttention": {"state_window": 0},
+    "CausalConvWithState": {"state_window": 0, "channels_last": 0, "dilation": 1, "ndim": 1},
+}
+_TAKEN_OVER_IN = 27
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +45,15 @@ def domain_of(node: onnx.NodeProto | onnx.OperatorSetIdProto | onnx.FunctionProt
 
 def has_body(node: onnx.NodeProto, opsets: Mapping[str, int]) -> bool:
     """Whether ONNX defines the node's operator by others."""
+    if (domain_of(node), node.op_type) in ((MICROSOFT, name) for name in _TAKEN_OVER):
+        return True
     schema = _schema(node, opsets)
     return schema is not None and (schema.has_function or schema.has_context_dependent_function)
 
 
 def body_of(node: onnx.NodeProto, name: str, opsets: Mapping[str, int], types: Sequence[Type | None]) -> Body | None:
     """The body for a node called `name` with operands of these types; None where ONNX has none for them."""
+    node, opsets = _taken_over(node, opsets)
     schema = _schema(node, opsets)
     if schema is None:
         return None
@@ -59,6 +70,22 @@ def body_of(node: onnx.NodeProto, name: str, opsets: Mapping[str, int], types: S
         (_bound(inner, names, given, own), f"{name}/{inner.op_type}_{i}") for i, inner in enumerate(function.node)
     )
     return Body(nodes, {domain_of(o): o.version for o in function.opset_import})
+
+
+def _taken_over(node: onnx.NodeProto, opsets: Mapping[str, int]) -> tuple[onnx.NodeProto, Mapping[str, int]]:
+    """The node under the name that ONNX has for it."""
+    if domain_of(node) != MICROSOFT or node.op_type not in _TAKEN_OVER:
+        return node, opsets
+    usual = _TAKEN_OVER[node.op_type]
+    other = [a.name for a in node.attribute if a.name in usual and a.i != usual[a.name]]
+    if other:
+        raise unsupported(f"{node.op_type} with {' and '.join(other)} is not built")
+    own = onnx.NodeProto()
+    own.CopyFrom(node)
+    own.domain = ""
+    del own.attribute[:]
+    own.attribute.extend(a for a in node.attribute if a.name not in usual)
+    return own, {**opsets, "": max(opsets.get("", 0), _TAKEN_OVER_IN)}
 
 
 def _schema(node: onnx.NodeProto, opsets: Mapping[str, int]) -> onnx.defs.OpSchema | None:

@@ -15,6 +15,7 @@ from tessera_build.frontends.onnx.casting import CASTING_OPERATORS
 from tessera_build.frontends.onnx.contraction import CONTRACTION_OPERATORS
 from tessera_build.frontends.onnx.contrib import BORROWED_OPERATORS, CONTRIB_OPERATORS
 from tessera_build.frontends.onnx.contrib_attention import CONTRIB_ATTENTION_OPERATORS
+from tessera_build.frontends.onnx.contrib_gates import CONTRIB_GATE_OPERATORS
 from tessera_build.frontends.onnx.contrib_integers import CONTRIB_INTEGER_OPERATORS
 from tessera_build.frontends.onnx.contrib_others import CONTRIB_OTHER_OPERATORS
 from tessera_build.frontends.onnx.contrib_quantised import CONTRIB_QUANTISED_OPERATORS
@@ -88,6 +89,7 @@ FAMILIES: tuple[tuple[str, Mapping[str, Translator]], ...] = (
     ("", BORROWED_OPERATORS),
     ("", EXPERIMENTAL_OPERATORS),
     ("com.microsoft", CONTRIB_OPERATORS),
+    ("com.microsoft", CONTRIB_GATE_OPERATORS),
     ("com.microsoft", CONTRIB_OTHER_OPERATORS),
     ("com.microsoft", CONTRIB_ATTENTION_OPERATORS),
     ("com.microsoft", CONTRIB_QUANTISED_OPERATORS),
