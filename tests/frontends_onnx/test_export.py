@@ -240,6 +240,15 @@ def test_model_when_too_large_for_one_file_then_has_its_weights_beside_it(tmp_pa
     )
 
 
+def test_model_when_exported_onto_the_file_that_its_weights_are_read_from_then_keeps_them(tmp_path: Path) -> None:
+    path = tmp_path / "digits.onnx"
+    write_onnx(exported(read_onnx(DIGITS), "main"), path, largest=1000)
+    before = (tmp_path / "digits.onnx.data").read_bytes()
+    write_onnx(exported(read_onnx(path), "main"), path, largest=1000)
+    assert (tmp_path / "digits.onnx.data").read_bytes() == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["digits.onnx", "digits.onnx.data"]
+
+
 def test_dims_when_exported_then_keep_their_names() -> None:
     builder = GraphBuilder(dims={"S": (1, 64)})
     x = builder.input("x", tensor(F32, symbol("S"), symbol("S") * 2 + 1))

@@ -6,7 +6,9 @@ has its weights in one file beside it, each on a page of its own, because protob
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -100,19 +102,31 @@ def write_onnx(made: Exported, path: str | Path, largest: int = LARGEST_FILE) ->
     """Write the model to a file; above `largest` bytes its weights go into `<path>.data`."""
     out = Path(path)
     try:
-        beside = made.bytes > largest
-        model = _with_weights_beside(made, out.with_name(out.name + ".data")) if beside else made.whole()
-        out.write_bytes(model.SerializeToString(deterministic=True))
+        with _draft(out) as draft:
+            beside = made.bytes > largest
+            model = _with_weights_beside(made, out.with_name(out.name + ".data")) if beside else made.whole()
+            draft.write_bytes(model.SerializeToString(deterministic=True))
     except OSError as error:
         reason = error.strerror or str(error)
         raise ModelError("NO_OUTPUT", f"the model cannot be written: {reason}", where=str(out)) from error
+
+
+@contextmanager
+def _draft(path: Path) -> Generator[Path]:
+    """A file that takes the place of another when it is whole: the weights may be mapped from the one that is there."""
+    draft = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _with_weights_beside(made: Exported, data: Path) -> onnx.ModelProto:
     """The model with the large weights in a file, in their order, each from the start of a page."""
     copy = onnx.ModelProto()
     copy.CopyFrom(made.model)
-    with data.open("wb") as file:
+    with _draft(data) as draft, draft.open("wb") as file:
         for name, array in made.weights.items():
             if array.nbytes <= _SMALL or dtype_of(array.dtype).bits < 8:
                 copy.graph.initializer.append(numpy_helper.from_array(array, name))
