@@ -25,12 +25,13 @@ from tessera_build.frontends.onnx.inferred import inferred_types
 from tessera_build.frontends.onnx.inlining import inlined
 from tessera_build.frontends.onnx.load import Loaded, array_of, check_model, load_model
 from tessera_build.frontends.onnx.restarts import Exhausted, Undecided, Unified, Work
+from tessera_build.frontends.onnx.sparse import dense
 from tessera_build.frontends.onnx.subgraphs import graphs_of, named_nodes, names_read, needed, nodes_in
 from tessera_build.frontends.onnx.symbols import DimRequest, Symbols, apply_requests
 from tessera_build.frontends.onnx.table import DOMAIN_HINTS, HINTS, OPERATORS
 from tessera_build.ir.core.node import Span
 from tessera_build.ir.graph.builder import GraphBuilder
-from tessera_build.ir.graph.nodes import Module, Result
+from tessera_build.ir.graph.nodes import Array, Module, Result
 from tessera_build.ir.graph.sweep import drop_dead
 
 ENTRY = "main"
@@ -169,20 +170,19 @@ class _Reader:
         graph = self.model.graph
         self.nodes = list(needed(named_nodes(graph), {o.name for o in graph.output}))
         used = {name for node, _ in self.nodes for name in names_read(node)} | {o.name for o in graph.output}
-        if graph.sparse_initializer:
-            self.problems.append(unsupported("the model has sparse weights", hint="store them dense"))
         for proto in graph.initializer:
             if proto.name in used:
-                self._collect(proto.name, lambda p=proto: self._initializer(p))
+                self._collect(proto.name, lambda p=proto: self._initializer(p.name, array_of(p, self.folder)))
+        for sparse in graph.sparse_initializer:
+            if (name := sparse.values.name) in used:
+                self._collect(name, lambda p=sparse, n=name: self._initializer(n, dense(p, self.folder)))
         if self.stand_ins is None:  # a survey finds them on its way, with everything behind them
             for node, name in self.nodes:
                 self._collect(name, lambda n=node: _check_operator(n, self.opsets))
         self._raise_problems()
 
-    def _initializer(self, proto: onnx.TensorProto) -> None:
-        array = array_of(proto, self.folder)
-        type_ = Context(GraphBuilder(), {}).constant(array).type
-        self.constants[proto.name] = Tensor(type_, None, array, proto.name)
+    def _initializer(self, name: str, array: Array) -> None:
+        self.constants[name] = Tensor(Context(GraphBuilder(), {}).constant(array).type, None, array, name)
 
     def input_types(self, symbols: Symbols) -> dict[str, Tensor]:
         """The model's inputs that are no weights, without graph values yet."""
@@ -322,6 +322,8 @@ class _Subgraph:
                 values.pop(output, None)
         for proto in self.graph.initializer:
             values[proto.name] = self.context.constant(array_of(proto, self.reader.folder), proto.name)
+        for sparse in self.graph.sparse_initializer:
+            values[sparse.values.name] = self.context.constant(dense(sparse, self.reader.folder), sparse.values.name)
         values |= {info.name: value for info, value in zip(self.graph.input, arguments, strict=True)}
         nodes = needed(named_nodes(self.graph, f"{self.name}/"), {o.name for o in self.graph.output})
         self.reader.translate_nodes(self.context, list(nodes), _Scope(values, self.scope.opsets))
@@ -373,6 +375,8 @@ def _attributes(node: onnx.NodeProto) -> dict[str, AttributeValue]:
         value = helper.get_attribute_value(proto)
         if isinstance(value, onnx.TensorProto):
             found[proto.name] = array_of(value, None)
+        elif isinstance(value, onnx.SparseTensorProto):
+            found[proto.name] = dense(value, None)
         elif isinstance(value, bytes):
             found[proto.name] = value.decode("utf-8", "replace")
         elif isinstance(value, (int, float)):

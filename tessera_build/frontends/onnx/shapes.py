@@ -34,15 +34,16 @@ def _size(c: Context, n: Call) -> Tensor:
 
 
 def _constant(c: Context, n: Call) -> Tensor:
-    if n.has("value"):
-        value = n.value("value")
-        if not isinstance(value, np.ndarray):
-            raise ill_formed("Constant's value is no tensor")
-        return c.constant(value, n.outputs[0])
+    for name in ("value", "sparse_value"):
+        if n.has(name):
+            value = n.value(name)
+            if not isinstance(value, np.ndarray):
+                raise ill_formed("Constant's value is no tensor")
+            return c.constant(value, n.outputs[0])
     for name, dtype in (("value_float", F32), ("value_floats", F32), ("value_int", I64), ("value_ints", I64)):
         if n.has(name):
             return c.constant(np.asarray(n.value(name), dtype.numpy), n.outputs[0])
-    raise unsupported("Constant of strings or sparse values is not built", found=", ".join(n.attributes))
+    raise unsupported("Constant of strings is not built", found=", ".join(n.attributes))
 
 
 def _constant_of_shape(c: Context, n: Call) -> Tensor:
