@@ -214,3 +214,14 @@ def test_scatter_when_of_truth_values_then_combines_them(way: str) -> None:
     model = make_model([node], inputs, ["y"], None, 18)
     values = np.array([True, True, False, False])
     assert_built_agrees(model, {"x": values, "places": np.arange(4), "changes": np.array([True, False, True, False])})
+
+
+def test_tree_classifier_when_it_reads_doubles_then_scores_are_floats() -> None:
+    stump = {"treeids": [0, 0, 0], "nodeids": [0, 1, 2], "featureids": [0] * 3, "values": [0.25, 0.0, 0.0]}
+    stump |= {"modes": ["BRANCH_LEQ", "LEAF", "LEAF"], "truenodeids": [1, 0, 0], "falsenodeids": [2, 0, 0]}
+    stated: dict[str, object] = {f"nodes_{name}": column for name, column in stump.items()}
+    stated |= {"class_treeids": [0] * 6, "class_nodeids": [1] * 3 + [2] * 3, "class_ids": [0, 1, 2] * 2}
+    stated |= {"class_weights": [0.7, 0.2, 0.1, 0.1, 0.3, 0.6], "classlabels_int64s": [4, 5, 6]}
+    x = np.array([[0.1], [0.25], [0.7]], np.float64)
+    types = [TensorProto.INT64, TensorProto.FLOAT]
+    assert_built_agrees(*model_of("TreeEnsembleClassifier", {"x": x}, types, **stated))

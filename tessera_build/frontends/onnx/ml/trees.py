@@ -158,7 +158,7 @@ def _telling(node: Branch | Leaf, targets: int) -> Branch | Leaf:
 
 def _classifier(c: Context, n: Call) -> tuple[Value, ...]:
     labels, scores = _classified(c, n)
-    return spelled(n, "classlabels_strings", labels), scores
+    return spelled(n, "classlabels_strings", labels), c.cast(scores, F32)  # as the operator says, whatever it reads
 
 
 def _classified(c: Context, n: Call) -> tuple[Tensor, Tensor]:
