@@ -1,13 +1,14 @@
 """An entry of a model as an ONNX file, checked by onnx's checker and run by onnxruntime before it is called done.
 
 Takes: a model.py, an ONNX file, a protobuf or a bundle; the name of an entry; dims.
-Gives: a file and an `ExportResult`; raises a `TesseraError` and leaves no file behind.
+Gives: a file and an `ExportResult`; raises a `TesseraError`, and then every file is as before.
 Invariant: what is exported is the graph before any pass, so that the file says what the author wrote; of a bundle, the
 graph behind the passes, for it holds no other.
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tessera_build.config import ConfigError, load_precision
 from tessera_build.driver.restored import Restored, restored
 from tessera_build.driver.source import Model, is_python
 from tessera_build.frontends.onnx import read_onnx
+from tessera_build.frontends.onnx.errors import ModelError
 from tessera_build.frontends.onnx.export import (
     OPSET,
     as_plain,
@@ -62,9 +64,9 @@ def export(
     source = _module(model, entry, dims)
     module, name = _entry(source.module, entry)
     made, path = exported(module, name), Path(out)
-    write_onnx(made, path)
-    try:
-        check_onnx(path)
+    with _drafts(path) as draft:
+        write_onnx(made, draft)
+        check_onnx(draft)
         error = None
         if verify:
             # By a file of its own, whose ports are of types that numpy has.
@@ -72,11 +74,31 @@ def export(
                 checked = Path(folder) / path.name
                 write_onnx(replace(made, model=with_plain_ports(made.model)), checked)
                 error = check_exported(module, name, checked, as_plain, load_precision("fp32"))
-    except BaseException:
-        for file in (path, path.with_name(path.name + ".data")):
-            file.unlink(missing_ok=True)
-        raise
     return ExportResult(path, name, OPSET, len(made.model.graph.node), path.stat().st_size, error, source.rounded)
+
+
+@contextmanager
+def _drafts(path: Path) -> Generator[Path]:
+    """A file to write to, and others beside it, which take their places once all is well: weights first, then who reads
+    them. What is there may be what the model is read from, and stays until then.
+    """
+    with _written(path):
+        folder = tempfile.TemporaryDirectory(prefix=".tessera-", dir=path.parent)
+    with folder as name:
+        yield Path(name) / path.name
+        with _written(path):
+            for draft in sorted(Path(name).iterdir(), key=lambda file: file.name == path.name):
+                draft.replace(path.with_name(draft.name))
+
+
+@contextmanager
+def _written(path: Path) -> Generator[None]:
+    """What the system refuses inside, as the error of a file that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ModelError("NO_OUTPUT", f"the model cannot be written: {reason}", where=str(path)) from error
 
 
 def _module(model: Model, entry: str | None, dims: Mapping[str, int | tuple[int, int]] | None) -> Restored:
