@@ -93,14 +93,14 @@ def using(executor: Executor | None) -> Generator[None]:
 
 
 def in_use() -> Executor | None:
-    """The executor that is asked; None where no compiler is installed."""
+    """The executor that is asked; None where no compiler is installed. One that is broken is an error, not none."""
     chosen = _chosen.get()
     if chosen is not None:
         return chosen[0]
     try:
         # The name and not the module: what the compiler needs (LLVM, onnx) is optional for those who only trace.
         return cast("Executor", import_module(_SHIPPED).EXECUTOR)
-    except ImportError:
+    except ModuleNotFoundError:
         return None
 
 

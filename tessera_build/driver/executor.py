@@ -31,10 +31,11 @@ class Compiler:
     def compiled(self, module: Module, entry: str) -> Run:
         """The entry as machine code of this process, from the cache of kernels where that has them."""
         key = _key(module, entry)
+        # No lock, which a fork could leave held: each step on the dict is atomic, and two threads may both compile.
         model = self.loaded.pop(key, None) or _loaded(module)
         self.loaded[key] = model
-        while len(self.loaded) > _KEPT:
-            self.loaded.pop(next(iter(self.loaded)))
+        for oldest in tuple(self.loaded)[:-_KEPT]:
+            self.loaded.pop(oldest, None)
         return model.main.run  # the only entry, whose name may be that of an equal one
 
     def close(self) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from tessera import executor, f32, graph, op
 from tessera.errors import LanguageError
 from tessera.executor import Compiled
+from tessera_build.driver import executor as shipped
 from tessera_build.driver.executor import EXECUTOR, Compiler
 from tessera_build.ir.graph.nodes import Array, Module
 
@@ -176,3 +179,47 @@ def test_parameter_when_it_has_no_numbers_then_a_call_says_so() -> None:
     free = op.tensor((4, 3))
     with pytest.raises(LanguageError, match="PARAMETER_WITHOUT_VALUE"):
         graph.jit(lambda x: x @ free)(_numbers(2))
+
+
+def test_executor_when_threads_ask_for_more_entries_than_it_keeps_then_all_get_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Loaded:
+        """Stands for a model, whose entry is its own name."""
+
+        def __init__(self, module: object) -> None:
+            self.main = SimpleNamespace(run=module)
+
+    monkeypatch.setattr(shipped, "_key", lambda module, _entry: module)
+    monkeypatch.setattr(shipped, "_loaded", Loaded)
+    compiler, wrong = Compiler(), list[object]()
+
+    def ask(thread: int) -> None:
+        try:
+            for number in range(5000):
+                wanted = thread, number % 70
+                assert compiler.compiled(wanted, "main") == wanted  # type: ignore[arg-type]
+        except Exception as error:
+            wrong.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert wrong == []
+    assert len(compiler.loaded) <= 64
+
+
+def test_compiler_when_it_is_there_but_broken_then_a_call_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> object:
+        raise ImportError("libLLVM.so: cannot open shared object file")
+
+    monkeypatch.setattr(executor, "import_module", broken)
+    with pytest.raises(ImportError, match="libLLVM"):
+        executor.in_use()
