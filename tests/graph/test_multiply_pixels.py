@@ -11,7 +11,7 @@ from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.passes.multiply_pixels import MultiplyPixels
 from tessera_build.ir.graph.passes.pipeline import run_passes
-from tests.graph.graphs import assert_same_results, channel_constant, conv, normal, op_counts, ops_of, relu
+from tests.graph.graphs import assert_same_results, channel_constant, conv, nodes_of, normal, op_counts, ops_of, relu
 
 pytestmark = pytest.mark.unit
 Build = Callable[[GraphBuilder, int], int]
@@ -97,6 +97,18 @@ def test_region_when_weighed_then_chosen_where_exchanges_cost_more(
     b = GraphBuilder(dims={"H": (1, None)})
     b.output("y", conv(b, _image(b, *shape), outputs, 1, 1))
     assert ("matmul" in op_counts(MultiplyPixels().run(b.finish()))) == pays
+
+
+def test_weights_when_their_rows_share_the_sets_of_a_cache_then_they_are_stored_by_columns() -> None:
+    for inputs, across in ((1024, True), (1000, False)):
+        b = GraphBuilder()
+        b.output("y", conv(b, _image(b, 1, inputs, 14, 14), 64, 1, 1))
+        module = b.finish()
+        after = run_passes(module)
+        (product,) = nodes_of(after, "matmul")
+        assert product.attributes["transpose_a"] == across
+        assert ops_of(after) == ["reshape", "matmul", "reshape"]
+        assert_same_results(module, after)
 
 
 def test_regions_when_one_has_a_window_then_the_other_is_rewritten_alone() -> None:

@@ -70,8 +70,7 @@ class _Flattened:
         shape = site.old.types[site.node.output].shape
         if site.node.op == "conv":
             image, weights = site.inputs
-            matrix = site.to.op("reshape", weights, shape=site.to.type(weights).shape[:_IMAGE])
-            result = site.to.op("matmul", matrix, self._flat(site, image, len(shape)))
+            result = _product(site, weights, self._flat(site, image, len(shape)))
         else:
             operands = [self._flat(site, value, len(shape)) for value in site.inputs]
             result = site.to.op(site.node.op, *operands, **site.node.attributes)
@@ -86,6 +85,23 @@ class _Flattened:
             return self.known.get(value, value)
         padded = (*(1 for _ in range(rank - len(shape))), *shape)
         return site.to.op("reshape", value, shape=(*padded[:_IMAGE], _pixels(padded)))
+
+
+def _product(site: Site, weights: int, image: int) -> int:
+    """Weights, as rows of inputs, times an image; as columns where their rows would share the sets of a cache.
+
+    1024 -> 64 on 14 x 14: 0.32 ms by rows, 0.26 by columns; where rows do not, columns are 1 % slower.
+    """
+    outputs, inputs, *_ = site.to.type(weights).static_shape
+    matrix = site.to.op("reshape", weights, shape=(outputs, inputs))
+    if not _aliases(inputs):
+        return site.to.op("matmul", matrix, image)
+    return site.to.op("matmul", site.to.op("transpose", matrix, perm=(1, 0)), image, transpose_a=True)
+
+
+def _aliases(row: int) -> bool:
+    """Whether rows of so many elements lie on each other in a cache."""
+    return row * F32.bytes % _ALIASING_BYTES == 0
 
 
 def _pixels(shape: Shape) -> int:
@@ -173,7 +189,7 @@ class _Regions:
             if node.op == "conv":
                 outputs, inputs, *_ = self._types[node.inputs[1]].static_shape
                 pixels = _pixels(self._types[node.output].shape)
-                if pixels * F32.bytes % _ALIASING_BYTES == 0:
+                if _aliases(pixels):
                     return False
                 unused = -(-pixels // _HALF) * _HALF / pixels - 1.0
                 halved = _HALVES_GAIN if inputs >= _HALVES_INPUTS and outputs >= _HALVES_OUTPUTS else 0.0
