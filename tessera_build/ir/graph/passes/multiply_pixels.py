@@ -8,9 +8,9 @@ order that they had. When it pays: docs/adr/0022-channels-first-where-pixels-are
     before:  %1 = "tgraph.conv"(%x, %w) <{layout = "NCHW"}>
              %2 = "tgraph.max"(%1, 0)
              return %2
-    after:   %1 = "tgraph.reshape"(%w) <{shape = [64, 256]}>
-             %2 = "tgraph.reshape"(%x) <{shape = [1, 256, 784]}>
-             %3 = "tgraph.matmul"(%1, %2)
+    after:   %1 = "tgraph.reshape"(%x) <{shape = [1, 256, 784]}>
+             %2 = "tgraph.reshape"(%w) <{shape = [64, 256]}>
+             %3 = "tgraph.matmul"(%2, %1)
              %4 = "tgraph.max"(%3, 0)
              %5 = "tgraph.reshape"(%4) <{shape = [1, 64, 28, 28]}>
              return %5
