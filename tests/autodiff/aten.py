@@ -20,6 +20,9 @@ import torch
 from tessera_build.ir.core.types import BOOL, F64, I64, tensor
 from tessera_build.ir.graph.nodes import Module
 from tests.autodiff.aten_arithmetic import ARITHMETIC
+from tests.autodiff.aten_indexing import INDEXED
+from tests.autodiff.aten_matrices import MATRICES
+from tests.autodiff.aten_windows import WINDOWS
 from tests.autodiff.aten_writer import DTYPES, Row, Unmapped, Value, Writer, element_type
 
 
@@ -130,6 +133,11 @@ def _full_like(w: Writer, x: Value, value: Any = 0, dtype: Any = None, **_: Any)
     return w.b.op("broadcast_to", w.b.scalar(value, chosen), shape=w.shape(x.id))
 
 
+def _new(w: Writer, x: Value, shape: Sequence[int], value: Any, dtype: Any = None, **_: Any) -> int:
+    chosen = w.type(x.id).dtype if dtype is None else element_type(dtype)
+    return w.b.op("broadcast_to", w.b.scalar(value, chosen), shape=tuple(shape))
+
+
 def _arange(w: Writer, *bounds: Any, dtype: Any = None, **_: Any) -> int:
     chosen = dtype or (torch.int64 if all(isinstance(b, int) for b in bounds) else torch.float64)
     return w.b.constant(torch.arange(*bounds, dtype=chosen).numpy())
@@ -139,17 +147,37 @@ def _to_copy(w: Writer, x: Value, dtype: Any = None, **_: Any) -> int:
     return x.id if dtype is None else w.cast(x.id, element_type(dtype))
 
 
+def _lined(row: Row) -> Row:
+    """A row over axes that takes numbers, too: each is a vector of one element meanwhile."""
+
+    def wide(w: Writer, x: Value, *rest: Any, **named: Any) -> Any:
+        if w.shape(x.id):
+            return row(w, x, *rest, **named)
+        given = [Value(w.reshape(v.id, (1,))) if _is_number(w, v) else v for v in (x, *rest)]
+        named = {k: Value(w.reshape(v.id, (1,))) if _is_number(w, v) else v for k, v in named.items()}
+        found = row(w, *given, **named)
+        whole = [w.reshape(v, ()) for v in (found if isinstance(found, (list, tuple)) else (found,))]
+        return whole if isinstance(found, (list, tuple)) else whole[0]
+
+    return wide
+
+
+def _is_number(w: Writer, x: Any) -> bool:
+    return isinstance(x, Value) and not w.shape(x.id)
+
+
 def _gather(w: Writer, x: Value, dim: int, index: Value, **_: Any) -> int:
-    if not w.shape(x.id):
-        raise Unmapped("an index into a number")
     if w.shape(index.id) == (0,):
         raise Unmapped("nothing chosen")
+    if not w.shape(x.id):
+        found = w.b.op(
+            "gather_elements", w.reshape(x.id, (1,)), w.reshape(index.id, (w.count(index.id, None),)), axis=0
+        )
+        return w.reshape(found, w.shape(index.id))
     return w.b.op("gather_elements", x.id, index.id, axis=dim % len(w.shape(x.id)))
 
 
 def _index_select(w: Writer, x: Value, dim: int, index: Value) -> int:
-    if not w.shape(x.id):
-        raise Unmapped("an index into a number")
     chosen = index.id if w.shape(index.id) else w.reshape(index.id, (1,))
     return w.b.op("gather", x.id, chosen, axis=dim % len(w.shape(x.id)))
 
@@ -162,8 +190,6 @@ def _embedding(w: Writer, table: Value, index: Value, padding: int = -1, *_: Any
 
 def _scatter(reduction: str) -> Row:
     def row(w: Writer, x: Value, dim: int, index: Value, source: Any, reduce: Any = None) -> int:
-        if not w.shape(x.id):
-            raise Unmapped("a number")
         kind = {"add": "add", "multiply": "mul", None: reduction}[reduce]
         updates = source.id if isinstance(source, Value) else w.value(source, w.type(x.id).dtype)
         shape = w.shape(index.id)
@@ -185,8 +211,8 @@ COMBINED = {"sum": ("add", 0.0), "prod": ("mul", 1.0), "amax": ("max", -math.inf
 def _scatter_reduce(
     w: Writer, x: Value, dim: int, index: Value, source: Value, reduce: str, *, include_self: bool = True
 ) -> int:
-    if reduce not in COMBINED or not w.shape(x.id):
-        raise Unmapped("a mean, or a number")
+    if reduce not in COMBINED:
+        raise Unmapped("a mean")
     kind, start = COMBINED[reduce]
     if not include_self:
         x = Value(_scatter("none")(w, x, dim, index, start))
@@ -196,9 +222,8 @@ def _scatter_reduce(
 def _cumulate(kind: str) -> Row:
     def row(w: Writer, x: Value, dim: int, dtype: Any = None) -> int:
         shape = w.shape(x.id)
-        if not shape:
-            raise Unmapped("a running sum of a number")
         dim %= len(shape)
+        x = x if dtype is None else Value(w.cast(x.id, element_type(dtype)))
         lined = w.reshape(x.id, (math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :])))
         return w.reshape(w.b.op("cumulate", lined, kind=kind), shape)
 
@@ -207,8 +232,6 @@ def _cumulate(kind: str) -> Row:
 
 def _topk(w: Writer, x: Value, k: int, dim: int = -1, largest: bool = True, _: bool = True) -> tuple[int, int]:
     shape = w.shape(x.id)
-    if not shape:
-        raise Unmapped("a number")
     dim %= len(shape)
     perm = [i for i in range(len(shape)) if i != dim] + [dim]
     moved = w.b.op("transpose", x.id, perm=tuple(perm))
@@ -220,27 +243,8 @@ def _topk(w: Writer, x: Value, k: int, dim: int = -1, largest: bool = True, _: b
     return first, second
 
 
-def _sort(w: Writer, x: Value, dim: int = -1, descending: bool = False) -> tuple[int, int]:
-    if not w.shape(x.id):
-        raise Unmapped("a number")
+def _sort(w: Writer, x: Value, dim: int = -1, descending: bool = False, **_: Any) -> tuple[int, int]:
     return _topk(w, x, w.shape(x.id)[dim], dim, descending)
-
-
-def _solve(w: Writer, a: Value, right: Value, *, left: bool = True, check_errors: bool = False) -> tuple[int, None]:
-    shape, other = w.shape(a.id), w.shape(right.id)
-    if not left or len(other) != len(shape) or shape[:-2] != other[:-2] or 0 in (*shape, *other):
-        raise Unmapped("a solution by rows")
-    batch = math.prod(shape[:-2])
-    made = w.b.node("solve", (w.reshape(a.id, (batch, *shape[-2:])), w.reshape(right.id, (batch, *other[-2:]))), {})
-    return w.reshape(made[1], other), None
-
-
-def _determinant(w: Writer, a: Value) -> tuple[int, None]:
-    shape = w.shape(a.id)
-    if 0 in shape:
-        raise Unmapped("an empty matrix")
-    made = w.b.node("determinant", (w.reshape(a.id, (math.prod(shape[:-2]), *shape[-2:])),), {})
-    return w.reshape(made[1], shape[:-2]), None
 
 
 def _repeat(w: Writer, x: Value, times: Sequence[int]) -> int:
@@ -257,6 +261,11 @@ def _same(w: Writer, x: Value, *_: Any, **__: Any) -> int:
 
 ROWS: dict[str, Row] = {
     **ARITHMETIC,
+    **MATRICES,
+    **WINDOWS,
+    **{name: _lined(row) for name, row in INDEXED.items()},
+    **{name: _lined(ARITHMETIC[name]) for name in ("_softmax", "_log_softmax")},
+    "logcumsumexp": _lined(MATRICES["logcumsumexp"]),
     **dict.fromkeys(("clone", "detach", "alias", "contiguous", "lift_fresh_copy", "view_of", "positive"), _same),
     "view": _view,
     "_unsafe_view": _view,
@@ -283,20 +292,24 @@ ROWS: dict[str, Row] = {
     "zeros_like": _full_like,
     "ones_like": lambda w, x, **k: _full_like(w, x, 1, **k),
     "scalar_tensor": lambda w, x, **k: _full(w, (), x, **k),
+    **dict.fromkeys(("empty", "empty_permuted", "empty_strided"), lambda w, shape, *_, **k: _full(w, shape, 0.0, **k)),
+    **dict.fromkeys(("new_empty", "new_empty_strided"), lambda w, x, shape, *_, **k: _new(w, x, shape, 0.0, **k)),
+    "new_zeros": lambda w, x, shape, **k: _new(w, x, shape, 0.0, **k),
+    "new_ones": lambda w, x, shape, **k: _new(w, x, shape, 1.0, **k),
+    "new_full": _new,
+    "empty_like": _full_like,
     "arange": _arange,
     "_to_copy": _to_copy,
     "gather": _gather,
-    "index_select": _index_select,
+    "index_select": _lined(_index_select),
     "embedding": _embedding,
-    "scatter": _scatter("none"),
-    "scatter_add": _scatter("add"),
-    "scatter_reduce": _scatter_reduce,
-    "cumsum": _cumulate("sum"),
-    "cumprod": _cumulate("prod"),
-    "topk": _topk,
-    "sort": _sort,
-    "_linalg_solve_ex": _solve,
-    "_linalg_det": _determinant,
+    "scatter": _lined(_scatter("none")),
+    "scatter_add": _lined(_scatter("add")),
+    "scatter_reduce": _lined(_scatter_reduce),
+    "cumsum": _lined(_cumulate("sum")),
+    "cumprod": _lined(_cumulate("prod")),
+    "topk": _lined(_topk),
+    "sort": _lined(_sort),
 }
 
 
@@ -307,7 +320,8 @@ def module_of(graph: torch.fx.GraphModule, inputs: Sequence[torch.Tensor]) -> tu
         if node.op == "placeholder":
             position = next(given)
             data = inputs[position]
-            made[node] = Value(w.b.input(f"x{position}", tensor(element_type(data.dtype), *data.shape)))
+            plain = data.is_contiguous() and data.storage_offset() == 0
+            made[node] = Value(w.b.input(f"x{position}", tensor(element_type(data.dtype), *data.shape)), plain=plain)
         elif node.op == "get_attr":
             constant = getattr(graph, node.target)
             if not isinstance(constant, torch.Tensor) or constant.dtype not in DTYPES:
@@ -329,18 +343,53 @@ def _finish(w: Writer, results: Any) -> tuple[Module, list[bool]]:
     return w.b.finish(), there
 
 
+# What gives the memory of an operand, or a part of it.
+_VIEWS = (
+    "alias as_strided detach diagonal expand permute select slice split split_with_sizes squeeze t transpose unbind"
+)
+VIEWS = frozenset((*_VIEWS.split(), "unsqueeze", "view", "_unsafe_view"))
+FRESH = ("empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided", "clone", "full")
+
+
 def _call(w: Writer, node: torch.fx.Node, made: dict[torch.fx.Node, Any]) -> Any:
     args, kwargs = (torch.fx.node.map_arg(part, lambda n: made[n]) for part in (node.args, node.kwargs))
     if node.target is operator.getitem:
         return args[0][args[1]]
-    name = str(getattr(node.target, "_schema").name).split("::")[-1]  # noqa: B009
+    name = _name(node)
+    if name in ("copy_", "squeeze_"):
+        return _in_place(w, name.removesuffix("_"), node, made)
     if name not in ROWS:
         raise Unmapped(name)
+    if args and args[0] is None:  # a result that no row gives, on its way to nobody
+        return None
     kwargs = {k: v for k, v in kwargs.items() if k not in ("memory_format", "layout", "device", "pin_memory")}
     try:
         result = ROWS[name](w, *args, **kwargs)
     except (TypeError, AttributeError, IndexError, ZeroDivisionError) as error:
         raise Unmapped(f"{name}: {error}") from error
+    if result is None:
+        return None
     if isinstance(result, (list, tuple)):
         return [None if r is None else Value(r) for r in result]
-    return Value(result)
+    return Value(result, plain=name not in VIEWS and _lies_row_by_row(node))
+
+
+def _name(node: torch.fx.Node) -> str:
+    return str(getattr(node.target, "_schema").name).split("::")[-1]  # noqa: B009
+
+
+def _lies_row_by_row(node: torch.fx.Node) -> bool:
+    known = node.meta.get("tensor_meta")
+    return known is not None and known.stride == torch.empty(known.shape, device="meta").stride()
+
+
+def _in_place(w: Writer, name: str, node: torch.fx.Node, made: dict[torch.fx.Node, Any]) -> Any:
+    """What a node changes is its result from here on, where nobody else looks at the same memory."""
+    (changed, *rest) = node.args
+    assert isinstance(changed, torch.fx.Node)
+    seen = [u for u in changed.users if u.op == "call_function" and _name(u) in VIEWS] if name == "copy" else []
+    if seen or not (changed.op == "placeholder" or _name(changed) in FRESH or name == "squeeze"):
+        raise Unmapped(f"{name} into a view")
+    args = torch.fx.node.map_arg(tuple(rest), lambda n: made[n])
+    made[changed] = Value(ROWS[name](w, made[changed], *args))
+    return made[changed]

@@ -11,12 +11,13 @@ import math
 from typing import Any
 
 from tessera_build.ir.core.types import BOOL, F64, I64
-from tests.autodiff.aten_writer import Row, Unmapped, Value, Writer, element_type, fail
+from tests.autodiff.aten_matrices import divided, gelu
+from tests.autodiff.aten_writer import Row, Unmapped, Value, Writer, element_type
 
 
 def _unary(name: str) -> Row:
     def row(w: Writer, x: Value) -> int:
-        if not w.type(x.id).dtype.is_float:
+        if not w.type(x.id).dtype.is_float and name != "abs":
             raise Unmapped(f"{name} of integers")
         return w.b.op(name, x.id)
 
@@ -24,15 +25,15 @@ def _unary(name: str) -> Row:
 
 
 def _binary(name: str) -> Row:
-    def row(w: Writer, x: Any, y: Any, alpha: Any = 1, rounding_mode: Any = None) -> int:
-        if rounding_mode is not None:
-            raise Unmapped(f"{name} rounded")
+    def row(w: Writer, x: Any, y: Any, alpha: Any = 1) -> int:
         a, b = w.pair(x, y)
         if name == "div" and not w.type(a).dtype.is_float:
             a, b = w.cast(a, F64), w.cast(b, F64)
         if alpha != 1:
             b = w.b.op("mul", b, w.value(alpha, w.type(b).dtype))
-        if w.type(a).dtype == BOOL and name in ("add", "sub", "mul", "pow"):
+        if w.type(a).dtype == BOOL and name == "mul":
+            return w.b.op("and", a, b)
+        if w.type(a).dtype == BOOL and name in ("add", "sub", "pow"):
             raise Unmapped(f"{name} of truth values")
         return w.b.op(name, a, b)
 
@@ -60,7 +61,7 @@ def _var(
 ) -> int:
     given, rank = x.id, len(w.shape(x.id))
     if unbiased is not None:
-        correction = int(unbiased)
+        correction = float(unbiased)  # torch's primitive states the correction in this place
     correction = 1 if correction is None else correction
     number = w.count(given, dim)
     if number <= correction or rank == 0:
@@ -80,69 +81,8 @@ def _addmm(w: Writer, c: Value, x: Value, y: Value, beta: Any = 1, alpha: Any = 
     return w.b.op("add", w.b.op("mul", c.id, w.value(beta)) if beta != 1 else c.id, product)
 
 
-def _convolution(w: Writer, x: Value, k: Value, bias: Any, stride: Any, padding: Any, dilation: Any, *rest: Any) -> int:
-    transposed, _, groups = rest
-    count = len(w.shape(k.id)) - 2
-    if transposed or len(w.shape(x.id)) != count + 2 or 0 in w.shape(x.id):
-        raise Unmapped("a transposed convolution")
-    wide = [list(v) * (count if len(v) == 1 else 1) for v in (stride, padding, dilation)]
-    windows = {n: tuple(wide[i]) for n, i in (("strides", 0), ("low", 1), ("high", 1), ("dilations", 2))}
-    made = w.b.op("conv", x.id, k.id, **windows, groups=groups)
-    if bias is None:
-        return made
-    return w.b.op("add", made, w.reshape(bias.id, (-(-w.shape(bias.id)[0] // 1), *(1,) * count)))
-
-
-def _pool(
-    w: Writer, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, *rest: Any
-) -> tuple[int, dict[str, Any]]:
-    count = 2
-    lists = [list(v) if isinstance(v, (list, tuple)) else [v] for v in (kernel, stride or kernel, padding)]
-    wide = [v * count if len(v) == 1 else v for v in lists]
-    lead = len(w.shape(x.id)) - count
-    zeros, ones = (0,) * lead, (1,) * lead
-    windows = {
-        "window": (*ones, *wide[0]),
-        "strides": (*ones, *wide[1]),
-        "low": (*zeros, *wide[2]),
-        "high": (*zeros, *wide[2]),
-        "dilations": (1,) * (lead + count),
-    }
-    return math.prod(wide[0]), windows
-
-
-def _max_pool(
-    w: Writer, x: Value, kernel: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil: bool = False
-) -> tuple[int, None]:
-    _, windows = _pool(w, x, kernel, stride, padding)
-    spread = [dilation] * 2 if isinstance(dilation, int) else list(dilation) * (3 - len(dilation))
-    if ceil:
-        raise Unmapped("windows that leave the image")
-    windows["dilations"] = (*windows["dilations"][:-2], *spread)
-    return w.b.op("reduce_window", x.id, kind="max", **windows), None
-
-
-def _avg_pool(
-    w: Writer,
-    x: Value,
-    kernel: Any,
-    stride: Any = (),
-    padding: Any = 0,
-    ceil: bool = False,
-    include: bool = True,
-    divisor: Any = None,
-) -> int:
-    size, windows = _pool(w, x, kernel, stride, padding)
-    if ceil or (not include and any(windows["low"])):
-        raise Unmapped("averages of fewer elements at the border")
-    return w.b.op("div", w.b.op("reduce_window", x.id, kind="sum", **windows), w.value(divisor or size))
-
-
 def _softmax(w: Writer, x: Value, dim: int, _: bool) -> int:
-    rank = len(w.shape(x.id))
-    if rank == 0:
-        raise Unmapped("softmax of a number")
-    return w.b.op("softmax", x.id, axis=dim % rank)
+    return w.b.op("softmax", x.id, axis=dim % len(w.shape(x.id)))
 
 
 def _log_softmax(w: Writer, x: Value, dim: int, _: bool) -> int:
@@ -163,11 +103,13 @@ def _clamp(w: Writer, x: Value, low: Any = None, high: Any = None) -> int:
     return made.id
 
 
-def _gelu(w: Writer, x: Value, approximate: str = "none") -> int:
-    if approximate != "none":
-        raise Unmapped("gelu by tanh")
+def _gelu(w: Writer, x: Value) -> int:
     half = w.b.op("mul", x.id, w.value(0.5))
     return w.b.op("mul", half, w.b.op("add", w.b.op("erf", w.b.op("mul", x.id, w.value(0.5**0.5))), w.value(1.0)))
+
+
+def _scaled(w: Writer, x: Value, factor: Any) -> int:
+    return x.id if factor == 1 else w.b.op("mul", *w.pair(x, factor))
 
 
 def _reciprocal(w: Writer, x: Value) -> int:
@@ -196,14 +138,17 @@ _PLAIN = (
 )
 ARITHMETIC: dict[str, Row] = {
     **{name: _unary(name) for name in _PLAIN.split()},
-    **{name: _binary(name) for name in ("add", "sub", "mul", "div", "pow")},
+    **{name: _binary(name) for name in ("add", "sub", "mul", "pow")},
+    "div": divided(_binary("div")),
     **{name: _compare(name) for name in ("eq", "ne", "lt", "le", "gt", "ge")},
     **{
         name: _compare(op)
         for name, op in (("maximum", "max"), ("minimum", "min"), ("remainder", "mod"), ("fmod", "rem"))
     },
-    "rsub": lambda w, x, y, alpha=1: _binary("sub")(w, y, x) if alpha == 1 else fail("rsub"),
-    "round": lambda w, x, decimals=0: w.b.op("round", x.id) if not decimals else fail("decimals"),
+    "rsub": lambda w, x, y, alpha=1: _binary("sub")(w, y, Value(_scaled(w, x, alpha))),
+    "round": lambda w, x, decimals=0: _scaled(
+        w, Value(w.b.op("round", _scaled(w, x, 10.0**decimals))), 10.0**-decimals
+    ),
     "trunc": lambda w, x: w.b.op("mul", w.b.op("sign", x.id), w.b.op("floor", w.b.op("abs", x.id))),
     "reciprocal": _reciprocal,
     "log2": _scaled_log(2.0),
@@ -214,7 +159,7 @@ ARITHMETIC: dict[str, Row] = {
     "erfc": lambda w, x: w.b.op("sub", w.value(1.0), w.b.op("erf", x.id)),
     "square": lambda w, x: w.b.op("mul", x.id, x.id),
     "relu": _relu,
-    "gelu": _gelu,
+    "gelu": gelu(_gelu),
     "clamp": _clamp,
     "clamp_min": lambda w, x, low: _clamp(w, x, low),
     "clamp_max": lambda w, x, high: _clamp(w, x, None, high),
@@ -226,6 +171,8 @@ ARITHMETIC: dict[str, Row] = {
     "bitwise_not": lambda w, x: w.b.op("not", w.cast(x.id, BOOL)),
     "logical_not": lambda w, x: w.b.op("not", w.cast(x.id, BOOL)),
     "isnan": _unary("isnan"),
+    "signbit": lambda w, x: w.b.op("lt", x.id, w.value(0.0, w.type(x.id).dtype)),
+    "copy": lambda w, x, y: w.b.op("broadcast_to", w.cast(y.id, w.type(x.id).dtype), shape=w.shape(x.id)),
     "sum": _reduce("sum"),
     "prod": _reduce("prod"),
     "amax": _reduce("max"),
@@ -236,9 +183,6 @@ ARITHMETIC: dict[str, Row] = {
     "bmm": _matmul,
     "addmm": _addmm,
     "baddbmm": _addmm,
-    "convolution": _convolution,
-    "max_pool2d_with_indices": _max_pool,
-    "avg_pool2d": _avg_pool,
     "_softmax": _softmax,
     "_log_softmax": _log_softmax,
 }

@@ -13,10 +13,18 @@ from typing import Any
 
 import torch
 
-from tessera_build.ir.core.types import BOOL, F32, F64, I64, DType, Type
+from tessera_build.ir.core.types import BOOL, F32, F64, I8, I32, I64, U8, DType, Type
 from tessera_build.ir.graph.builder import GraphBuilder
 
-DTYPES = {torch.float64: F64, torch.float32: F32, torch.int64: I64, torch.bool: BOOL}
+DTYPES = {
+    torch.float64: F64,
+    torch.float32: F32,
+    torch.int64: I64,
+    torch.int32: I32,
+    torch.int8: I8,
+    torch.uint8: U8,
+    torch.bool: BOOL,
+}
 Row = Callable[..., Any]
 
 
@@ -73,10 +81,11 @@ class Writer:
 
 
 class Value:
-    """A traced tensor."""
+    """A traced tensor. `plain`: known to lie row by row from the beginning of its memory."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, plain: bool = False) -> None:
         self.id = number
+        self.plain = plain
 
 
 def _rank(dtype: DType) -> tuple[int, int]:

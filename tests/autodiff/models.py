@@ -142,7 +142,11 @@ def _write(to: GraphBuilder, module: Module, old: Function, values: dict[int, in
             digest = str(node.attributes["digest"])
             array = module.constants[digest]
             array = array.astype(np.float64) if array.dtype == np.float32 else array
-            values[node.output] = to.constant(array, module.constant_names.get(digest, ""))
+            # Under its old digest: parameters that are equal stay two.
+            to.pool.arrays[digest] = array
+            if name := module.constant_names.get(digest):
+                to.pool.names[digest] = name
+            values[node.output] = to.pooled(digest)
             continue
         regions: list[Region] = []
         for region in node.regions:

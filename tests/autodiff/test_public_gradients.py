@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 import tessera_runtime
 from bundle_format.errors import TesseraError
 from bundle_format.writer import write_bundle
-from tessera_build.frontends.onnx import read_onnx
+from tessera_build.frontends.onnx import read_named
 from tessera_build.ir.graph.autodiff.entries import with_grad
 from tessera_build.ir.graph.builder import graph_nodes
 from tessera_build.ir.graph.nodes import Array, Module
@@ -87,7 +87,7 @@ class Point:
 
 
 def _subject(path: Path) -> Subject:
-    module = read_onnx(path)
+    module = read_named(path)
     function = module.entries["main"]
     inputs = zip(module.input_names["main"], function.args, strict=True)
     digests = dict.fromkeys(str(n.attributes["digest"]) for n in graph_nodes(function) if n.op == "constant")

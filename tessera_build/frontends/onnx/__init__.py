@@ -6,7 +6,7 @@ every reason at once.
 
 from tessera_build.frontends.onnx.errors import ModelError, UnsupportedError
 from tessera_build.frontends.onnx.reader import Imported, Surveyed, import_onnx, read_onnx, survey_onnx
-from tessera_build.frontends.onnx.trainable import Trainable, read_trainable
+from tessera_build.frontends.onnx.trainable import Trainable, read_named, read_trainable
 
 __all__ = [
     "Imported",
@@ -15,6 +15,7 @@ __all__ = [
     "Trainable",
     "UnsupportedError",
     "import_onnx",
+    "read_named",
     "read_onnx",
     "read_trainable",
     "survey_onnx",

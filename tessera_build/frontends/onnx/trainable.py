@@ -8,9 +8,10 @@ know when it is built (a scale of Resize, the bounds of Pad) stays a constant.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from tessera_build.frontends.onnx.errors import OnnxError
@@ -18,8 +19,12 @@ from tessera_build.frontends.onnx.load import ELEMENT_TYPES, Loaded, array_of, l
 from tessera_build.frontends.onnx.reader import ENTRY, read_onnx
 from tessera_build.frontends.onnx.subgraphs import named_nodes, names_read
 from tessera_build.frontends.onnx.symbols import DimRequest
+from tessera_build.ir.core.dims import symbol
 from tessera_build.ir.core.types import DTYPES
+from tessera_build.ir.graph.builder import GraphBuilder
+from tessera_build.ir.graph.inline import inline
 from tessera_build.ir.graph.nodes import Array, Module
+from tessera_build.ir.graph.owned import owned_digest
 
 # Running means and variances are measured, not trained.
 STATISTICS = "statistics"
@@ -67,6 +72,37 @@ def read_trainable(path: Path, dims: Mapping[str, DimRequest] | None = None) -> 
     measured = set(_read_by(model, _MEASURED))
     groups = {name: STATISTICS if name in measured else WEIGHTS for name in weights}
     return Trainable(module, tuple(n for n in names if n not in weights), weights, groups, _files(model, path))
+
+
+def read_named(path: Path, dims: Mapping[str, DimRequest] | None = None) -> Module:
+    """The model with its float weights of more than one element as constants, each by itself and under its own name.
+
+    `read_onnx` folds what small weights become, such as a bias in the shape that it is added in; here every name of the
+    file can be differentiated by. Raises what `read_trainable` raises.
+    """
+    found = read_trainable(path, dims)
+    module, function = found.module, found.module.entries[ENTRY]
+    to = GraphBuilder(ENTRY, module.dims)
+    values: list[int] = []
+    for name, arg in zip(module.input_names[ENTRY], function.args, strict=True):
+        if name in found.weights:
+            values.append(_own_constant(to, found.weights[name], name))
+        else:
+            values.append(to.input(name, function.types[arg]))
+    results = inline(to, module, ENTRY, values, {dim: symbol(dim) for dim in module.dims})
+    for name, value in zip(module.output_names[ENTRY], results, strict=True):
+        to.output(name, value)
+    for guard in module.guards:
+        to.guard(*guard)
+    return replace(to.finish(), results=module.results)
+
+
+def _own_constant(to: GraphBuilder, array: Array, name: str) -> int:
+    kept = np.array(array, order="C")
+    kept.flags.writeable = False
+    digest = owned_digest(kept, name)
+    to.pool.arrays[digest], to.pool.names[digest] = kept, name
+    return to.pooled(digest)
 
 
 def _store_constants(model: onnx.ModelProto) -> None:
