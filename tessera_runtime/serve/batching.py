@@ -92,15 +92,15 @@ class Batcher:
             if group.rows == self._max_rows or leads:  # a full group may run, and so may one that was replaced
                 self._changed.notify_all()
         if leads:
-            self._lead(group, key)
+            self._lead(group, key, due)
         elif not group.done.wait(max(0.0, due - time.monotonic())):
             raise deadline_error()
         if group.results is None:
             return self._alone(feeds, due)
         return {name: array[first : first + rows] for name, array in group.results.items()}
 
-    def _lead(self, group: _Group, key: tuple[tuple[int, ...], ...]) -> None:
-        ends = time.monotonic() + self._delay
+    def _lead(self, group: _Group, key: tuple[tuple[int, ...], ...], due: float) -> None:
+        ends = min(time.monotonic() + self._delay, due)
         with self._changed:
             while group.rows < self._max_rows and self._open.get(key) is group and ends > time.monotonic():
                 self._changed.wait(ends - time.monotonic())

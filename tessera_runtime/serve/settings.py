@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from tessera_runtime.errors import RunError
 
 MAX_WORKERS: Final = 256
+_LONGEST_SECONDS: Final = 1e9  # no lock waits for an infinite time
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -50,14 +51,16 @@ class Settings(NamedTuple):
             ("max-request-bytes", self.max_request_bytes, 1, math.inf),
             ("max-concurrent", self.max_concurrent, 1, 1 << 16),
             ("max-connections", self.max_connections, 1, 1 << 16),
-            ("deadline", self.deadline, 1e-6, math.inf),
-            ("grace", self.grace, 0, math.inf),
+            ("deadline", self.deadline, 1e-6, _LONGEST_SECONDS),
+            ("grace", self.grace, 0, _LONGEST_SECONDS),
         )
         for name, value, low, high in ranges:
             if not low <= value <= high:
                 raise _refused(name, f"{low} to {high}" if high != math.inf else f"{low} or more", str(value))
         if self.batch_delay > 0 and (self.max_batch is None or self.max_batch < 2):
             raise _refused("batch-delay", "--max-batch of 2 or more beside it", str(self.max_batch))
+        if self.batch_delay >= self.deadline:
+            raise _refused("batch-delay", f"less than --deadline, which is {self.deadline:g}", str(self.batch_delay))
         if not self.model_name or "/" in self.model_name:
             raise _refused("name", "a name without slashes", repr(self.model_name))
         return self

@@ -101,6 +101,15 @@ def test_request_when_its_deadline_passes_in_the_queue_then_ends_with_it(digits:
     assert ends == ["late", "answer"]
 
 
+@pytest.mark.unit
+def test_request_when_it_leads_then_waits_for_others_no_longer_than_its_own_deadline(digits: Path) -> None:
+    with load(digits, threads=1) as model:
+        batcher, begin = Batcher(model.main, 8, 20.0, CancelHandle()), time.monotonic()
+        with pytest.raises(DeadlineError):
+            batcher.run({"image": digits_images(2)}, begin + 0.2)
+    assert time.monotonic() - begin < 10
+
+
 @pytest.mark.errors
 def test_request_when_it_fails_then_its_neighbours_are_answered(tmp_path: Path) -> None:
     gather = [helper.make_node("Gather", ["table", "x"], ["y"])]
