@@ -225,3 +225,15 @@ def test_tree_classifier_when_it_reads_doubles_then_scores_are_floats() -> None:
     x = np.array([[0.1], [0.25], [0.7]], np.float64)
     types = [TensorProto.INT64, TensorProto.FLOAT]
     assert_built_agrees(*model_of("TreeEnsembleClassifier", {"x": x}, types, **stated))
+
+
+def test_normalisation_when_its_scale_has_another_type_then_so_has_its_result() -> None:
+    node = helper.make_node("RMSNormalization", ["x", "scale"], ["y"])
+    scale = floats(8)
+    model = make_model([node], {"x": (np.float64, ("N", 8))}, ["y"], {"scale": scale}, 23)
+    model.ir_version = 11
+    x = floats(3, 8).astype(np.float64)
+    ((found,),) = run_built(model, [{"x": x}])
+    wanted = x / np.sqrt(np.mean(x * x, axis=1, keepdims=True) + 1e-5) * scale
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found.astype(np.float64), wanted, rtol=0, atol=1e-5)

@@ -106,7 +106,9 @@ def _rms(c: Context, n: Call) -> Tensor:
     wide = c.cast(x, element_type(n.integer("stash_type", 1), "stash_type"))
     wide = wide if x.dtype.bits <= wide.dtype.bits else x
     deviation = _deviation(c, c.mean(square(c, wide), axes, keepdims=True), n.number("epsilon", 1e-5))
-    return c.op("mul", c.cast(c.op("div", wide, deviation), x.dtype), n.input(1))
+    # The scale may be of another type than the rows, and the result is of the scale's.
+    scale = n.input(1)
+    return c.op("mul", c.cast(c.cast(c.op("div", wide, deviation), x.dtype), scale.dtype), scale)
 
 
 def _instance(c: Context, n: Call) -> Tensor:
