@@ -10,6 +10,7 @@ from tessera.errors import LanguageError
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit, emit_all, product
 from tessera_build.ir.core.dims import Extent
+from tessera_build.ir.core.types import I64
 from tessera_build.ir.graph.ops.shapes import count
 
 
@@ -51,6 +52,33 @@ def solve_linear(a: Value, right: Value) -> Tensor:
     batch: Extent = count(a.shape[:-2])
     flat = [emit("reshape", x, shape=(batch, *x.shape[-2:])) for x in (a, right)]
     return emit("reshape", emit_second("solve", flat[0], flat[1]), shape=right.shape)
+
+
+def inverse(a: Value) -> Tensor:
+    """The inverse of square matrices in the last two axes; to solve, `solve_linear` is cheaper and more exact."""
+    _check_square("inverse", a)
+    size = a.shape[-1]
+    ones = emit("eq", *(emit("iota", shape=(size, size), axis=axis, dtype=I64) for axis in (0, 1)))
+    unit = emit("broadcast_to", emit("cast", ones, dtype=a.dtype), shape=a.shape)
+    return solve_linear(a, unit)
+
+
+def determinant(a: Value) -> Tensor:
+    """The determinants of square matrices in the last two axes."""
+    _check_square("determinant", a)
+    flat = emit("reshape", a, shape=(count(a.shape[:-2]), *a.shape[-2:]))
+    return emit("reshape", emit_second("determinant", flat), shape=a.shape[:-2])
+
+
+def _check_square(name: str, a: Value) -> None:
+    if a.ndim < 2 or a.shape[-1] != a.shape[-2]:
+        raise LanguageError(
+            "TYPE_MISMATCH",
+            f"{name} takes square matrices",
+            site=here(),
+            expected="a[..., n, n]",
+            found=described(a),
+        )
 
 
 def emit_second(op: str, *operands: Value) -> Tensor:

@@ -137,6 +137,15 @@ def _place(kind: str, x: Value, axis: int) -> Tensor:
 
 def cumsum(x: Value, axis: int = -1) -> Tensor:
     """Running sums along an axis."""
+    return _running("sum", x, axis)
+
+
+def cumprod(x: Value, axis: int = -1) -> Tensor:
+    """Running products along an axis."""
+    return _running("prod", x, axis)
+
+
+def _running(kind: str, x: Value, axis: int) -> Tensor:
     place = axis_of(axis, x)
     flat = emit("reshape", x, shape=(count(x.shape[:place]), x.shape[place], count(x.shape[place + 1 :])))
-    return emit("reshape", emit("cumulate", flat, kind="sum"), shape=x.shape)
+    return emit("reshape", emit("cumulate", flat, kind=kind), shape=x.shape)
