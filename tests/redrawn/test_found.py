@@ -10,9 +10,10 @@ from bundle_format.errors import TesseraError
 from tessera_build.ir.graph.nodes import Array
 from tests.frontends_onnx.built import assert_built_agrees, run_built
 from tests.frontends_onnx.ml_cases import model_of
-from tests.frontends_onnx.oracle import floats, integers, make_model, one_node
+from tests.frontends_onnx.oracle import expected, floats, integers, make_model, one_node
 
 pytestmark = pytest.mark.numerics
+_STEPS = np.array([-3, -1, -0.25, 0, 0.25, 1, 3], np.float32)
 
 
 def test_weights_when_all_are_empty_then_the_bundle_loads() -> None:
@@ -67,6 +68,15 @@ def test_shrink_when_its_edge_lies_between_two_halves_then_is_not_rounded() -> N
     x = np.array([1.75, 1.751, 1.752, -1.75, -1.751, -1.752], np.float16)
     ((found,),) = run_built(make_model([node], {"x": (np.float16, (6,))}, ["y"]), [{"x": x}])
     assert (found != 0).tolist() == [False, True, True, False, True, True]
+
+
+@pytest.mark.parametrize("alpha", [-1.0, 0.0, 2.0])
+def test_celu_when_its_alpha_is_not_positive_then_agrees(alpha: float) -> None:
+    node = helper.make_node("Celu", ["x"], ["y"], alpha=alpha)
+    model = make_model([node], {"x": (np.float32, (7,))}, ["y"])
+    ((found,),) = run_built(model, [{"x": _STEPS}])
+    (wanted,) = expected(model, {"x": _STEPS})
+    np.testing.assert_allclose(found.astype(np.float64), wanted.astype(np.float64), atol=1e-5)
 
 
 def test_clip_when_old_and_without_bounds_then_cuts_infinities() -> None:

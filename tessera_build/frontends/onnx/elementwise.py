@@ -92,7 +92,10 @@ def _selu(c: Context, n: Call) -> Tensor:
 def _celu(c: Context, n: Call) -> Tensor:
     x, alpha = n.input(0), n.number("alpha", 1.0)
     scaled = c.op("div", x, c.scalar(alpha, x.dtype))
-    return c.op("add", _positive(c, x), _exponential_part(c, scaled, alpha))
+    if alpha > 0:
+        return c.op("add", _positive(c, x), _exponential_part(c, scaled, alpha))
+    # The other branch is then above zero where x is.
+    return c.op("add", _positive(c, x), _negative(c, _times(c, _plus(c, c.op("exp", scaled), -1.0), alpha)))
 
 
 def _thresholded_relu(c: Context, n: Call) -> Tensor:
