@@ -9,11 +9,15 @@ import pytest
 
 from bundle_format.errors import TesseraError
 from tessera_build.ir.core.dims import Extent, symbol
-from tessera_build.ir.core.types import BOOL, I64, Type, tensor
+from tessera_build.ir.core.types import BOOL, F32, I64, Type, tensor
 from tessera_build.ir.graph.autodiff.entries import with_grad
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Attribute, Module
+from tessera_build.ir.graph.passes.pipeline import run_passes
+from tessera_build.ir.graph.reference import run
 from tests.autodiff.checking import check, drawn, f64, module_of
+from tests.autodiff.models import only, widened
+from tests.lower.compiled import check_module
 
 pytestmark = pytest.mark.unit
 
@@ -204,3 +208,35 @@ def test_loop_when_what_it_carries_grows_then_refused() -> None:
     with pytest.raises(TesseraError, match="changes its shape") as caught:
         with_grad(b.finish(), "main", ["x"])
     assert caught.value.code == "NOT_DIFFERENTIABLE"
+
+
+def _counted() -> Module:
+    """As many sines of sines as a number says, all of them stacked."""
+    b = GraphBuilder()
+    x, number = b.input("x0", tensor(F32, 3)), b.input("x1", tensor(I64))
+    b.node("sizes", (b.op("reshape", number, shape=(1,)),), {"names": ("turns",), "uppers": (-1,)})
+
+    def body(_: str, args: tuple[int, ...]) -> list[int]:
+        state = b.op("sin", args[0])
+        return [state, b.op("mul", state, state)]
+
+    last, stacked = loop(b, [x], body, symbol("turns"), 1)
+    b.output("last", last)
+    b.output("stacked", stacked)
+    return b.finish()
+
+
+@pytest.mark.numerics
+def test_loop_when_data_count_its_turns_and_it_stacks_then_agrees_with_differences_and_compiles() -> None:
+    module, inputs = _counted(), {"x0": np.array([0.3, 0.5, 0.9]), "x1": np.array(4)}
+    check(widened(module), inputs)
+    given = {"x0": inputs["x0"].astype(np.float32), "x1": inputs["x1"]}
+    derived = with_grad(module, "main", ["x0"])
+    rng = np.random.default_rng(1)
+    cotangents = {
+        f"{n}_cotangent": rng.standard_normal(s).astype(np.float32) for n, s in (("last", 3), ("stacked", (4, 3)))
+    }
+    check_module(run_passes(only(derived, "main_grad")), {**given, **cotangents}, {"turns_cotangent": 4})
+    assert run(derived, "main", given)["stacked"].shape == (4, 3)
+    with pytest.raises(TesseraError, match="a cotangent has the extents of its output"):
+        run(derived, "main_grad", {**given, **cotangents, "x1": np.array(3)})

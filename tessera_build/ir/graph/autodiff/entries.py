@@ -13,12 +13,14 @@ from difflib import get_close_matches
 from itertools import chain, count
 
 from bundle_format.errors import TesseraError
+from tessera_build.ir.core.dims import substitute, symbol, symbols_of
 from tessera_build.ir.core.node import Function
-from tessera_build.ir.core.types import Type
+from tessera_build.ir.core.types import I64, Type, tensor
 from tessera_build.ir.graph.autodiff.emit import Emit
 from tessera_build.ir.graph.autodiff.transform import linearize, pushforward, zeros_like
 from tessera_build.ir.graph.builder import ConstantPool, GraphBuilder, graph_nodes
 from tessera_build.ir.graph.nodes import Module, StatePair
+from tessera_build.ir.graph.sizes import data_sizes
 from tessera_build.ir.graph.sweep import drop_dead
 
 
@@ -36,8 +38,9 @@ def with_grad(module: Module, entry: str, wrt: Sequence[str], name: str | None =
     cotangents: list[int | None] = [None] * len(function.results)
     for position in () if numbers else floats:
         output = module.output_names[entry][position]
-        cotangents[position] = frame.input(f"{output}_cotangent", function.types[function.results[position]])
+        cotangents[position] = frame.cotangent(f"{output}_cotangent", function.types[function.results[position]])
     found = linearize(to, function, frame.primals, values)
+    cotangents = [None if c is None else frame.sized(c, o) for c, o in zip(cotangents, found.outputs, strict=True)]
     for position in numbers:
         cotangents[position] = to.scalar(1.0, found.outputs[position])
     given = found.transpose(cotangents)
@@ -110,6 +113,23 @@ class _Frame:
     def input(self, name: str, type_: Type) -> int:
         """A new input."""
         return self.to.input(_free(name, self.to.input_names), type_)
+
+    def cotangent(self, name: str, type_: Type) -> int:
+        """A new input of an output's type; what a run reads from data is a dim of its own in it."""
+        read = data_sizes(self.module.entries[self.entry])
+        dims = {n: symbol(f"{n}_cotangent") for e in type_.shape for n in symbols_of(e) if n in read}
+        self.to.dims |= {str(dim): (0, None) for dim in dims.values()}
+        return self.input(name, tensor(type_.dtype, *(substitute(e, dims) for e in type_.shape)))
+
+    def sized(self, cotangent: int, output: int) -> int:
+        """The cotangent in the output's type: extents that were read from data are demanded to be its own."""
+        emit, given, wanted = Emit(self.to), self.to.type(cotangent).shape, self.to.type(output).shape
+        for one, other in zip(given, wanted, strict=True):
+            if one != other:
+                sides = [emit.op("dimension", value=extent, dtype=I64) for extent in (one, other)]
+                same, message = emit.op("eq", *sides), "a cotangent has the extents of its output"
+                cotangent = emit.op("checked", cotangent, same, message=message)
+        return emit.slice(cotangent, (0,) * len(wanted), wanted) if given != wanted else cotangent
 
     def output(self, name: str, value: int) -> None:
         """A new output."""
