@@ -247,3 +247,9 @@ def test_normalisation_when_its_scale_has_another_type_then_so_has_its_result() 
     wanted = x / np.sqrt(np.mean(x * x, axis=1, keepdims=True) + 1e-5) * scale
     assert found.dtype == np.float32
     np.testing.assert_allclose(found.astype(np.float64), wanted, rtol=0, atol=1e-5)
+
+
+def test_compress_when_there_are_more_conditions_than_elements_then_reads_no_further() -> None:
+    node = helper.make_node("Compress", ["x", "which"], ["y"], axis=1)
+    model = make_model([node], {"x": (np.float32, (2, 3)), "which": (np.bool_, (6,))}, ["y"])
+    assert_built_agrees(model, {"x": floats(2, 3), "which": np.array([True, False, True, True, False, True])})

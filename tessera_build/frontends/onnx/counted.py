@@ -51,9 +51,12 @@ def _compress(c: Context, n: Call) -> Tensor:
     x, condition = n.input(0), n.input(1)
     if condition.rank != 1:
         raise ill_formed("Compress takes a vector of conditions", found=str(condition.type))
-    if not n.has("axis"):
-        return c.op("gather", c.reshape(x, (count(x.shape),)), _places(c, condition), axis=0)
-    return c.op("gather", x, _places(c, condition), axis=n.axis(x.rank))
+    axis = n.axis(x.rank) if n.has("axis") else 0
+    x = x if n.has("axis") else c.reshape(x, (count(x.shape),))
+    own, extent = condition.shape[0], x.shape[axis]
+    if isinstance(own, int) and isinstance(extent, int) and own > extent:  # onnxruntime reads no further
+        condition = c.slice(condition, (0,), (extent,))
+    return c.op("gather", x, _places(c, condition), axis=axis)
 
 
 def _unique(c: Context, n: Call) -> tuple[Tensor, ...]:
