@@ -153,3 +153,9 @@ def test_pad_when_its_value_is_a_dim_then_agrees() -> None:
     ]
     model = make_model(nodes, {"x": (np.int64, ("N",))}, ["y"], {"pads": integers(1, 2)})
     assert_built_agrees(model, {"x": integers(3, 4)}, {"x": integers(3, 4, 5)})
+
+
+@pytest.mark.parametrize(("mode", "pads"), [("reflect", [0, 1, 0, 2]), ("edge", [1, 1, 0, 2]), ("constant", [0] * 4)])
+def test_pad_when_old_and_its_value_has_no_use_then_is_ignored(mode: str, pads: list[int]) -> None:
+    node = helper.make_node("Pad", ["x"], ["y"], mode=mode, pads=pads, value=0.5)
+    assert_agrees(make_model([node], {"x": (np.float32, ("N", 4))}, ["y"], None, 10), {"x": floats(3, 4)})

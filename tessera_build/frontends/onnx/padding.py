@@ -29,9 +29,11 @@ def _pad(c: Context, n: Call) -> Tensor:
     low, high = _paddings(c, n, x.rank)
     cut, low, high = _cut(c, x, low, high)
     if all(e == 0 for e in (*low, *high)):
+        n.ignore("value")
         return cut
     if mode == "constant":
         return _filled(c, cut, (low, high), _fill(c, n, x))
+    n.ignore("value")  # exporters of opset 10 and before state it for every mode
     for axis, (before, after) in enumerate(zip(low, high, strict=True)):
         if (before, after) != (0, 0):
             cut = c.op("gather", cut, _positions(c, mode, cut.shape[axis], (before, after)), axis=axis)
