@@ -12,11 +12,8 @@ attention as in FlashAttention (arXiv:2205.14135).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
-
-import numpy as np
-import numpy.typing as npt
 
 from tessera.kernel import kernel
 from tessera.tile import LOWEST, Carry, TileBuilder
@@ -24,11 +21,12 @@ from tessera.values import Buffer, Tile, View
 from tessera_build.ir.core.dims import Extent, floordiv, minimum, mod
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.types import F32, DType, memref
+from tessera_build.ir.tile.contraction import tree_width
 
 # Transposed keys of a whole group are kept at hand up to half of a 1 MiB second-level cache, and off the stack beyond.
 PANEL_BYTES = 1 << 19
-# No score that is not itself near the end of f32 comes back from here.
-HIDDEN = -1e30
+# Weights of one row that are computed side by side; of more, registers would be spilled.
+MOST_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +78,6 @@ class AttentionSchedule:
     order: str = "tree(16)"
     transposed_keys: bool = False
     keys_at_once: int = 0
-
-
-def reach_of(mask: npt.NDArray[np.generic]) -> int | None:
-    """How far beyond its own number a query sees, by a mask [B or 1, H or 1, M or 1, N] that is known and added.
-
-    None for a mask of one row for all queries. A key is hidden by what leaves its weight 0 beside any seen one.
-    """
-    if mask.shape[2] == 1:
-        return None
-    small = np.less_equal(mask.astype(np.float32), np.float32(HIDDEN))
-    hidden = cast("npt.NDArray[np.bool_]", small.all(axis=(0, 1)))
-    return max(0, max(int(np.flatnonzero(~row)[-1]) - i if not row.all() else 0 for i, row in enumerate(hidden)))
 
 
 def attention(dtype: DType, shape: AttentionShape, schedule: AttentionSchedule, scale: float) -> Function:
@@ -169,18 +155,23 @@ class _Plan:
         """All keys of a group as columns, when their number is known."""
         if self.panel_keys is None:
             return None
-        panel = tile.alloc(self.dtype, self.shape.depth, self.panel_keys)
-        self._transpose(tile, _Keys(k, group, 0), panel)
-        return panel
+        panels = self._panels(tile, self.panel_keys)
+        self._transpose(tile, _Keys(k, group, 0), panels)
+        return panels
 
-    def _transpose(self, tile: TileBuilder, source: _Keys, panel: Buffer) -> None:
-        width = 16
-        depth, count = panel.shape
-        for n in tile.range(count, width):
-            for d in tile.range(depth, width):
-                start = source.first + n
-                window = source.buffer[source.group, start : start + width, d : d + width]
-                tile.copy(window.permute(1, 0), panel[d : d + width, n : n + width])
+    def _panels(self, tile: TileBuilder, keys: int) -> Buffer:
+        """Memory for so many keys as columns, those of one register tile side by side: a product reads one stretch."""
+        return tile.alloc(self.dtype, keys // self.schedule.tile_n, self.shape.depth, self.schedule.tile_n)
+
+    def _transpose(self, tile: TileBuilder, source: _Keys, panels: Buffer) -> None:
+        count, depth, width = panels.shape
+        side = min(16, self.schedule.tile_n)
+        for panel in tile.range(count):
+            for n in range(0, self.schedule.tile_n, side):
+                for d in tile.range(depth, side):
+                    start = source.first + panel * width + n
+                    window = source.buffer[source.group, start : start + side, d : d + side]
+                    tile.copy(window.permute(1, 0), panels[panel, d : d + side, n : n + side])
 
     def key_view(self, tile: TileBuilder, k: Buffer, panel: Buffer | None, group: Extent, n: Extent) -> _Keys:
         """Where the columns of this block's keys are; transposes the block first when nothing else has."""
@@ -188,7 +179,7 @@ class _Plan:
             return _Keys(k, group, n)
         if panel is not None:
             return _Keys(panel, 0, n, panel=True)
-        block = tile.alloc(self.dtype, self.shape.depth, self.block)
+        block = self._panels(tile, self.block)
         self._transpose(tile, _Keys(k, group, n), block)
         return _Keys(block, 0, 0, panel=True)
 
@@ -206,7 +197,7 @@ class _Keys:
         """Rows d .. d + height - 1 and columns n .. n + width - 1 of kᵀ."""
         start = self.first + n
         if self.panel:
-            return self.buffer[d : d + height, start : start + width]
+            return self.buffer[floordiv(start, width), d : d + height, 0:width]
         return self.buffer[self.group, d : d + height, start : start + width]
 
 
@@ -216,18 +207,18 @@ class _Scratch:
 
     scores: Buffer
     total: Buffer
-    largest: Buffer | None = None
+    largest: Buffer
     shrink: Buffer | None = None
     result: Buffer | None = None
 
     @staticmethod
     def of(tile: TileBuilder, plan: _Plan) -> _Scratch:
         rows = plan.schedule.tile_m
-        scores, total = tile.alloc(F32, rows, plan.block), tile.alloc(F32, rows, 1)
+        scores, total, largest = (tile.alloc(F32, rows, width) for width in (plan.block, 1, 1))
         if plan.one_block:
-            return _Scratch(scores, total)
+            return _Scratch(scores, total, largest)
         wide = -(-plan.shape.value_depth // plan.schedule.tile_e) * plan.schedule.tile_e
-        return _Scratch(scores, total, tile.alloc(F32, rows, 1), tile.alloc(F32, rows, 1), tile.alloc(F32, rows, wide))
+        return _Scratch(scores, total, largest, tile.alloc(F32, rows, 1), tile.alloc(F32, rows, wide))
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +232,7 @@ class _Step:
     def clear(self) -> None:
         """Nothing seen yet: sums are zero and the largest score is the lowest number."""
         kept, rows = self.scratch, self.plan.schedule.tile_m
-        if kept.largest is None or kept.result is None:
+        if kept.result is None:
             return
         self.tile.store(kept.total[:, :], self.tile.zeros((rows, 1), F32))
         self.tile.store(kept.largest[:, :], self.tile.full((rows, 1), LOWEST, F32))
@@ -285,24 +276,43 @@ class _Step:
         return [p for p in ((0, whole, step), (whole, keys - whole, keys - whole)) if p[1]]
 
     def softmax(self, mask: Buffer | None, first: Extent) -> None:
-        """scratch = exp(scratch + mask - largest), and the sum of each row; keys past the end count for nothing."""
+        """scratch = exp(scratch + mask - largest), and the sum of each row; keys past the end count for nothing.
+
+        The largest of all rows come first: a row's exponentials would wait for its lanes to be combined.
+        """
+        for r, rows in self._rows():
+            if mask is not None:
+                view = self.scratch.scores[r : r + rows, :]
+                self.tile.store(view, self.tile.load(view) + self._mask(mask, r, rows, first))
+            self._largest(r, rows, self._seen_scores(r, rows, first, (0, self.plan.block)))
+        for r, rows in self._rows():
+            self._add_total(r, rows, self.tile.sum(self._weights(r, rows, first), 1, self.plan.schedule.order))
+
+    def _weights(self, r: Extent, rows: int, first: Extent) -> Tile:
+        """scratch = exp(scratch - largest); of many keys the sums side by side in `order`, else the weights."""
+        largest = self.tile.load(self.scratch.largest[r : r + rows, :])
+        block, step, lanes = self.plan.block, self.plan.schedule.tile_n, tree_width(self.plan.schedule.order)
+        if block <= MOST_AT_ONCE or lanes is None or step % lanes:
+            return self._weigh(r, rows, first, (0, block), largest)
+        state = Carry(total=self.tile.zeros((rows, lanes), F32))
+        for n in self.tile.range(block, step, carry=state):
+            for at in range(0, step, lanes):
+                state.total = state.total + self._weigh(r, rows, first, (n + at, lanes), largest)
+        return state.total
+
+    def _weigh(self, r: Extent, rows: int, first: Extent, columns: tuple[Extent, int], largest: Tile) -> Tile:
+        start, count = columns
+        weights = self.tile.exp(self._seen_scores(r, rows, first, columns) - largest)
+        self.tile.store(self.scratch.scores[r : r + rows, start : start + count], weights)
+        return weights
+
+    def _rows(self) -> Iterator[tuple[Extent, int]]:
+        """(first, how many) of the loops over a tile's rows."""
         most, several = self.plan.schedule.tile_m, self.plan.schedule.rows
         whole = most // several * several
-        for r in self.tile.range(whole, several):
-            self._softmax_rows(mask, r, several, first)
+        yield from ((r, several) for r in self.tile.range(whole, several))
         if whole < most:
-            self._softmax_rows(mask, whole, most - whole, first)
-
-    def _softmax_rows(self, mask: Buffer | None, r: Extent, rows: int, first: Extent) -> None:
-        view = self.scratch.scores[r : r + rows, :]
-        scores = self.tile.load(view)
-        if mask is not None:
-            scores = scores + self._mask(mask, r, rows, first)
-        scores = self._drop_missing_keys(scores, first)
-        largest = self._largest(r, rows, self.tile.largest(scores, 1, self.plan.schedule.order))
-        weights = self.tile.exp(scores - largest)
-        self.tile.store(view, weights)
-        self._add_total(r, rows, self.tile.sum(weights, 1, self.plan.schedule.order))
+            yield whole, most - whole
 
     def _mask(self, mask: Buffer, r: Extent, count: int, first: Extent) -> Tile:
         batch, head, query, _ = mask.shape
@@ -313,23 +323,23 @@ class _Step:
         loaded = self.tile.load(mask[index[0], index[1], rows, first : first + self.plan.block])
         return self.tile.cast(loaded, F32)
 
-    def _drop_missing_keys(self, scores: Tile, first: Extent) -> Tile:
-        keys, block = self.plan.shape.keys, self.plan.block
-        if isinstance(keys, int) and keys % block == 0:
+    def _seen_scores(self, r: Extent, rows: int, first: Extent, columns: tuple[Extent, int]) -> Tile:
+        """Scores of `columns`, (first, count); the lowest number for keys past the end."""
+        (start, count), keys = columns, self.plan.shape.keys
+        scores = self.tile.load(self.scratch.scores[r : r + rows, start : start + count])
+        if isinstance(keys, int) and keys % self.plan.block == 0:
             return scores
-        distance = self.tile.iota((1, block), 1, first - keys)
-        lowest = self.tile.full((1, block), float("-inf"), F32)
+        distance = self.tile.iota((1, count), 1, first + start - keys)
+        lowest = self.tile.full((1, count), float("-inf"), F32)
         return self.tile.where(distance < 0, scores, lowest)
 
-    def _largest(self, r: Extent, rows: int, new: Tile) -> Tile:
-        if self.scratch.largest is None or self.scratch.shrink is None:
-            return new
-        view = self.scratch.largest[r : r + rows, :]
-        old = self.tile.load(view)
-        largest = self.tile.maximum(old, new)
-        self.tile.store(self.scratch.shrink[r : r + rows, :], self.tile.exp(old - largest))
-        self.tile.store(view, largest)
-        return largest
+    def _largest(self, r: Extent, rows: int, scores: Tile) -> None:
+        new, view = self.tile.largest(scores, 1, self.plan.schedule.order), self.scratch.largest[r : r + rows, :]
+        if self.scratch.shrink is not None:
+            old = self.tile.load(view)
+            new = self.tile.maximum(old, new)
+            self.tile.store(self.scratch.shrink[r : r + rows, :], self.tile.exp(old - new))
+        self.tile.store(view, new)
 
     def _add_total(self, r: Extent, rows: int, new: Tile) -> None:
         view = self.scratch.total[r : r + rows, :]

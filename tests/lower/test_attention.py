@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.tile import nodes as t
-from tessera_build.kernels.attention import AttentionShape, attention, reach_of
-from tessera_build.space.attention import attention_schedule
+from tessera_build.kernels.attention import AttentionShape, attention
+from tessera_build.kernels.reach import reach_of
+from tessera_build.space.attention import FEW_SEEN, attention_schedule
 from tests.lower.compiled import assert_close, check_module, compile_module
 from tests.lower.execution import AVX2, AVX512
+from tests.lower.tile_programs import WIDE, execute, random
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,14 @@ FEW = (
     Shape(3, 40, depth=80, value_depth=16),
     Shape(1, 129, dtype=F16),
 )
-MANY = (Shape(13, 21, mask=True), Shape(17, 128, depth=40), Shape(50, 129), Shape(4, 300, heads=2, key_heads=1))
+MANY = (
+    Shape(13, 21, mask=True),
+    Shape(17, 128, depth=40),
+    Shape(50, 129),
+    Shape(4, 300, heads=2, key_heads=1),
+    Shape(5, 520, heads=1, key_heads=1, mask=True),
+    Shape(9, 1100, heads=1, key_heads=1),
+)
 
 
 @pytest.mark.parametrize("shape", [*FEW, *MANY], ids=str)
@@ -117,7 +127,7 @@ def _masked(shape: Shape, mask: Array | None) -> Module:
 
 
 @pytest.mark.parametrize(("queries", "keys", "reach"), [(300, 300, 0), (140, 400, 260), (270, 290, 3), (5, 200, 140)])
-def test_attention_when_a_known_mask_hides_what_comes_later_then_bits_are_those_of_all_keys(
+def test_attention_when_a_known_mask_hides_what_comes_later_then_is_that_of_all_keys(
     queries: int, keys: int, reach: int
 ) -> None:
     shape = Shape(queries, keys, heads=2, key_heads=1)
@@ -125,7 +135,8 @@ def test_attention_when_a_known_mask_hides_what_comes_later_then_bits_are_those_
     known = compile_module(_masked(shape, mask))
     found = known.run(inputs, {})["y"]
     assert found.tobytes() == known.run(inputs, {}, threads=2)["y"].tobytes()
-    assert found.tobytes() == compile_module(_masked(shape, None)).run({**inputs, "m": mask}, {})["y"].tobytes()
+    all_keys = compile_module(_masked(shape, None)).run({**inputs, "m": mask}, {})["y"]
+    assert_close(found, all_keys, "y", tolerance=1e-6)
     expected = graph_reference.run(_masked(shape, mask), "main", inputs)["y"]
     assert_close(found, expected, "y", tolerance=1e-5)
 
@@ -133,7 +144,35 @@ def test_attention_when_a_known_mask_hides_what_comes_later_then_bits_are_those_
 def test_attention_when_a_known_mask_hides_what_comes_later_then_loops_end_with_what_is_seen() -> None:
     shape = AttentionShape(2, 300, 300, 64, 64, mask=(1, 1, 300, 300), reach=0)
     loops = [n for n in attention(F32, shape, attention_schedule(shape, AVX512), 0.125).walk() if isinstance(n, t.For)]
-    assert [n for n in loops if n.step == 128 and symbols_of(n.extent)]
+    assert [n for n in loops if n.step == FEW_SEEN and symbols_of(n.extent)]
+
+
+@pytest.mark.parametrize(("queries", "keys", "reach"), [(150, 150, 0), (20, 100, 80)])
+def test_kernel_when_a_known_mask_hides_what_comes_later_then_bits_are_those_of_all_keys(
+    queries: int, keys: int, reach: int, tmp_path: Path
+) -> None:
+    shape = AttentionShape(2, queries, keys, 16, 16, mask=(1, 1, queries, keys), reach=reach)
+    schedule = attention_schedule(shape, AVX512)
+    found: list[bytes] = []
+    for number, seen in enumerate((shape, replace(shape, reach=None))):
+        function = attention(F32, seen, schedule, 0.25)
+        buffers = random(function, {})
+        buffers[3] = _causal(queries, keys, reach)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        execute(function, folder, WIDE, buffers, {})
+        found.append(buffers[-1].tobytes())
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("keys", [1, 30, 64, 100, 128, 129, 500, 1024, 1025, 3000])
+def test_schedule_when_keys_are_many_then_few_columns_are_computed_for_none(keys: int) -> None:
+    schedule = attention_schedule(AttentionShape(12, 40, keys, 64, 64), AVX512)
+    blocks = -(-keys // schedule.block)
+    assert schedule.block % schedule.tile_n == 0
+    assert schedule.block <= 1024
+    assert blocks * schedule.block - keys < blocks * schedule.tile_n
+    assert schedule.tile_n == (64 if -(-keys // 32) % 2 == 0 else 32)
 
 
 def test_reach_when_masks_are_known_then_is_how_far_the_furthest_query_sees() -> None:

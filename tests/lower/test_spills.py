@@ -64,6 +64,7 @@ MODULES: dict[str, Callable[[], Module]] = {
     "1x1 to half a register": lambda: _convolution(56, 144, 24, 1),
     "depthwise": lambda: _convolution(28, 144, 144, 3, 144),
     "BERT's attention": lambda: _attention(128, 128),
+    "attention over many keys": lambda: _attention(40, 520),
     "GPT-2's attention": lambda: _attention(1, 129),
 }
 
