@@ -2,5 +2,5 @@ from tessera import KVCache, OptimizerState, State, Tensor, accum, bf16, f8e4m3,
 
 @graph.module("m")
 def m(x: Tensor["B", 4]):
-    return op.relu6(x)
-    #      ^ AUTHOR_CODE_FAILED: AttributeError: module 'tessera.op' has no attribute 'relu6'
+    return op.swishy(x)
+    #      ^ AUTHOR_CODE_FAILED: AttributeError: module 'tessera.op' has no attribute 'swishy'
