@@ -8,6 +8,7 @@ the piece on which it went itself, which may be another only where operands of a
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +41,7 @@ STEPS = (1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
 TOGETHER = 8  # weights that move at once, each with the same share in the slope
 SMALL = 1e-5  # where the gradient is this much smaller than the largest, terms have cancelled
 Floats = NDArray[np.float64]
+Draw = Callable[[np.random.Generator, tuple[int, ...]], Floats]
 
 
 def _is_stepwise(path: Path) -> bool:
@@ -103,7 +105,7 @@ def _cases(path: Path) -> list[Path]:
     return found
 
 
-def _point(case: Path, module: Module) -> Point:
+def _point(case: Path, module: Module, draw: Draw = np.random.Generator.standard_normal) -> Point:
     """A case's inputs, floats moved a little: equal pixels in a window make kinks of the inputs themselves."""
     archive, rng, found = np.load(case), np.random.default_rng(5), dict[str, Array]()
     for index, name in enumerate(archive["names"]):
@@ -114,13 +116,17 @@ def _point(case: Path, module: Module) -> Point:
     wide = {n: a.astype(np.float64) if a.dtype == np.float32 else a for n, a in found.items()}
     outputs = run(widened(module), "main", wide)
     floats = {n: a for n, a in outputs.items() if a.dtype.kind == "f"}
-    return Point(found, wide, {n: _cotangent(a, rng) for n, a in floats.items()})
+    return Point(found, wide, {n: _cotangent(a, rng, draw) for n, a in floats.items()})
 
 
-def _cotangent(output: Array, rng: np.random.Generator) -> Floats:
-    """Normal numbers. Probabilities that sum to one count by their relative change: beside 0.9999997 the change of
-    3e-7 is lost, in differences of float64 as in any gradient of float32."""
-    drawn = rng.standard_normal(output.shape)
+def _positive(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+    return rng.uniform(0.5, 1.5, shape)
+
+
+def _cotangent(output: Array, rng: np.random.Generator, draw: Draw) -> Floats:
+    """Numbers as they are drawn. Probabilities that sum to one count by their relative change: beside 0.9999997 the
+    change of 3e-7 is lost, in differences of float64 as in any gradient of float32."""
+    drawn = draw(rng, output.shape)
     if output.ndim < 2 or output.shape[-1] == 1 or output.min() <= 0 or not np.allclose(output.sum(-1), 1):
         return drawn
     return np.divide(drawn, np.maximum(output, np.exp(np.log(output).mean())))
@@ -209,14 +215,15 @@ def test_gradient_of_public_model_when_compiled_then_is_that_of_float64(path: Pa
     wide = subject.wide().gradients()
     bundle = tmp_path / "gradient.tessera"
     write_bundle(bundle, [compile_module(run_passes(observed(subject.gradients(), "main"))).variant])
-    for case in _cases(path):
-        point = _point(case, subject.module)
+    for case, draw in itertools.product(_cases(path), (_positive, np.random.Generator.standard_normal)):
+        point = _point(case, subject.module, draw)
         narrow = {n: a.astype(np.float32) if a.dtype == np.float64 else a for n, a in point.given.items()}
         with tessera_runtime.load(bundle, threads=1) as model:
             found = model.run({**narrow, **point.inputs})
         given = {**point.given, **_pieces(wide, point.given, found)}
         piece = told(wide, "main")
-        _check_gradients(found, run(piece, "main", given), partial(_rounded_once, piece, given), subject.wrt)
+        rounded = partial(_rounded_once, piece, given) if draw is not _positive else None
+        _check_gradients(found, run(piece, "main", given), rounded, subject.wrt)
 
 
 def _rounded_once(module: Module, given: Mapping[str, Array]) -> dict[str, Array]:
@@ -251,16 +258,18 @@ def _pieces(wide: Module, given: Mapping[str, Array], found: Mapping[str, Array]
 def _check_gradients(
     found: Mapping[str, Array],
     exact: Mapping[str, Array],
-    rounded: Callable[[], Mapping[str, Array]],
+    rounded: Callable[[], Mapping[str, Array]] | None,
     wrt: Sequence[str],
 ) -> None:
-    """Within 1e-4; where one rounding of each weight changes about as much, no float32 can: within eight times that,
-    which is one draw of many roundings, and Winograd's convolutions may be off by some more."""
+    """Within 1e-4. Numbers of both signs cancel each other over the pixels of an image: where `rounded`, one rounding
+    of each weight, changes about as much, float32 cannot tell, and the gradient is held to eight times that. PP-OCR's
+    detector is off by 1.8e-4 there, and by 1.4e-5 along numbers of one sign."""
     sizes = {w: float(np.abs(exact[f"{w}_gradient"]).max(initial=0)) for w in wrt}
     scales = {w: max(size, SMALL * max(sizes.values())) for w, size in sizes.items()}
     errors = {w: _distance(found, exact, w) / scales[w] for w in wrt}
     hard = [w for w in wrt if errors[w] > 1e-4]
-    other = rounded() if hard else {}
+    assert rounded is not None or not hard, {w: errors[w] for w in hard}
+    other = rounded() if rounded is not None and hard else {}
     for w in hard:
         least = _distance(other, exact, w) / scales[w]
         assert least <= 1e-3, (w, errors[w], least)
