@@ -177,3 +177,15 @@ def test_stft_when_its_numbers_make_no_frames_then_the_run_is_refused(step: int,
     numbers = {"step": np.asarray(step, np.int64), "length": np.asarray(length, np.int64)}
     with pytest.raises(TesseraError):
         run_built(model, [{"x": floats(1, 40, 1), **numbers}])
+
+
+@pytest.mark.parametrize(("op", "opset"), [("DFT", 17), ("STFT", 17)])
+def test_transform_when_numbers_may_be_real_or_complex_then_agrees(op: str, opset: int) -> None:
+    names = ["x"] if op == "DFT" else ["x", "step", "", "length"]
+    weights: dict[str, Array] = {"step": np.asarray(2, np.int64), "length": np.asarray(4, np.int64)}
+    node = helper.make_node(op, names, ["y"], onesided=0)
+    inputs: dict[str, tuple[type[np.generic], list[int | str]]] = {"x": (np.float32, ["B", "L", "P"])}
+    model = make_model([node], inputs, ["y"], {} if op == "DFT" else weights, opset)
+    assert_built_agrees(model, {"x": floats(2, 8, 1)}, {"x": floats(1, 9, 2)}, tolerance=2e-5)
+    with pytest.raises(TesseraError, match="real or complex"):
+        run_built(model, [{"x": floats(2, 8, 3)}])

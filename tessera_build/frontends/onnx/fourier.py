@@ -25,7 +25,8 @@ from tessera_build.ir.graph.ops.shapes import count
 
 def _dft(c: Context, n: Call) -> Tensor:
     x, inverse, half = n.input(0), bool(n.integer("inverse", 0)), bool(n.integer("onesided", 0))
-    parts, axis = _parts(n, x), _dft_axis(c, n, x.rank)
+    axis = _dft_axis(c, n, x.rank)
+    x, parts = _parted(c, n, x)
     if axis == x.rank - 1:
         raise ill_formed("DFT runs along another axis than the last", found=f"{x.type}, axis {axis}")
     extent, stated = x.shape[axis], n.optional(1)
@@ -69,14 +70,18 @@ def _spectrum(c: Context, rows: Tensor, half: bool, inverse: bool = False) -> Te
     return c.slice(spectrum(c, rows, inverse), (0, 0, 0), (rows.shape[0], results, 2))
 
 
-def _parts(n: Call, x: Tensor) -> int:
-    """1 for real numbers, 2 for complex ones: the extent of the last axis."""
+def _parted(c: Context, n: Call, x: Tensor) -> tuple[Tensor, int]:
+    """Numbers and what the last axis holds of each: 1 for real, 2 for complex ones, which real ones may pass for."""
     parts = x.shape[-1] if x.rank > 1 else 0
-    if not isinstance(parts, int):
-        raise unsupported(f"{n.op} of numbers that may be real or complex", found=str(x.type), hint="fix the last dim")
-    if parts not in (1, 2):
-        raise ill_formed(f"{n.op} takes real or complex numbers along its last axis", found=str(x.type))
-    return parts
+    if isinstance(parts, int):
+        if parts not in (1, 2):
+            raise ill_formed(f"{n.op} takes real or complex numbers along its last axis", found=str(x.type))
+        return x, parts
+    c.require(parts, ">=", 1, f"{n.op} takes real or complex numbers along its last axis")
+    c.require(2, ">=", parts, f"{n.op} takes real or complex numbers along its last axis")
+    zeros = (0,) * (x.rank - 1)
+    longer = c.op("pad", x, low=(0,) * x.rank, high=(*zeros, 1))
+    return c.slice(longer, (0,) * x.rank, (*x.shape[:-1], 2)), 2
 
 
 def _dft_axis(c: Context, n: Call, rank: int) -> int:
@@ -106,7 +111,8 @@ def _stft(c: Context, n: Call) -> Tensor:
     half = bool(n.integer("onesided", 1))
     if signal.rank == 2:
         signal = c.reshape(signal, (*signal.shape, 1))
-    parts, (step,) = _parts(n, signal), _counts(c, n.input(1), "the step of STFT")
+    signal, parts = _parted(c, n, signal)
+    (step,) = _counts(c, n.input(1), "the step of STFT")
     if signal.rank != 3 or (stated is None and window is None):
         raise ill_formed("STFT needs a signal and a frame length", found=str(signal.type))
     lengths = [] if stated is None else _counts(c, stated, "the frame length of STFT")
