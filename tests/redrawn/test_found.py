@@ -253,3 +253,20 @@ def test_compress_when_there_are_more_conditions_than_elements_then_reads_no_fur
     node = helper.make_node("Compress", ["x", "which"], ["y"], axis=1)
     model = make_model([node], {"x": (np.float32, (2, 3)), "which": (np.bool_, (6,))}, ["y"])
     assert_built_agrees(model, {"x": floats(2, 3), "which": np.array([True, False, True, True, False, True])})
+
+
+@pytest.mark.parametrize("size", [(1, 8), (8, 1), (1, 1), (2, 3)])
+@pytest.mark.parametrize("second", ["AveragePool", "Conv"])
+@pytest.mark.parametrize("channels", [3, 16])
+def test_windows_when_two_want_other_borders_of_an_image_of_one_pixel_then_nothing_outside_is_read(
+    size: tuple[int, int], second: str, channels: int
+) -> None:
+    # No memory has a border of -inf and of 0, so that both windows check; along one pixel they did not.
+    weights = {"w": floats(channels, channels, 3, 3)} if second == "Conv" else {}
+    nodes = [
+        helper.make_node(op, inputs, [output], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        for op, inputs, output in (("MaxPool", ["x"], "most"), (second, ["x", *weights], "other"))
+    ]
+    shape = (2, channels, *size)
+    model = make_model(nodes, {"x": (np.float32, shape)}, ["most", "other"], weights)
+    assert_built_agrees(model, {"x": floats(*shape)})

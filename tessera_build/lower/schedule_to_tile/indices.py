@@ -44,3 +44,10 @@ def coefficient(index: Extent, axis: str) -> int | None:
             return None
         found += factor if names == [axis] and len(monomial) == 1 else 0
     return found
+
+
+def may_leave(index: Extent, extent: Extent, loops: Mapping[str, Extent]) -> bool:
+    """Whether an index over loops of known extents is known to leave 0 .. extent - 1 in some of their steps."""
+    ranges = {name: (0, steps - 1 if isinstance(steps, int) else None) for name, steps in loops.items()}
+    low, high = bounds(index, ranges)
+    return (low is not None and low < 0) or (high is not None and isinstance(extent, int) and high >= extent)

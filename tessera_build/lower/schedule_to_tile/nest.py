@@ -19,7 +19,7 @@ from tessera_build.ir.schedule.nodes import Access, Compute
 from tessera_build.ir.schedule.trace import ScheduleRejectedError
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.graph_to_schedule.tasks import Task
-from tessera_build.lower.schedule_to_tile.indices import coefficient, without_zeros
+from tessera_build.lower.schedule_to_tile.indices import coefficient, may_leave, without_zeros
 from tessera_build.lower.schedule_to_tile.layouts import DENSE, BufferLayout, Packing
 from tessera_build.space.crossing import crosses
 
@@ -155,6 +155,8 @@ class Nest:
         if operand.packing is not None and operand.packing.width:
             self._enter_panel(operand.packing.width)
         walks = [self._walk(axis, (indices, shape), access) for axis in axes]
+        if access.pad is not None:
+            self._check_unmoved(axes, walks, (indices, shape))
         sizes = [1 if walk.axis < 0 else self.tiles.get(axis, 1) for axis, walk in zip(axes, walks, strict=True)]
         gathered, position = self._gathered(indices, gather)
         offsets = tuple(substitute(i, self.offsets) for i in gathered)
@@ -239,6 +241,20 @@ class Nest:
             raise ScheduleRejectedError("NOT_AFFINE", f"axis {axis} of {self.task.name} moves {indices} not affinely")
         inside = indices[position] == symbol(axis) and shape[position] == self.domain.get(axis)
         return t.ViewAxis(position, step or 1, (access.pad is not None and not inside) or axis in self.ragged)
+
+    def _check_unmoved(
+        self, axes: Sequence[str], walks: list[t.ViewAxis], place: tuple[Sequence[Extent], Sequence[Extent]]
+    ) -> None:
+        """Let a tile axis of one element stand for a buffer axis of one pixel, which a window moves outside."""
+        windows = [axis for n in self.task.function.nodes if isinstance(n, Compute) for axis in n.reduction]
+        loops = dict(self.domain) | {axis.name: axis.extent for axis in windows}
+        for position, (index, extent) in enumerate(zip(*place, strict=True)):
+            if any(walk.axis == position for walk in walks) or not may_leave(index, extent, loops):
+                continue
+            free = [i for i, axis in enumerate(axes) if walks[i].axis < 0 and self.tiles.get(axis, 1) == 1]
+            if not free:
+                raise ScheduleRejectedError("NOT_AFFINE", f"no axis of {self.task.name} can check {index}")
+            walks[free[0]] = t.ViewAxis(position, 1, True)
 
     def _stored(self, value: int, access: Access, walks: Sequence[t.ViewAxis]) -> bool:
         """Whether the buffer's own zero border answers every read outside it: borders are as wide as windows want."""
