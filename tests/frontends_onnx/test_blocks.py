@@ -86,6 +86,12 @@ def test_blocks_when_large_then_agree() -> None:
     _assert_agrees(drawn, _model(drawn, [2, 270, 25], set()))
 
 
+def test_blocks_when_three_axes_come_at_run_time_then_the_bundle_can_state_its_guards() -> None:
+    # Counts of blocks multiplied out had hundreds of terms, more than a bundle takes.
+    drawn = Drawn({}, floats(1, 10, 12), integers(3, 4, 5), integers(1, 1, 5))
+    _assert_agrees(drawn, _model(drawn, [1, 10, 12], {"image", "block"}))
+
+
 @pytest.mark.parametrize(("block", "channels"), [(2, 5), (0, 4), (-1, 4), (9, 9)])
 def test_blocks_when_they_do_not_fit_then_the_run_is_refused(block: int, channels: int) -> None:
     drawn = Drawn({}, floats(1, channels, 4), integers(5), integers(block))

@@ -10,13 +10,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tessera_build.frontends.onnx.call import Call, Translator
 from tessera_build.frontends.onnx.context import Context, Number, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed
 from tessera_build.frontends.onnx.windows import static_extent
-from tessera_build.ir.core.dims import Extent, floordiv
+from tessera_build.ir.core.dims import Extent, floordiv, symbols_of
 from tessera_build.ir.core.types import I64
 from tessera_build.ir.graph.ops.shapes import count
 
@@ -34,6 +34,7 @@ class Axis:
     dilation: int
     low: int
     high: int
+    counted: Extent | None = None
 
     @property
     def padded(self) -> Extent:
@@ -43,6 +44,8 @@ class Axis:
     @property
     def turns(self) -> Extent:
         """How many blocks there are."""
+        if self.counted is not None:
+            return self.counted
         return floordiv(self.padded - (self.block - 1) * self.dilation - 1, self.stride) + 1
 
 
@@ -53,9 +56,10 @@ def _col2im(c: Context, n: Call) -> Tensor:
     for axis in axes:
         c.require(axis.block, ">=", 1, "Col2Im's blocks are empty")
         c.require(axis.turns, ">=", 1, "a block of Col2Im does not fit its image")
+    axes = [_counted(c, axis) for axis in axes]
     turns = tuple(a.turns for a in axes)
     size = count(tuple(a.block for a in axes))
-    channels = floordiv(x.shape[1], size)
+    channels = _as_read(c, floordiv(x.shape[1], size))
     c.require(x.shape[1], "==", channels * size, "Col2Im's channels do not hold whole blocks")
     c.require(x.shape[2], "==", count(turns), "Col2Im's blocks do not cover its image")
     images = x.shape[0] * channels
@@ -81,6 +85,19 @@ def _axes(c: Context, n: Call) -> list[Axis]:
         raise ill_formed("Col2Im's strides, dilations or pads are out of range", found=found)
     rows = zip(image, block, strides, dilations, pads[: len(image)], pads[len(image) :], strict=True)
     return [Axis(*row) for row in rows]
+
+
+def _counted(c: Context, axis: Axis) -> Axis:
+    """The axis with its number of blocks by itself, which is a size of its own where data decide it."""
+    return replace(axis, counted=_as_read(c, axis.turns))
+
+
+def _as_read(c: Context, extent: Extent) -> Extent:
+    """An extent that is over sizes from data as one more of them: products of such sums have hundreds of terms."""
+    if symbols_of(extent).isdisjoint(c.sizes):
+        return extent
+    number = c.number(extent, I64)
+    return c.size(Tensor(number.type, c.value(number)))
 
 
 def _positive(c: Context, number: Number) -> Extent:
