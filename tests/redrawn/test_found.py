@@ -270,3 +270,12 @@ def test_windows_when_two_want_other_borders_of_an_image_of_one_pixel_then_nothi
     shape = (2, channels, *size)
     model = make_model(nodes, {"x": (np.float32, shape)}, ["most", "other"], weights)
     assert_built_agrees(model, {"x": floats(*shape)})
+
+
+def test_places_of_unpooling_when_of_another_shape_than_the_elements_then_are_refused() -> None:
+    # They were read as if they had the elements' shape, outside their own memory.
+    node = helper.make_node("MaxUnpool", ["x", "places"], ["y"], kernel_shape=[1, 3], strides=[1, 3])
+    shapes = {"x": (np.float32, (4, 3, "N", "N")), "places": (np.int64, ("N", "N", 4, 3))}
+    feeds = {"x": floats(4, 3, 2, 2), "places": np.arange(48).reshape(2, 2, 4, 3)}
+    with pytest.raises(TesseraError, match="places"):
+        run_built(make_model([node], shapes, ["y"]), [feeds])

@@ -119,6 +119,10 @@ def _max_unpool(c: Context, n: Call) -> Tensor:
     strides, pads = n.integers("strides", ones), n.integers("pads", (0,) * (2 * count_of))
     if x.rank != count_of + 2 or len(strides) != count_of or len(pads) != 2 * count_of:
         raise ill_formed("MaxUnpool's kernel does not fit its operand", found=f"{kernel} over {x.type}")
+    if places.rank != x.rank:
+        raise ill_formed("MaxUnpool has not a place for each element", found=f"{places.type} for {x.type}")
+    for axis, (own, wanted) in enumerate(zip(places.shape, x.shape, strict=True)):
+        c.unify(own, wanted, f"MaxUnpool's places differ from its operand at axis {axis}")
     rows = zip(x.shape[2:], kernel, strides, pads[:count_of], pads[count_of:], strict=True)
     shape = (*x.shape[:2], *((extent - 1) * s + k - low - high for extent, k, s, low, high in rows))
     zeros = c.broadcast_to(c.scalar(0, x.dtype), (count(shape),))
