@@ -21,12 +21,14 @@ from tessera_build.ir.tile import reference
 from tessera_build.ir.tile.erase import strip_bindings
 from tessera_build.ir.tile.spec import verify
 from tessera_build.ir.tile.text import parse_function, print_function
-from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
+from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.program.kernels import Setting, derived
 from tessera_build.lower.schedule_to_tile.replay import Bindings, TileProgram, schedule_to_tile
 from tessera_build.lower.tile_to_target.cpu import lower_cpu
 from tests.lower.compiled import check_module, compile_module
 from tests.lower.execution import AVX512
+from tests.lower.steps import steps_of
+from tests.lower.tasks import task_of
 
 LINE = 16
 TILE = (Split("_d0", 8), Split("_d1", 48), Split("_k", 16), Tensorise("_k"), Reorder(("_d1", "_d0")))
@@ -40,13 +42,7 @@ def _task(rows: int, depth: int, columns: int, across: bool = False) -> Task:
     y = b.op("add", b.op("matmul", w, x, transpose_b=across), b.input("b", tensor(F32, rows, 1)))
     b.output("y", b.op("max", y, b.scalar(0.0, F32)))
     module = b.finish()
-    constants = {n.output: np.zeros((), np.float32) for n in module.entries["main"].nodes if _is_constant(n)}
-    (task,) = graph_to_schedule(module.entries["main"], constants)
-    return task
-
-
-def _is_constant(node: Node) -> bool:
-    return getattr(node, "op", "") == "constant"
+    return task_of(module)
 
 
 def _program(rows: int, depth: int, columns: int, *more: Step) -> TileProgram:
@@ -55,19 +51,13 @@ def _program(rows: int, depth: int, columns: int, *more: Step) -> TileProgram:
 
 def _asked(nodes: Sequence[Node], places: dict[str, int]) -> Iterator[tuple[Node, dict[str, int], int]]:
     """Every element from which on a line is asked for: by which node, and where the loops are."""
-    for node in nodes:
+    for node, here in steps_of(nodes, places):
         binding = getattr(node, "binding", None)
-        if isinstance(node, t.For):
-            for index in range(0, evaluate(node.extent, places), node.step):
-                yield from _asked(node.body.nodes, {**places, node.index: index})
-        elif isinstance(node, t.If):
-            chosen = node.then if evaluate(node.left, places) <= evaluate(node.right, places) else node.otherwise
-            yield from _asked(chosen.nodes, places)
-        elif binding is not None and binding.ahead is not None:
-            first = evaluate(binding.ahead.first, places)
+        if binding is not None and binding.ahead is not None:
+            first = evaluate(binding.ahead.first, here)
             for line in range(binding.ahead.lines * binding.ahead.rows):
                 row, place = divmod(line, binding.ahead.lines)
-                yield node, places, first + row * binding.ahead.apart + place * LINE
+                yield node, here, first + row * binding.ahead.apart + place * LINE
 
 
 def _covered(elements: Sequence[int]) -> set[int]:

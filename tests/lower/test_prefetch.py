@@ -26,6 +26,7 @@ from tessera_build.lower.tile_to_target.cpu import lower_cpu
 from tessera_build.space.panels import CYCLES_A_CONFLICT, cycles_lost_to_conflicts, prefetch_pays
 from tests.lower.compiled import check_module
 from tests.lower.execution import AVX512
+from tests.lower.steps import steps_of
 from tests.lower.tasks import constants_of, task_of
 
 LINE = 16
@@ -51,17 +52,11 @@ def _program(rows: int, depth: int, columns: int, *more: Step) -> TileProgram:
 
 def _asked(nodes: Sequence[Node], places: dict[str, int]) -> Iterator[tuple[dict[str, int], int]]:
     """Every line asked for, with the loop indices at that time, in the order of the program."""
-    for node in nodes:
-        if isinstance(node, t.For):
-            for index in range(0, evaluate(node.extent, places), node.step):
-                yield from _asked(node.body.nodes, {**places, node.index: index})
-        elif isinstance(node, t.If):
-            chosen = node.then if evaluate(node.left, places) <= evaluate(node.right, places) else node.otherwise
-            yield from _asked(chosen.nodes, places)
-        elif isinstance(node, t.Contract) and node.binding is not None and node.binding.ahead is not None:
-            first = evaluate(node.binding.ahead.first, places)
+    for node, here in steps_of(nodes, places):
+        if isinstance(node, t.Contract) and node.binding is not None and node.binding.ahead is not None:
+            first = evaluate(node.binding.ahead.first, here)
             for line in range(node.binding.ahead.lines):
-                yield places, first // LINE + line
+                yield here, first // LINE + line
 
 
 @pytest.mark.parametrize(("rows", "depth", "columns"), [(64, 64, 96), (61, 70, 100), (16, 48, 200), (9, 33, 130)])
