@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
 import numpy as np
 import onnx
 import onnx.parser
@@ -14,22 +11,10 @@ from onnx import helper
 
 from tessera_build.frontends.onnx import ModelError, UnsupportedError, read_onnx
 from tessera_build.ir.graph.nodes import Array
+from tests.frontends_onnx.node_case import Case, node_of
 from tests.frontends_onnx.oracle import assert_agrees, floats, make_model
 
 pytestmark = pytest.mark.numerics
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One node: its operator, operands that are given or constant, attributes, and the names of its results."""
-
-    op: str
-    inputs: Mapping[str, Array]
-    weights: Mapping[str, Array] = field(default_factory=dict[str, Array])
-    attributes: Mapping[str, object] = field(default_factory=dict[str, object])
-    results: tuple[str, ...] = ("y",)
-    operands: tuple[str, ...] = ()
-    domain: str = "com.microsoft"
 
 
 IMAGE: dict[str, Array] = {"x": floats(2, 3, 8, 9)}
@@ -113,8 +98,7 @@ for _name, _named in {"LeakyRelu": {"activation_alpha": 0.3}, "Elu": {"activatio
 
 
 def model_of(case: Case, named: bool) -> onnx.ModelProto:
-    node = helper.make_node(case.op, case.operands or [*case.inputs, *case.weights], case.results, domain=case.domain)
-    node.attribute.extend(helper.make_attribute(name, value) for name, value in case.attributes.items())
+    node = node_of(case, case.domain)
     kinds = {
         n: (a.dtype.type, [f"{n}{i}" if named and e > 1 else e for i, e in enumerate(a.shape)])
         for n, a in case.inputs.items()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
 import numpy as np
 import onnx
 import pytest
@@ -13,28 +10,14 @@ from onnx import helper
 from bundle_format.errors import TesseraError
 from tessera_build.ir.graph.nodes import Array
 from tests.frontends_onnx.built import assert_built_agrees, run_built
+from tests.frontends_onnx.node_case import Case, node_of
 from tests.frontends_onnx.oracle import floats, integers, make_model
 
 pytestmark = pytest.mark.numerics
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One node: its operator, operands that are given or constant in their order, attributes, and its results."""
-
-    op: str
-    inputs: Mapping[str, Array]
-    weights: Mapping[str, Array] = field(default_factory=dict[str, Array])
-    attributes: Mapping[str, object] = field(default_factory=dict[str, object])
-    results: tuple[str, ...] = ("y",)
-    operands: tuple[str, ...] = ()
-    opset: int = 17
-
-
 def _model(case: Case, domain: str, dynamic: bool) -> onnx.ModelProto:
-    names = case.operands or (*case.inputs, *case.weights)
-    node = helper.make_node(case.op, list(names), list(case.results), domain=domain)
-    node.attribute.extend(helper.make_attribute(name, value) for name, value in case.attributes.items())
+    node = node_of(case, domain)
     inputs = {
         name: (array.dtype.type, [f"{name}{i}" for i in range(array.ndim)] if dynamic else array.shape)
         for name, array in case.inputs.items()
