@@ -108,8 +108,8 @@ class Batcher:
                 del self._open[key]
             self.batches += 1
         try:
-            limit = max(1e-6, group.latest - time.monotonic())
-            group.results = self._entry.run(group.together(), timeout=limit, cancel=self._cancel)
+            left = group.latest - time.monotonic()
+            group.results = self._entry.run(group.together(), timeout=left, cancel=self._cancel)
         except (RunError, MemoryError):
             pass  # whose fault it is shows when each runs alone
         finally:
