@@ -17,10 +17,10 @@ from tessera.graph.bind import Argument
 from tessera.graph.module import Entry
 from tessera.model.annotation import TensorSpec
 from tessera.model.tensor import Tensor, Value, described
-from tessera.model.trace import DimRequest, Trace, tracing
+from tessera.model.trace import Trace, tracing
 from tessera.model.tree import leaves
 from tessera.state import KVCache, State, StateSpec, state_of
-from tessera_build.ir.core.dims import symbol
+from tessera_build.ir.core.dims import DimRequest, symbol
 from tessera_build.ir.graph.builder import ConstantPool
 from tessera_build.ir.graph.nodes import StatePair
 

@@ -19,13 +19,11 @@ from tessera.errors import LanguageError
 from tessera.model.annotation import TensorSpec
 from tessera.model.numeric import Numeric, Policy
 from tessera.model.site import Site, here
-from tessera_build.ir.core.dims import Dim, Extent, Range, bounds, substitute, symbols_of
+from tessera_build.ir.core.dims import Dim, DimRequest, Extent, Range, bounds, substitute, symbols_of
 from tessera_build.ir.core.types import Type, tensor
 from tessera_build.ir.graph.builder import ConstantPool, GraphBuilder
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.graph.owned import owned_digest
-
-DimRequest = int | tuple[int, int]
 
 
 class Weight(Protocol):

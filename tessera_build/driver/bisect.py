@@ -19,6 +19,7 @@ from tessera_build.driver.reproducer import Reproducer, write_reproducer
 from tessera_build.driver.source import Model, source_of
 from tessera_build.driver.verify_bundle import program_of
 from tessera_build.frontends.onnx import read_onnx
+from tessera_build.ir.core.dims import DimRequest
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.draws import drawn_outputs
 from tessera_build.ir.graph.nodes import Array
@@ -31,7 +32,6 @@ from tessera_build.verify.groups import Case, GroupResult, Groups, compare_group
 from tessera_build.verify.onnx_reference import OnnxReference
 
 _USER_SEED: Final = -1
-DimRequest = int | tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ from tessera_build.driver.schedules import Given, Overriding, read_schedules
 from tessera_build.driver.source import Model, Source, is_python, source_of
 from tessera_build.frontends.onnx import read_onnx
 from tessera_build.frontends.python import read_python
+from tessera_build.ir.core.dims import DimRequest
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.graph.passes.pipeline import GRAPH_PASSES
 from tessera_build.ir.schedule.trace import ScheduleRejectedError
@@ -56,7 +57,6 @@ from tessera_build.verify.proof import Proof, proof_bytes
 from tessera_runtime.cpu.machine import default_threads
 
 T = TypeVar("T")
-DimRequest = int | tuple[int, int]
 # What the bytes depend on beside Tessera and the back end: operators decompose by onnx, text is packed by zstandard.
 _TOOLS: Final = ("onnx", "zstandard")
 _UNBOUNDED: Final = 2**31 - 1

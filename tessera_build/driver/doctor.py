@@ -19,7 +19,7 @@ from tessera_build.driver.footprint import Footprint, footprint, footprint_warni
 from tessera_build.driver.machine import machine_of
 from tessera_build.driver.source import Model, source_of
 from tessera_build.frontends.onnx import Surveyed, survey_onnx
-from tessera_build.ir.core.dims import evaluate, symbols_of
+from tessera_build.ir.core.dims import DimRequest, evaluate, symbols_of
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.graph.passes.pipeline import GRAPH_PASSES
 from tessera_build.ir.graph.sweep import drop_dead
@@ -28,8 +28,6 @@ from tessera_build.lower.program.estimate import Cost, launch_cost
 from tessera_build.lower.program.records import LoweredVariant
 from tessera_build.verify.budget import assumed_sizes
 from tessera_build.verify.inputs import Sizes, choose_sizes
-
-DimRequest = int | tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +185,7 @@ def _arena(lowered: LoweredVariant, sizes: Sizes) -> int:
 def _sizes(module: Module, dims: Mapping[str, DimRequest]) -> Sizes | None:
     """The smallest sizes that a proof would use; a dim that was bounded has its upper bound."""
     found = choose_sizes(module)
-    upper = {name: limits[1] for name, limits in dims.items() if isinstance(limits, tuple)}
+    upper = {name: limits[1] for name, limits in dims.items() if isinstance(limits, tuple) and limits[1] is not None}
     return None if not found else {name: upper.get(name, size) for name, size in found[0].items()}
 
 

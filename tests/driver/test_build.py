@@ -120,6 +120,16 @@ def test_build_when_dims_are_bounded_then_the_bundle_refuses_other_sizes(tmp_pat
             model.run(x=np.ones((9, 20), np.float32))
 
 
+@pytest.mark.numerics
+def test_build_when_a_dim_is_bounded_below_alone_then_any_larger_size_runs(tmp_path: Path, kernel_cache: Path) -> None:
+    dims = {"batch": (2, None)}
+    result = tessera_build.build(mlp(), ["x86-64-v3"], tmp_path / "m", dims=dims, verify=False, cache=kernel_cache)
+    with tessera_runtime.load(result.path) as model:
+        assert model.run(x=np.ones((900, 20), np.float32))["y"].shape == (900, 5)
+        with pytest.raises(tessera_runtime.RunError, match="DIM_RANGE"):
+            model.run(x=np.ones((1, 20), np.float32))
+
+
 @pytest.mark.unit
 def test_build_when_told_not_to_verify_then_says_so(tmp_path: Path, kernel_cache: Path) -> None:
     result = tessera_build.build(mlp(), ["x86-64-v3"], tmp_path / "m", verify=False, cache=kernel_cache)

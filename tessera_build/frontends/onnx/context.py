@@ -371,7 +371,10 @@ class Context:
         return left if isinstance(left, int) or len(str(left)) <= len(str(right)) else right
 
     def retyped(self, source: Tensor, shape: Sequence[Extent]) -> Tensor:
-        """The same tensor under a shape that guards make equal to its own."""
+        """The same tensor under another shape of its rank that is equal to its own: known, or guarded here."""
+        self.require(source.rank, "==", len(shape), "an operand has another number of axes than it must have")
+        for axis, (own, wanted) in enumerate(zip(source.shape, shape, strict=True)):
+            self.require(own, "==", wanted, f"an operand has another extent than it must have at axis {axis}")
         return self.slice(source, (0,) * source.rank, shape)
 
     def _aligned(self, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:

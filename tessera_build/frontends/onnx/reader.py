@@ -27,8 +27,9 @@ from tessera_build.frontends.onnx.load import Loaded, array_of, check_model, loa
 from tessera_build.frontends.onnx.restarts import Exhausted, Undecided, Unified, Work
 from tessera_build.frontends.onnx.sparse import dense
 from tessera_build.frontends.onnx.subgraphs import graphs_of, named_nodes, names_read, needed, nodes_in
-from tessera_build.frontends.onnx.symbols import DimRequest, Symbols, apply_requests
+from tessera_build.frontends.onnx.symbols import Symbols, apply_requests
 from tessera_build.frontends.onnx.table import DOMAIN_HINTS, HINTS, OPERATORS
+from tessera_build.ir.core.dims import DimRequest
 from tessera_build.ir.core.node import Span
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Array, Module, Result

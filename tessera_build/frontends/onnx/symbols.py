@@ -17,11 +17,9 @@ import onnx
 from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx.errors import ModelError, ill_formed, unsupported
 from tessera_build.frontends.onnx.load import element_type
-from tessera_build.ir.core.dims import Dim, Extent, Range, substitute, symbol
+from tessera_build.ir.core.dims import Dim, DimRequest, Extent, Range, substitute, symbol
 from tessera_build.ir.core.types import Type, tensor
 from tessera_build.ir.graph.infer import check_size
-
-DimRequest = int | tuple[int, int]
 
 
 @dataclass(slots=True)
@@ -101,7 +99,7 @@ def apply_requests(symbols: Symbols, requests: Mapping[str, DimRequest]) -> None
         if requested not in by_name:
             raise _unknown_dim(requested, symbols)
         low, high = (limits, limits) if isinstance(limits, int) else limits
-        if not 0 <= low <= high or high < 1:
+        if low < 0 or (high is not None and (low > high or high < 1)):
             message = f"dim {requested} has an empty range"
             raise ModelError("BAD_DIM", message, expected="0 <= low <= high, and 1 <= high", found=str(limits))
         name = by_name[requested]

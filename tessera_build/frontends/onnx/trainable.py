@@ -18,8 +18,7 @@ from tessera_build.frontends.onnx.errors import OnnxError
 from tessera_build.frontends.onnx.load import ELEMENT_TYPES, Loaded, array_of, load_model
 from tessera_build.frontends.onnx.reader import ENTRY, read_onnx
 from tessera_build.frontends.onnx.subgraphs import named_nodes, names_read
-from tessera_build.frontends.onnx.symbols import DimRequest
-from tessera_build.ir.core.dims import symbol
+from tessera_build.ir.core.dims import DimRequest, symbol
 from tessera_build.ir.core.types import DTYPES
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.inline import inline

@@ -22,13 +22,11 @@ from tessera.model.parameter import Parameter
 from tessera.model.site import Site
 from tessera_build.frontends.python.execute import Executed, author_errors, executed
 from tessera_build.frontends.python.safetensors import read_safetensors
-from tessera_build.ir.core.dims import Range
+from tessera_build.ir.core.dims import DimRequest, Range
 from tessera_build.ir.core.types import dtype_of
 from tessera_build.ir.graph import nodes
 from tessera_build.ir.graph.autodiff.entries import with_grad, with_jvp
 from tessera_build.ir.graph.builder import ConstantPool, graph_nodes, module_of
-
-DimRequest = int | tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tessera.graph.entry import TracedEntry
 from tessera.model.site import Site
-from tessera_build.frontends.python.reader import DimRequest, read_python
+from tessera_build.frontends.python.reader import read_python
+from tessera_build.ir.core.dims import DimRequest
 from tessera_build.ir.core.structure import defs_of
 from tessera_build.ir.graph.builder import graph_nodes
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 Monomial = tuple[tuple["Atom", int], ...]
 Range = tuple[int | None, int | None]
+DimRequest = int | tuple[int, int | None]  # what a build is told of a dim: its size, or its least and its largest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
