@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from onnx import helper, parser
 
+import tessera_build
+import tessera_runtime
 from tessera_build.frontends.onnx import UnsupportedError, read_onnx, survey_onnx
 from tessera_build.ir.core.dims import symbol
+from tessera_build.ir.core.types import F32, I64, tensor
+from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import GraphNode, Module
 from tessera_build.ir.graph.passes.pipeline import run_passes
 from tessera_build.ir.graph.reference import run
 from tessera_build.ir.graph.spec import verify_module
+from tessera_build.lower.graph_to_schedule.fusion import fuse
 from tests.frontends_onnx.control_models import CASES
 from tests.frontends_onnx.oracle import expected
 
@@ -142,19 +149,36 @@ def test_if_when_data_decide_between_ranks_then_is_refused() -> None:
     assert "different types" in caught.value.diagnostics()
 
 
-def test_branch_when_it_would_bind_a_dim_then_the_dim_stays_free() -> None:
-    """A branch that may not run must not restrict what the model takes."""
+@pytest.mark.numerics
+def test_branch_when_it_demands_something_of_dims_then_only_runs_that_take_it_are_asked(tmp_path: Path) -> None:
     model = parsed(
         """g (float[N] x, float[M] z, bool flag) => (float[N] y) {
             y = If (flag) <
-                then_branch = t () => (float[N] a) { a = Add(x, z) },
+                then_branch = t () => (float[N] a) { n = Neg(x) a = Add(n, z) },
                 else_branch = f () => (float[N] b) { b = Neg(x) }
             >
         }"""
     )
-    with pytest.raises(UnsupportedError) as caught:
-        read_onnx(model)
-    assert "may not be taken" in caught.value.diagnostics()
+    bundle = tessera_build.build(model, ["native"], tmp_path / "m", verify=False, workers=1).path
+    x, other = np.arange(4.0, dtype=np.float32), np.ones(3, np.float32)
+    with tessera_runtime.load(bundle, threads=1) as loaded:
+        np.testing.assert_array_equal(loaded.run(x=x, z=x + 1, flag=np.array(True))["y"], np.ones(4, np.float32))
+        np.testing.assert_array_equal(loaded.run(x=x, z=other, flag=np.array(False))["y"], -x)
+        with pytest.raises(tessera_runtime.RunError, match="operands do not broadcast at axis 0: N == M"):
+            loaded.run(x=x, z=other, flag=np.array(True))
+
+
+def test_demand_when_it_stands_between_nodes_then_those_behind_it_do_not_run_with_those_before() -> None:
+    b = GraphBuilder(dims={"N": (1, None), "M": (1, None)})
+    x = b.input("x", tensor(F32, symbol("N")))
+    before = b.op("neg", x)
+    left, right = (b.op("dimension", value=symbol(name), dtype=I64) for name in "NM")
+    holds = b.op("cast", b.op("eq", left, right), dtype=I64)
+    b.node("sizes", (b.op("reshape", holds, shape=(1,)),), {"names": ("holds",), "uppers": (1,)})
+    b.guard(symbol("holds"), "==", 1, "the extents differ")
+    b.output("y", b.op("mul", before, x))
+    groups = [[node.op for node in group.nodes] for group in fuse(b.finish().entries["main"], {})]
+    assert groups.index(["neg"]) < groups.index(["sizes"]) < groups.index(["mul"])
 
 
 def test_loop_when_a_carried_value_grows_by_what_data_tell_then_is_refused() -> None:

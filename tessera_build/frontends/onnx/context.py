@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count as counting
 
 import numpy as np
 
 from tessera_build.frontends.onnx.content import Ratio, fold_one, fold_several, is_empty, is_symbolic, pack
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
-from tessera_build.frontends.onnx.order import is_multiple, sign_of, solve
+from tessera_build.frontends.onnx.order import is_multiple, is_related, sign_of, solve
 from tessera_build.frontends.onnx.restarts import Unified
 from tessera_build.frontends.onnx.tracing import Piece, Place, pieces_of
 from tessera_build.ir.core.dims import Dim, Extent, Range, bounds, symbol, symbols_of
@@ -26,6 +26,7 @@ from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.infer import complete, infer, op_named
 from tessera_build.ir.graph.nodes import Array, Attribute
 from tessera_build.ir.graph.ops.elementwise import ELEMENTWISE
+from tessera_build.ir.graph.ops.shapes import count
 from tessera_build.ir.graph.ops.sizes import UNBOUNDED
 
 _BROADCASTING = frozenset(op.name for op in ELEMENTWISE)
@@ -76,6 +77,7 @@ class Context:
     decisions: Mapping[str, bool] = field(default_factory=dict[str, bool])  # which way an If goes, by its first result
     iterations: tuple[Extent, ...] = ()  # the numbers of those that nodes made now are in, outermost first
     excluded: list[Extent] = field(default_factory=list[Extent])  # what decisions say is not zero
+    kept: list[Extent] = field(default_factory=list[Extent])  # what Squeeze would remove if it were 1
     choosing: int = 0  # branches around, of which only a run knows whether they are taken
     _values: dict[Tensor, int] = field(default_factory=dict[Tensor, int])
     _read: dict[tuple[int, Extent], Extent] = field(default_factory=dict[tuple[int, Extent], Extent])
@@ -187,13 +189,10 @@ class Context:
 
     def mean(self, source: Tensor, axes: Sequence[int], keepdims: bool) -> Tensor:
         """Sum times the reciprocal of the count; a division where the count is symbolic or the type is an integer."""
-        count: Extent = 1
-        for axis in axes:
-            count = count * source.shape[axis]
-        total = self.reduce("sum", source, axes, keepdims)
-        if isinstance(count, int) and source.dtype.is_float:
-            return total if count == 1 else self.op("mul", total, self.scalar(1.0 / max(count, 1), source.dtype))
-        return self.op("div", total, self.number(count, source.dtype))
+        number, total = count([source.shape[axis] for axis in axes]), self.reduce("sum", source, axes, keepdims)
+        if isinstance(number, int) and source.dtype.is_float:
+            return total if number == 1 else self.op("mul", total, self.scalar(1.0 / max(number, 1), source.dtype))
+        return self.op("div", total, self.number(number, source.dtype))
 
     def known(self, source: Tensor, what: str) -> Array:
         """The content of an operand that must be known at build time."""
@@ -207,8 +206,7 @@ class Context:
 
     def known_extents(self, source: Tensor, what: str) -> tuple[Extent, ...]:
         """The elements of a shape-like operand."""
-        elements = [e if isinstance(e, Dim) else int(e) for e in self.known(source, what).reshape(-1)]
-        return tuple(elements)
+        return tuple(e if isinstance(e, Dim) else int(e) for e in self.known(source, what).reshape(-1))
 
     def numbers(self, source: Tensor) -> tuple[Number, ...]:
         """The elements of a shape-like operand: extents where they are known, else scalars of the graph."""
@@ -236,7 +234,7 @@ class Context:
         bound = UNBOUNDED if upper is None else upper
         key = (self.value(number), bound)
         if key not in self._read:
-            name = next(name for i in count() if (name := f"size{i}") not in self.ranges)
+            name = next(name for i in counting() if (name := f"size{i}") not in self.ranges)
             vector = self.value(self.reshape(number, (1,)))
             self.builder.node("sizes", (vector,), {"names": (name,), "uppers": (bound,)})
             self.ranges[name] = (0, None if upper is None else bounds(upper, self.ranges)[1])
@@ -286,15 +284,15 @@ class Context:
     def trial(self) -> Generator[None, None, None]:
         """Try something for nothing: what it demands of the dims and reads from data is forgotten."""
         before = self.guards, self.sizes, self._read
-        self.guards, self.sizes, self._read = dict(self.guards), dict(self.sizes), dict(self._read)
         try:
+            self.guards, self.sizes, self._read = dict(self.guards), dict(self.sizes), dict(self._read)
             yield
         finally:
             self.guards, self.sizes, self._read = before
 
     @contextmanager
     def branch(self) -> Generator[RegionBuilder, None, None]:
-        """A region that may not run: nothing in it may demand anything of the dims."""
+        """A region that may not run: what it demands of the dims is asked when it does."""
         self.choosing += 1
         try:
             with self.region() as block:
@@ -318,10 +316,7 @@ class Context:
                 yield block
         finally:
             self.iterations = around
-            self._values.clear()
-            self._values.update(outer)
-            self._read.clear()
-            self._read.update(read)
+            self._values, self._read = outer, read
 
     @contextmanager
     def iteration(self, number: int) -> Generator[None, None, None]:
@@ -333,22 +328,25 @@ class Context:
             self.iterations = around
 
     def require(self, left: Extent, relation: str, right: Extent, message: str) -> None:
-        """Demand a relation (==, >=) between extents: checked now where it can be, else by a guard at run time."""
+        """Demand a relation (==, >=) between extents: checked now where it can be, else by a guard at run time.
+
+        In a branch or an iteration the guard waits for a number that is read there, and speaks only when a run does.
+        """
         difference = left - right
-        low_sign = sign_of(difference, self.ranges)
-        if (relation == "==" and difference == 0) or (relation == ">=" and low_sign == 1):
+        if holds := is_related(difference, relation, self.ranges):
             return
-        if isinstance(difference, int) or (relation == ">=" and low_sign == -1):
+        if holds is not None:
             raise ill_formed(message, expected=f"{left} {relation} {right}")
         if relation == "==" and any(is_multiple(difference, other) for other in self.excluded):
             raise ill_formed(f"{message}, where a branch of If was taken because they differ")
-        if self.choosing:
-            raise unsupported(f"{message}, in a branch that may not be taken", found=f"{left} {relation} {right}")
-        if not self.indices.isdisjoint(symbols_of(difference)):
-            raise unsupported(f"{message}, in some iterations of a loop", found=f"{left} and {right}")
         same = (difference, difference * -1) if relation == "==" else (difference,)
-        if all(known[1] != relation or known[0] - known[2] not in same for known in self.guards):
-            self.guards[(left, relation, right, message)] = None
+        if any(known[1] == relation and known[0] - known[2] in same for known in self.guards):
+            return
+        if self.choosing or not self.indices.isdisjoint(symbols_of(difference)):
+            holding = self.op("eq" if relation == "==" else "ge", self.number(left, I64), self.number(right, I64))
+            message = f"{message}: {left} {relation} {right}"
+            left, relation, right = self.size(self.cast(holding, I64), 1), "==", 1
+        self.guards[(left, relation, right, message)] = None
 
     def unify(self, left: Extent, right: Extent, message: str) -> Extent:
         """Make two extents one: rename a dim where that suffices (by starting again), else guard; gives one."""

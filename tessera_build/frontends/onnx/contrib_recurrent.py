@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from tessera_build.frontends.onnx.call import Call, Translator
 from tessera_build.frontends.onnx.context import Context, Tensor
-from tessera_build.frontends.onnx.control import element
 from tessera_build.frontends.onnx.errors import ill_formed
+from tessera_build.frontends.onnx.loops import element
 from tessera_build.frontends.onnx.quantisation import integer_matmul
 from tessera_build.frontends.onnx.quantised import dynamic
 from tessera_build.frontends.onnx.recurrent import Layer, Multiply, lstm

@@ -7,9 +7,8 @@ branches or iterations is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx.call import Call, Subgraph, Translator, normalise_axis
@@ -17,14 +16,15 @@ from tessera_build.frontends.onnx.containers import Value
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ReportedError, UnsupportedError, ill_formed, unsupported
 from tessera_build.frontends.onnx.induction import habits_of
+from tessera_build.frontends.onnx.loops import Course, element, loop, reversed_along
 from tessera_build.frontends.onnx.order import larger, smaller
 from tessera_build.frontends.onnx.restarts import Undecided
 from tessera_build.frontends.onnx.tracing import Place, pieces_of
 from tessera_build.frontends.onnx.truth import known_truth, tensors
 from tessera_build.frontends.onnx.unrolled import unrolled
-from tessera_build.ir.core.dims import Extent, symbol, symbols_of
+from tessera_build.ir.core.dims import Extent, symbols_of
 from tessera_build.ir.core.node import Region
-from tessera_build.ir.core.types import BOOL, I64, Type, tensor
+from tessera_build.ir.core.types import BOOL, I64
 
 Shape = tuple[Extent, ...]
 # Iterations of a loop without a trip count; a run that long does not end.
@@ -148,101 +148,7 @@ def _undecided(relation: tuple[Extent, Extent]) -> TesseraError:
     )
 
 
-# -- loops ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class LoopBody:
-    """A loop under construction: the iteration number, and the carried values as an iteration finds them."""
-
-    index: Extent
-    carried: tuple[Tensor, ...]
-    condition: Tensor | None = None
-    results: tuple[Tensor, ...] = ()
-    outputs: tuple[Tensor, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Course:
-    """How a loop runs: while `condition` holds before the first iteration, from the last index `downward`.
-
-    `growing` gives, for a carried value, the axis and the extent by which each iteration makes it longer.
-    """
-
-    condition: Tensor | None = None
-    downward: bool = False
-    growing: Mapping[int, tuple[int, Extent]] = field(default_factory=dict[int, tuple[int, Extent]])
-
-    def type_at(self, number: int, initial: Type, index: Extent) -> Type:
-        """The type of a carried value as the iteration of this index finds it."""
-        axis, added = self.growing.get(number, (-1, 0))
-        return tensor(initial.dtype, *(e + added * index if i == axis else e for i, e in enumerate(initial.shape)))
-
-
-ONCE_EACH = Course()
-
-
-@contextmanager
-def loop(c: Context, trips: Extent, initial: Sequence[Tensor], course: Course = ONCE_EACH) -> Generator[LoopBody]:
-    """A loop of the graph. Inside the `with`, set `results` (carried values, then slices) and, where the body is to be
-    asked before the next iteration, `condition`; behind it, `outputs` are the final values and the stacked slices.
-    """
-    name, condition, known = c.builder.fresh_index(), course.condition, set(c.sizes)
-    types = [course.type_at(i, t.type, symbol(name)) for i, t in enumerate(initial)]
-    starts = [c.value(t) for t in initial]  # before the region opens: they belong outside
-    begin = c.value(condition if condition is not None else c.scalar(True, BOOL))
-    high = max(0, trips - 1) if isinstance(trips, int) else None
-    with c.region(types, {name: (0, high)}) as block:
-        body = LoopBody(symbol(name), tuple(Tensor(t, v) for t, v in zip(types, block.args, strict=True)))
-        yield body
-        following = [course.type_at(i, t.type, symbol(name) + 1) for i, t in enumerate(initial)]
-        _check_carried(following, body.results)
-        _check_slices(body.results[len(initial) :], c.sizes.keys() - known)
-        values = [c.value(t) for t in body.results]
-        conditional = body.condition is not None or condition is not None
-        again = body.condition if body.condition is not None else c.scalar(True, BOOL)
-        block.yields(*([c.value(again)] if conditional else []), *values)
-    scans = len(body.results) - len(initial)
-    attributes = {"index": name, "trips": trips, "scans": scans, "conditional": conditional}
-    operands = (*((begin,) if conditional else ()), *starts)
-    results = c.builder.node("loop", operands, {**attributes, "downward": course.downward}, (block.region,))
-    body.outputs = tuple(Tensor(c.builder.type(v), v) for v in results)
-
-
-Step = Callable[[Extent, tuple[Tensor, ...]], tuple[Tensor, ...]]
-
-
-def recurrence(
-    c: Context, trips: Extent, initial: Sequence[Tensor], step: Step, *, downward: bool
-) -> tuple[Tensor, ...]:
-    """Final values and stacked slices of `step`, from the number of an iteration and carried values to new ones and
-    slices; a single step needs no loop.
-    """
-    if trips == 1:
-        results = step(0, tuple(initial))
-        slices = (c.reshape(part, (1, *part.shape)) for part in results[len(initial) :])
-        return (*results[: len(initial)], *slices)
-    with loop(c, trips, initial, Course(downward=downward)) as body:
-        body.results = step(body.index, body.carried)
-    return body.outputs
-
-
-def _check_carried(types: Sequence[Type], results: Sequence[Tensor]) -> None:
-    for before, after in zip(types, results, strict=False):
-        if before != after.type:
-            raise unsupported(
-                "the type of a carried value changes at run time, from one iteration to the next",
-                found=f"{before}, {after.type}",
-            )
-
-
-def _check_slices(slices: Sequence[Tensor], inside: Collection[str]) -> None:
-    """What iterations stack must be alike; an extent that each reads of its own data may differ."""
-    for part in slices:
-        if any(name in inside for extent in part.shape for name in symbols_of(extent)):
-            raise unsupported(
-                "the shape of what a Loop stacks is read from data in each iteration", found=str(part.type)
-            )
+# -- Loop -------------------------------------------------------------------------------------------------------------
 
 
 def _loop(c: Context, n: Call) -> tuple[Value, ...]:
@@ -265,7 +171,11 @@ def _repeated(
 ) -> tuple[Tensor, ...]:
     """A Loop over tensors: values that never change and counters need no carrying, as far as their ends are known."""
     habits = habits_of(c, graph, initial, trips)
-    endless = habits.always and first is None
+    most = habits.ending.trips(c) if habits.ending is not None else None
+    if most is not None:
+        trips = most if trips == ENDLESS else smaller(trips, most, c.ranges)
+    always = habits.always or (habits.ending is not None and most is not None and habits.ending.alone)
+    endless = always and first is None
     known = habits.steady | (habits.counters.keys() if endless else frozenset[int]())
     kept = [i for i in range(len(initial)) if i not in known]
     # A count beside the carried values tells how many slices a loop with a condition has stacked.
@@ -281,7 +191,7 @@ def _repeated(
         found |= {i: counter.at(c, initial[i], inside) for i, counter in habits.counters.items()}
         arguments = [found[i] for i in range(len(initial))]
         again, *given = tensors("Loop", graph.translate((c.number(inside, I64), c.scalar(True, BOOL), *arguments)))
-        body.condition = None if known_truth(again) else c.reshape(again, ())
+        body.condition = None if endless or known_truth(again) else c.reshape(again, ())
         count = [c.op("add", body.carried[-1], c.scalar(1, I64))] if counted else []
         body.results = (*(given[i] for i in kept), *count, *given[len(initial) :])
     ends = dict(enumerate(initial)) | dict(zip(kept, body.outputs, strict=False))
@@ -331,19 +241,6 @@ class _Scan:
         stacked = body.outputs[self.states :]
         ways = zip(stacked, self.output_axes, self.output_directions, strict=True)
         return (*body.outputs[: self.states], *(_arranged(c, x, axis, reverse) for x, axis, reverse in ways))
-
-
-def element(c: Context, x: Tensor, axis: int, position: Extent) -> Tensor:
-    """The part of a tensor at one position of an axis, without that axis."""
-    starts = [position if i == axis else 0 for i in range(x.rank)]
-    stops = [position + 1 if i == axis else e for i, e in enumerate(x.shape)]
-    return c.reshape(c.slice(x, starts, stops), x.shape[:axis] + x.shape[axis + 1 :])
-
-
-def reversed_along(c: Context, x: Tensor, axis: int) -> Tensor:
-    """The tensor with one axis in the opposite order."""
-    numbers = c.op("iota", shape=(x.shape[axis],), axis=0, dtype=I64)
-    return c.op("gather", x, c.op("sub", c.number(x.shape[axis] - 1, I64), numbers), axis=axis)
 
 
 def _arranged(c: Context, x: Tensor, axis: int, reverse: int) -> Tensor:

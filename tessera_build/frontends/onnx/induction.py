@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tessera_build.frontends.onnx.call import Subgraph
 from tessera_build.frontends.onnx.context import Context, Tensor
+from tessera_build.frontends.onnx.endings import Counter, Ending, ending_of
 from tessera_build.frontends.onnx.order import sign_of, smaller
 from tessera_build.frontends.onnx.truth import known_truth, tensors
 from tessera_build.ir.core.dims import Extent, symbol, symbols_of
@@ -18,28 +19,18 @@ from tessera_build.ir.core.types import BOOL, I32, I64
 
 
 @dataclass(frozen=True, slots=True)
-class Counter:
-    """A carried integer that is `first` + `step` * the number of the iteration."""
-
-    first: Extent
-    step: int
-
-    def at(self, c: Context, like: Tensor, number: Extent) -> Tensor:
-        """The counter's content when as many iterations are over, in the type of `like`."""
-        return c.reshape(c.number(self.first + number * self.step, like.dtype), like.shape)
-
-
-@dataclass(frozen=True, slots=True)
 class Habits:
     """`always`: the body asks for another iteration whatever happens. `steady`: carried values that never change.
 
-    `growing`: (axis, extent) by which an iteration makes a carried value longer.
+    `growing`: (axis, extent) by which an iteration makes a carried value longer. `ending`: what ends the loop, where
+    that is a counter.
     """
 
     always: bool
     steady: frozenset[int]
     counters: Mapping[int, Counter]
     growing: Mapping[int, tuple[int, Extent]]
+    ending: Ending | None
 
 
 def habits_of(c: Context, graph: Subgraph, initial: Sequence[Tensor], trips: Extent) -> Habits:
@@ -54,11 +45,18 @@ def habits_of(c: Context, graph: Subgraph, initial: Sequence[Tensor], trips: Ext
         counters = {i: _counter(c, result, argument, initial[i]) for i, (result, argument) in pairs}
         growing = {i: _growth(c, initial[i], result) for i, (result, _) in pairs}
         inside = {*c.indices, *(c.sizes.keys() - known)}
+        found = {i: counter for i, counter in counters.items() if counter is not None}
+        given = {
+            argument: x if i in steady else None
+            for i, (x, argument) in enumerate(zip(initial, block.args, strict=True))
+        }
+        ends = ending_of(c, again, {results[i].value: counter for i, counter in found.items()}, given)
     return Habits(
         known_truth(again) is True,
         steady,
-        {i: counter for i, counter in counters.items() if counter is not None},
+        found,
         {i: growth for i, growth in growing.items() if growth and symbols_of(growth[1]).isdisjoint(inside)},
+        ends,
     )
 
 

@@ -33,6 +33,14 @@ def sign_of(extent: Extent, ranges: Ranges) -> int | None:
     return -1 if never_negative(extent * -1 - 1, ranges) else None
 
 
+def is_related(difference: Extent, relation: str, ranges: Ranges) -> bool | None:
+    """Whether a difference is 0 (==) or not negative (>=); None when that depends on the dims."""
+    if relation == "==":
+        return difference == 0 if difference == 0 or isinstance(difference, int) else None
+    sign = sign_of(difference, ranges)
+    return None if sign is None else sign == 1
+
+
 def larger(left: Extent, right: Extent, ranges: Ranges) -> Extent:
     """The maximum, simplified by what is known of the dims."""
     if never_negative(left - right, ranges):

@@ -25,6 +25,7 @@ from tessera_build.frontends.onnx.inferred import inferred_types
 from tessera_build.frontends.onnx.inlining import inlined
 from tessera_build.frontends.onnx.load import Loaded, array_of, check_model, load_model
 from tessera_build.frontends.onnx.restarts import Exhausted, Undecided, Unified, Work
+from tessera_build.frontends.onnx.shapes import hold_to_rank
 from tessera_build.frontends.onnx.sparse import dense
 from tessera_build.frontends.onnx.subgraphs import graphs_of, named_nodes, names_read, needed, nodes_in
 from tessera_build.frontends.onnx.symbols import Symbols, apply_requests
@@ -209,9 +210,9 @@ class _Reader:
         for info in self.model.graph.output:
             if info.name not in values:
                 raise ModelError("BAD_MODEL", f"no node makes output {info.name!r}", where=self.where)
-            result = values[info.name]
-            if result is None:
-                continue  # only a survey comes here: the problem behind it has been kept
+            if (result := values[info.name]) is None:
+                continue  # in a survey: the problem behind it has been kept
+            hold_to_rank(context, info, result)
             results.append(described(info.name, result))
             for name, tensor in flattened(info.name, result):
                 builder.output(name, context.value(tensor))

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from tessera_build.frontends.onnx.activations import Activation, activations, clamped
 from tessera_build.frontends.onnx.call import Call, Translator
 from tessera_build.frontends.onnx.context import Context, Tensor
-from tessera_build.frontends.onnx.control import element, recurrence
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.frontends.onnx.loops import element, recurrence
 from tessera_build.ir.core.dims import Extent
 
 State = tuple[Tensor, ...]

@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import onnx
 
 from tessera_build.frontends.onnx.call import Call, Translator, normalise_axes
 from tessera_build.frontends.onnx.content import is_symbolic, whole_extent
 from tessera_build.frontends.onnx.context import Context, Number, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
+from tessera_build.frontends.onnx.order import sign_of, solve
 from tessera_build.frontends.onnx.reductions import flattened
+from tessera_build.frontends.onnx.restarts import Unified
 from tessera_build.frontends.onnx.targets import resolved_at_run_time
-from tessera_build.ir.core.dims import Extent, floordiv
+from tessera_build.ir.core.dims import Extent, floordiv, symbols_of
 from tessera_build.ir.core.types import F32, F64, I64
 from tessera_build.ir.graph.ops.shapes import count, shape_text
 
@@ -160,10 +163,25 @@ def _axes_operand(c: Context, n: Call) -> tuple[int, ...] | None:
     return None if stated is None else c.known_ints(stated, "the axes")
 
 
+def hold_to_rank(c: Context, info: onnx.ValueInfoProto, value: object) -> None:
+    """Start again with a dim of 1 where an output has more axes than the model says, and Squeeze, told none, kept it.
+
+    Such a Squeeze gives results of another rank when a dynamic dim happens to be 1; the stated rank is what it was for.
+    """
+    stated = info.type.tensor_type
+    if not isinstance(value, Tensor) or not stated.HasField("shape") or len(stated.shape.dim) >= value.rank:
+        return
+    for extent in c.kept:
+        for name in sorted(symbols_of(extent) - {*c.sizes, *c.indices}):
+            if (solution := solve(extent - 1, name)) is not None and sign_of(solution - 1, c.ranges) == 1:
+                raise Unified(name, solution)
+
+
 def _squeeze(c: Context, n: Call) -> Tensor:
     x = n.input(0)
     stated = _axes_operand(c, n)
     axes = [i for i, e in enumerate(x.shape) if e == 1] if stated is None else normalise_axes(stated, x.rank)
+    c.kept += [e for e in x.shape if stated is None and not isinstance(e, int)]
     for axis in axes:
         c.unify(1, x.shape[axis], f"Squeeze removes axis {axis}, whose extent is {x.shape[axis]}")
     x = x if x.content is not None else c.retyped(x, [1 if i in axes else e for i, e in enumerate(x.shape)])

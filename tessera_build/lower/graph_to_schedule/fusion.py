@@ -3,7 +3,8 @@
 Takes one entry's function; gives groups of nodes in an order in which they can run. Rules: a contraction takes the
 elementwise nodes that follow it over its own result; a row task grows over reductions along the same axes and the
 elementwise nodes between them; elementwise and movement nodes over one shape join. Invariant: a group reads only from
-groups before it, because a node may only join the latest of the groups that it reads.
+groups before it, because a node may only join the latest of the groups that it reads, and nothing that a guard over
+data protects runs before it.
 """
 
 from __future__ import annotations
@@ -69,6 +70,9 @@ class _Fuser:
         self._group_of: dict[int, int] = {}
         self._group_of_symbol: dict[str, int] = {}
         self._has_sizes = any(symbols_defined_by(node) for node in function.nodes)
+        uses = (symbols_used_by(node, function.types) for node in function.nodes if self._has_sizes)
+        self._mentioned = frozenset[str]().union(*uses)
+        self._first = 0  # the first group that nodes may still join
 
     def run(self) -> tuple[FusionGroup, ...]:
         for node in self._function.nodes:
@@ -82,7 +86,7 @@ class _Fuser:
     def _place(self, node: GraphNode) -> None:
         own = self._kind(node)
         index = self._latest(node)
-        if index is None or not self._joins(node, own, self._groups[index]):
+        if index is None or index < self._first or not self._joins(node, own, self._groups[index]):
             self._open(node, own)
             return
         group = self._groups[index]
@@ -96,6 +100,13 @@ class _Fuser:
         self._group_of.update(dict.fromkeys(node.outputs, len(self._groups)))
         self._group_of_symbol.update(dict.fromkeys(symbols_defined_by(node), len(self._groups)))
         self._groups.append(group)
+        if self._is_demand(node):
+            self._first = len(self._groups)
+
+    def _is_demand(self, node: GraphNode) -> bool:
+        """Whether a node reads what no extent mentions: for a guard alone, before which nothing behind it may run."""
+        names = symbols_defined_by(node)
+        return bool(names) and self._mentioned.isdisjoint(names)
 
     def _latest(self, node: GraphNode) -> int | None:
         """The last group that the node reads from, or that reads a size which it mentions."""

@@ -6,10 +6,11 @@ of earlier ones in `done`, and what they spilled where `spills` says, so that pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tessera_build.ir.core.dims import substitute, symbol
+from tessera_build.ir.core.dims import minimum, substitute, symbol
 from tessera_build.ir.core.scalar import ScalarBuilder
 from tessera_build.ir.core.types import tile
 from tessera_build.ir.schedule.nodes import Access, Compute
@@ -17,10 +18,12 @@ from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.graph_to_schedule.definitions import IDENTITY, combined
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
-from tessera_build.lower.schedule_to_tile.pointwise import Step, vector_axis
+from tessera_build.lower.schedule_to_tile.pointwise import Part, Step, tiles_of, vector_axis
 from tessera_build.space.passes import COSTLY
+from tessera_build.space.rules.product import LONGEST_SEQUENCE, TERMS_IN_BLOCK
 
 Done = Mapping[int, int]
+_FEW_TURNS = 8  # of an inner loop: an addition for each such loop would be felt
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +56,56 @@ class Passes:
         spill = self.spills[-1]
         return replace(self, held=spill[0]) if spill is not None and self.single else self
 
-    def sweep(self, carried: tuple[int, ...], step: Step) -> tuple[int, ...]:
-        """The loops over a row, around one step for each of its tiles."""
+    def sweep(self, numbers: Sequence[int], carried: tuple[int, ...], step: Step) -> tuple[int, ...]:
+        """The loops over a row, around one step for each of its tiles; `carried` are totals of these reductions.
+
+        A long sum is made in parts: a mean of 65536 elements one after the other was off by 1.5e-4 of the largest one.
+        """
+        sums = any(self.reductions[number].combine == "sum" for number in numbers)
+        if sums and self._turns(self.reduced) > LONGEST_SEQUENCE:
+            return self._in_parts(numbers, self.reduced, carried, step)
         return _inner(self.nest, self.schedule, self.reduced, carried, step)
+
+    def _turns(self, axes: tuple[str, ...]) -> float:
+        """How many tiles there are along some axes; any number where that depends on a dim."""
+        extents = [(self.nest.domain[axis], self.nest.tiles.get(axis, 1)) for axis in axes]
+        return math.prod(-(-e // size) if isinstance(e, int) else math.inf for e, size in extents)
+
+    def _in_parts(
+        self, numbers: Sequence[int], axes: tuple[str, ...], carried: tuple[int, ...], step: Step
+    ) -> tuple[int, ...]:
+        """The loops over a row, of which each long one, and each block of its turns, has totals of its own."""
+        nest, axis, rest = self.nest, axes[0], axes[1:]
+        extent, size = nest.domain[axis], nest.tiles.get(axis, 1) * TERMS_IN_BLOCK
+
+        def turn(totals: tuple[int, ...]) -> tuple[int, ...]:
+            if not rest:
+                return step(totals)
+            if self._turns(rest) < _FEW_TURNS:
+                return self._in_parts(numbers, rest, totals, step)
+            return self._joined(numbers, totals, self._in_parts(numbers, rest, self.starts(numbers), step))
+
+        if self._turns((axis,)) <= TERMS_IN_BLOCK:
+            return vector_axis(nest, self.schedule, axis, carried, turn)
+        loop = f"{axis}_block"
+        room = size if extent // size * size == extent else minimum(size, extent - symbol(loop))
+
+        def block(totals: tuple[int, ...]) -> tuple[int, ...]:
+            part = tiles_of(nest, Part(axis, symbol(loop), room), self.starts(numbers), turn)
+            return self._joined(numbers, totals, part)
+
+        return nest.loop(LoopRange(loop, extent, size), carried, block)
+
+    def _joined(self, numbers: Sequence[int], totals: tuple[int, ...], parts: tuple[int, ...]) -> tuple[int, ...]:
+        found: list[int] = []
+        for number, total, part in zip(numbers, totals, parts, strict=True):
+            shape, combine = self.nest.builder.types[part].static_shape, self.reductions[number].combine
+            found.append(self.nest.map(shape, (total, part), lambda s, combine=combine: combined(s, combine, 0, 1)))
+        return tuple(found)
+
+    def starts(self, numbers: Sequence[int]) -> tuple[int, ...]:
+        """The tiles that reductions begin with."""
+        return tuple(self.start(number) for number in numbers)
 
     def start(self, number: int) -> int:
         """The tile that a reduction begins with."""
@@ -100,7 +150,7 @@ class Passes:
             self.keep(number, value)
             return (self.add(number, value, carried[0]),)
 
-        (total,) = self.sweep((self.start(number),), step)
+        (total,) = self.sweep((number,), (self.start(number),), step)
         return self.across(number, total)
 
     def across(self, number: int, total: int) -> int:
@@ -147,7 +197,7 @@ class Passes:
                 self.store(self.full(done))
                 return ()
 
-            self.sweep((), last)
+            self.sweep((), (), last)
 
     def _know(self, number: int, done: Done) -> None:
         """What a pass can rely on: the tiles of reductions before it, and what those spilled."""

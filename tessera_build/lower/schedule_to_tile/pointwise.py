@@ -54,18 +54,18 @@ def vector_axis(nest: Nest, schedule: Schedule, axis: str, carried: tuple[int, .
     """Run `step` for every tile of an axis; a parallel vector axis runs in chunks of many tiles."""
     chunk = schedule.factors().get(f"{axis}_chunk")
     if chunk is None:
-        return _tiles(nest, Part(axis, 0, nest.domain[axis]), carried, step)
+        return tiles_of(nest, Part(axis, 0, nest.domain[axis]), carried, step)
 
     def body(_: tuple[int, ...]) -> tuple[int, ...]:
         start = symbol(f"{axis}_chunk")
         exact = nest.domain[axis] // chunk * chunk == nest.domain[axis]
         room = chunk if exact else minimum(chunk, nest.domain[axis] - start)
-        return _tiles(nest, Part(axis, start, room), (), step)
+        return tiles_of(nest, Part(axis, start, room), (), step)
 
     return nest.loop(LoopRange(f"{axis}_chunk", nest.domain[axis], chunk, "parallel"), (), body)
 
 
-def _tiles(nest: Nest, part: Part, carried: tuple[int, ...], step: Step) -> tuple[int, ...]:
+def tiles_of(nest: Nest, part: Part, carried: tuple[int, ...], step: Step) -> tuple[int, ...]:
     """Whole tiles first, then the rest as one tile whose views check the axis."""
     whole = part.extent // nest.tiles.get(part.axis, 1) * nest.tiles.get(part.axis, 1)
     if whole != 0:

@@ -70,7 +70,7 @@ class _Chunk:
         def step(totals: tuple[int, ...]) -> tuple[int, ...]:
             return self._step(carried, totals, current)
 
-        new = passes.sweep(tuple(passes.start(number) for number in range(depth)), step)
+        new = passes.sweep(range(depth), passes.starts(range(depth)), step)
         if not passes.single:
             new = tuple(passes.across(number, total) for number, total in enumerate(new))
         following: list[int] = []
