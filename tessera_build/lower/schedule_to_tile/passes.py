@@ -20,9 +20,10 @@ from tessera_build.lower.graph_to_schedule.definitions import IDENTITY, combined
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
 from tessera_build.lower.schedule_to_tile.pointwise import Part, Step, tiles_of, vector_axis
 from tessera_build.space.passes import COSTLY
-from tessera_build.space.rules.product import LONGEST_SEQUENCE, TERMS_IN_BLOCK
 
 Done = Mapping[int, int]
+# Numbers of one sign round to the same side for long: 513 turns of them were off by 3e-6.
+_LONGEST_SEQUENCE, _TURNS_IN_BLOCK = 256, 256
 _FEW_TURNS = 8  # of an inner loop: an addition for each such loop would be felt
 
 
@@ -62,7 +63,7 @@ class Passes:
         A long sum is made in parts: a mean of 65536 elements one after the other was off by 1.5e-4 of the largest one.
         """
         sums = any(self.reductions[number].combine == "sum" for number in numbers)
-        if sums and self._turns(self.reduced) > LONGEST_SEQUENCE:
+        if sums and self._turns(self.reduced) > _LONGEST_SEQUENCE:
             return self._in_parts(numbers, self.reduced, carried, step)
         return _inner(self.nest, self.schedule, self.reduced, carried, step)
 
@@ -76,7 +77,7 @@ class Passes:
     ) -> tuple[int, ...]:
         """The loops over a row, of which each long one, and each block of its turns, has totals of its own."""
         nest, axis, rest = self.nest, axes[0], axes[1:]
-        extent, size = nest.domain[axis], nest.tiles.get(axis, 1) * TERMS_IN_BLOCK
+        extent, size = nest.domain[axis], nest.tiles.get(axis, 1) * _TURNS_IN_BLOCK
 
         def turn(totals: tuple[int, ...]) -> tuple[int, ...]:
             if not rest:
@@ -85,7 +86,7 @@ class Passes:
                 return self._in_parts(numbers, rest, totals, step)
             return self._joined(numbers, totals, self._in_parts(numbers, rest, self.starts(numbers), step))
 
-        if self._turns((axis,)) <= TERMS_IN_BLOCK:
+        if self._turns((axis,)) <= _TURNS_IN_BLOCK:
             return vector_axis(nest, self.schedule, axis, carried, turn)
         loop = f"{axis}_block"
         room = size if extent // size * size == extent else minimum(size, extent - symbol(loop))
