@@ -53,4 +53,4 @@ def test_softmax_when_rows_are_longer_than_a_block_then_adds_up_to_one() -> None
         x = draw.random(shape, dtype=np.float32)
         ((y,),) = run_built(model, [{"x": x}])
         wide = np.exp(x.astype(np.float64))
-        np.testing.assert_allclose(y, wide / wide.sum(1, keepdims=True), rtol=2e-6)
+        np.testing.assert_allclose(y, wide / wide.sum(1, keepdims=True), rtol=5e-6)
