@@ -35,8 +35,7 @@ def test_mean_when_of_many_elements_then_is_off_by_a_few_roundings(
     model = helper.make_model(
         helper.make_graph(nodes, "g", inputs, outputs), opset_imports=[helper.make_opsetid("", 13)]
     )
-    # Of one sign, so that one addition after the other rounds to the same side for long.
-    x = (0.1 + 1e-3 * np.random.default_rng(3).random(shape)).astype(np.float32)
+    x = np.random.default_rng(3).random(shape, dtype=np.float32)
     ((mean, most),) = run_built(model, [{"x": x}])
     np.testing.assert_allclose(mean, x.mean(axes, np.float64, keepdims=True), rtol=5e-7)
     np.testing.assert_array_equal(most, x.max(axes, keepdims=True))
@@ -53,4 +52,4 @@ def test_softmax_when_rows_are_longer_than_a_block_then_adds_up_to_one() -> None
         x = draw.random(shape, dtype=np.float32)
         ((y,),) = run_built(model, [{"x": x}])
         wide = np.exp(x.astype(np.float64))
-        np.testing.assert_allclose(y, wide / wide.sum(1, keepdims=True), rtol=5e-6)
+        np.testing.assert_allclose(y, wide / wide.sum(1, keepdims=True), rtol=1.5e-6)
