@@ -18,7 +18,7 @@ from tessera_build.ir.schedule.trace import Block, Pack, Prefetch, Split, Step, 
 from tessera_build.space.features import nest_features
 from tessera_build.space.nest import Integers, LoopNest
 from tessera_build.space.panels import ALIASING_BYTES, prefetch_pays
-from tessera_build.space.rules.rule import Features, Flags, Rule, orders_of, sizes, tile_name, vectors_of
+from tessera_build.space.rules.rule import Features, Flags, Rule, orders_of, outer_rows, sizes, tile_name, vectors_of
 from tessera_build.space.sketch import Decision, Hole, Nest, Part, Sketch, Values
 from tessera_build.space.workload import Span, Workload
 
@@ -80,7 +80,7 @@ def product_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
     rows, vector, quads, inner = row_axes(work), work.vector, quads_of(work), chunk_axis(work)
     most = [machine.registers] * len(rows)
     if len(rows) == 2:
-        most[0] = _MOST_OUTER_ROWS
+        most[0] = outer_rows(work, rows[0], _MOST_OUTER_ROWS)
     decisions = [Decision(tile_name(s.name), sizes(s, m)) for s, m in zip(rows, most, strict=True)]
     parts: list[Part] = [*work.groups, *(Hole(Split(s.name, 1), tile_name(s.name)) for s in rows)]
     decisions.append(Decision("columns", vectors_of(vector, machine, range(1, _MOST_VECTORS + 1), short=False)))

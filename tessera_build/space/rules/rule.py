@@ -45,6 +45,11 @@ def orders_of(outer: Sequence[str], vector: str) -> tuple[tuple[str, ...], ...]:
     return tuple((*outer[:at], vector, *outer[at:]) for at in range(len(outer) + 1))
 
 
+def outer_rows(work: Workload, rows: Span, most: int) -> int:
+    """How many of an outer axis may share a tile: of a leading one that is dynamic, a batch, there may be one only."""
+    return 1 if rows.dynamic and rows.name == work.domain[0].name else most
+
+
 def tile_name(axis: str) -> str:
     """The decision for the tile along an axis."""
     return f"tile{axis}"

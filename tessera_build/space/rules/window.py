@@ -15,7 +15,7 @@ from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.trace import Bind, Split
 from tessera_build.space.features import nest_features
 from tessera_build.space.nest import LoopNest
-from tessera_build.space.rules.rule import Features, Flags, Rule, sizes, tile_name, vectors_of
+from tessera_build.space.rules.rule import Features, Flags, Rule, outer_rows, sizes, tile_name, vectors_of
 from tessera_build.space.sketch import Decision, Hole, Nest, Option, Part, Sketch, Values
 from tessera_build.space.workload import Span, Workload
 
@@ -44,7 +44,12 @@ def window_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
     parts: list[Part] = [*work.groups]
     for at, span in enumerate(tiled):
         last = at == len(tiled) - 1
-        decisions.append(Decision(tile_name(span.name), sizes(span, machine.registers if last else _MOST_OUTER_ROWS)))
+        decisions.append(
+            Decision(
+                tile_name(span.name),
+                sizes(span, machine.registers if last else outer_rows(work, span, _MOST_OUTER_ROWS)),
+            )
+        )
         parts.append(Hole(Split(span.name, 1), tile_name(span.name)))
     bent = any(vector.name in operand.bent for operand in work.main)
     decisions.append(Decision("columns", (1,) if bent else vectors_of(vector, machine, (1, 2, 4))))
