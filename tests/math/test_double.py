@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tessera_build.ir.core.math import coefficients_double, derive_double
+from tessera_build.ir.core.math.expand import DOUBLE_ULP, EXPANSIONS, expand
 from tessera_build.ir.core.types import F32, F64, DType, dtype_of
-from tessera_build.lower.math import coefficients_double, derive_double
-from tessera_build.lower.math.expand import DOUBLE_ULP, EXPANSIONS, expand
 from tests.backend_llvm_emit.tools import KernelBuilder, run_kernel
 from tests.math import reference
 from tests.math.test_expansions import ROOT_PI_DIGITS, KernelEmitter

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from tessera_build.ir.core import scalar as scalar_programs
-from tessera_build.ir.core.types import BF16, DTYPES, F16, F32, DType, Type, tile
-from tessera_build.lower.math import derive
-from tessera_build.lower.math.coefficients import (
+from tessera_build.ir.core.math import derive
+from tessera_build.ir.core.math.coefficients import (
     COS,
     ERF,
     ERF_SLOPE_LOW,
@@ -27,9 +26,10 @@ from tessera_build.lower.math.coefficients import (
     LOG,
     SIN,
 )
-from tessera_build.lower.math.expand import DOUBLE_ULP, EXPANSIONS, UNFUSED_ULP, can_expand, expand
+from tessera_build.ir.core.math.expand import DOUBLE_ULP, EXPANSIONS, UNFUSED_ULP, can_expand, expand
+from tessera_build.ir.core.math.numpy_emitter import NumpyEmitter
+from tessera_build.ir.core.types import BF16, DTYPES, F16, F32, DType, Type, tile
 from tests.backend_llvm_emit.tools import KernelBuilder, run_kernel
-from tests.math.numpy_emitter import NumpyEmitter
 from tests.math.reference import REFERENCES, Single, errors, points
 
 pytestmark = pytest.mark.numerics

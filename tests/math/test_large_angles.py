@@ -15,12 +15,12 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from tessera_build.lower.math.expand import DOUBLE_ULP, EXPANSIONS, expand
-from tessera_build.lower.math.large_double_angle import TWO_OVER_PI_DIGITS
-from tessera_build.lower.math.trigonometric import LIMIT
+from tessera_build.ir.core.math.expand import DOUBLE_ULP, EXPANSIONS, expand
+from tessera_build.ir.core.math.large_double_angle import TWO_OVER_PI_DIGITS
+from tessera_build.ir.core.math.numpy_emitter import NumpyEmitter
+from tessera_build.ir.core.math.trigonometric import LIMIT
 from tests.frontends_onnx.built import run_built
 from tests.frontends_onnx.oracle import make_model
-from tests.math.numpy_emitter import NumpyEmitter
 from tests.math.reference import REFERENCES, Double, errors, points
 from tests.math.test_double import compiled, worst
 

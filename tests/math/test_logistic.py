@@ -8,9 +8,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from tessera_build.ir.core.logistic import logistic
-from tessera_build.lower.math.expand import expand
+from tessera_build.ir.core.math.expand import expand
+from tessera_build.ir.core.math.numpy_emitter import NumpyEmitter
 from tessera_build.onnx_backend import TesseraBackend
-from tests.math.numpy_emitter import NumpyEmitter
 
 pytestmark = pytest.mark.numerics
 _SPECIAL = [np.inf, -np.inf, np.nan, 0.0, -0.0, 18.0, -18.0, 1e-45, 3e38, -3e38]

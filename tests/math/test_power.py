@@ -14,11 +14,11 @@ from onnx import helper
 
 import tessera_runtime
 from tessera_build.driver.build import build
+from tessera_build.ir.core.math.expand import EXPANSIONS, expand
+from tessera_build.ir.core.math.numpy_emitter import NumpyEmitter
 from tessera_build.ir.core.types import F32
-from tessera_build.lower.math.expand import EXPANSIONS, expand
 from tests.backend_llvm_emit.tools import KernelBuilder, run_kernel
 from tests.frontends_onnx.oracle import make_model
-from tests.math.numpy_emitter import NumpyEmitter
 from tests.math.reference import LIMITS, SPECIALS, Single, errors
 from tests.math.test_expansions import KernelEmitter
 

@@ -15,10 +15,10 @@ import pytest
 from tessera_build.backends.llvm.objects import native_options
 from tessera_build.config import load_target
 from tessera_build.driver.machine import machine_of
+from tessera_build.ir.core.math.expand import expand
+from tessera_build.ir.core.math.numpy_emitter import Array, NumpyEmitter
 from tessera_build.ir.core.types import F32, F64, DType
-from tessera_build.lower.math.expand import expand
 from tests.backend_llvm_emit.tools import KernelBuilder, run_kernel
-from tests.math.numpy_emitter import Array, NumpyEmitter
 from tests.math.reference import points
 from tests.math.test_expansions import KernelEmitter
 

@@ -13,10 +13,10 @@ import pytest
 from numpy.typing import NDArray
 
 from tessera_build.ir.core.conversion import convert
+from tessera_build.ir.core.math.numpy_emitter import NumpyEmitter
+from tessera_build.ir.core.math.storage import from_storage, to_storage
 from tessera_build.ir.core.types import DTYPES, F8E5M2, F32, STORAGE_FLOATS, DType
-from tessera_build.lower.math.storage import from_storage, to_storage
 from tests.backend_llvm_emit.tools import KernelBuilder, run_kernel
-from tests.math.numpy_emitter import NumpyEmitter
 from tests.math.test_expansions import KernelEmitter
 
 # numpy warns where a conversion meets NaN or overflows, which is what is tried here.

@@ -175,7 +175,7 @@ def emit_cast(out: FunctionText, value: Value, dtype: DType) -> Value:
     if source == dtype:
         return value
     if source in STORAGE_FLOATS or dtype in STORAGE_FLOATS:
-        raise CompileError("storage types are converted in lower/math", found=f"{source} to {dtype}")
+        raise CompileError("storage types are converted in ir/core/math", found=f"{source} to {dtype}")
     if source == BF16:
         return emit_cast(out, _widen_bf16(out, value), dtype)
     if dtype == BF16:

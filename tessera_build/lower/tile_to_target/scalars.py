@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tessera_build.ir.core.math.expand import EXPANSIONS, expand
+from tessera_build.ir.core.math.storage import from_storage, to_storage
 from tessera_build.ir.core.node import Region
 from tessera_build.ir.core.scalar import ScalarOp, ScalarProgram
 from tessera_build.ir.core.types import BOOL, F32, F64, I32, STORAGE_FLOATS, DType
 from tessera_build.ir.target.kernel import OPS, Branch
-from tessera_build.lower.math.expand import EXPANSIONS, expand
-from tessera_build.lower.math.storage import from_storage, to_storage
 from tessera_build.lower.tile_to_target.builder import TargetBuilder
 
 _MATH = frozenset(EXPANSIONS)

@@ -1,9 +1,10 @@
 """Evaluate at build time what depends on constants alone.
 
 Takes a module; gives it with such nodes replaced by constants. Invariant: the bytes of a folded constant are the same
-on every machine, so only ops whose reference is `ordered` are folded (no BLAS, no vectorised libm), no fold makes the
-module larger by more than `growth_bytes`, and all folds of a pass together make at most `allowance_bytes` beyond twice
-the constants that the module came with: a small file cannot ask for any amount of memory.
+on every machine, so only ops whose reference is `ordered` are folded (no BLAS, no vectorised libm), and elementary
+functions as kernels compute them; no fold makes the module larger by more than `growth_bytes`, and all folds of a pass
+together make at most `allowance_bytes` beyond twice the constants that the module came with: a small file cannot ask
+for any amount of memory.
 
     before:  %1 = "tgraph.add"(1, 1)
              %2 = "tgraph.sqrt"(%1)
@@ -15,16 +16,21 @@ the constants that the module came with: a small file cannot ask for any amount 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tessera_build.ir.core.dims import Dim
-from tessera_build.ir.core.types import Type
+from tessera_build.ir.core.math.expand import can_expand
+from tessera_build.ir.core.math.numpy_emitter import computed
+from tessera_build.ir.core.types import Type, dtype_of
 from tessera_build.ir.graph.infer import op_named
 from tessera_build.ir.graph.nodes import Array, Attribute, Module
 from tessera_build.ir.graph.sweep import Rule, Site, rewrite
+
+_MOST_COMPUTED = 1 << 20  # elements of an elementary function
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,7 @@ class FoldConstants:
     Operands count as `widening` times as large: weights that are stored as bytes, or less, and computed with as floats.
     """
 
-    growth_bytes: int = 1 << 20
+    growth_bytes: int = 4 << 20
     widening: int = 1
     allowance_bytes: int = 64 << 20
 
@@ -48,9 +54,10 @@ class FoldConstants:
             op = op_named(site.node.op)
             arrays = [site.to.array(value) for value in site.inputs]
             operands = [array for array in arrays if array is not None]
+            elementary = not op.ordered and _is_elementary(site.node.op, operands)
             if (
                 op.evaluate is None
-                or not op.ordered
+                or not (op.ordered or elementary)
                 or len(operands) != len(arrays)
                 or any(_symbolic(a) for a in site.node.attributes.values())
             ):
@@ -61,10 +68,20 @@ class FoldConstants:
                 return None
             left[0] -= result_bytes
             with np.errstate(all="ignore"):
-                results = op.evaluate(operands, site.node.attributes, {})
+                if elementary:
+                    results: Sequence[Array] = (computed(site.node.op, operands),)
+                else:
+                    results = op.evaluate(operands, site.node.attributes, {})
             return [site.to.constant(result, _name(site, operands)) for result in results]
 
         return fold
+
+
+def _is_elementary(op: str, operands: Sequence[Array]) -> bool:
+    """Whether it is an elementary function of floats of one type, and few enough of them (a million take about 1 s)."""
+    types = {dtype_of(array.dtype) for array in operands}
+    few = math.prod(np.broadcast_shapes(*(array.shape for array in operands))) <= _MOST_COMPUTED
+    return few and len(types) == 1 and all(t.is_float and can_expand(op, t.name) for t in types)
 
 
 def _symbolic(value: Attribute) -> bool:

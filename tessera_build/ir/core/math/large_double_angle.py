@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import itertools
 
+from tessera_build.ir.core.math.coefficients import HALF_PI
+from tessera_build.ir.core.math.emitter import DOUBLE, Emitter
 from tessera_build.ir.core.types import F64, I64
-from tessera_build.lower.math.coefficients import HALF_PI
-from tessera_build.lower.math.emitter import DOUBLE, Emitter
 
 # 2/pi after the point, as many digits as the largest double needs.
 TWO_OVER_PI_DIGITS = (

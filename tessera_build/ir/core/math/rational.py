@@ -7,7 +7,7 @@ wherever multiply-adds are fused.
 from __future__ import annotations
 
 from tessera_build.ir.core.logistic import DENOMINATOR, LIMIT, NUMERATOR
-from tessera_build.lower.math.emitter import Emitter, polynomial
+from tessera_build.ir.core.math.emitter import Emitter, polynomial
 
 
 def logistic(emitter: Emitter, x: int) -> int:

@@ -6,7 +6,7 @@ Takes values of any numeric type; gives values of that type (`isnan`: bool). Inv
 
 from __future__ import annotations
 
-from tessera_build.lower.math.emitter import Emitter
+from tessera_build.ir.core.math.emitter import Emitter
 
 
 def rsqrt(emitter: Emitter, x: int) -> int:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tessera_build.ir.core.math import exponential, logarithm, trigonometric
+from tessera_build.ir.core.math.coefficients import LN2_HIGH, LN2_LOW
+from tessera_build.ir.core.math.coefficients_double import ASIN, ATAN, QUARTER_TURN, SINH
+from tessera_build.ir.core.math.emitter import DOUBLE, Emitter, copy_sign, polynomial
 from tessera_build.ir.core.types import F64, I64
-from tessera_build.lower.math import exponential, logarithm, trigonometric
-from tessera_build.lower.math.coefficients import LN2_HIGH, LN2_LOW
-from tessera_build.lower.math.coefficients_double import ASIN, ATAN, QUARTER_TURN, SINH
-from tessera_build.lower.math.emitter import DOUBLE, Emitter, copy_sign, polynomial
 
 _TAN_EIGHTH, _TAN_THREE_EIGHTHS = 0.41421356237309503, 2.414213562373095
 # Beyond this, x*x + 1 is x*x and what log would lose to overflow is taken as log(x) + ln 2.

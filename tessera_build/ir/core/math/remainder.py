@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tessera_build.ir.core.math.emitter import Emitter, copy_sign
 from tessera_build.ir.core.types import F32, F64, I64
-from tessera_build.lower.math.emitter import Emitter, copy_sign
 
 _LARGEST_POWER = 1000
 

@@ -10,8 +10,8 @@ import itertools
 import math
 from dataclasses import dataclass
 
+from tessera_build.ir.core.math.emitter import Emitter
 from tessera_build.ir.core.types import F64, I32, I64
-from tessera_build.lower.math.emitter import Emitter
 
 # 2/pi after the point in words of 32 bits, behind one of zeros.
 TWO_OVER_PI_WORDS = (0, 0xA2F9836E, 0x4E441529, 0xFC2757D1, 0xF534DDC0, 0xDB629599, 0x3C439041, 0xFE5163AB)

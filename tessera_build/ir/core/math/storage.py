@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tessera_build.ir.core.math.emitter import Emitter
 from tessera_build.ir.core.types import (
     F4E2M1,
     F6E2M3,
@@ -24,7 +25,6 @@ from tessera_build.ir.core.types import (
     U8,
     DType,
 )
-from tessera_build.lower.math.emitter import Emitter
 
 # What lies beyond the largest number: infinity and NaN, one NaN with each sign, one NaN in place of -0, nothing.
 Beyond = Literal["infinity", "nan", "unsigned nan", "nothing"]

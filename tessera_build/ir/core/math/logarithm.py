@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tessera_build.lower.math.coefficients import LN2_HIGH, LN2_LOW, LOG
-from tessera_build.lower.math.emitter import Emitter, Format, format_of, polynomial
+from tessera_build.ir.core.math.coefficients import LN2_HIGH, LN2_LOW, LOG
+from tessera_build.ir.core.math.emitter import Emitter, Format, format_of, polynomial
 
 _ROOT_HALF_BITS = {"f32": 0x3F3504F3, "f64": 0x3FE6A09E667F3BCD}
 

@@ -7,11 +7,11 @@ branch that vectors of small numbers skip; infinities give NaN.
 
 from __future__ import annotations
 
+from tessera_build.ir.core.math.coefficients import COS, HALF_PI, SHORT_HALF_PI, SIN, TWO_OVER_PI
+from tessera_build.ir.core.math.emitter import Emitter, format_of, polynomial
+from tessera_build.ir.core.math.large_angle import large_angle
+from tessera_build.ir.core.math.large_double_angle import large_double_angle
 from tessera_build.ir.core.types import F32, F64
-from tessera_build.lower.math.coefficients import COS, HALF_PI, SHORT_HALF_PI, SIN, TWO_OVER_PI
-from tessera_build.lower.math.emitter import Emitter, format_of, polynomial
-from tessera_build.lower.math.large_angle import large_angle
-from tessera_build.lower.math.large_double_angle import large_double_angle
 
 LIMIT = {"f32": 1e5, "f64": 2.0**22}  # up to here, the parts of pi/2 cancel exactly
 

@@ -9,9 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tessera_build.ir.core.math import (
+    exponential,
+    inverse,
+    logarithm,
+    power,
+    rational,
+    remainder,
+    simple,
+    trigonometric,
+)
+from tessera_build.ir.core.math.emitter import Emitter
 from tessera_build.ir.core.types import BF16, F16, F32
-from tessera_build.lower.math import exponential, inverse, logarithm, power, rational, remainder, simple, trigonometric
-from tessera_build.lower.math.emitter import Emitter
 
 _BOTH = ("f32", "f64")
 _ANY: tuple[str, ...] = ()

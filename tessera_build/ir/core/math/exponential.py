@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from tessera_build.ir.core.math.coefficients import ERF, ERF_SLOPE_LOW, EXP, EXPM1, LN2_HIGH, LN2_LOW, LOG2_E
+from tessera_build.ir.core.math.coefficients_double import ERF_FAR, ERF_HALF, ERF_MIDDLE, ERF_NEAR, ERF_SLOPE
+from tessera_build.ir.core.math.emitter import Emitter, Format, copy_sign, format_of, polynomial, power_of_two
 from tessera_build.ir.core.types import F32
-from tessera_build.lower.math.coefficients import ERF, ERF_SLOPE_LOW, EXP, EXPM1, LN2_HIGH, LN2_LOW, LOG2_E
-from tessera_build.lower.math.coefficients_double import ERF_FAR, ERF_HALF, ERF_MIDDLE, ERF_NEAR, ERF_SLOPE
-from tessera_build.lower.math.emitter import Emitter, Format, copy_sign, format_of, polynomial, power_of_two
 
 # Beyond these, results are zero and infinity; between them, both halves of 2**n are normal numbers.
 _EXP_RANGE = {"f32": (-104.0, 89.0), "f64": (-746.0, 710.0)}

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from tessera_build.lower.math.coefficients import LN2_HIGH, LN2_LOW, LOG
-from tessera_build.lower.math.emitter import Emitter, format_of, polynomial, product_error
-from tessera_build.lower.math.exponential import exp_of_sum
-from tessera_build.lower.math.logarithm import take_apart
+from tessera_build.ir.core.math.coefficients import LN2_HIGH, LN2_LOW, LOG
+from tessera_build.ir.core.math.emitter import Emitter, format_of, polynomial, product_error
+from tessera_build.ir.core.math.exponential import exp_of_sum
+from tessera_build.ir.core.math.logarithm import take_apart
 
 
 @dataclass(frozen=True, slots=True)
