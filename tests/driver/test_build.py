@@ -17,7 +17,9 @@ from tessera_build.driver.opened import proofs_of
 from tessera_build.driver.result import Event
 from tessera_build.driver.verify_bundle import verify_bundle
 from tessera_build.frontends.onnx import ModelError, UnsupportedError
+from tessera_build.verify.errors import VerificationError
 from tests.driver.models import digits, embedding, mlp, unsupported
+from tests.frontends_onnx.oracle import one_node
 
 # A machine that does not exist: what it runs on x86-64-v4 beside, no processor lists the second feature.
 FUTURE = {"name: x86-64-v3": "name: future", "\nfeatures:": "\nfeatures:\n  - avx10_9"}
@@ -204,3 +206,13 @@ def test_build_config_when_it_names_workers_then_is_used(tmp_path: Path, kernel_
 def test_package_when_asked_for_an_unknown_name_then_says_so() -> None:
     with pytest.raises(AttributeError, match="no attribute 'biuld'"):
         tessera_build.biuld  # type: ignore[attr-defined]  # noqa: B018
+
+
+@pytest.mark.errors
+def test_build_when_a_model_reads_outside_its_data_then_its_proof_says_that_the_model_accepts_no_input(
+    tmp_path: Path,
+) -> None:
+    model = one_node("Gather", {"x": (5, 3)}, {"i": np.array([0, 7])}, axis=0)
+    with pytest.raises(VerificationError, match="no random inputs were found that the model accepts") as caught:
+        tessera_build.build(model, ["x86-64-v3"], tmp_path / "m", workers=1, cache=None)
+    assert (caught.value.code, caught.value.found) == ("INPUTS_NOT_FOUND", "gather reads outside its data")
