@@ -80,8 +80,9 @@ class FoldConstants:
 def _is_elementary(op: str, operands: Sequence[Array]) -> bool:
     """Whether it is an elementary function of floats of one type, and few enough of them (a million take about 1 s)."""
     types = {dtype_of(array.dtype) for array in operands}
-    few = math.prod(np.broadcast_shapes(*(array.shape for array in operands))) <= _MOST_COMPUTED
-    return few and len(types) == 1 and all(t.is_float and can_expand(op, t.name) for t in types)
+    if len(types) != 1 or not all(t.is_float and can_expand(op, t.name) for t in types):
+        return False
+    return math.prod(np.broadcast_shapes(*(array.shape for array in operands))) <= _MOST_COMPUTED
 
 
 def _symbolic(value: Attribute) -> bool:
