@@ -32,7 +32,14 @@ _ASLEEP_AFTER = 20 * SECONDS  # of any time: what waits for nothing takes no pro
 # Exit codes by which Tessera says that the fault is its own: still a refusal, but one to look into.
 OUR_OWN = (1, 5)
 # Proofs that could not be made, where that says nothing of what was built: onnxruntime refuses the model, for one.
-UNPROVED = ("INPUTS_NOT_FOUND", "PROOF_TOO_LARGE", "REFERENCES_DISAGREE", "REFERENCE_FAILED", "TOO_MANY_STEPS")
+UNPROVED = (
+    "INPUTS_NOT_FOUND",
+    "PROOF_TOO_LARGE",
+    "PROOF_TOO_LONG",
+    "REFERENCES_DISAGREE",
+    "REFERENCE_FAILED",
+    "TOO_MANY_STEPS",
+)
 Attack = Callable[[int, Path], None]
 
 
