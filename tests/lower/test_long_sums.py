@@ -37,7 +37,7 @@ def test_mean_when_of_many_elements_then_is_off_by_a_few_roundings(
     )
     x = np.random.default_rng(3).random(shape, dtype=np.float32)
     ((mean, most),) = run_built(model, [{"x": x}])
-    np.testing.assert_allclose(mean, x.mean(axes, np.float64, keepdims=True), rtol=1.5e-6)
+    np.testing.assert_allclose(mean.astype(np.float64), x.mean(axes, np.float64, keepdims=True), rtol=1.5e-6)
     np.testing.assert_array_equal(most, x.max(axes, keepdims=True))
 
 
@@ -52,4 +52,4 @@ def test_softmax_when_rows_are_longer_than_a_block_then_adds_up_to_one() -> None
         x = draw.random(shape, dtype=np.float32)
         ((y,),) = run_built(model, [{"x": x}])
         wide = np.exp(x.astype(np.float64))
-        np.testing.assert_allclose(y, wide / wide.sum(1, keepdims=True), rtol=1.5e-6)
+        np.testing.assert_allclose(y.astype(np.float64), wide / wide.sum(1, keepdims=True), rtol=1.5e-6)
