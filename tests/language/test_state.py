@@ -91,7 +91,7 @@ def _steps(bundle: Path, counts: tuple[int, ...]) -> tuple[list[Floats], list[tu
         state = model.new_state(_empty(2, 2, 16, 4))
         for seed, count in enumerate(counts):
             q, k = draw(seed, 2, 2, count, 4), draw(100 + seed, 2, 2, count, 4)
-            answers.append(np.array(model.run(q=q, k=k, state=state)["y"]))
+            answers.append(np.array(model.run(q=q, k=k, state=state)["y"], np.float32))
             places.append((state.arrays["cache.keys"].ctypes.data, state.arrays["cache.values"].ctypes.data))
     return answers, places
 
