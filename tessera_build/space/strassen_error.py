@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_build.ir.core.scalar import Array
+from tessera_build.space.scale import deviation_of, with_peak, without_peaks
 
 Floats, Doubles = NDArray[np.float32], NDArray[np.float64]
 Number = TypeVar("Number", np.float32, np.float64)
@@ -31,15 +32,14 @@ def halving_error(weights: Array, axes: tuple[int, int], piece: int) -> float:
     added up: no step of a sum has to be taken in Python, and the error is hardly larger.
     """
     depth, columns = (weights.shape[axis] // HALVES for axis in axes)
-    matrix = np.moveaxis(weights, axes, (0, 1)).reshape(HALVES, depth, HALVES, columns)
-    chosen = matrix[..., :: max(1, columns // _COLUMNS)][..., :_COLUMNS].astype(np.float32)
+    matrix = np.moveaxis(weights.astype(np.float32), axes, (0, 1)).reshape(HALVES, depth, HALVES, columns)
+    chosen = with_peak(matrix, _COLUMNS)
     inputs = np.random.default_rng(0).random((HALVES, _ROWS, HALVES, depth), np.float32) * 2 - 1
     values = np.maximum(inputs, np.float32(0))
     exact, found = _direct(values, chosen), _halved(values, chosen, piece)
-    numbers = [float(v) for v in exact.ravel()]
-    mean = math.fsum(numbers) / len(numbers)
-    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in numbers) / len(numbers))
-    return float(np.abs(found.astype(np.float64) - exact).max()) / deviation if deviation > 0 else math.inf
+    usual = without_peaks(chosen)
+    scale = deviation_of(exact if usual is chosen else _direct(values, usual))
+    return float(np.abs(found.astype(np.float64) - exact).max()) / scale if scale > 0 else math.inf
 
 
 def _direct(values: Floats, weights: Floats) -> Doubles:

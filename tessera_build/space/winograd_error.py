@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_build.ir.core.scalar import Array
+from tessera_build.space.scale import deviation_of, with_peak, without_peaks
 from tessera_build.space.toom_cook import ToomCook, Total, Transform, from_points, to_points
 
 Doubles = NDArray[np.float64]
@@ -30,13 +31,12 @@ def transform_error(weights: Array, transform: Transform) -> float:
     Inputs are uniform in -1 .. 1 with the negative ones set to zero, as after a rectifier: sums that do not cancel are
     the harder case. What is computed is what a kernel computes: f32 everywhere, multiply-adds rounded once.
     """
-    taps = weights.astype(np.float64)
-    step = max(1, taps.shape[3] // _OUTPUTS)
-    taps = taps[..., ::step][..., :_OUTPUTS]
+    taps = with_peak(weights.astype(np.float64), _OUTPUTS)
     sides = transform.rows.size, transform.columns.size
     inputs = np.random.default_rng(0).random((*sides, _TILES, taps.shape[2]), np.float32) * 2 - 1
     patches = np.maximum(inputs, np.float32(0)).astype(np.float64)
-    exact = _direct(patches, taps, (transform.rows.tile, transform.columns.tile))
+    tile = transform.rows.tile, transform.columns.tile
+    exact = _direct(patches, taps, tile)
     points = _both(patches, transform, to_points)
     factors = transform.transformed(taps.astype(np.float32)).astype(np.float64)
     sums = np.zeros((transform.size, _TILES, taps.shape[3]))
@@ -44,10 +44,9 @@ def transform_error(weights: Array, transform: Transform) -> float:
     for channel in range(taps.shape[2]):
         sums = _rounded(sums + flat[:, :, channel, None] * factors[:, None, channel, :])
     found = _both(sums.reshape(*sides, _TILES, -1), transform, from_points)
-    values = [float(v) for v in exact.ravel()]
-    mean = math.fsum(values) / len(values)
-    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / len(values))
-    return float(np.abs(found - exact).max()) / deviation if deviation > 0 else math.inf
+    usual = without_peaks(taps)
+    scale = deviation_of(exact if usual is taps else _direct(patches, usual, tile))
+    return float(np.abs(found - exact).max()) / scale if scale > 0 else math.inf
 
 
 def _both(
