@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from tests.frontends_onnx.built import run_built
 
@@ -29,7 +29,6 @@ def test_function_when_of_a_constant_then_has_the_bits_of_the_kernel(function: s
     inputs = [helper.make_tensor_value_info("x", code, [x.size])]
     graph = helper.make_graph(nodes, "g", inputs, outputs, weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    assert code in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
     ((kernel, constant),) = run_built(model, [{"x": x}])
     wide = f"u{x.itemsize}"
     numbers = ~np.isnan(kernel)

@@ -22,7 +22,7 @@ from tessera_build.lower.schedule_to_tile.pointwise import Part, Step, tiles_of,
 from tessera_build.space.passes import COSTLY
 
 Done = Mapping[int, int]
-# Numbers of one sign round to the same side for long: 513 turns of them were off by 3e-6.
+# Numbers of one sign round to the same side for long: 513 turns of them were off by more than 2e-6.
 _LONGEST_SEQUENCE, _TURNS_IN_BLOCK = 256, 256
 _FEW_TURNS = 8  # of an inner loop: an addition for each such loop would be felt
 

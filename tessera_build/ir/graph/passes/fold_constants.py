@@ -78,7 +78,7 @@ class FoldConstants:
 
 
 def _is_elementary(op: str, operands: Sequence[Array]) -> bool:
-    """Whether it is an elementary function of floats of one type, and few enough of them (a million take about 1 s)."""
+    """Whether it is an elementary function of floats of one type, and few enough: a million take 0.2 to 5 s."""
     types = {dtype_of(array.dtype) for array in operands}
     if len(types) != 1 or not all(t.is_float and can_expand(op, t.name) for t in types):
         return False
