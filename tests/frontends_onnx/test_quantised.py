@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from tessera_build.frontends.onnx import read_onnx
@@ -12,7 +13,7 @@ from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.graph.reference import run
 from tests.frontends_onnx import contrib_cases, quantised_cases
 from tests.frontends_onnx.built import run_built
-from tests.frontends_onnx.oracle import expected
+from tests.frontends_onnx.oracle import expected, make_model
 from tests.frontends_onnx.quantised_cases import Draw
 
 CASES = {**quantised_cases.CASES, **contrib_cases.CASES}
@@ -60,3 +61,13 @@ def test_quantised_when_redrawn_then_machine_code_gives_the_bits_of_onnxruntime(
     draw, wanted, model = _drawn(name, seed)
     (found,) = run_built(model, [draw.data])
     _assert_equal(found, wanted, STEPS.get(name, 0))
+
+
+def test_scale_of_a_range_when_built_then_has_the_bits_of_onnxruntimes() -> None:
+    """A scale that is off by one rounding sends what lies half way to the next step; later layers magnify that."""
+    node = helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"])
+    model = make_model([node], {"x": (np.float32, (64,))}, ["q", "s", "z"])
+    draws = [{"x": np.random.default_rng(seed).normal(size=64).astype(np.float32)} for seed in range(200)]
+    for found, data in zip(run_built(model, draws), draws, strict=True):
+        for result, wanted in zip(found, expected(model, data), strict=True):
+            np.testing.assert_array_equal(result, wanted)

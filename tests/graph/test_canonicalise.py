@@ -103,6 +103,16 @@ def test_reciprocals_when_switched_off_then_only_powers_of_two_are_multiplied() 
     assert_same_results(quarter, Canonicalise().run(quarter), tolerance=0)
 
 
+def test_reciprocals_when_one_number_is_divided_then_it_keeps_the_bits_of_its_quotient() -> None:
+    def make(b: GraphBuilder, x: int) -> int:
+        return b.op("div", b.op("reduce", x, kind="max", axes=(0, 1, 2), keepdims=True), b.scalar(255, x))
+
+    module = module_of(make)
+    after = Canonicalise().run(module)
+    assert ops_of(after) == ["reduce", "div"]
+    assert_same_results(module, after, tolerance=0)
+
+
 def test_constants_when_on_the_left_or_with_leading_ones_then_take_one_form() -> None:
     module = module_of(lambda b, x: b.op("max", b.constant(normal(0, 1, 1, 4)), x))
     after = Canonicalise().run(module)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_build.ir.core.node import Function
-from tessera_build.ir.core.types import BOOL
+from tessera_build.ir.core.types import BOOL, Type
 from tessera_build.ir.graph.builder import graph_nodes
 from tessera_build.ir.graph.nodes import Array, GraphNode
 from tessera_build.ir.graph.ops.op import dtype_attribute
@@ -84,7 +84,9 @@ def divide_by_constants() -> Rule:
     """x / c → x * (1/c): rounds once more, but products are issued every cycle and a division blocks its unit.
 
     Not where the quotient becomes a whole number, as in quantisation: what lies half way must stay there, and 41 / 41
-    must not fall below 1. The rule is one for each sweep: it remembers what the old function rounds.
+    must not fall below 1. Nor for one element, where nothing is gained: the scale of a tensor quantised by its own range
+    has the bits that its definition gives, or values half way between two steps go to the other one. The rule is one
+    for each sweep: it remembers what the old function rounds.
     """
     rounded: list[frozenset[int]] = []
 
@@ -92,7 +94,7 @@ def divide_by_constants() -> Rule:
         if site.node.op != "div" or not site.to.type(site.inputs[0]).dtype.is_float:
             return None
         constant = site.to.array(site.inputs[1])
-        if constant is None or not _moderate(constant.astype(np.float64)):
+        if constant is None or not _moderate(constant.astype(np.float64)) or _single(site.old.types[site.node.output]):
             return None
         if not rounded:
             rounded.append(frozenset(v for n in graph_nodes(site.old) if _rounds(site.old, n) for v in n.inputs))
@@ -102,6 +104,10 @@ def divide_by_constants() -> Rule:
         return [site.to.op("mul", site.inputs[0], site.to.constant(reciprocal))]
 
     return divide_by_constant
+
+
+def _single(type_: Type) -> bool:
+    return all(dim == 1 for dim in type_.shape)
 
 
 def _rounds(function: Function, node: GraphNode) -> bool:
