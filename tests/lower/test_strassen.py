@@ -36,7 +36,7 @@ from tessera_build.lower.program.assemble import lower_module
 from tessera_build.lower.program.kernels import STANDARD_BOUNDS, derived_within
 from tessera_build.lower.schedule_to_tile.layouts import Packing
 from tessera_build.lower.schedule_to_tile.replay import Bindings, TileProgram, preparing_program, schedule_to_tile
-from tessera_build.space.strassen import STRASSEN, product_of
+from tessera_build.space.strassen import STRASSEN, blocks_of, product_of
 from tessera_build.space.strassen_error import halving_error
 from tessera_build.space.workload import Bounds
 from tessera_build.verify.groups import Case, Groups
@@ -88,7 +88,7 @@ _CUTS = st.builds(
 _SIZES = st.builds(
     Sizes,
     images=st.integers(1, 3),
-    rows=st.sampled_from([14, 22, 32]),
+    rows=st.sampled_from([13, 14, 22, 27, 32]),
     depth=st.just(96),
     columns=st.sampled_from([64, 128]),
     transposed=st.booleans(),
@@ -123,7 +123,8 @@ def test_product_when_lines_of_an_image_lie_apart_then_pairs_pixels_along_the_wi
     even, apart = product_of(node, (4032, 672, 96, 1)), product_of(node, (4600, 768, 96, 1))
     assert even is not None
     assert (even.paired, even.extents[0]) == (("_d1", "_d2"), 42)
-    assert apart is None  # seven cannot be halved
+    assert apart is not None
+    assert (apart.paired, apart.extents[0]) == (("_d2",), 7)
 
 
 @pytest.mark.numerics
@@ -138,6 +139,41 @@ def test_bits_when_tiles_groups_or_neighbours_in_a_batch_differ_then_are_the_sam
     one = alone.run({"x": inputs["x"][1:2]}, {})["y"]
     assert len({y.tobytes() for y in found}) == 1
     assert found[0][1:2].tobytes() == one.tobytes()
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bits_when_both_halves_have_a_row_then_are_the_same_for_all_tiles(threads: int) -> None:
+    module = module_of(Sizes(2, 23, 96, 64), "bias")
+    found = [
+        compile_module(module, AVX512, Cut(rows, vectors, 2, 16).chooser()).run(inputs_of(module), {}, threads)["y"]
+        for rows, vectors in ((1, 1), (4, 1), (5, 2), (11, 2), (12, 2))
+    ]
+    assert len({y.tobytes() for y in found}) == 1
+
+
+@pytest.mark.unit
+def test_groups_of_rows_when_both_halves_have_a_row_then_are_refused() -> None:
+    module = module_of(Sizes(1, 23, 96, 64))
+    with pytest.raises(ScheduleRejectedError):
+        compile_module(module, AVX512, Cut(4, 1, 2, 16, group=2).chooser())
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("rows", "depth", "blocks"),
+    [(197, 768, 1), (1000, 3072, 8), (1500, 1536, 5), (1009, 4096, 1), (3136, 64, 1), (200, 65536, 2)],
+)
+def test_rows_when_they_leave_the_caches_then_are_halved_in_blocks(rows: int, depth: int, blocks: int) -> None:
+    assert blocks_of(rows, depth) == blocks
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("rows", [400, 390])  # two blocks of 200, of 195
+@pytest.mark.parametrize("images", [1, 2])
+def test_product_when_halved_in_blocks_then_agrees_with_the_reference(rows: int, images: int) -> None:
+    module = module_of(Sizes(images, rows, 1536, 64), "bias residual")
+    check_module(module, inputs_of(module), {}, AVX512, Cut(8, 2, 2, 384).chooser())
 
 
 @pytest.mark.numerics
@@ -216,7 +252,8 @@ def test_product_when_its_axes_cannot_be_halved_then_is_none() -> None:
 
     assert found(Sizes(1, 14, 32, 32))
     assert found(Sizes(4, 14, 32, 32))
-    assert not found(Sizes(1, 15, 32, 32))
+    assert found(Sizes(1, 15, 32, 32))  # both halves have the middle row
+    assert not found(Sizes(1, 1, 32, 32))
     assert not found(Sizes(1, 14, 31, 32))
     assert not found(Sizes(1, 14, 32, 33))
     assert not found(Sizes(None, 14, 32, 32))
@@ -307,7 +344,7 @@ def test_trace_when_it_does_not_fit_then_is_rejected(name: str) -> None:
 @pytest.mark.errors
 def test_trace_when_the_task_is_no_such_product_then_is_rejected() -> None:
     good = Cut(4, 1, 2, 16).schedule(AVX2.lanes)
-    for sizes in (Sizes(2, 21, 96, 32), Sizes(None, 22, 96, 32)):
+    for sizes in (Sizes(2, 22, 97, 32), Sizes(None, 22, 96, 32)):
         with pytest.raises(ScheduleRejectedError, match="does not fit"):
             _replayed(sizes, good)
     with pytest.raises(ScheduleRejectedError, match="does not fit"):

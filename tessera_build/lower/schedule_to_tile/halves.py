@@ -40,8 +40,17 @@ class Halves:
     @property
     def extents(self) -> tuple[int, int, int]:
         """Rows, depth and columns of a quarter."""
-        rows, depth, columns = self.product.extents
-        return rows // HALVES, depth // HALVES, columns // HALVES
+        return self.product.quarter
+
+    @property
+    def around(self) -> tuple[str, ...]:
+        """The index of the loop over blocks of rows, where there are several."""
+        return (f"{self.product.rows}_block",) if self.product.blocks > 1 else ()
+
+    def row(self, at: Extent, half: Extent) -> Extent:
+        """The row of the task that is number `at` of the upper (0) or lower (1) half of the block."""
+        first = sum((symbol(index) * self.product.extents[0] for index in self.around), start=at)
+        return first + half * self.product.below
 
     @property
     def tiles(self) -> int:
@@ -71,7 +80,7 @@ def halves_of(nest: Nest, schedule: Schedule, node: Compute, product: Product) -
     if step is None:
         raise ValueError("the schedule keeps the algorithm")
     block, width, steps = (factors.get(axis, 1) for axis in (product.rows, nest.axes[-1], product.depth))
-    tiles = -(-product.extents[0] // HALVES // max(1, block))
+    tiles = -(-product.quarter[0] // max(1, block))
     return Halves(node, product, schedule, block, width, steps, step.block, nest.lanes, step.panels or tiles)
 
 
@@ -81,9 +90,9 @@ def axes_around(nest: Nest, halves: Halves) -> list[str]:
 
 
 def loops_around(nest: Nest, halves: Halves, axes: Sequence[str], body: Callable[[], object]) -> None:
-    """Loops over axes in steps of one around what `body` appends."""
+    """Loops over axes in steps of one, and over blocks of rows, around what `body` appends."""
     if not axes:
-        body()
+        _loop_over_blocks(nest, halves, body)
         return
     axis, rest = axes[0], axes[1:]
     if nest.domain[axis] == 1:
@@ -99,10 +108,21 @@ def loops_around(nest: Nest, halves: Halves, axes: Sequence[str], body: Callable
     nest.loop(LoopRange(axis, nest.domain[axis], 1, halves.schedule.scope(axis)), (), turn)
 
 
+def _loop_over_blocks(nest: Nest, halves: Halves, body: Callable[[], object]) -> None:
+    def turn(_: tuple[int, ...]) -> tuple[int, ...]:
+        body()
+        return ()
+
+    if not halves.around:
+        body()
+    for index in halves.around:
+        nest.loop(LoopRange(index, halves.product.blocks, 1, "parallel"), (), turn)
+
+
 def sums_buffer(nest: Nest, halves: Halves) -> int:
-    """The argument for the first operand's sums: [sum, axes around the rows, rows, depth]."""
+    """The argument for the first operand's sums: [sum, axes around the rows, block, rows, depth]."""
     rows, depth, _ = halves.extents
-    around = [nest.domain[axis] for axis in axes_around(nest, halves)]
+    around = [nest.domain[axis] for axis in axes_around(nest, halves)] + [halves.product.blocks] * len(halves.around)
     operand = Operand(SCRATCH)
     nest.buffers[operand] = nest.builder.arg(memref(F32, SUMS, *around, rows, pitch(depth, halves.lanes)))
     nest.operands.append(operand)
@@ -115,7 +135,8 @@ def sum_view(nest: Nest, halves: Halves, which: tuple[int, int], at: tuple[Exten
     It has an axis per axis of the domain, the depth in the place of the columns.
     """
     rows, block = halves.product.rows, nest.tiles.get(halves.product.rows, 1)
-    offsets = (which[1], *(nest.offsets[axis] for axis in axes_around(nest, halves)), *at)
+    around = *(nest.offsets[axis] for axis in axes_around(nest, halves)), *map(symbol, halves.around)
+    offsets = (which[1], *around, *at)
     last = len(offsets) - 1
     axes = tuple(t.ViewAxis(last - 1 if axis == rows else -1) for axis in nest.axes[:-1])
     kind = memref(F32, *(block if axis == rows else 1 for axis in nest.axes[:-1]), size)
@@ -124,8 +145,8 @@ def sum_view(nest: Nest, halves: Halves, which: tuple[int, int], at: tuple[Exten
 
 def quarter_view(nest: Nest, halves: Halves, half: tuple[int, int], at: tuple[Extent, Extent]) -> int:
     """A view of the first operand's quarter (lower rows, later depth) from a row and a step on, in `nest.tiles`."""
-    (rows, depth, _), product = halves.extents, halves.product
-    nest.offsets[product.rows] = at[0] + half[0] * rows
+    (_, depth, _), product = halves.extents, halves.product
+    nest.offsets[product.rows] = halves.row(at[0], half[0])
     nest.offsets[product.depth] = at[1] + half[1] * depth
     read, access = halves.node.reads[0], halves.node.accesses[0]
     if not product.over:

@@ -52,7 +52,8 @@ def _check_halves(nest: Nest, schedule: Schedule, halves: Halves) -> None:
     whole = halves.piece > 0 and depth % halves.piece == 0 and halves.piece % halves.steps == 0
     if not whole or depth % nest.lanes or schedule.tensorised() != product.depth or schedule.instruction() != "fma":
         raise _rejected(nest, f"{halves.steps} steps of {schedule.tensorised()} in pieces of {halves.piece} of {depth}")
-    if not 1 <= halves.block <= rows or halves.group > halves.tiles:
+    divided = product.shares_a_row and halves.group < halves.tiles
+    if not 1 <= halves.block <= rows or halves.group > halves.tiles or divided:
         raise _rejected(nest, f"tiles of {halves.block} rows of {rows}, {halves.group} in a group")
     others = schedule.factors().keys() - {product.rows, product.depth, vector}
     if any(schedule.factors()[axis] != 1 for axis in others):

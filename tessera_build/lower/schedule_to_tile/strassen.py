@@ -7,7 +7,8 @@ first register tile while it multiplies, and used by all others. Four tiles of r
 than one of them, lie in memory of the thread's own; then follow the elementwise rest, and stores.
 
 Invariant: the bits of an output depend on its place, on its own row and the one that it is paired with, never on tiles
-or threads: a last tile of rows that is moved back inside pairs the same rows.
+or threads: a last tile of rows that is moved back inside pairs the same rows. A row that is in both halves is computed
+as one of the lower half first, then as one of the upper: the last tile of one thread has it.
 """
 
 from __future__ import annotations
@@ -267,11 +268,12 @@ class _Panel:
         most = max(1, _REST_REGISTERS * halves.lanes // halves.width)
         size = max(n for n in range(1, halves.block + 1) if halves.block % n == 0 and n <= most)
         size = 1 if halves.product.over else size  # an image's rows end somewhere
-        column, quarter, lane = nest.offsets[vector], symbol("_p"), symbol(f"{rows}_lane")
+        # The upper half last: it decides a row that both have, however many tiles there are.
+        column, quarter, lane = nest.offsets[vector], QUARTERS - 1 - symbol("_p"), symbol(f"{rows}_lane")
 
         def some(_: tuple[int, ...]) -> tuple[int, ...]:
             nest.tiles = {rows: size, vector: halves.width}
-            row = place.row + quarter // HALVES * halves.extents[0] + lane
+            row = halves.row(place.row + lane, quarter // HALVES)
             nest.offsets[rows] = row % halves.product.line if halves.product.over else row
             nest.offsets[halves.product.over or rows] = row // halves.product.line if halves.product.over else row
             nest.offsets[vector] = column + quarter % HALVES * halves.extents[2]

@@ -19,7 +19,7 @@ from tessera_build.space.nest import Integers, full_bytes, weight_bytes
 from tessera_build.space.panels import cycles_lost_to_conflicts, prefetch_pays
 from tessera_build.space.rules.rule import Features, Flags, Rule
 from tessera_build.space.sketch import Decision, Filled, Hole, Part, Sketch, Values
-from tessera_build.space.strassen import HALVES, MADE, QUARTERS, STRASSEN, SUMS
+from tessera_build.space.strassen import HALVES, MADE, QUARTERS, STRASSEN, SUMS, blocks_of
 from tessera_build.space.winograd_plan import most_scratch
 from tessera_build.space.workload import Workload
 
@@ -53,9 +53,10 @@ _MARGIN = 1.02
 
 @dataclass(frozen=True, slots=True)
 class Quarters:
-    """A workload's extents in halves: rows, depth, columns; the axes of the first two; what else there is, together.
+    """A workload's extents in halves: rows of a block, depth, columns; the axes of the first two; what else there is.
 
-    `paired`: the axes of the rows, of which the last one has the register tile.
+    `paired`: the axes of the rows, of which the last one has the register tile. `divisible`: rows may go to several
+    threads, because no row is in both halves. `around`: blocks, and what other axes come to together.
     """
 
     rows: int
@@ -64,6 +65,7 @@ class Quarters:
     paired: tuple[str, ...]
     inner: str
     pieces: tuple[int, ...]
+    divisible: bool
     around: int
 
     @classmethod
@@ -75,9 +77,10 @@ class Quarters:
         *paired, inner = found.axes
         extents = work.extents
         rows = math.prod(extents[axis] for axis in paired)
-        around = work.points // max(1, rows * work.vector.extent)
-        halves = (rows // HALVES, extents[inner] // HALVES, work.vector.extent // HALVES)
-        return cls(*halves, tuple(paired), inner, found.sizes, around)
+        block = rows // blocks_of(rows, extents[inner])
+        around = work.points // max(1, block * work.vector.extent)
+        halves = (-(-block // HALVES), extents[inner] // HALVES, work.vector.extent // HALVES)
+        return cls(*halves, tuple(paired), inner, found.sizes, block % HALVES == 0, around)
 
 
 def strassen_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
@@ -147,8 +150,10 @@ def strassen_legal(work: Workload, machine: CpuMachine, values: Values) -> Flags
     rows, vectors = values["rows"], values["columns"] // machine.lanes
     private = _private_bytes(_known(work), values)
     fits = ((rows + 2) * vectors < machine.registers) & (private <= most_scratch(machine))
-    panels, tiles, group = _known(work).columns // values["columns"], -(-_known(work).rows // rows), values["group"]
-    return np.asarray(fits & ((group == 0) | ((group < tiles) & (panels < _WORKERS))), np.bool_)
+    parts, group = _known(work), values["group"]
+    panels, tiles = parts.columns // values["columns"], -(-parts.rows // rows)
+    grouped = (group < tiles) & (panels < _WORKERS) & parts.divisible
+    return np.asarray(fits & ((group == 0) | grouped), np.bool_)
 
 
 def strassen_features(work: Workload, machine: CpuMachine, _sketch: Sketch, values: Values) -> Features:
@@ -192,9 +197,10 @@ def strassen_features(work: Workload, machine: CpuMachine, _sketch: Sketch, valu
 def _moved(work: Workload, machine: CpuMachine, parts: Quarters, values: Values) -> Features:
     """Bytes by level of cache: every register tile reads its panels again; the first operand comes with every panel."""
     panels, tiles = parts.columns // values["columns"], -(-parts.rows // values["rows"])
-    left = float(_FLOAT_BYTES) * parts.around * parts.rows * parts.depth
+    block = float(_FLOAT_BYTES) * parts.rows * parts.depth
     right = float(_FLOAT_BYTES) * parts.depth * values["columns"] * _PRODUCTS
-    again = np.where(left * _PRODUCTS + right > machine.l2_bytes, panels, 1)
+    again = np.where(block * _PRODUCTS + right > machine.l2_bytes, panels, 1)
+    left = parts.around * block
     return {
         "l1_bytes": parts.around * panels * tiles * right + panels * left * _PRODUCTS,
         "l2_bytes": full_bytes(work) + left * SUMS + left * _PRODUCTS * (again - 1.0),

@@ -84,9 +84,9 @@ def divide_by_constants() -> Rule:
     """x / c → x * (1/c): rounds once more, but products are issued every cycle and a division blocks its unit.
 
     Not where the quotient becomes a whole number, as in quantisation: what lies half way must stay there, and 41 / 41
-    must not fall below 1. Nor for one element, where nothing is gained: the scale of a tensor quantised by its own range
-    has the bits that its definition gives, or values half way between two steps go to the other one. The rule is one
-    for each sweep: it remembers what the old function rounds.
+    must not fall below 1. Nor for one element, where nothing is gained: the scale of a tensor quantised by its own
+    range has the bits that its definition gives, or values half way between two steps go to the other one. The rule is
+    one for each sweep: it remembers what the old function rounds.
     """
     rounded: list[frozenset[int]] = []
 
