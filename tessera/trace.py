@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tessera.errors import KernelError
 from tessera_build.ir.core.dims import Dim, Extent, bounds, floordiv, substitute, symbols_of
+from tessera_build.ir.core.inequalities import never_negative
 from tessera_build.ir.core.node import Node, Region, Span
 from tessera_build.ir.core.types import Type
 from tessera_build.ir.tile.nodes import Let
@@ -136,9 +137,7 @@ class Tracer:
         low, _ = bounds(offset, self._nonnegative())
         if low is None or low < 0:
             return False
-        slack = extent - self._largest(offset) - length
-        smallest, _ = bounds(slack, self._nonnegative())
-        return smallest is not None and smallest >= 0
+        return never_negative(extent - self._largest(offset) - length, self._nonnegative())
 
     def _nonnegative(self) -> Mapping[str, tuple[int | None, int | None]]:
         return dict.fromkeys((*self.dims, *self._loops), (0, None))

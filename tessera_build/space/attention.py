@@ -7,8 +7,10 @@ computed in one order, wherever in a tile it lies.
 from __future__ import annotations
 
 from tessera_build.ir.core.dims import Extent
+from tessera_build.ir.core.types import F32
 from tessera_build.ir.machine.cpu import CpuMachine
-from tessera_build.kernels.attention import AttentionSchedule, AttentionShape
+from tessera_build.kernels.attention_plan import PANEL_BYTES
+from tessera_build.kernels.attention_shape import AttentionSchedule, AttentionShape
 
 # Keys as they lie up to so many queries: columns of them would be collected for a few products each.
 FEW_QUERIES = 3
@@ -16,12 +18,19 @@ FEW_QUERIES = 3
 
 # Keys of a softmax step: at most; where queries see few beyond their own number, because steps leave out what a mask
 # hides; where their number is not known. 12 heads of 64, x86-64-v4: 384 keys in steps of 128 take 5.16 ms, whole 4.83,
-# with tiles of four vectors 4.64; causal attention over 512 in steps of 128 6.30, with those tiles 5.77, of 64 5.18.
-MOST_KEYS, FEW_SEEN, SOME_KEYS = 1024, 64, 128
+# with tiles of four vectors 4.64; causal attention over 512 in steps of 128 6.30, with those tiles 5.77, of 64 5.18. An
+# unknown number in steps of 128: 512 keys take 3 %, 1024 keys 4 % longer.
+MOST_KEYS, FEW_SEEN, SOME_KEYS = 1024, 64, 512
+# Queries that read a block of keys and turn it into columns together, where the columns of all keys are not kept: 4
+# heads of 2304 keys 66 to 92 GFLOP/s, with 48 queries 87, with 192 94.
+TOGETHER = 192
+# Rows of a register tile by its vectors, of 32 registers; what a vector more saves, as a share of the time.
+_ROWS = {1: 12, 2: 12, 3: 8, 4: 6}
+_WIDER = 0.01
 
 
 def attention_schedule(shape: AttentionShape, machine: CpuMachine) -> AttentionSchedule:
-    """Register tiles of two vectors, or four where columns fill them; as many query rows as fit beside them."""
+    """Register tiles of as many vectors as columns fill; as many query rows as fit beside them."""
     order, many = f"tree({machine.lanes})", machine.registers >= 32
     queries, keys = shape.queries, shape.keys
     if isinstance(queries, int) and queries <= FEW_QUERIES:
@@ -31,22 +40,32 @@ def attention_schedule(shape: AttentionShape, machine: CpuMachine) -> AttentionS
             queries, machine.lanes, vectors * machine.lanes, block=block, order=order, keys_at_once=8
         )
     tile_n, tile_e = (_width(extent, machine) for extent in (keys, shape.value_depth))
+    if not isinstance(keys, int):  # 16 keys take 0.65, 77 keys 0.89 of the time that they take in tiles of two vectors
+        tile_n = machine.lanes
     vectors = max(tile_n, tile_e) // machine.lanes
-    rows = most = 4 if not many else 12 if vectors == 2 else 6
+    rows = most = _ROWS[vectors] if many else 4
     if isinstance(queries, int):  # the last tile computes rows again, and a tile has a vector to load beside its sums
         sizes = range(1, min(most, queries) + 1)
         rows = min(sizes, key=lambda r: (-(-queries // r) * (vectors * r + 1), -r))
-    block = _even_block(keys, MOST_KEYS, tile_n) if isinstance(keys, int) else SOME_KEYS
+    fitting = max(FEW_SEEN, PANEL_BYTES // (shape.depth * F32.bytes) // FEW_SEEN * FEW_SEEN)
+    block = _even_block(keys, min(MOST_KEYS if isinstance(keys, int) else SOME_KEYS, fitting), tile_n)
     if shape.reach is not None:
         block = FEW_SEEN
-    return AttentionSchedule(tile_m=rows, tile_n=tile_n, tile_e=tile_e, block=block, rows=1, order=order)
+    tiles = 1 if _columns_kept(shape, -(-block // tile_n) * tile_n) else max(1, TOGETHER // rows)
+    return AttentionSchedule(tile_m=rows, tile_n=tile_n, tile_e=tile_e, block=block, rows=1, order=order, tiles=tiles)
+
+
+def _columns_kept(shape: AttentionShape, block: int) -> bool:
+    """Whether the columns of all keys are made once for all queries: of as many as fit beside their values."""
+    return isinstance(shape.keys, int) and -(-shape.keys // block) * block * shape.depth * F32.bytes <= PANEL_BYTES
 
 
 def _width(extent: Extent, machine: CpuMachine) -> int:
-    """Columns of a register tile: four vectors where registers are many and whole tiles of them cost no more."""
-    two, four = 2 * machine.lanes, 4 * machine.lanes
-    fits = isinstance(extent, int) and -(-extent // four) * four == -(-extent // two) * two
-    return four if fits and machine.registers >= 32 else two
+    """Columns of a register tile: of so many vectors that least is computed past the end, and else of most."""
+    widths = [n * machine.lanes for n in (range(1, len(_ROWS) + 1) if machine.registers >= 32 else (1, 2))]
+    if not isinstance(extent, int):
+        return 2 * machine.lanes
+    return min(widths, key=lambda width: (-(-extent // width) * width * (1.0 - _WIDER * width / machine.lanes), -width))
 
 
 def _even_block(keys: Extent, most: int, unit: int) -> int:

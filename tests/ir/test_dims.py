@@ -113,6 +113,14 @@ def test_bounds_when_symbols_in_range_then_contain_value(
     assert high is None or meaning(values) <= high
 
 
+def test_bounds_when_one_operand_is_unbounded_then_come_from_the_other() -> None:
+    n = symbol("N")
+    assert bounds(minimum(16, n - 5), {}) == (None, 16)
+    assert bounds(96 - minimum(16, n - 5) * 6, {}) == (0, None)
+    assert bounds(maximum(n - 5, 3), {}) == (3, None)
+    assert bounds(minimum(16, n), {"N": (2, None)}) == (2, 16)
+
+
 @given(PAIRS, PAIRS)
 def test_sums_when_reordered_then_are_equal_and_hash_equal(left: Pair, right: Pair) -> None:
     a, b = left[0], right[0]

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from tessera_build.ir.core.dims import Extent, symbol
 from tessera_build.ir.core.types import BF16, F32
 from tessera_build.ir.tile.reference import run
-from tessera_build.kernels.attention import AttentionSchedule, AttentionShape, attention
+from tessera_build.kernels.attention import attention
+from tessera_build.kernels.attention_shape import AttentionSchedule, AttentionShape
 from tessera_build.kernels.product import ProductSchedule, product
 from tessera_build.kernels.softmax import softmax
 

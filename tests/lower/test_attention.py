@@ -15,7 +15,8 @@ from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.tile import nodes as t
-from tessera_build.kernels.attention import AttentionShape, attention
+from tessera_build.kernels.attention import attention
+from tessera_build.kernels.attention_shape import AttentionShape
 from tessera_build.kernels.reach import reach_of
 from tessera_build.space.attention import FEW_SEEN, attention_schedule
 from tests.lower.compiled import assert_close, check_module, compile_module
@@ -80,6 +81,8 @@ MANY = (
     Shape(4, 300, heads=2, key_heads=1),
     Shape(5, 520, heads=1, key_heads=1, mask=True),
     Shape(9, 1100, heads=1, key_heads=1),
+    Shape(200, 3, heads=1, key_heads=1),
+    Shape(211, 2100, heads=1, key_heads=1, depth=72, mask=True),  # columns of all keys are not kept
 )
 
 
@@ -97,6 +100,36 @@ def test_attention_when_compiled_then_is_the_reference_with_one_thread_and_two(s
     )
     found = compile_module(module).run(inputs, {"N": shape.keys})["y"].astype(np.float32)
     assert_close(found, expected["y"], "y", tolerance=1e-3)
+
+
+def _of_unknown_extents(shape: Shape) -> Module:
+    b = GraphBuilder(dims={"M": (1, None), "N": (1, None)})
+    queries, keys = symbol("M"), symbol("N")
+    q = b.input("q", tensor(F32, 2, shape.heads, queries, shape.depth))
+    k = b.input("k", tensor(F32, 2, shape.key_heads, keys, shape.depth))
+    v = b.input("v", tensor(F32, 2, shape.key_heads, keys, shape.value_depth))
+    b.output("y", b.op("attention", q, k, v, b.input("m", tensor(F32, 1, 1, queries, keys)), scale=0.125))
+    return b.finish()
+
+
+def test_attention_when_no_extent_is_known_then_is_the_reference_for_all_of_them() -> None:
+    module = _of_unknown_extents(Shape(1, 1))
+    compiled = compile_module(module)
+    sizes = ((1, 9), (5, 15), (6, 16), (7, 17), (6, 513), (191, 40), (193, 700), (400, 1025))
+    for queries, keys in sizes:
+        inputs = _inputs(Shape(queries, keys, mask=True))
+        found = compiled.run(inputs, {"M": queries, "N": keys})["y"]
+        assert found.tobytes() == compiled.run(inputs, {"M": queries, "N": keys}, threads=2)["y"].tobytes()
+        assert_close(found, graph_reference.run(module, "main", inputs)["y"], "y", tolerance=1e-5)
+
+
+def test_kernel_when_extents_are_not_known_then_only_what_is_left_over_is_checked() -> None:
+    shape = AttentionShape(2, symbol("M"), symbol("N"), 64, 64)
+    function = attention(F32, shape, attention_schedule(shape, AVX512), 0.125)
+    inner = [n for n in function.walk() if isinstance(n, t.For) and n.step == 8 and symbols_of(n.extent)]
+    read = [n for loop in inner for n in loop.body.nodes if isinstance(n, t.View)]
+    assert inner
+    assert not any(axis.checked for view in read for axis in view.axes)
 
 
 @pytest.mark.parametrize("shape", [Shape(3, 129, mask=True), Shape(13, 200)], ids=str)
@@ -172,7 +205,7 @@ def test_schedule_when_keys_are_many_then_few_columns_are_computed_for_none(keys
     assert schedule.block % schedule.tile_n == 0
     assert schedule.block <= 1024
     assert blocks * schedule.block - keys < blocks * schedule.tile_n
-    assert schedule.tile_n == (64 if -(-keys // 32) % 2 == 0 else 32)
+    assert -(-keys // schedule.tile_n) * schedule.tile_n - keys < 16 + keys * 0.04
 
 
 def test_reach_when_masks_are_known_then_is_how_far_the_furthest_query_sees() -> None:

@@ -19,7 +19,8 @@ from tessera_build.ir.core.dims import symbol
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.types import F32, memref
 from tessera_build.ir.tile.reference import run
-from tessera_build.kernels.attention import AttentionSchedule, AttentionShape, attention
+from tessera_build.kernels.attention import attention
+from tessera_build.kernels.attention_shape import AttentionSchedule, AttentionShape
 from tessera_build.kernels.product import ProductSchedule, product
 from tessera_build.kernels.softmax import softmax
 

@@ -331,9 +331,11 @@ def _atom_range(atom: Atom, ranges: Mapping[str, Range]) -> Range:
         return 0, None if right[1] is None else right[1] - 1
     if atom.function == "floordiv":
         return _range_quotient(left, right)
-    pick = min if atom.function == "min" else max
-    ends = [None if a is None or b is None else pick(a, b) for a, b in zip(left, right, strict=True)]
-    return ends[0], ends[1]
+    # The smaller of two is at most what either is at most; what it is at least needs both.
+    pick, needed = (min, (2, 1)) if atom.function == "min" else (max, (1, 2))
+    known = [[end for end in ends if end is not None] for ends in zip(left, right, strict=True)]
+    low, high = (pick(ends) if len(ends) >= count else None for ends, count in zip(known, needed, strict=True))
+    return low, high
 
 
 def _range_quotient(left: Range, right: Range) -> Range:
@@ -349,6 +351,9 @@ def _range_quotient(left: Range, right: Range) -> Range:
 
 def _range_product(left: Range, right: Range) -> Range:
     (a, b), (c, d) = left, right
+    if a is not None and a == b:
+        c, d = (c, d) if a >= 0 else (d, c)
+        return None if c is None else a * c, None if d is None else a * d
     if a is not None and a >= 0 and c is not None and c >= 0:
         return a * c, None if b is None or d is None else b * d
     if a is None or b is None or c is None or d is None:

@@ -61,6 +61,7 @@ class Scope:
     function: Function
     names: frozenset[str] = frozenset()  # names that a level's rules may look up, such as instructions
     symbols: dict[str, Range] = field(default_factory=dict[str, Range])  # dims and loop indices in sight
+    binders: dict[str, Node] = field(default_factory=dict[str, Node])  # index -> the node around that gives it values
     defined: dict[int, Node | None] = field(default_factory=dict[int, Node | None])  # value -> node, None: argument
     guarded: int = 0  # how many regions around the node run only sometimes
 
@@ -152,14 +153,15 @@ class _Checker:
     def _regions(self, node: Node) -> None:
         regions = regions_of(node)
         bound = symbols_bound_by(node).values() if regions else ()
-        before = self.scope.symbols
+        before, binders = self.scope.symbols, self.scope.binders
         if bound:
             self.scope.symbols = before | {name: self.level.index_range(self.scope, node) for name in bound}
+            self.scope.binders = binders | dict.fromkeys(bound, node)
         self.scope.guarded += type(node) in self.level.conditional
         for region in regions:
             self.block(region, node)
         self.scope.guarded -= type(node) in self.level.conditional
-        self.scope.symbols = before
+        self.scope.symbols, self.scope.binders = before, binders
 
     def _define(self, value: int, node: Node | None, owner: Node | None) -> bool:
         if value in self.scope.defined:

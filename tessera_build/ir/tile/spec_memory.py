@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import cast
 
-from tessera_build.ir.core.dims import Range
+from tessera_build.ir.core.dims import Extent, Range, symbols_of, terms_of
 from tessera_build.ir.core.node import Function, Node
 from tessera_build.ir.core.spec import Scope
 from tessera_build.ir.core.structure import fields_of
@@ -134,7 +134,12 @@ def view_bounds(scope: Scope, node: View) -> Iterator[str]:
     for position, (offset, extent) in enumerate(zip(node.offsets, buffer.shape, strict=True)):
         reaches = [(a.step * (n - 1)) for a, n in zip(node.axes, view.static_shape, strict=True) if a.axis == position]
         low, high = scope.bounds(offset)
-        if position in checked or position == node.gather_axis or not isinstance(extent, int) or not _exact(offset):
+        if (
+            position in checked
+            or position == node.gather_axis
+            or not isinstance(extent, int)
+            or not _exact(scope, offset)
+        ):
             continue
         first = None if low is None else low + sum(r for r in reaches if r < 0)
         last = None if high is None else high + sum(r for r in reaches if r > 0)
@@ -142,11 +147,14 @@ def view_bounds(scope: Scope, node: View) -> Iterator[str]:
             yield f"axis {position} reaches {first} to {last} in an extent of {extent}, unchecked"
 
 
-def _exact(offset: object) -> bool:
-    """Interval arithmetic is exact for sums of different symbols."""
-    terms = getattr(offset, "terms", ())
-    atoms = [atom for monomial, _ in terms for atom, power in monomial for _ in range(power)]
-    return len(set(atoms)) == len(atoms) and all(not a.function for a in atoms) and all(len(m) <= 1 for m, _ in terms)
+def _exact(scope: Scope, offset: Extent) -> bool:
+    """Interval arithmetic is exact for sums of different symbols, where none bounds another."""
+    atoms = [atom for monomial, _ in terms_of(offset) for atom, power in monomial for _ in range(power)]
+    if len(set(atoms)) != len(atoms) or any(a.function for a in atoms) or any(len(m) > 1 for m, _ in terms_of(offset)):
+        return False
+    names = symbols_of(offset)
+    loops = [node for name in names if isinstance(node := scope.binders.get(name), For)]
+    return not any(names & symbols_of(loop.extent) for loop in loops)
 
 
 def _is_view(scope: Scope, value: int) -> bool:

@@ -20,7 +20,8 @@ from tessera_build.ir.graph.ops.attention import heads_per_key
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.nodes import Compute, KernelCall
 from tessera_build.ir.schedule.trace import Schedule, Split
-from tessera_build.kernels.attention import AttentionShape, attention
+from tessera_build.kernels.attention import attention
+from tessera_build.kernels.attention_shape import AttentionShape
 from tessera_build.kernels.reach import reach_of
 from tessera_build.kernels.subject import KernelSubject
 from tessera_build.kernels.table import KERNELS
