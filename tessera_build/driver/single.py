@@ -183,7 +183,7 @@ def _compiled(lowered: LoweredTask, sizes: dict[str, int], options: CodegenOptio
     image = link([compile_ir(text, options) for text in texts], ["launch"], "task.so")
     dims = tuple(sizes.get(name, ASSUMED_EXTENT) for name in lowered.program.dims)
     count = evaluate(lowered.count, sizes)
-    return LaunchCode(image, lowered.program.operands, dims, sizes, count, lowered.scratch_bytes)
+    return LaunchCode(image, lowered.program.operands, dims, sizes, count, evaluate(lowered.scratch_bytes, sizes))
 
 
 def _assumed(bounds: Range) -> int:

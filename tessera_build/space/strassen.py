@@ -93,7 +93,7 @@ def product_of(node: Compute, strides: Sequence[Extent] = ()) -> Product | None:
     rows = [axis for axis in node.axes[1:-1] if axis.name in used]
     if not rows or vector.name in used or not _walks_alone(outer, rows[-1].name):
         return None
-    if not all(isinstance(axis.extent, int) for axis in (*node.axes, depth)):
+    if not all(isinstance(axis.extent, int) for axis in (*node.axes[1:], depth)):
         return None
     over = rows[-2] if len(rows) > 1 and _even(outer, strides, (rows[-2], rows[-1])) else None
     line = int_extent(rows[-1].extent)

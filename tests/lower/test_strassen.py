@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ from tessera_build.ir.tile.erase import strip_bindings
 from tessera_build.ir.tile.spec import verify
 from tessera_build.lower.graph_to_schedule.tasks import graph_to_schedule
 from tessera_build.lower.program.assemble import lower_module
-from tessera_build.lower.program.kernels import STANDARD_BOUNDS, derived_within
+from tessera_build.lower.program.kernels import STANDARD_BOUNDS, Setting, derived_within
 from tessera_build.lower.schedule_to_tile.layouts import Packing
 from tessera_build.lower.schedule_to_tile.replay import Bindings, TileProgram, preparing_program, schedule_to_tile
 from tessera_build.space.strassen import STRASSEN, blocks_of, product_of
@@ -256,7 +257,29 @@ def test_product_when_its_axes_cannot_be_halved_then_is_none() -> None:
     assert not found(Sizes(1, 1, 32, 32))
     assert not found(Sizes(1, 14, 31, 32))
     assert not found(Sizes(1, 14, 32, 33))
-    assert not found(Sizes(None, 14, 32, 32))
+    assert found(Sizes(None, 14, 32, 32))  # how many images there are makes no difference
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize(("images", "rows"), [(1, 22), (3, 23)])
+def test_product_when_the_number_of_images_is_not_known_then_agrees_with_the_reference(images: int, rows: int) -> None:
+    module = module_of(Sizes(None, rows, 96, 64), "bias")
+    inputs = inputs_of(module_of(Sizes(images, rows, 96, 64), "bias"))
+    check_module(module, inputs, {"N": images}, AVX512, Cut(4, 2, 2, 16).chooser())
+
+
+@pytest.mark.unit
+def test_rule_when_the_number_of_images_is_read_from_data_then_takes_the_direct_sum() -> None:
+    task = task_of(module_of(Sizes(None, 128, 768, 768)))
+    constants = constants_of(module_of(Sizes(None, 128, 768, 768)))
+
+    def algorithm(setting: Setting) -> str | None:
+        step = derived_within(Bounds(products=ALLOWED))(setting, AVX512).rewritten()
+        return None if step is None else step.algorithm
+
+    setting = Setting(task, {}, constants, {"N": (1, None)})
+    assert algorithm(setting) == STRASSEN
+    assert algorithm(replace(setting, unbounded=frozenset({"N"}))) is None
 
 
 @pytest.mark.unit
@@ -344,7 +367,7 @@ def test_trace_when_it_does_not_fit_then_is_rejected(name: str) -> None:
 @pytest.mark.errors
 def test_trace_when_the_task_is_no_such_product_then_is_rejected() -> None:
     good = Cut(4, 1, 2, 16).schedule(AVX2.lanes)
-    for sizes in (Sizes(2, 22, 97, 32), Sizes(None, 22, 96, 32)):
+    for sizes in (Sizes(2, 22, 97, 32), Sizes(None, 22, 96, 33)):
         with pytest.raises(ScheduleRejectedError, match="does not fit"):
             _replayed(sizes, good)
     with pytest.raises(ScheduleRejectedError, match="does not fit"):

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 
-from tessera_build.ir.core.dims import Extent, symbol, symbols_of
+from tessera_build.ir.core.dims import Extent, maximum, symbol, symbols_of
 from tessera_build.ir.core.node import Function, Node, Region
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.graph.ops.sizes import names_of
 from tessera_build.ir.graph.regions import index_range
-from tessera_build.ir.schedule.trace import Schedule
+from tessera_build.ir.schedule.trace import Schedule, ScheduleRejectedError
 from tessera_build.ir.target.host import Allocate, Apart, Buffer, Launch
 from tessera_build.lower.graph_to_schedule.chains import chained
 from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
@@ -106,7 +107,7 @@ class Block:
             self._controls[step] = self._plan(task)
         elif task.kind != "read":
             layouts = {v: self._places.of[v].layout(self._shape(task, v)) for v in _values(task)}
-            setting = Setting(task, layouts, self._constants, self._frame.ranges)
+            setting = Setting(task, layouts, self._constants, self._frame.ranges, self._frame.unbounded)
             if self._frame.updated.isdisjoint(task.outputs):
                 self._lowered[step] = lower_task(setting, self._shared.machine, self._shared.choose)
             else:
@@ -275,8 +276,10 @@ class Block:
         outside = {*self._frame.arguments, *self._function.results, *self._frame.digests}
         scratch = [Lifetime(_scratch(step), p.scratch_bytes, step, step) for step, p in self._controls.items()]
         for step, lowered in self._lowered.items():
-            most = aligned(max((each.scratch_bytes for each in lowered), default=0))
-            scratch += [Lifetime(_scratch(step), most, step, step)] if most else []
+            most = self._frame.most(reduce(maximum, (each.scratch_bytes for each in lowered), 0))
+            if most is None:
+                raise _without_bound(self._tasks[step])
+            scratch += [Lifetime(_scratch(step), aligned(most), step, step)] if most != 0 else []
         inside = {r: self._places.sizes[r] * self._function.types[r].dtype.bytes for r in first if r not in outside}
         self._set_aside(first, last, inside)
         room = ZONE_BYTES if self._shared.checks.bounds else 0
@@ -326,6 +329,14 @@ class Block:
                 Home("dynamic", dynamic.memory.index) if dynamic else Home("arena", 0, self._base + self._offsets[root])
             )
         return self._homes[root]
+
+
+def _without_bound(task: Task) -> ScheduleRejectedError:
+    return ScheduleRejectedError(
+        "SCHEDULE_REWRITE",
+        f"the schedule does not fit {task.name}",
+        found="scratch memory for a number of rows that is read from data",
+    )
 
 
 def _scratch(step: int) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tessera_build.ir.core.dims import Extent, Range
+from tessera_build.ir.core.dims import Extent, Range, symbol
 from tessera_build.ir.core.node import Node
 from tessera_build.ir.graph.sizes import upper_bound
 from tessera_build.ir.target.host import Buffer, Space
@@ -45,6 +45,11 @@ class Frame:
     depth: int = 0
     sizes: Mapping[str, Extent] = field(default_factory=dict[str, Extent])
     updated: frozenset[int] = frozenset()
+
+    @property
+    def unbounded(self) -> frozenset[str]:
+        """Symbols of which nothing is known before the program runs."""
+        return frozenset(name for name in self.sizes if self.most(symbol(name)) is None)
 
     def most(self, size: Extent) -> Extent | None:
         """The most that a size can be, over dims alone; None where that is not known."""

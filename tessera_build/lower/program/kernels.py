@@ -7,12 +7,11 @@ those of a rewritten sum, between which a window's own extents choose, never a b
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from tessera_build.ir.core.dims import Extent, Range, bounds, minimum
+from tessera_build.ir.core.dims import Extent, Range, bounds, minimum, symbols_of
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.types import Type, int_extent
 from tessera_build.ir.graph.nodes import Array
@@ -64,22 +63,32 @@ class LoweredTask:
     prepares: bool = False
 
     @property
-    def scratch_bytes(self) -> int:
+    def scratch_bytes(self) -> Extent:
         """Scratch memory of the task that it reads or writes."""
         function = self.program.function
         pairs = zip(self.program.operands, function.args, strict=False)
         kinds = [function.types[argument] for operand, argument in pairs if operand.value == SCRATCH]
-        return sum(math.prod(kind.static_shape) * kind.dtype.bytes for kind in kinds)
+        total: Extent = 0
+        for kind in kinds:
+            size: Extent = kind.dtype.bytes
+            for extent in kind.shape:
+                size = extent * size
+            total = total + size
+        return total
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Setting:
-    """A task where it stands in a program: how its values lie in memory, which are constants, ranges of its dims."""
+    """A task where it stands in a program: how its values lie in memory, which are constants, ranges of its dims.
+
+    Nothing is known of `unbounded` symbols before the program runs, so that no memory beside values may depend on them.
+    """
 
     task: Task
     layouts: Mapping[int, BufferLayout]
     constants: Mapping[int, Array]
     ranges: Mapping[str, Range]
+    unbounded: frozenset[str] = frozenset()
 
 
 # Gives the schedule of a task that stands somewhere: the derived one, one from a file, one under measurement.
@@ -96,6 +105,8 @@ def subject_of(setting: Setting, bounds: Bounds = STANDARD_BOUNDS) -> Subject:
     axes = axes_of_domain(grouped_domain(task, Schedule())[0])
     stages = tuple(subject_of(replace(setting, task=stage), EXACT) for stage in task.stages)
     strides = {value: _strides_of(setting, value) for value in task.function.args}
+    if any(symbols_of(axis.extent) & setting.unbounded for axis in axes):
+        bounds = replace(bounds, products=0.0)  # sums of rows would need memory
     return Subject(task.kind, task.function.nodes, axes, task.reduced, setting.constants, bounds, stages, strides)
 
 
