@@ -116,11 +116,18 @@ class _Step:
         kept, rows = self.scratch, self.plan.schedule.tile_m
         if kept.result is None:
             return
-        self.tile.store(self._remembered(kept.total), self.tile.zeros((rows, 1), F32))
+        self.tile.store(self._remembered(kept.total), self._first_total(rows))
         self.tile.store(self._remembered(kept.largest), self.tile.full((rows, 1), LOWEST, F32))
         for e in self.tile.range(self.plan.shape.value_depth, self.plan.schedule.tile_e):
             view = self._remembered(kept.result, slice(e, e + self.plan.schedule.tile_e))
             self.tile.store(view, self.tile.zeros(view.shape, F32))
+
+    def _first_total(self, rows: int) -> Tile:
+        """Zero; one where there are no keys at all, so that a sum of no values is zero, not zero by zero."""
+        keys, zeros = self.plan.shape.keys, self.tile.zeros((rows, 1), F32)
+        if isinstance(keys, int):
+            return zeros
+        return self.tile.where(self.tile.iota((rows, 1), 1, keys) < 1, self.tile.full((rows, 1), 1.0, F32), zeros)
 
     def scores(self, q: Buffer, k: Buffer, keys: Keys, block: KeyBlock) -> None:
         """scratch = q kᵀ · scale."""

@@ -123,6 +123,17 @@ def test_attention_when_no_extent_is_known_then_is_the_reference_for_all_of_them
         assert_close(found, graph_reference.run(module, "main", inputs)["y"], "y", tolerance=1e-5)
 
 
+@pytest.mark.parametrize("queries", [1, 9])
+def test_attention_when_there_are_no_keys_then_is_zero(queries: int) -> None:
+    shape = Shape(queries, 0)
+    b = GraphBuilder(dims={"N": (0, None)})
+    operands = [b.input("q", tensor(F32, 2, 3, queries, 64))]
+    operands += [b.input(name, tensor(F32, 2, 3, symbol("N"), 64)) for name in "kv"]
+    b.output("y", b.op("attention", *operands, scale=0.125))
+    found = compile_module(b.finish()).run(_inputs(shape), {"N": 0})["y"]
+    np.testing.assert_array_equal(found, np.zeros((2, 3, queries, 64), np.float32))
+
+
 def test_kernel_when_extents_are_not_known_then_only_what_is_left_over_is_checked() -> None:
     shape = AttentionShape(2, symbol("M"), symbol("N"), 64, 64)
     function = attention(F32, shape, attention_schedule(shape, AVX512), 0.125)

@@ -131,9 +131,9 @@ class Rewrite:
     group, which transforms the strip's inputs for itself; 0: all of them.
 
     "strassen": of a product whose rows, depth and columns are cut into `tile` = 2 halves, seven products of quarters.
-    The depth of a half is summed in pieces of `block`. Sums of quarters of the first operand are made by a launch of
-    its own, those of the weights by the first register tile that needs them. `panels` register tiles of rows make a
-    group, which makes sums of weights for itself; 0: all of them.
+    Many rows are cut into blocks first, by `space.strassen`. The depth of a half is summed in pieces of `block`. Sums
+    of the first operand's quarters are made by a launch of its own, those of the weights by the first register tile
+    that needs them. `panels` register tiles of rows make a group, which makes sums of weights for itself; 0: all.
     """
 
     tile: int
