@@ -243,6 +243,14 @@ def test_power_when_the_exponent_alone_is_a_float_then_large_integers_keep_their
     assert found.tolist() == x.tolist()
 
 
+def test_power_when_the_exponent_has_a_wider_type_then_is_not_rounded() -> None:
+    x, y = np.array([-0.456, -2, 3, 0.5], np.float16), np.array([2.0003, 3, 2.0003, -1.7], np.float32)
+    types = [DTYPES["f16"], DTYPES["f32"]]
+    ((found,),) = run_built(model_of("Pow", types, types[0], opset=15), [{"x0": x, "x1": y}])
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(found, np.power(x.astype(np.float32), y).astype(np.float16))
+
+
 def test_softplus_when_its_value_is_small_then_is_right_to_the_last_places() -> None:
     x = np.concatenate([np.linspace(-85, 20, 4001), -np.logspace(-6, 1, 500)]).astype(np.float32)
     model = make_model([helper.make_node("Softplus", ["x"], ["y"])], {"x": (np.float32, x.shape)}, ["y"])

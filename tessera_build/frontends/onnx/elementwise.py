@@ -216,6 +216,10 @@ def _pow(c: Context, n: Call) -> Tensor:
         return c.op("sqrt", x)
     if exponent.dtype.is_float and not x.dtype.is_float:
         return c.cast(c.op("pow", c.cast(x, F64), c.cast(exponent, F64)), x.dtype)
+    if exponent.dtype.is_float and exponent.dtype != x.dtype and exponent.dtype.bits >= x.dtype.bits:
+        # A rounded exponent would be another one: of a negative number to 2.0003 there is no power, to 2 there is.
+        wide = exponent.dtype if exponent.dtype.bits > x.dtype.bits else F32
+        return c.cast(c.op("pow", c.cast(x, wide), c.cast(exponent, wide)), x.dtype)
     return c.op("pow", x, c.cast(exponent, x.dtype))
 
 
