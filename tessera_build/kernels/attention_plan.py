@@ -19,6 +19,14 @@ from tessera_build.kernels.attention_shape import AttentionSchedule, AttentionSh
 PANEL_BYTES = 1 << 19
 
 
+def kept_keys(shape: AttentionShape, block: int, dtype: DType) -> int | None:
+    """Keys in whole blocks, if their number is known and the columns of all of them are few enough to be kept."""
+    if not isinstance(shape.keys, int):
+        return None
+    padded = -(-shape.keys // block) * block
+    return padded if padded * shape.depth * dtype.bytes <= PANEL_BYTES else None
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The kernel's numbers, and what follows from them."""
@@ -73,10 +81,9 @@ class Plan:
     @property
     def panel_keys(self) -> int | None:
         """Padded number of keys when they can be transposed once for all queries of a group."""
-        if self.schedule.transposed_keys or self.schedule.keys_at_once or not isinstance(self.shape.keys, int):
+        if self.schedule.transposed_keys or self.schedule.keys_at_once:
             return None
-        padded = -(-self.shape.keys // self.block) * self.block
-        return padded if padded * self.shape.depth * self.dtype.bytes <= PANEL_BYTES else None
+        return kept_keys(self.shape, self.block, self.dtype)
 
     def transpose_keys(self, tile: TileBuilder, k: Buffer, group: Extent) -> Buffer | None:
         """All keys of a group as columns, when their number is known."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.types import F32
 from tessera_build.ir.machine.cpu import CpuMachine
-from tessera_build.kernels.attention_plan import PANEL_BYTES
+from tessera_build.kernels.attention_plan import PANEL_BYTES, kept_keys
 from tessera_build.kernels.attention_shape import AttentionSchedule, AttentionShape
 
 # Keys as they lie up to so many queries: columns of them would be collected for a few products each.
@@ -22,9 +22,10 @@ FEW_QUERIES = 3
 # unknown number in steps of 128: 512 keys take 3 %, 1024 keys 4 % longer.
 MOST_KEYS, FEW_SEEN, SOME_KEYS = 1024, 64, 512
 # Queries that read a block of keys and turn it into columns together, where the columns of all keys are not kept: 4
-# heads of 2304 keys 66 to 92 GFLOP/s, with 48 queries 87, with 192 94.
+# heads of 2304 keys run at 66 GFLOP/s with 6 of them, 87 with 48, 92 with 96, 94 with 192.
 TOGETHER = 192
-# Rows of a register tile by its vectors, of 32 registers; what a vector more saves, as a share of the time.
+# Rows of a register tile by its vectors, of 32 registers. What a vector more is taken to save, as a share of the time:
+# a choice between widths that compute as much, not a measurement.
 _ROWS = {1: 12, 2: 12, 3: 8, 4: 6}
 _WIDER = 0.01
 
@@ -40,8 +41,6 @@ def attention_schedule(shape: AttentionShape, machine: CpuMachine) -> AttentionS
             queries, machine.lanes, vectors * machine.lanes, block=block, order=order, keys_at_once=8
         )
     tile_n, tile_e = (_width(extent, machine) for extent in (keys, shape.value_depth))
-    if not isinstance(keys, int):  # 16 keys take 0.65, 77 keys 0.89 of the time that they take in tiles of two vectors
-        tile_n = machine.lanes
     vectors = max(tile_n, tile_e) // machine.lanes
     rows = most = _ROWS[vectors] if many else 4
     if isinstance(queries, int):  # the last tile computes rows again, and a tile has a vector to load beside its sums
@@ -51,20 +50,19 @@ def attention_schedule(shape: AttentionShape, machine: CpuMachine) -> AttentionS
     block = _even_block(keys, min(MOST_KEYS if isinstance(keys, int) else SOME_KEYS, fitting), tile_n)
     if shape.reach is not None:
         block = FEW_SEEN
-    tiles = 1 if _columns_kept(shape, -(-block // tile_n) * tile_n) else max(1, TOGETHER // rows)
+    kept = kept_keys(shape, -(-block // tile_n) * tile_n, F32) is not None
+    tiles = 1 if kept else max(1, TOGETHER // rows)
     return AttentionSchedule(tile_m=rows, tile_n=tile_n, tile_e=tile_e, block=block, rows=1, order=order, tiles=tiles)
 
 
-def _columns_kept(shape: AttentionShape, block: int) -> bool:
-    """Whether the columns of all keys are made once for all queries: of as many as fit beside their values."""
-    return isinstance(shape.keys, int) and -(-shape.keys // block) * block * shape.depth * F32.bytes <= PANEL_BYTES
-
-
 def _width(extent: Extent, machine: CpuMachine) -> int:
-    """Columns of a register tile: of so many vectors that least is computed past the end, and else of most."""
-    widths = [n * machine.lanes for n in (range(1, len(_ROWS) + 1) if machine.registers >= 32 else (1, 2))]
+    """Columns of a register tile: of so many vectors that least is computed past the end, and else of most.
+
+    One vector of an unknown number: 16 keys take 0.65, 77 keys 0.89 of the time that they take in tiles of two.
+    """
     if not isinstance(extent, int):
-        return 2 * machine.lanes
+        return machine.lanes
+    widths = [n * machine.lanes for n in (range(1, len(_ROWS) + 1) if machine.registers >= 32 else (1, 2))]
     return min(widths, key=lambda width: (-(-extent // width) * width * (1.0 - _WIDER * width / machine.lanes), -width))
 
 

@@ -32,7 +32,7 @@ _MOST_VECTORS = 3
 # A register tile of a matrix product, near enough to say how often a panel is used.
 _USUAL_ROWS, _USUAL_VECTORS = 8, 3
 # Rows of a half: with 16 the direct sum is up to a fifth faster, because weights that come from memory are used too
-# seldom; with 25, as of images of 7 x 7, 2 to 4 %. With 26 and more this is 5 to 20 % faster.
+# seldom; with 25, as of images of 7 x 7, 2 to 4 %. With 26 and more this is 2 to 20 % faster.
 _LEAST_ROWS = 26
 # Steps of a contraction that are emitted. Ten stand in the code, and four steps are 3 % slower than two.
 _STEPS = 2
