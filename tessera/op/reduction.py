@@ -10,8 +10,9 @@ from tessera.model.filled import stop_gradient
 from tessera.model.tensor import Tensor, Value, emit
 from tessera.op.axes import Axes, axes_of, axis_of
 from tessera.op.creation import dimension
+from tessera.op.elementwise import cast
 from tessera_build.ir.core.dims import Extent
-from tessera_build.ir.core.types import I64
+from tessera_build.ir.core.types import F32, I64
 from tessera_build.ir.graph.ops.shapes import count
 
 
@@ -41,11 +42,13 @@ def reduce_prod(x: Value, axes: Axes = None, *, keepdims: bool = False) -> Tenso
 
 
 def reduce_mean(x: Value, axes: Axes = None, *, keepdims: bool = False, stable: bool = True) -> Tensor:
-    """The mean over axes."""
+    """The mean over axes; half floats are added up as float32, since they hold neither sum nor count of many."""
+    if x.dtype.is_float and x.dtype.bits < F32.bits:
+        return cast(reduce_mean(cast(x, F32), axes, keepdims=keepdims, stable=stable), x.dtype)
     number = elements(x, axes)
     total = reduce_sum(x, axes, keepdims=keepdims, stable=stable)
     if isinstance(number, int):
-        return total * (1.0 / max(number, 1)) if x.dtype.is_float else emit("div", total, number)
+        return emit("div", total, max(number, 1) if x.dtype.is_float else number)
     return emit("div", total, dimension(number, x.dtype))
 
 

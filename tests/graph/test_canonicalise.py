@@ -113,6 +113,14 @@ def test_reciprocals_when_one_number_is_divided_then_it_keeps_the_bits_of_its_qu
     assert_same_results(module, after, tolerance=0)
 
 
+def test_reciprocals_when_a_sum_is_divided_then_the_mean_of_equal_numbers_is_that_number() -> None:
+    def make(b: GraphBuilder, x: int) -> int:
+        return b.op("div", b.op("reduce", x, kind="sum", axes=(2,), keepdims=True), b.scalar(17, x))
+
+    after = Canonicalise().run(module_of(make))
+    assert ops_of(after) == ["reduce", "div"]
+
+
 def test_constants_when_on_the_left_or_with_leading_ones_then_take_one_form() -> None:
     module = module_of(lambda b, x: b.op("max", b.constant(normal(0, 1, 1, 4)), x))
     after = Canonicalise().run(module)

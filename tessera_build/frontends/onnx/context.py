@@ -21,7 +21,7 @@ from tessera_build.frontends.onnx.restarts import Unified
 from tessera_build.frontends.onnx.tracing import Piece, Place, pieces_of
 from tessera_build.ir.core.dims import Dim, Extent, Range, bounds, symbol, symbols_of
 from tessera_build.ir.core.rewrite import RegionBuilder
-from tessera_build.ir.core.types import I64, DType, Type, dtype_of, tensor
+from tessera_build.ir.core.types import F32, I64, DType, Type, dtype_of, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.infer import complete, infer, op_named
 from tessera_build.ir.graph.nodes import Array, Attribute
@@ -188,10 +188,12 @@ class Context:
         return self.cast(Tensor(tensor(I64), None, content), dtype)
 
     def mean(self, source: Tensor, axes: Sequence[int], keepdims: bool) -> Tensor:
-        """Sum times the reciprocal of the count; a division where the count is symbolic or the type is an integer."""
+        """The sum divided by the count; a known count of nothing is taken for 1. Half floats hold neither of many."""
+        if source.dtype.is_float and source.dtype.bits < F32.bits:
+            return self.cast(self.mean(self.cast(source, F32), axes, keepdims), source.dtype)
         number, total = count([source.shape[axis] for axis in axes]), self.reduce("sum", source, axes, keepdims)
         if isinstance(number, int) and source.dtype.is_float:
-            return total if number == 1 else self.op("mul", total, self.scalar(1.0 / max(number, 1), source.dtype))
+            return self.op("div", total, self.scalar(max(number, 1), source.dtype))
         return self.op("div", total, self.number(number, source.dtype))
 
     def known(self, source: Tensor, what: str) -> Array:

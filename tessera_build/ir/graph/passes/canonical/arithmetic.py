@@ -85,8 +85,9 @@ def divide_by_constants() -> Rule:
 
     Not where the quotient becomes a whole number, as in quantisation: what lies half way must stay there, and 41 / 41
     must not fall below 1. Nor for one element, where nothing is gained: the scale of a tensor quantised by its own
-    range has the bits that its definition gives, or values half way between two steps go to the other one. The rule is
-    one for each sweep: it remembers what the old function rounds.
+    range has the bits that its definition gives, or values half way between two steps go to the other one. Nor for
+    sums, which are few beside what they add up: the mean of equal numbers is that number, and a normalisation of them
+    magnifies every other one 300 times. The rule is one for each sweep: it remembers what the old function rounds.
     """
     rounded: list[frozenset[int]] = []
 
@@ -94,7 +95,9 @@ def divide_by_constants() -> Rule:
         if site.node.op != "div" or not site.to.type(site.inputs[0]).dtype.is_float:
             return None
         constant = site.to.array(site.inputs[1])
-        if constant is None or not _moderate(constant.astype(np.float64)) or _single(site.old.types[site.node.output]):
+        if constant is None or not _moderate(constant.astype(np.float64)):
+            return None
+        if _single(site.old.types[site.node.output]) or _is_sum(site.to.producer(site.inputs[0])):
             return None
         if not rounded:
             rounded.append(frozenset(v for n in graph_nodes(site.old) if _rounds(site.old, n) for v in n.inputs))
@@ -108,6 +111,10 @@ def divide_by_constants() -> Rule:
 
 def _single(type_: Type) -> bool:
     return all(dim == 1 for dim in type_.shape)
+
+
+def _is_sum(node: GraphNode | None) -> bool:
+    return node is not None and node.op == "reduce" and node.attributes["kind"] == "sum"
 
 
 def _rounds(function: Function, node: GraphNode) -> bool:
