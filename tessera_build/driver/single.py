@@ -168,7 +168,7 @@ def build_task(setting: Setting, schedule: Schedule, machine: CpuMachine, option
 def compile_task(setting: Setting, schedule: Schedule, machine: CpuMachine, options: CodegenOptions) -> LaunchCode:
     """The code, made in this process.
 
-    Of two versions of a kernel, that for sizes which hold whole tiles; dynamic sizes are those that costs assume.
+    Of several versions of a kernel, that for the sizes that costs assume of dynamic extents.
     """
     sizes = {name: _assumed(setting.ranges.get(name, (1, None))) for name in sorted(_dims_of(setting))}
     lowered = lower_task(setting, machine, lambda _setting, _machine: schedule)
