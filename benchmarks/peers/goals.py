@@ -72,6 +72,7 @@ KERNELS: Final[dict[str, Goal | None]] = {
     "mobile_block_alone": _kernel(1.9),
     "attention": _kernel(1.4),
     "feed_forward": _kernel(1.2),
+    "feed_forward_tokens": _kernel(1.2),
     "softmax": Goal("limit", 1.25),
     "layer_norm": Goal("limit", 1.25),
     "product": Goal("peak", 0.82, operations=2 * 1024**3),

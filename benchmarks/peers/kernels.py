@@ -83,6 +83,7 @@ KERNELS: Final[dict[str, Callable[[], Recipe]]] = {
     "mobile_block_alone": lambda: _blocks(1),
     "attention": _attention,
     "feed_forward": lambda: _rows(_FeedForward(768), 128, 768),
+    "feed_forward_tokens": lambda: Recipe(_FeedForward(768), {"x": torch.randn(1, 128, 768)}, ("y",)),
     "softmax": lambda: _rows(nn.Softmax(-1), 1536, 128),
     "layer_norm": lambda: _rows(nn.LayerNorm(768), 512, 768),
     "product": lambda: _rows(nn.Linear(1024, 1024, bias=False), 1024, 1024),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
+from onnx.reference import ReferenceEvaluator
 
+from tests.frontends_onnx.built import run_built
 from tests.frontends_onnx.oracle import assert_agrees, floats, one_node
 
 pytestmark = pytest.mark.numerics
@@ -32,6 +35,16 @@ def test_conv_when_sizes_are_dynamic_then_agrees(
     attributes = {"strides": [stride] * 2, "dilations": [dilation] * 2, "group": group, **padding}
     model = one_node("Conv", {"x": ("N", 4, "H", "W")}, weights, 17, **attributes)
     assert_agrees(model, *({"x": floats(2, 4, *size)} for size in SIZES))
+
+
+@pytest.mark.parametrize("pad", ["SAME_UPPER", "SAME_LOWER"])
+def test_conv_when_windows_lie_far_apart_then_pads_nothing_as_the_reference(pad: str) -> None:
+    """Onnxruntime cuts the first element off instead."""
+    model = one_node("Conv", {"x": (1, 1, 8)}, {"w": floats(1, 1, 1)}, kernel_shape=[1], strides=[4], auto_pad=pad)
+    feeds = {"x": floats(1, 1, 8)}
+    (wanted,) = (np.asarray(v) for v in ReferenceEvaluator(model).run(None, dict(feeds)))
+    ((found,),) = run_built(model, [feeds])
+    np.testing.assert_allclose(np.asarray(found, np.float64), wanted, rtol=1e-6)
 
 
 @pytest.mark.parametrize("rank", [1, 3])

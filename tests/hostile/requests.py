@@ -84,8 +84,9 @@ def constant_input(model: onnx.ModelProto, generator: random.Random) -> None:
     dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
     numbers = [generator.choice(_ODD) for _ in range(math.prod(shape))]
     with np.errstate(all="ignore"):
-        array = np.asarray(numbers, np.int64).astype(dtype).reshape(shape)
-    model.graph.initializer.append(numpy_helper.from_array(array, info.name))
+        tensor = numpy_helper.from_array(np.asarray(numbers, np.int64).astype(dtype), info.name)
+    tensor.dims[:] = shape  # there may be more axes than numpy has
+    model.graph.initializer.append(tensor)
     if generator.random() < 0.9:
         model.graph.input.remove(info)
 
