@@ -9,15 +9,16 @@ Takes a sum of products; gives which of its axes are halved. With A and B cut in
 
 which is Winograd's form with the fewest sums, its t4 negated. Invariant: what is looked at is how indices move with
 axes; rows are paired along an axis that is not the first, because along that one a batch may hold several requests.
+Rows of an unknown number are those of one request where an entry mixes them (`ir/graph/mixing.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
-from tessera_build.ir.core.dims import Extent, symbol, symbols_of
+from tessera_build.ir.core.dims import Extent, Range, bounds, floordiv, symbol, symbols_of
 from tessera_build.ir.core.types import F32, int_extent
 from tessera_build.ir.schedule.nodes import Axis, Compute
 from tessera_build.space.contraction import is_product
@@ -28,6 +29,7 @@ STRASSEN: Final = "strassen"
 QUARTERS: Final = 4
 # Quarters of the weights, and sums of them, that are stored: b11, b21, b22 and t1. The others are sums of these.
 STORED: Final = 4
+B11, B21, B22, T1 = range(STORED)
 MADE: Final = 3
 # Sums of quarters of A that are stored: s1, s2, s3 and s4.
 SUMS: Final = 4
@@ -39,6 +41,10 @@ _STEP: Final = 16
 # when the next panel reads them: 1000 x 3072 x 768 takes 1.21 of the direct sum's time as one, 0.95 in eight blocks.
 _BLOCK_BYTES: Final = 2 << 20
 _LEAST_BLOCK: Final = 96
+_MOST_BLOCK: Final = 1024  # of rows whose number is not known, of which the memory for results must be
+# Rows of a half: with 16 the direct sum is up to a fifth faster, because weights that come from memory are used too
+# seldom; with 25, as of images of 7 x 7, 2 to 4 %. With 26 and more this is 2 to 20 % faster.
+LEAST_ROWS: Final = 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,33 +52,76 @@ class Product:
     """A product: the axis whose rows are paired, the one that is summed, and where the second read has depth, outputs.
 
     Rows that lie evenly along two axes, as those of an image, are one axis: `over` is the outer of them, and `line` the
-    extent of the inner one. `extents` are those of the rows of one of `blocks`, the depth and the outputs; the last two
-    are even.
+    extent of the inner one. `number` of rows are cut into `blocks` that differ by at most one row; both may follow from
+    dims, and then a block has `most` rows at most. `depth_extent` and `outputs` are even.
     """
 
     rows: str
     depth: str
     weight: tuple[int, int]
-    extents: tuple[int, int, int]
+    number: Extent
+    depth_extent: int
+    outputs: int
     over: str = ""
     line: int = 1
-    blocks: int = 1
+    blocks: Extent = 1
+    most: int = 0
 
     @property
-    def quarter(self) -> tuple[int, int, int]:
-        """Rows, depth and outputs of a quarter; the middle row of an odd number is in both halves."""
-        rows, depth, outputs = self.extents
-        return -(-rows // HALVES), depth // HALVES, outputs // HALVES
+    def block(self) -> str:
+        """The index of the loop over blocks of rows."""
+        return f"{self.rows}_block"
 
     @property
-    def below(self) -> int:
+    def dynamic(self) -> bool:
+        """Whether the number of rows follows from dims."""
+        return not isinstance(self.number, int)
+
+    def begin(self, block: Extent) -> Extent:
+        """The first row of a block."""
+        return floordiv(self.number * block, self.blocks)
+
+    @property
+    def first(self) -> Extent:
+        """The first row of the block that a loop is at."""
+        return 0 if self.blocks == 1 else self.begin(symbol(self.block))
+
+    @property
+    def height(self) -> Extent:
+        """The rows of that block."""
+        return self.number if self.blocks == 1 else self.begin(symbol(self.block) + 1) - self.first
+
+    @property
+    def quarter(self) -> tuple[Extent, int, int]:
+        """Rows, depth and outputs of a quarter of it; the middle row of an odd number is in both halves."""
+        return -(-self.height // HALVES), self.depth_extent // HALVES, self.outputs // HALVES
+
+    @property
+    def summed(self) -> Extent:
+        """Rows of sums of all blocks; those of one begin at `sums_begin`."""
+        return (self.number + self.blocks) // HALVES
+
+    @property
+    def sums_begin(self) -> Extent:
+        """The first row of the sums of the block that a loop is at; each has room for half of its rows, rounded up."""
+        return 0 if self.blocks == 1 else (self.first + symbol(self.block)) // HALVES
+
+    @property
+    def largest(self) -> tuple[Extent, int]:
+        """The rows that a quarter of any block has at most: exactly, and where dims decide that, without them."""
+        longest = floordiv(self.number + (self.blocks - 1), self.blocks)
+        rows = (longest + 1) // HALVES
+        return rows, rows if isinstance(rows, int) else -(-self.most // HALVES)
+
+    @property
+    def below(self) -> Extent:
         """The first row of the lower half."""
-        return self.extents[0] - self.quarter[0]
+        return self.height - self.quarter[0]
 
     @property
     def shares_a_row(self) -> bool:
-        """Whether both halves have the middle row: whoever computes its upper half last decides."""
-        return self.extents[0] % HALVES != 0
+        """Whether both halves may have the middle row: whoever computes its upper half last decides."""
+        return self.height % HALVES != 0
 
     @property
     def paired(self) -> tuple[str, ...]:
@@ -93,17 +142,33 @@ def product_of(node: Compute, strides: Sequence[Extent] = ()) -> Product | None:
     rows = [axis for axis in node.axes[1:-1] if axis.name in used]
     if not rows or vector.name in used or not _walks_alone(outer, rows[-1].name):
         return None
-    if not all(isinstance(axis.extent, int) for axis in (*node.axes[1:], depth)):
+    known = [axis for axis in (*node.axes[1:], depth) if axis != rows[-1] or len(rows) > 1]
+    if not all(isinstance(axis.extent, int) for axis in known):
         return None
     over = rows[-2] if len(rows) > 1 and _even(outer, strides, (rows[-2], rows[-1])) else None
-    line = int_extent(rows[-1].extent)
-    number = line if over is None else line * int_extent(over.extent)
+    line = rows[-1].extent
+    number = line if over is None else line * over.extent
     length, width = int_extent(depth.extent), int_extent(vector.extent)
-    if number < HALVES or length % HALVES or width % HALVES:
+    if (isinstance(number, int) and number < HALVES) or length % HALVES or width % HALVES:
         return None
-    blocks = blocks_of(number, length)
-    extents = (number // blocks, length, width)
-    return Product(rows[-1].name, depth.name, weight, extents, "" if over is None else over.name, line, blocks)
+    product = Product(rows[-1].name, depth.name, weight, number, length, width)
+    if over is not None:
+        product = replace(product, over=over.name, line=int_extent(line))
+    if isinstance(number, int):
+        return replace(product, blocks=blocks_of(number, length))
+    most = block_of_any(length)
+    return replace(product, blocks=number // most + 1, most=most)
+
+
+def may_be_halved(rows: Extent, ranges: Mapping[str, Range]) -> bool:
+    """Whether there may be as many rows as are worth halving."""
+    most = bounds(rows, ranges)[1]
+    return most is None or most >= HALVES * LEAST_ROWS
+
+
+def block_of_any(depth: int) -> int:
+    """The most rows of a block where their number is not known; half of them are still worth halving."""
+    return min(max(_BLOCK_BYTES // (depth * F32.bytes), 2 * HALVES * LEAST_ROWS), _MOST_BLOCK)
 
 
 def blocks_of(rows: int, depth: int) -> int:
@@ -142,7 +207,7 @@ def strassen_rewriting(node: Compute, subject: Subject) -> Rewriting | None:
     bound, product = subject.bounds.products, product_of(node, subject.strides.get(node.reads[0], ()))
     if bound <= 0 or product is None or node.reads[1] not in subject.constants:
         return None
-    half = product.extents[1] // HALVES
+    half = product.depth_extent // HALVES
     pieces = [size for size in range(_STEP, half + 1, _STEP) if half % size == 0 and _PIECES[0] <= size <= _PIECES[1]]
     weights = subject.constants[node.reads[1]]
     while pieces and not halving_error(weights, product.weight, pieces[-1]) <= bound:  # sums of fewer steps err less

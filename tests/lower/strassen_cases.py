@@ -22,10 +22,10 @@ from tessera_build.space.strassen import STRASSEN
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Extents of a product: [images, rows, depth] by [depth, columns], or by its transpose."""
+    """Extents of a product: [images, rows, depth] by [depth, columns], or by its transpose; None: the dim N or S."""
 
     images: int | None
-    rows: int
+    rows: int | None
     depth: int
     columns: int
     transposed: bool = False
@@ -77,7 +77,9 @@ class Cut:
 def module_of(sizes: Sizes, epilogue: str = "") -> Module:
     """The product, then what `epilogue` names: a bias, gelu, a residual."""
     rng, b = np.random.default_rng(3), GraphBuilder()
-    x = b.input("x", tensor(F32, symbol("N") if sizes.images is None else sizes.images, sizes.rows, sizes.depth))
+    images = symbol("N") if sizes.images is None else sizes.images
+    rows = symbol("S") if sizes.rows is None else sizes.rows
+    x = b.input("x", tensor(F32, images, rows, sizes.depth))
     shape = (sizes.columns, sizes.depth) if sizes.transposed else (sizes.depth, sizes.columns)
     y = b.op("matmul", x, b.constant(rng.standard_normal(shape).astype(np.float32)), transpose_b=sizes.transposed)
     if "bias" in epilogue:
@@ -85,7 +87,7 @@ def module_of(sizes: Sizes, epilogue: str = "") -> Module:
     if "erf" in epilogue:
         y = b.op("mul", y, b.op("erf", y))
     if "residual" in epilogue:
-        y = b.op("add", y, b.input("r", tensor(F32, sizes.images or 1, sizes.rows, sizes.columns)))
+        y = b.op("add", y, b.input("r", tensor(F32, images, rows, sizes.columns)))
     b.output("y", y)
     return b.finish()
 

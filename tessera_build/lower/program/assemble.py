@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bundle_format.errors import TesseraError
 from tessera_build.ir.core.node import walk
+from tessera_build.ir.graph.mixing import mixed_dims
 from tessera_build.ir.graph.nodes import GraphNode, Module
 from tessera_build.ir.graph.sizes import data_sizes, entry_dims, symbol_ranges
 from tessera_build.ir.machine.cpu import CpuMachine
@@ -80,4 +81,5 @@ def _entry_frame(module: Module, name: str) -> Frame:
     digests = {n.output: str(n.attributes["digest"]) for n in nodes if n.op == "constant"}
     updated = updated_in_place(function, module.states.get(name, ()))
     ranges, sizes = symbol_ranges(module, function), data_sizes(function)
-    return Frame(digests, frozenset(function.args), ranges, sizes=sizes, updated=updated)
+    arguments, mixed = frozenset(function.args), mixed_dims(function)
+    return Frame(digests, arguments, ranges, sizes=sizes, updated=updated, mixed=mixed)

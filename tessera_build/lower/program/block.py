@@ -107,7 +107,8 @@ class Block:
             self._controls[step] = self._plan(task)
         elif task.kind != "read":
             layouts = {v: self._places.of[v].layout(self._shape(task, v)) for v in _values(task)}
-            setting = Setting(task, layouts, self._constants, self._frame.ranges, self._frame.unbounded)
+            frame = self._frame
+            setting = Setting(task, layouts, self._constants, frame.ranges, frame.unbounded, frame.mixed)
             if self._frame.updated.isdisjoint(task.outputs):
                 self._lowered[step] = lower_task(setting, self._shared.machine, self._shared.choose)
             else:

@@ -36,7 +36,8 @@ class Frame:
     """What a block needs to know to be planned: digests of the constants and ids of the values it has from outside.
 
     `ranges` bounds every symbol that the block's extents may mention, `sizes` has the upper bounds of those that are
-    read from data; `depth` counts the regions around it. `updated`: results that may lie where their state lies.
+    read from data; `depth` counts the regions around it. `updated`: results that may lie where their state lies;
+    `mixed`: dims along which the entry combines elements, so that they tell no requests apart.
     """
 
     digests: Mapping[int, str]
@@ -45,6 +46,7 @@ class Frame:
     depth: int = 0
     sizes: Mapping[str, Extent] = field(default_factory=dict[str, Extent])
     updated: frozenset[int] = frozenset()
+    mixed: frozenset[str] = frozenset()
 
     @property
     def unbounded(self) -> frozenset[str]:

@@ -1,8 +1,9 @@
 """One task through schedule, tiles and registers: the kernels that a launch of it needs.
 
 Takes a task with its layouts; gives one kernel, or more where a dynamic extent may be smaller than a register tile (the
-host program then runs exactly one of them). Invariant: all versions compute every element in the same order, but for
-those of a rewritten sum, between which a window's own extents choose, never a batch beside it.
+host program then runs one of them, and what prepares it). Invariant: all versions compute every element in the same
+order, but for those of a rewritten sum, between which a window's own extents choose, or the number of rows that a
+request has, never a batch beside them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tessera_build.ir.core.types import Type, int_extent
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.graph.ops.attention import heads_per_key
 from tessera_build.ir.machine.cpu import CpuMachine
-from tessera_build.ir.schedule.nodes import Compute, KernelCall
+from tessera_build.ir.schedule.nodes import Axis, Compute, KernelCall
 from tessera_build.ir.schedule.trace import Schedule, Split
 from tessera_build.kernels.attention import attention
 from tessera_build.kernels.attention_shape import AttentionShape
@@ -37,14 +38,17 @@ from tessera_build.lower.schedule_to_tile.replay import (
     Bindings,
     TileProgram,
     axes_of_domain,
+    few_rows_program,
     grouped_domain,
     preparing_program,
+    rows_for_halves,
     schedule_to_tile,
 )
 from tessera_build.lower.tile_to_target.cpu import lower_cpu
 from tessera_build.lower.tile_to_target.values import row_major
 from tessera_build.space.attention import attention_schedule
 from tessera_build.space.derive import Subject, derive_schedule
+from tessera_build.space.strassen import may_be_halved
 from tessera_build.space.winograd import WINOGRAD, window_of
 from tessera_build.space.workload import EXACT, Bounds
 
@@ -82,6 +86,7 @@ class Setting:
     """A task where it stands in a program: how its values lie in memory, which are constants, ranges of its dims.
 
     Nothing is known of `unbounded` symbols before the program runs, so that no memory beside values may depend on them.
+    Rows along `mixed` dims belong to one request, as its tokens do.
     """
 
     task: Task
@@ -89,6 +94,7 @@ class Setting:
     constants: Mapping[int, Array]
     ranges: Mapping[str, Range]
     unbounded: frozenset[str] = frozenset()
+    mixed: frozenset[str] = frozenset()
 
 
 # Gives the schedule of a task that stands somewhere: the derived one, one from a file, one under measurement.
@@ -105,9 +111,18 @@ def subject_of(setting: Setting, bounds: Bounds = STANDARD_BOUNDS) -> Subject:
     axes = axes_of_domain(grouped_domain(task, Schedule())[0])
     stages = tuple(subject_of(replace(setting, task=stage), EXACT) for stage in task.stages)
     strides = {value: _strides_of(setting, value) for value in task.function.args}
-    if any(symbols_of(axis.extent) & setting.unbounded for axis in axes):
+    if any(symbols_of(axis.extent) & setting.unbounded for axis in axes) or not _pairable(setting, axes[1:-1]):
         bounds = replace(bounds, products=0.0)  # sums of rows would need memory
     return Subject(task.kind, task.function.nodes, axes, task.reduced, setting.constants, bounds, stages, strides)
+
+
+def _pairable(setting: Setting, axes: Sequence[Axis]) -> bool:
+    """Whether rows of unknown numbers may be paired: they are of one request, and may be as many as pay."""
+    return all(
+        isinstance(axis.extent, int)
+        or (symbols_of(axis.extent) <= setting.mixed and may_be_halved(axis.extent, setting.ranges))
+        for axis in axes
+    )
 
 
 def _strides_of(setting: Setting, value: int) -> tuple[Extent, ...]:
@@ -157,8 +172,13 @@ def lower_task(setting: Setting, machine: CpuMachine, choose: Chooser = derived)
     if not isinstance(fits, int):
         return version(schedule, fits), version(small, 1 - fits)
     before = preparing_program(task, schedule, bindings)
-    first = () if before is None else (replace(made(before, schedule, fits), prepares=True),)
-    return (*first, version(schedule, fits))
+    if before is None:
+        return (version(schedule, fits),)
+    enough = rows_for_halves(task, schedule, bindings, ranges)
+    halved = (replace(made(before, schedule, enough), prepares=True), version(schedule, enough))
+    if isinstance(enough, int):
+        return halved
+    return *halved, made(few_rows_program(task, schedule, bindings), schedule, 1 - enough)
 
 
 def _versions(task: Task, schedule: Schedule, ranges: Mapping[str, Range]) -> tuple[Extent, Schedule]:

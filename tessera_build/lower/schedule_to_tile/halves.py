@@ -14,9 +14,10 @@ from tessera_build.ir.core.types import F32, memref
 from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.ir.tile import nodes as t
-from tessera_build.lower.schedule_to_tile.layouts import DENSE
+from tessera_build.lower.schedule_to_tile.layouts import DENSE, Packing
 from tessera_build.lower.schedule_to_tile.nest import SCRATCH, LoopRange, Nest, Operand
-from tessera_build.space.strassen import HALVES, MADE, QUARTERS, SUMS, Product
+from tessera_build.space.contraction import ASSUMED_EXTENT
+from tessera_build.space.strassen import HALVES, MADE, QUARTERS, STORED, SUMS, Product
 from tessera_build.space.winograd_plan import pitch
 
 
@@ -38,24 +39,28 @@ class Halves:
     group: int
 
     @property
-    def extents(self) -> tuple[int, int, int]:
+    def extents(self) -> tuple[Extent, int, int]:
         """Rows, depth and columns of a quarter."""
         return self.product.quarter
 
     @property
     def around(self) -> tuple[str, ...]:
         """The index of the loop over blocks of rows, where there are several."""
-        return (f"{self.product.rows}_block",) if self.product.blocks > 1 else ()
+        return () if self.product.blocks == 1 else (self.product.block,)
 
     def row(self, at: Extent, half: Extent) -> Extent:
         """The row of the task that is number `at` of the upper (0) or lower (1) half of the block."""
-        first = sum((symbol(index) * self.product.extents[0] for index in self.around), start=at)
-        return first + half * self.product.below
+        return self.product.first + at + half * self.product.below
 
     @property
     def tiles(self) -> int:
-        """Register tiles of a panel, those of all groups."""
-        return -(-self.extents[0] // self.block)
+        """Register tiles of a panel, those of all groups, at most."""
+        return -(-self.product.largest[1] // self.block)
+
+    @property
+    def usual_tiles(self) -> int:
+        """Register tiles in a group that share what is done for all of them."""
+        return min(self.group, -(-ASSUMED_EXTENT // self.block)) if self.product.dynamic else self.group
 
     @property
     def pieces(self) -> int:
@@ -80,7 +85,7 @@ def halves_of(nest: Nest, schedule: Schedule, node: Compute, product: Product) -
     if step is None:
         raise ValueError("the schedule keeps the algorithm")
     block, width, steps = (factors.get(axis, 1) for axis in (product.rows, nest.axes[-1], product.depth))
-    tiles = -(-product.quarter[0] // max(1, block))
+    tiles = -(-product.largest[1] // max(1, block))
     return Halves(node, product, schedule, block, width, steps, step.block, nest.lanes, step.panels or tiles)
 
 
@@ -119,12 +124,21 @@ def _loop_over_blocks(nest: Nest, halves: Halves, body: Callable[[], object]) ->
         nest.loop(LoopRange(index, halves.product.blocks, 1, "parallel"), (), turn)
 
 
+def panels_packing(halves: Halves) -> Packing:
+    """How the weights' stored matrices lie in memory."""
+    return Packing(halves.product.weight, 0, halves.width, strassen=halves.piece)
+
+
+def panel_shape(halves: Halves) -> tuple[int, ...]:
+    """The shape of the stored matrices: [panels, pieces, matrices, piece, width]."""
+    return (halves.extents[2] // halves.width, halves.pieces, STORED, halves.piece, halves.width)
+
+
 def sums_buffer(nest: Nest, halves: Halves) -> int:
-    """The argument for the first operand's sums: [sum, axes around the rows, block, rows, depth]."""
-    rows, depth, _ = halves.extents
-    around = [nest.domain[axis] for axis in axes_around(nest, halves)] + [halves.product.blocks] * len(halves.around)
-    operand = Operand(SCRATCH)
-    nest.buffers[operand] = nest.builder.arg(memref(F32, SUMS, *around, rows, pitch(depth, halves.lanes)))
+    """The argument for the first operand's sums: [sum, axes around the rows, rows of all blocks, depth]."""
+    around = [nest.domain[axis] for axis in axes_around(nest, halves)]
+    operand, depth = Operand(SCRATCH), pitch(halves.extents[1], halves.lanes)
+    nest.buffers[operand] = nest.builder.arg(memref(F32, SUMS, *around, halves.product.summed, depth))
     nest.operands.append(operand)
     return nest.buffers[operand]
 
@@ -135,8 +149,8 @@ def sum_view(nest: Nest, halves: Halves, which: tuple[int, int], at: tuple[Exten
     It has an axis per axis of the domain, the depth in the place of the columns.
     """
     rows, block = halves.product.rows, nest.tiles.get(halves.product.rows, 1)
-    around = *(nest.offsets[axis] for axis in axes_around(nest, halves)), *map(symbol, halves.around)
-    offsets = (which[1], *around, *at)
+    around = [nest.offsets[axis] for axis in axes_around(nest, halves)]
+    offsets = (which[1], *around, halves.product.sums_begin + at[0], at[1])
     last = len(offsets) - 1
     axes = tuple(t.ViewAxis(last - 1 if axis == rows else -1) for axis in nest.axes[:-1])
     kind = memref(F32, *(block if axis == rows else 1 for axis in nest.axes[:-1]), size)

@@ -25,19 +25,28 @@ _REGISTERS = (4, 2, 1)
 
 def emit_quarter_sums(nest: Nest, halves: Halves) -> None:
     """Append the nest that makes all sums, rows in parallel."""
-    (rows, depth, _), sums = halves.extents, sums_buffer(nest, halves)
+    (rows, depth, _), (most, _), sums = halves.extents, halves.product.largest, sums_buffer(nest, halves)
     width = next(n * halves.lanes for n in _REGISTERS if depth % (n * halves.lanes) == 0)
     nest.tiles = {halves.product.depth: width}
 
     def row(_: tuple[int, ...]) -> tuple[int, ...]:
-        nest.loop(LoopRange(halves.product.depth, depth, width), (), step)
+        if rows == most:
+            nest.loop(LoopRange(halves.product.depth, depth, width), (), step)
+            return ()
+        # Blocks differ by a row: threads share the loop of the largest ones.
+        with nest.builder.region() as inside:
+            nest.loop(LoopRange(halves.product.depth, depth, width), (), step)
+        with nest.builder.region() as outside:
+            pass
+        there = symbol(halves.product.rows)
+        nest.builder.add(t.If((), there, "lt", rows, inside.region, outside.region))
         return ()
 
     def step(_: tuple[int, ...]) -> tuple[int, ...]:
         _sums(nest, halves, sums, (symbol(halves.product.rows), symbol(halves.product.depth)))
         return ()
 
-    span = LoopRange(halves.product.rows, rows, 1, "parallel")
+    span = LoopRange(halves.product.rows, most, 1, "parallel")
     loops_around(nest, halves, axes_around(nest, halves), lambda: nest.loop(span, (), row))
 
 

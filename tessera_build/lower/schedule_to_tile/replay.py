@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tessera_build.ir.core.dims import Extent, symbol, symbols_of
+from tessera_build.ir.core.dims import Extent, Range, bounds, minimum, symbol, symbols_of
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.rewrite import FunctionBuilder
 from tessera_build.ir.schedule.nodes import Axis, Compute
@@ -19,6 +19,8 @@ from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.schedule_to_tile.chain import StageNest, emit_chain
 from tessera_build.lower.schedule_to_tile.contraction import emit_contraction
 from tessera_build.lower.schedule_to_tile.crossed import crossed_tiles, emit_crossed
+from tessera_build.lower.schedule_to_tile.few_rows import emit_few_rows
+from tessera_build.lower.schedule_to_tile.halves import Halves
 from tessera_build.lower.schedule_to_tile.layouts import DENSE, BufferLayout
 from tessera_build.lower.schedule_to_tile.legality import check_groups, check_trace
 from tessera_build.lower.schedule_to_tile.nest import Nest, Operand
@@ -29,7 +31,7 @@ from tessera_build.lower.schedule_to_tile.rewrite import halved_product, rewritt
 from tessera_build.lower.schedule_to_tile.row import emit_row
 from tessera_build.lower.schedule_to_tile.strassen import emit_strassen
 from tessera_build.lower.schedule_to_tile.winograd import emit_winograd
-from tessera_build.space.strassen import STRASSEN
+from tessera_build.space.strassen import HALVES, LEAST_ROWS, STRASSEN
 
 # Axes of definitions (_d0, _k1, _c), what steps make of them (_d0g, _d0_rest, _d0_chunk, _k_block, _k_tail), values
 # read (_r0), the loops of borders (_b0_1) and chains (_block, _step, _new, _z0), those over a transform's points and
@@ -66,11 +68,12 @@ def schedule_to_tile(task: Task, schedule: Schedule, bindings: Bindings) -> Tile
     """Replay `schedule`; raises `ScheduleRejectedError` where it does not fit the task."""
     if task.stages:
         return _chain_to_tile(task, schedule, bindings)
-    nest = _nest(task, schedule, bindings)
     rewrite = schedule.rewritten()
     if rewrite is not None and rewrite.algorithm == STRASSEN:
-        emit_strassen(nest, halved_product(nest, schedule, rewrite, bindings.constants))
+        nest, halves = _halved(task, schedule, bindings)
+        emit_strassen(nest, halves)
         return _finish([nest], bindings)
+    nest = _nest(task, schedule, bindings)
     if rewrite is not None:
         emit_winograd(nest, schedule, *rewritten_window(nest, schedule, rewrite, bindings.constants))
         return _finish([nest], bindings)
@@ -88,9 +91,32 @@ def preparing_program(task: Task, schedule: Schedule, bindings: Bindings) -> Til
     rewrite = schedule.rewritten()
     if task.stages or rewrite is None or rewrite.algorithm != STRASSEN:
         return None
-    nest = _nest(task, schedule, bindings)
-    emit_quarter_sums(nest, halved_product(nest, schedule, rewrite, bindings.constants))
+    nest, halves = _halved(task, schedule, bindings)
+    emit_quarter_sums(nest, halves)
     return _finish([nest], bindings)
+
+
+def rows_for_halves(task: Task, schedule: Schedule, bindings: Bindings, ranges: Mapping[str, Range]) -> Extent:
+    """1 where a product in halves has as many rows as are worth them, 0 where dims say that it has fewer."""
+    number = _halved(task, schedule, bindings)[1].product.number
+    low = bounds(number, ranges)[0]
+    known = isinstance(number, int) or (low is not None and low >= HALVES * LEAST_ROWS)
+    return 1 if known else minimum(number // (HALVES * LEAST_ROWS), 1)
+
+
+def few_rows_program(task: Task, schedule: Schedule, bindings: Bindings) -> TileProgram:
+    """The direct sum of a product in halves, for fewer rows than are worth them; it reads the same weights."""
+    nest, halves = _halved(task, schedule, bindings)
+    emit_few_rows(nest, halves)
+    return _finish([nest], bindings)
+
+
+def _halved(task: Task, schedule: Schedule, bindings: Bindings) -> tuple[Nest, Halves]:
+    """An empty nest, and how the schedule cuts its product into halves."""
+    rewrite = schedule.rewritten()
+    assert rewrite is not None, "the schedule is Strassen's"
+    nest = _nest(task, schedule, bindings)
+    return nest, halved_product(nest, schedule, rewrite, bindings.constants)
 
 
 def _chain_to_tile(task: Task, schedule: Schedule, bindings: Bindings) -> TileProgram:

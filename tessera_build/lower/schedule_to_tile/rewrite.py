@@ -14,7 +14,7 @@ from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import Bind, Rewrite, Schedule, ScheduleRejectedError
 from tessera_build.lower.schedule_to_tile.halves import Halves, axes_around, halves_of, strides_of
 from tessera_build.lower.schedule_to_tile.nest import Nest
-from tessera_build.space.strassen import HALVES, STRASSEN, product_of
+from tessera_build.space.strassen import HALVES, LEAST_ROWS, STRASSEN, product_of
 from tessera_build.space.toom_cook import Transform, tiles_for
 from tessera_build.space.winograd import WINOGRAD, Window, window_of
 from tessera_build.space.winograd_plan import STACK_BYTES, scratch_bytes
@@ -53,7 +53,8 @@ def _check_halves(nest: Nest, schedule: Schedule, halves: Halves) -> None:
     if not whole or depth % nest.lanes or schedule.tensorised() != product.depth or schedule.instruction() != "fma":
         raise _rejected(nest, f"{halves.steps} steps of {schedule.tensorised()} in pieces of {halves.piece} of {depth}")
     divided = product.shares_a_row and halves.group < halves.tiles
-    if not 1 <= halves.block <= rows or halves.group > halves.tiles or divided:
+    least = rows if isinstance(rows, int) else LEAST_ROWS
+    if not 1 <= halves.block <= least or halves.group > halves.tiles or divided:
         raise _rejected(nest, f"tiles of {halves.block} rows of {rows}, {halves.group} in a group")
     others = schedule.factors().keys() - {product.rows, product.depth, vector}
     if any(schedule.factors()[axis] != 1 for axis in others):

@@ -14,7 +14,7 @@ as one of the lower half first, then as one of the upper: the last tile of one t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tessera_build.ir.core.dims import Extent, minimum, symbol
 from tessera_build.ir.core.types import F32, memref, tile
@@ -24,20 +24,21 @@ from tessera_build.lower.schedule_to_tile.halves import (
     Halves,
     axes_around,
     loops_around,
+    panel_shape,
+    panels_packing,
     quarter_view,
     sum_view,
     sums_buffer,
 )
-from tessera_build.lower.schedule_to_tile.layouts import Packing
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest, Operand
 from tessera_build.lower.schedule_to_tile.prefetch import LINE_BYTES
-from tessera_build.space.strassen import HALVES, MADE, QUARTERS, STORED, SUMS
+from tessera_build.lower.schedule_to_tile.row_tiles import RowTile, loop_over_rows
+from tessera_build.space.strassen import B11, B21, B22, HALVES, MADE, QUARTERS, STORED, SUMS, T1
 
 # Registers of results that the elementwise rest works on at a time: of more, gelu spills. With it 128 x 768 x 3072
 # takes 4.9 ms with 2 or 3, 5.0 ms with 4 or 6.
 _REST_REGISTERS = 3
-# The stored matrices, those made, the sums, results and what several results share, as `space.strassen` names them.
-_B11, _B21, _B22, _T1 = range(STORED)
+# The matrices made, the sums, results and what several results share, as `space.strassen` names them.
 _T2, _T3, _T4 = range(MADE)
 _S1, _S2, _S3, _S4 = range(SUMS)
 _C11, _C12, _C21, _C22 = range(QUARTERS)
@@ -53,7 +54,10 @@ def emit_strassen(nest: Nest, halves: Halves) -> None:
 
     def panel(_: tuple[int, ...]) -> tuple[int, ...]:
         nest.offsets[vector] = symbol(vector) if columns > halves.width else 0
-        nest.loop(groups, (), group)
+        if halves.group < halves.tiles:
+            nest.loop(groups, (), group)
+        else:
+            group(())
         return ()
 
     def group(_: tuple[int, ...]) -> tuple[int, ...]:
@@ -93,8 +97,6 @@ class _Panel:
     @classmethod
     def of(cls, nest: Nest, halves: Halves, sums: int) -> _Panel:
         """The panel at the nest's offsets, with scratch memory."""
-        packing = Packing(halves.product.weight, 0, halves.width, strassen=halves.piece)
-        shape = (halves.extents[2] // halves.width, halves.pieces, STORED, halves.piece, halves.width)
 
         def scratch(*shape: int) -> int:
             return nest.builder.emit(lambda r: t.Alloc(r), memref(F32, *shape))
@@ -102,7 +104,7 @@ class _Panel:
         return cls(
             nest,
             halves,
-            nest.buffer(Operand(halves.node.reads[1], packing), shape),
+            nest.buffer(Operand(halves.node.reads[1], panels_packing(halves)), panel_shape(halves)),
             sums,
             scratch(MADE, halves.piece, halves.width),
             scratch(halves.kept, QUARTERS, halves.block, halves.width),
@@ -112,31 +114,37 @@ class _Panel:
     def emit(self) -> None:
         """All rows: piece by piece of the depth, then the rest; at once where there is one piece."""
         if self.halves.pieces == 1:
-            self._each_tile(0, self._tile_at_once)
+            self._each_tile(0, _Panel._tile_at_once)
             return
         index = f"{self.halves.product.depth}_chunk"
 
         def one(_: tuple[int, ...]) -> tuple[int, ...]:
-            self._each_tile(symbol(index), self._products)
+            self._each_tile(symbol(index), _Panel._products)
             return ()
 
-        self._each_tile(0, self._clear)
+        self._each_tile(0, _Panel._clear)
         self.nest.loop(LoopRange(index, self.halves.pieces), (), one)
-        self._each_tile(0, self._rest)
+        self._each_tile(0, _Panel._rest)
 
-    def _each_tile(self, piece: Extent, make: Callable[[_Place], None]) -> None:
-        """A loop over register tiles of rows; the last one is moved back inside."""
+    def _each_tile(self, piece: Extent, make: Callable[[_Panel, _Place], None]) -> None:
+        """A loop over register tiles of rows; the last one is moved back inside, and smaller where rows may be any."""
         rows, block, index = self.halves.extents[0], self.halves.block, f"{self.halves.product.rows}_tile"
+        if not isinstance(rows, int):
+            loop_over_rows(self.nest, rows, index, block, lambda tile: self._make_tile(tile, piece, make))
+            return
         grouped = self.halves.group < self.halves.tiles
         first: Extent = symbol(f"{self.halves.product.rows}_chunk") if grouped else 0
         size = self.halves.group * block
 
         def turn(_: tuple[int, ...]) -> tuple[int, ...]:
             row = first + symbol(index)
-            make(_Place(symbol(index) // block, row if rows % block == 0 else minimum(row, rows - block), piece))
+            make(self, _Place(symbol(index) // block, row if rows % block == 0 else minimum(row, rows - block), piece))
             return ()
 
         self.nest.loop(LoopRange(index, minimum(rows - first, size) if grouped else rows, block), (), turn)
+
+    def _make_tile(self, tile: RowTile, piece: Extent, make: Callable[[_Panel, _Place], None]) -> None:
+        make(replace(self, halves=replace(self.halves, block=tile.rows)), _Place(tile.number, tile.row, piece))
 
     def _tile_at_once(self, place: _Place) -> None:
         self._products(place)
@@ -151,19 +159,19 @@ class _Panel:
     def _products(self, place: _Place) -> None:
         """Those of one register tile and one piece of depth, added to the results of the pieces before."""
         shared_u, shared_v = (self.shared, 0, _U), (self.shared, 0, _V)
-        first = self._stored(place, self._zeros(), (0, 0), (_B11, 0))
+        first = self._stored(place, self._zeros(), (0, 0), (B11, 0))
         self._put(shared_u, first)
-        c11 = self._stored(place, self._so_far(place, first, _C11), (0, 1), (_B21, 1))
+        c11 = self._stored(place, self._so_far(place, first, _C11), (0, 1), (B21, 1))
         self._put(self._result(place, _C11), c11)
         u = self._by_made(place, self._get(shared_u), _S2, _T2)
         self._put(shared_u, u)
         v = self._by_made(place, u, _S3, _T3)
         self._put(shared_v, v)
         self._put(self._result(place, _C21), self._by_made(place, self._so_far(place, v, _C21), (1, 1), _T4))
-        w = self._stored(place, self._zeros(), _S1, (_T1, 2))
+        w = self._stored(place, self._zeros(), _S1, (T1, 2))
         self._put(self._result(place, _C22), self._so_far(place, self._plus(w, self._get(shared_v)), _C22))
         c12 = self._so_far(place, self._plus(w, self._get(shared_u)), _C12)
-        self._put(self._result(place, _C12), self._stored(place, c12, _S4, (_B22, 3)))
+        self._put(self._result(place, _C12), self._stored(place, c12, _S4, (B22, 3)))
 
     def _so_far(self, place: _Place, value: int, quarter: int) -> int:
         """The value, added to what the pieces before came to."""
@@ -188,7 +196,7 @@ class _Panel:
         halves, (panel, piece) = self.halves, self._stored_at(place)
         if halves.schedule.prefetched() is None:
             return lambda _start: None
-        rate = -(-halves.width // halves.group)
+        rate = -(-halves.width // halves.usual_tiles)
         following = (panel * halves.pieces + piece + 1) * (STORED * halves.piece * halves.width)
         begin = following + (place.number * STORED + turn) * (rate * halves.piece)
         lines = -(-rate * halves.steps * F32.bytes // LINE_BYTES)
@@ -227,9 +235,9 @@ class _Panel:
             return self._loaded(self._panel_view(self.made, (_T2, start, 0)))
 
         if right == _T2:
-            terms = weights(_B22), weights(_T1)
+            terms = weights(B22), weights(T1)
         else:
-            terms = (t2(), weights(_B11)) if right == _T3 else (weights(_B21), t2())
+            terms = (t2(), weights(B11)) if right == _T3 else (weights(B21), t2())
         return self.nest.map((self.halves.steps, self.halves.width), terms, lambda s: s.op("sub", 0, 1))
 
     def _over_depth(self, acc: int, step: Callable[[Extent, int], int]) -> int:

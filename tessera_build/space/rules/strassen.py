@@ -19,7 +19,7 @@ from tessera_build.space.nest import Integers, full_bytes, weight_bytes
 from tessera_build.space.panels import cycles_lost_to_conflicts, prefetch_pays
 from tessera_build.space.rules.rule import Features, Flags, Rule
 from tessera_build.space.sketch import Decision, Filled, Hole, Part, Sketch, Values
-from tessera_build.space.strassen import HALVES, MADE, QUARTERS, STRASSEN, SUMS, blocks_of
+from tessera_build.space.strassen import HALVES, LEAST_ROWS, MADE, QUARTERS, STRASSEN, SUMS, block_of_any, blocks_of
 from tessera_build.space.winograd_plan import most_scratch
 from tessera_build.space.workload import Workload
 
@@ -31,9 +31,6 @@ _FLOAT_BYTES = 4
 _MOST_VECTORS = 3
 # A register tile of a matrix product, near enough to say how often a panel is used.
 _USUAL_ROWS, _USUAL_VECTORS = 8, 3
-# Rows of a half: with 16 the direct sum is up to a fifth faster, because weights that come from memory are used too
-# seldom; with 25, as of images of 7 x 7, 2 to 4 %. With 26 and more this is 2 to 20 % faster.
-_LEAST_ROWS = 26
 # Steps of a contraction that are emitted. Ten stand in the code, and four steps are 3 % slower than two.
 _STEPS = 2
 # Loads and stores of a register tile beside its products, as instructions: what is shared, and what waits for the next
@@ -56,7 +53,8 @@ class Quarters:
     """A workload's extents in halves: rows of a block, depth, columns; the axes of the first two; what else there is.
 
     `paired`: the axes of the rows, of which the last one has the register tile. `divisible`: rows may go to several
-    threads, because no row is in both halves. `around`: blocks, and what other axes come to together.
+    threads, because no row is in both halves. `around`: blocks, and what other axes come to together. `most`, `least`:
+    rows of a half that there may be, where their number is not known.
     """
 
     rows: int
@@ -67,6 +65,8 @@ class Quarters:
     pieces: tuple[int, ...]
     divisible: bool
     around: int
+    most: int
+    least: int
 
     @classmethod
     def of(cls, work: Workload) -> Quarters | None:
@@ -80,13 +80,17 @@ class Quarters:
         block = rows // blocks_of(rows, extents[inner])
         around = work.points // max(1, block * work.vector.extent)
         halves = (-(-block // HALVES), extents[inner] // HALVES, work.vector.extent // HALVES)
-        return cls(*halves, tuple(paired), inner, found.sizes, block % HALVES == 0, around)
+        dynamic = any(span.dynamic for span in work.domain if span.name in paired)
+        most = -(-block_of_any(extents[inner]) // HALVES) if dynamic else halves[0]
+        least = LEAST_ROWS if dynamic else halves[0]
+        divisible = block % HALVES == 0 and not dynamic
+        return cls(*halves, tuple(paired), inner, found.sizes, divisible, around, most, least)
 
 
 def strassen_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
     """The sketch, where a policy allows some piece and whole registers fill a half of the columns."""
     parts = Quarters.of(work)
-    if parts is None or parts.depth % machine.lanes or parts.rows < _LEAST_ROWS:
+    if parts is None or parts.depth % machine.lanes or parts.rows < LEAST_ROWS:
         return None
     widths = [n * machine.lanes for n in range(1, _MOST_VECTORS + 1)]
     whole = tuple(width for width in widths if parts.columns % width == 0)
@@ -106,7 +110,7 @@ def strassen_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
         *(Bind(span.name, "parallel") for span in work.domain if span.name not in parts.paired),
     )
     decisions = (
-        Decision("rows", tuple(range(1, min(parts.rows, machine.registers) + 1))),
+        Decision("rows", tuple(range(1, min(parts.least, machine.registers) + 1))),
         Decision("columns", whole),
         Decision("piece", parts.pieces),
         Decision("group", (0, *range(_LEAST_GROUP, -(-parts.rows // _LEAST_GROUP)))),
@@ -129,7 +133,7 @@ def _private_bytes(parts: Quarters, values: Values) -> Integers:
 
 def _group(parts: Quarters, values: Values) -> Integers:
     """Register tiles of rows that share sums of weights."""
-    return np.where(values["group"] > 0, values["group"], -(-parts.rows // values["rows"]))
+    return np.where(values["group"] > 0, values["group"], -(-parts.most // values["rows"]))
 
 
 def _fits(parts: Quarters, machine: CpuMachine) -> bool:
