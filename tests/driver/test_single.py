@@ -9,8 +9,9 @@ import pytest
 
 from tessera_build.backends.llvm.objects import native_options
 from tessera_build.config import load_target
+from tessera_build.driver import measure
 from tessera_build.driver.machine import machine_of
-from tessera_build.driver.measure import Effort, time_tasks
+from tessera_build.driver.measure import Effort, Round, believed, time_tasks
 from tessera_build.driver.single import BuiltTask, build_task, overriding, spaces_of_task, task_key, tasks_of
 from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
@@ -84,6 +85,25 @@ def test_time_when_a_launch_takes_longer_than_its_limit_then_it_is_ended() -> No
 
 
 @pytest.mark.errors
+def test_rounds_when_the_host_took_time_then_those_that_seem_shorter_do_not_count() -> None:
+    calm, late, neighbour, still = Round(1.0, 1.02), Round(0.4, 1.0), Round(1.1, 3.0), Round(0.0, 1.0)
+    assert believed([late, calm, neighbour, still]) == (1.0,)
+    assert believed([late, neighbour, still]) == (0.4, 1.1)
+    assert believed([still]) == ()
+
+
+def test_time_when_the_clock_stands_still_then_it_says_so_and_gives_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine, options = machine_of(load_target("native")), native_options()
+    task, *_ = tasks_of(_module(0), machine)
+    monkeypatch.setattr(measure.time, "thread_time", lambda: 7.0)
+    (timing,) = time_tasks([build_task(task.setting, task.schedule, machine, options)], QUICK)
+    assert timing.seconds == ()
+    assert timing.best == float("inf")
+    assert timing.error == "the processor's clock stood still"
+
+
 def test_build_when_a_schedule_does_not_fit_then_the_reason_comes_back_from_the_child() -> None:
     machine = machine_of(load_target("native"))
     task = tasks_of(_module(0), machine)[0]
