@@ -17,11 +17,10 @@ from dataclasses import dataclass, replace
 from tessera_build.ir.core.dims import Extent, symbol
 from tessera_build.ir.core.types import F32, memref
 from tessera_build.ir.tile import nodes as t
-from tessera_build.lower.schedule_to_tile.byte_product import LETTERS
 from tessera_build.lower.schedule_to_tile.halves import (
     Halves,
-    axes_around,
-    loops_around,
+    loops_over_panels,
+    multiplied,
     panel_shape,
     panels_packing,
     quarter_view,
@@ -38,16 +37,8 @@ _UPPER, _LOWER = range(2)
 def emit_few_rows(nest: Nest, halves: Halves) -> None:
     """Append the nest of the direct sum, which reads no sums of the first operand."""
     whole = replace(halves, product=replace(halves.product, blocks=1))
-    vector, columns = nest.axes[-1], halves.extents[2]
     weights = nest.buffer(Operand(halves.node.reads[1], panels_packing(halves)), panel_shape(halves))
-
-    def panel(_: tuple[int, ...]) -> tuple[int, ...]:
-        at = symbol(vector) if columns > halves.width else 0
-        _Few(nest, whole, weights, at).emit()
-        return ()
-
-    span = LoopRange(vector, columns, halves.width, halves.schedule.scope(vector))
-    loops_around(nest, whole, axes_around(nest, whole), lambda: nest.loop(span, (), panel))
+    loops_over_panels(nest, whole, lambda: _Few(nest, whole, weights, nest.offsets[nest.axes[-1]]).emit())
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +99,7 @@ class _Few:
             nest.tiles = {self.halves.product.rows: tile.rows, index: steps}
             at = symbol(chunk) * piece + symbol(index)
             left = quarter_view(nest, self.halves, (_UPPER, half), (tile.row, at))
-            return (self._contract(carried[0], left, self._weights(matrix, symbol(chunk), steps)),)
+            return (multiplied(nest, carried[0], (left, self._weights(matrix, symbol(chunk), steps))),)
 
         return nest.loop(LoopRange(chunk, self.halves.pieces), (acc,), pieces)[0]
 
@@ -116,9 +107,3 @@ class _Few:
         offsets = (self.column // self.halves.width, chunk, matrix, symbol(self.halves.product.depth), 0)
         kind, axes = memref(F32, steps, self.halves.width), (t.ViewAxis(3), t.ViewAxis(4))
         return self.nest.builder.emit(lambda r: t.View(r, self.weights, offsets, axes), kind)
-
-    def _contract(self, acc: int, left: int, right: int) -> int:
-        letters, kind = LETTERS[: len(self.nest.axes)], self.nest.builder.types[acc]
-        spec = f"{letters[:-1]}k,k{letters[-1]}->{letters}"
-        binding = t.Binding(instruction="fma")
-        return self.nest.builder.emit(lambda r: t.Contract(r, acc, left, right, spec, "seq", binding), kind)

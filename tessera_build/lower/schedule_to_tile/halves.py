@@ -14,6 +14,7 @@ from tessera_build.ir.core.types import F32, memref
 from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.ir.tile import nodes as t
+from tessera_build.lower.schedule_to_tile.byte_product import LETTERS
 from tessera_build.lower.schedule_to_tile.layouts import DENSE, Packing
 from tessera_build.lower.schedule_to_tile.nest import SCRATCH, LoopRange, Nest, Operand
 from tessera_build.space.contraction import ASSUMED_EXTENT
@@ -113,6 +114,19 @@ def loops_around(nest: Nest, halves: Halves, axes: Sequence[str], body: Callable
     nest.loop(LoopRange(axis, nest.domain[axis], 1, halves.schedule.scope(axis)), (), turn)
 
 
+def loops_over_panels(nest: Nest, halves: Halves, body: Callable[[], object]) -> None:
+    """Loops over panels of columns of both halves, inside those around; the nest's offset is a panel's first column."""
+    vector, columns = nest.axes[-1], halves.extents[2]
+
+    def panel(_: tuple[int, ...]) -> tuple[int, ...]:
+        nest.offsets[vector] = symbol(vector) if columns > halves.width else 0
+        body()
+        return ()
+
+    span = LoopRange(vector, columns, halves.width, halves.schedule.scope(vector))
+    loops_around(nest, halves, axes_around(nest, halves), lambda: nest.loop(span, (), panel))
+
+
 def _loop_over_blocks(nest: Nest, halves: Halves, body: Callable[[], object]) -> None:
     def turn(_: tuple[int, ...]) -> tuple[int, ...]:
         body()
@@ -175,6 +189,14 @@ def quarter_view(nest: Nest, halves: Halves, half: tuple[int, int], at: tuple[Ex
     sizes = [nest.tiles.get(axis, 1) if axis == product.rows else 1 for axis in nest.axes[:-1]]
     view = memref(kind.dtype, *sizes, nest.tiles[product.depth])
     return nest.builder.emit(lambda r: t.View(r, buffer, offsets, (*axes, t.ViewAxis(len(offsets) - 1))), view)
+
+
+def multiplied(nest: Nest, acc: int, factors: tuple[int, int], ahead: t.Ahead | None = None) -> int:
+    """acc + rows of the first operand, or of sums of it, * steps of a panel of weights: a register tile."""
+    letters, kind = LETTERS[: len(nest.axes)], nest.builder.types[acc]
+    spec = f"{letters[:-1]}k,k{letters[-1]}->{letters}"
+    binding = t.Binding(instruction="fma", ahead=ahead)
+    return nest.builder.emit(lambda r: t.Contract(r, acc, *factors, spec, "seq", binding), kind)
 
 
 def strides_of(nest: Nest, value: int) -> tuple[Extent, ...]:

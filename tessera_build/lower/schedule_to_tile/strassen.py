@@ -19,11 +19,10 @@ from dataclasses import dataclass, replace
 from tessera_build.ir.core.dims import Extent, minimum, symbol
 from tessera_build.ir.core.types import F32, memref, tile
 from tessera_build.ir.tile import nodes as t
-from tessera_build.lower.schedule_to_tile.byte_product import LETTERS
 from tessera_build.lower.schedule_to_tile.halves import (
     Halves,
-    axes_around,
-    loops_around,
+    loops_over_panels,
+    multiplied,
     panel_shape,
     panels_packing,
     quarter_view,
@@ -49,25 +48,21 @@ Left = tuple[int, int] | int  # a quarter of the first operand, or one of its su
 
 def emit_strassen(nest: Nest, halves: Halves) -> None:
     """Append the nest of the products, which finds the first operand's sums made."""
-    vector, columns = nest.axes[-1], halves.extents[2]
     sums = sums_buffer(nest, halves)
+    index, scope = f"{halves.product.rows}_chunk", halves.schedule.scope(nest.axes[-1])
+    groups = LoopRange(index, halves.extents[0], halves.group * halves.block, scope)
 
-    def panel(_: tuple[int, ...]) -> tuple[int, ...]:
-        nest.offsets[vector] = symbol(vector) if columns > halves.width else 0
+    def panel() -> None:
         if halves.group < halves.tiles:
             nest.loop(groups, (), group)
         else:
             group(())
-        return ()
 
     def group(_: tuple[int, ...]) -> tuple[int, ...]:
         _Panel.of(nest, halves, sums).emit()
         return ()
 
-    scope = halves.schedule.scope(vector)
-    groups = LoopRange(f"{halves.product.rows}_chunk", halves.extents[0], halves.group * halves.block, scope)
-    span = LoopRange(vector, columns, halves.width, scope)
-    loops_around(nest, halves, axes_around(nest, halves), lambda: nest.loop(span, (), panel))
+    loops_over_panels(nest, halves, panel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +179,7 @@ class _Panel:
 
         def step(start: Extent, acc: int) -> int:
             view = self._panel_view(self.weights, (*self._stored_at(place), matrix, start, 0))
-            return self._contract(acc, self._left(place, left, start), view, ahead(start))
+            return multiplied(self.nest, acc, (self._left(place, left, start), view), ahead(start))
 
         return self._over_depth(acc, step)
 
@@ -210,7 +205,7 @@ class _Panel:
             view = self._panel_view(self.made, (right, start, 0))
             if make:
                 builder.add(t.Store(view, self._weight_sum(place, right, start)))
-            return self._contract(acc, self._left(place, left, start), view, None)
+            return multiplied(self.nest, acc, (self._left(place, left, start), view))
 
         def product(*, make: bool) -> int:
             return self._over_depth(acc, lambda start, acc: step(start, acc, make=make))
@@ -261,12 +256,6 @@ class _Panel:
         last, kind = len(offsets) - 1, memref(F32, self.halves.steps, self.halves.width)
         axes = t.ViewAxis(last - 1), t.ViewAxis(last)
         return self.nest.builder.emit(lambda r: t.View(r, buffer, offsets, axes), kind)
-
-    def _contract(self, acc: int, left: int, right: int, ahead: t.Ahead | None) -> int:
-        letters, kind = LETTERS[: len(self.nest.axes)], self.nest.builder.types[acc]
-        spec = f"{letters[:-1]}k,k{letters[-1]}->{letters}"
-        binding = t.Binding(instruction="fma", ahead=ahead)
-        return self.nest.builder.emit(lambda r: t.Contract(r, acc, left, right, spec, "seq", binding), kind)
 
     # -- results ------------------------------------------------------------------------------------------------------
 
