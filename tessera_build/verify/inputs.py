@@ -9,7 +9,7 @@ within that axis.
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.scalar import COMPARISONS
 from tessera_build.ir.core.types import Type
 from tessera_build.ir.graph.builder import graph_nodes, guard_symbols
+from tessera_build.ir.graph.mixing import token_dims
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.graph.ops.op import axis_of, extents_of
 from tessera_build.ir.graph.ops.shapes import count
@@ -33,6 +34,8 @@ Sizes = Mapping[str, int]
 _SMALL = (3, 5, 7, 2, 12, 17, 16, 33, 32, 48, 65, 64, 96, 100, 128, 224, 256, 320, 512, 1)
 # The second set is larger than a register tile, so that kernels for full tiles run too.
 _LARGE = (33, 49, 65, 17, 48, 64, 96, 12, 128, 7, 224, 320, 5, 640)
+# Tokens are more than the fewest whose products are computed in halves: those kernels run too.
+_TOKENS = 53
 _CHEAP_BYTES = 256 << 20  # of all values of the model together, so that the reference stays within a second or two
 _ATTEMPTS = 300
 ATTEMPTS = 60  # to find inputs that fit each other where data make shapes
@@ -53,18 +56,22 @@ def choose_sizes(module: Module) -> tuple[Sizes, ...]:
     small = shapes.choose(_SMALL) or shapes.cheapest(_SMALL)
     if small is None:
         return ()
-    large = shapes.choose(_LARGE, small)
+    large = shapes.with_tokens().choose(_LARGE, small) or shapes.choose(_LARGE, small)
     return (small,) if large is None else (small, large)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Shapes:
-    """What sizes must satisfy and what they cost: each distinct shape once, with the bytes of an element of all."""
+    """What sizes must satisfy and what they cost: each distinct shape once, with the bytes of an element of all.
+
+    Dims in `tokens` are no smaller than that many, as far as their ranges allow.
+    """
 
     module: Module
     names: tuple[str, ...]
     extents: frozenset[Extent]
     element_bytes: Mapping[tuple[Extent, ...], int]
+    tokens: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, module: Module) -> "_Shapes":
@@ -78,6 +85,11 @@ class _Shapes:
                 bytes_of[type_.shape] += type_.dtype.bytes
         extents = frozenset(e for shape in bytes_of for e in shape if not isinstance(e, int))
         return cls(module, tuple(names), extents, bytes_of)
+
+    def with_tokens(self) -> "_Shapes":
+        """The same, with as many tokens as are computed together."""
+        functions = self.module.entries.values()
+        return replace(self, tokens=frozenset(name for function in functions for name in token_dims(function)))
 
     def choose(self, candidates: tuple[int, ...], other: Sizes | None = None) -> Sizes | None:
         """The first proposal that is allowed, cheap, and differs from `other`."""
@@ -102,7 +114,7 @@ class _Shapes:
 
     def _clipped(self, size: int, name: str) -> int:
         low, high = self.module.dims.get(name, (1, None))
-        size = max(size, 0 if low is None else low)
+        size = max(size, 0 if low is None else low, _TOKENS if name in self.tokens else 0)
         return size if high is None else min(size, high)
 
     def _allowed(self, sizes: Sizes) -> bool:

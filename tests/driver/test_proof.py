@@ -33,6 +33,7 @@ from tessera_build.lower.program.kernels import Chooser
 from tessera_build.lower.program.records import LoweredVariant
 from tessera_build.lower.program.shared import Progress
 from tessera_build.lower.schedule_to_tile.layouts import Packing
+from tessera_build.space.strassen import HALVES, LEAST_ROWS
 from tessera_build.verify.compare import error_of, limit_of
 from tessera_build.verify.errors import VerificationError
 from tessera_build.verify.inputs import choose_sizes, make_inputs
@@ -212,6 +213,20 @@ def test_choose_sizes_when_guards_and_ranges_bind_then_keeps_to_them() -> None:
     assert [sizes["n"] for sizes in choose_sizes(guarded(40, 1, None))] == [48, 49]
     assert [sizes["n"] for sizes in choose_sizes(guarded(1, 6, 6))] == [6]
     assert choose_sizes(guarded(9, 1, 8)) == ()
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("combined", "most", "found"), [(1, None, 53), (2, None, 33), (1, 40, 40)])
+def test_choose_sizes_when_a_dim_counts_tokens_then_products_in_halves_run(
+    combined: int, most: int | None, found: int
+) -> None:
+    b = GraphBuilder()
+    x = b.input("x", tensor(F32, symbol("N"), symbol("S"), 8))
+    y = b.op("matmul", x, b.constant(np.ones((8, 8), np.float32)))
+    b.output("y", b.op("reduce", y, kind="max", axes=(combined,), keepdims=False))
+    small, large = choose_sizes(replace(b.finish(), dims={"S": (1, most)}))
+    assert (small, large) == ({"N": 3, "S": 3}, {"N": 33, "S": found})
+    assert most or combined > 1 or large["S"] >= HALVES * LEAST_ROWS
 
 
 @pytest.mark.unit

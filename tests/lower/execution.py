@@ -14,6 +14,7 @@ from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.target.host import Buffer, Launch
 from tessera_build.ir.tile import reference
 from tessera_build.lower.program.assemble import lower_module
+from tessera_build.lower.program.kernels import Chooser, derived
 from tessera_build.lower.program.records import LoweredVariant
 
 AVX512 = CpuMachine("avx512", lanes=16, registers=32, fused=True)
@@ -49,10 +50,14 @@ class Memory:
 
 
 def run_tiles(
-    module: Module, inputs: Mapping[str, Array], sizes: dict[str, int], machine: CpuMachine = AVX512
+    module: Module,
+    inputs: Mapping[str, Array],
+    sizes: dict[str, int],
+    machine: CpuMachine = AVX512,
+    choose: Chooser = derived,
 ) -> tuple[list[Array], LoweredVariant]:
     """Outputs of the entry `main`, computed by interpreting every launch's tile program."""
-    lowered = lower_module(module, machine)
+    lowered = lower_module(module, machine, choose=choose)
     memory = Memory(lowered, module, inputs, sizes)
     launches = [n for n in lowered.variant.entries[0].nodes if isinstance(n, Launch)]
     for launch, record in zip(launches, lowered.launches[0], strict=True):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tessera_build.config import load_precision
 from tessera_build.ir.core.dims import Extent, bounds, evaluate, symbol
 from tessera_build.ir.core.types import F32, tensor
+from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.machine.cpu import CpuMachine
@@ -24,7 +25,7 @@ from tessera_build.lower.program.kernels import Setting, derived_within
 from tessera_build.space.strassen import LEAST_ROWS, STRASSEN, product_of
 from tessera_build.space.workload import Bounds
 from tests.lower.compiled import check_module, compile_module
-from tests.lower.execution import AVX2, AVX512
+from tests.lower.execution import AVX2, AVX512, run_tiles
 from tests.lower.strassen_cases import Cut, Sizes, inputs_of, module_of
 from tests.lower.tasks import constants_of, summed, task_of
 
@@ -61,6 +62,17 @@ def test_product_when_its_rows_are_not_known_then_agrees_with_the_reference(
 @pytest.mark.parametrize("rows", [340, 341, 342, 401, 1023])  # one block holds 341 rows of this depth
 def test_blocks_when_rows_are_not_known_then_differ_by_a_row_and_agree(rows: int) -> None:
     _check(rows, 1, 1536, Cut(8, 2, 2, 384), "bias residual")
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("rows", [0, 3, HALVED - 1, HALVED, 61])
+def test_product_when_interpreted_then_agrees_and_writes_every_row(rows: int) -> None:
+    module = replace(module_of(Sizes(2, None, 64, 32), "bias"), dims={"S": (0, None)})
+    inputs = inputs_of(module_of(Sizes(2, rows, 64, 32), "bias")) if rows else {"x": np.ones((2, 0, 64), np.float32)}
+    (found,), lowered = run_tiles(module, inputs, {"S": rows}, AVX512, Cut(4, 1, 2, 32).chooser())
+    assert len(lowered.launches[0]) == 3
+    (wanted,) = reference.run(module, "main", inputs).values()
+    np.testing.assert_allclose(found.reshape(wanted.shape), wanted, rtol=0, atol=1e-4)
 
 
 @pytest.mark.unit

@@ -30,6 +30,17 @@ def mixed_dims(function: Function) -> frozenset[str]:
     return frozenset(name for extent in _combined(function) for name in symbols_of(extent)) - leading
 
 
+def token_dims(function: Function) -> frozenset[str]:
+    """Dims that the entry combines and that count rows of a product with known weights, as tokens do."""
+    known = {output for node in graph_nodes(function) if node.op == "constant" for output in node.outputs}
+    rows = [
+        function.types[node.inputs[0]].shape[-2]
+        for node in graph_nodes(function)
+        if node.op == "matmul" and node.inputs[1] in known and function.types[node.inputs[0]].rank > 1
+    ]
+    return frozenset(name for extent in rows for name in symbols_of(extent)) & mixed_dims(function)
+
+
 def _combined(function: Function) -> Iterator[Extent]:
     for node in graph_nodes(function):
         if node.op in _COMBINED:
