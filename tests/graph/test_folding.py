@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bundle_format.errors import TesseraError
 from tessera_build.ir.core.dims import symbol
 from tessera_build.ir.core.math.numpy_emitter import computed
 from tessera_build.ir.core.node import Span
@@ -37,6 +38,17 @@ def test_fold_when_result_grows_beyond_the_limit_then_node_stays() -> None:
     b.output("small", b.op("broadcast_to", b.scalar(1.0, F32), shape=(100,)))
     b.output("large", b.op("broadcast_to", b.scalar(1.0, F32), shape=(1 << 21,)))
     assert ops_of(FoldConstants().run(b.finish())) == ["broadcast_to"]
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize("op", ["gather", "gather_elements"])
+def test_fold_when_an_index_lies_outside_then_a_run_says_so(op: str) -> None:
+    b = GraphBuilder()
+    b.output("y", b.op(op, b.constant(normal(0, 5)), b.constant(np.array([7, 1])), axis=0))
+    module = FoldConstants().run(b.finish())
+    assert ops_of(module) == [op]
+    with pytest.raises(TesseraError, match="INDEX_OUT_OF_RANGE"):
+        run(module, "main", {})
 
 
 def test_fold_when_large_weights_keep_their_size_then_are_folded_under_their_name() -> None:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bundle_format.errors import TesseraError
 from tessera_build.ir.core.dims import Dim
 from tessera_build.ir.core.math.expand import can_expand
 from tessera_build.ir.core.math.numpy_emitter import computed
@@ -56,8 +57,7 @@ class FoldConstants:
             operands = [array for array in arrays if array is not None]
             elementary = not op.ordered and _is_elementary(site.node.op, operands)
             if (
-                op.evaluate is None
-                or not (op.ordered or elementary)
+                not (op.ordered or elementary)
                 or len(operands) != len(arrays)
                 or any(_symbolic(a) for a in site.node.attributes.values())
             ):
@@ -66,15 +66,27 @@ class FoldConstants:
             distinct = {id(array): array.nbytes for array in operands}
             if result_bytes > min(self.widening * sum(distinct.values()) + self.growth_bytes, left[0]):
                 return None
+            results = _evaluated(site, operands, elementary=elementary)
+            if results is None:
+                return None
             left[0] -= result_bytes
-            with np.errstate(all="ignore"):
-                if elementary:
-                    results: Sequence[Array] = (computed(site.node.op, operands),)
-                else:
-                    results = op.evaluate(operands, site.node.attributes, {})
             return [site.to.constant(result, _name(site, operands)) for result in results]
 
         return fold
+
+
+def _evaluated(site: Site, operands: Sequence[Array], *, elementary: bool) -> Sequence[Array] | None:
+    """What the node gives; none for one that reads outside its data: a run that comes there says so."""
+    evaluate = op_named(site.node.op).evaluate
+    with np.errstate(all="ignore"):
+        if elementary:
+            return (computed(site.node.op, operands),)
+        try:
+            return None if evaluate is None else evaluate(operands, site.node.attributes, {})
+        except TesseraError as error:
+            if error.code != "INDEX_OUT_OF_RANGE":
+                raise
+    return None
 
 
 def _is_elementary(op: str, operands: Sequence[Array]) -> bool:
