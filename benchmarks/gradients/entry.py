@@ -28,7 +28,8 @@ from tessera_build.ir.graph.builder import graph_nodes
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.graph.passes.pipeline import run_passes
 from tessera_build.lower.program.assemble import lower_module
-from tessera_build.verify.check import Subject, expected_answers, verify_variant
+from tessera_build.verify.check import expected_answers, verify_variant
+from tessera_build.verify.subject import Subject
 
 GRADIENT = "main_grad"
 

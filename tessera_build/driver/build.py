@@ -52,8 +52,9 @@ from tessera_build.lower.program.audit import NO_CHECKS, Checks, checks_of
 from tessera_build.lower.program.kernels import derived_within
 from tessera_build.lower.program.records import LoweredVariant
 from tessera_build.verify.budget import check_affordable, check_work
-from tessera_build.verify.check import Subject, expected_answers, verify_variant
+from tessera_build.verify.check import expected_answers, verify_variant
 from tessera_build.verify.proof import Proof, proof_bytes
+from tessera_build.verify.subject import Subject
 from tessera_runtime.cpu.machine import default_threads
 
 T = TypeVar("T")

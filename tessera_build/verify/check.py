@@ -7,7 +7,6 @@ Invariant: seeds, sizes and inputs are a function of the model, so anyone can re
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,58 +14,27 @@ import numpy as np
 
 from bundle_format.digest import Digest
 from bundle_format.errors import TesseraError
-from bundle_format.writer import Variant
-from tessera_build.config import PrecisionConfig
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.draws import drawn_outputs
 from tessera_build.ir.graph.nodes import Array, Module
-from tessera_build.lower.program.records import LoweredVariant
-from tessera_build.verify.compare import error_of, is_float, limit_of
+from tessera_build.verify.compare import error_of
 from tessera_build.verify.errors import VerificationError
-from tessera_build.verify.exact import noise_of, widened_limit
 from tessera_build.verify.execute import CompiledProgram, can_run
 from tessera_build.verify.groups import Case, GroupResult, Groups, compare_groups
 from tessera_build.verify.inputs import SEED_STEP, Sizes, attempts_for, choose_sizes, make_inputs
 from tessera_build.verify.isolate import CrashError, Mark, in_child
 from tessera_build.verify.onnx_reference import OnnxReference
+from tessera_build.verify.outputs import output_failure
 from tessera_build.verify.proof import CaseProof, GroupProof, OutputProof, Proof
-from tessera_build.verify.sigmoids import ERROR, sigmoid_outputs
-from tessera_build.verify.steps import LARGEST as LARGEST_STEPS
-from tessera_build.verify.steps import distance, quantises
+from tessera_build.verify.subject import GRAPH, ONNXRUNTIME, Expected, Subject
 from tessera_build.verify.tile_samples import sample_tiles
 from tessera_runtime.cpu.machine import this_machine
 
 FIRST_SEED: Final = 20260101
 MOST_STEPS: Final = 200_000  # nodes and iterations of the reference, at about 10 us each
-GRAPH: Final = "graph"
-ONNXRUNTIME: Final = "onnxruntime"
 _CPUINFO: Final = Path("/proc/cpuinfo")
 
 Found = tuple[list[CaseProof], list[GroupResult]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Subject:
-    """One variant before it is written: `source` is the graph before the passes, `module` the one after them.
-
-    `symbols` maps a kernel's name to the function that it became; equal kernels became one.
-    """
-
-    source: Module
-    module: Module
-    lowered: LoweredVariant
-    symbols: Mapping[str, str]
-    variant: Variant
-    precision: PrecisionConfig
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Expected:
-    """A case with the answers of each reference, by its name and the output's."""
-
-    case: Case
-    answers: Mapping[str, Mapping[str, Array]]
-    references: Mapping[str, str]
 
 
 def expected_answers(source: Module, model: Path | bytes | None) -> tuple[Expected, ...]:
@@ -179,7 +147,7 @@ def _compare_runs(subject: Subject, expected: Sequence[Expected], threads: int, 
         offset = _first_launch(subject, case.entry)
         found = program.run(case.entry, case.inputs, case.sizes, lambda launch, _, __, at=offset: mark.set(at + launch))
         cases.append(_case_proof(item, found))
-        failure = failure or _output_failure(item, found, subject)
+        failure = failure or output_failure(item, found, subject)
     for item in expected:
         parts = Groups.of(subject.module, subject.lowered, subject.symbols, item.case.entry)
         groups += compare_groups(program, parts, item.case, policy)
@@ -217,7 +185,7 @@ def _sample(subject: Subject, expected: Sequence[Expected]) -> Proof:
     for item in expected:
         found = reference.run(subject.module, item.case.entry, item.case.inputs)
         cases.append(_case_proof(item, found))
-        failure = _output_failure(item, found, subject)
+        failure = output_failure(item, found, subject)
         if failure is not None:
             raise failure
     for item in _first_of_each_entry(expected):
@@ -247,64 +215,6 @@ def _case_proof(item: Expected, found: Mapping[str, Array]) -> CaseProof:
 def digest_of(array: Array) -> str:
     """The digest of an array's bytes, row-major."""
     return str(Digest.of(np.ascontiguousarray(array).tobytes()))
-
-
-def _output_failure(item: Expected, found: Mapping[str, Array], subject: Subject) -> VerificationError | None:
-    """The first output that differs from a reference, as an error that no group explains yet.
-
-    Where float32 itself takes the model far from the exact answer, that is the measure.
-    """
-    policy = subject.precision.tolerance
-    noise: dict[str, float] | None = None
-    steps, absolute = quantises(subject.source), sigmoid_outputs(subject.source, item.case.entry)
-    for name, array in found.items():
-        limit = limit_of(array, policy.end_to_end, policy)
-        for who, answers in item.answers.items():
-            if name not in answers:  # it depends on draws, which are not onnxruntime's
-                continue
-            error = error_of(array, answers[name])
-            if error > limit and steps and distance(array, answers[name]) <= LARGEST_STEPS:
-                continue
-            if error > limit and name in absolute and _apart(array, answers[name]) <= ERROR:
-                continue
-            if error > limit and noise is None and is_float(array):
-                noise = noise_of(subject.source, item.case.entry, item.case.inputs, item.answers[GRAPH])
-            if noise is not None and is_float(array):
-                limit = widened_limit(limit, noise.get(name, 0.0))
-            if error > limit:
-                apart = max(error_of(other[name], answers[name]) for other in item.answers.values() if name in other)
-                return _wrong_output(name, f"an error of at most {limit:g} against {who}", (error, apart, limit), item)
-    return None
-
-
-def _apart(left: Array, right: Array) -> float:
-    """The largest distance between two arrays of one shape; infinite where one is no number."""
-    distances = np.abs(left.astype(np.float64) - right.astype(np.float64))
-    return float(distances.max(initial=0.0)) if np.isfinite(distances).all() else float("inf")
-
-
-def _wrong_output(name: str, expected: str, errors: tuple[float, float, float], item: Expected) -> VerificationError:
-    """`errors`: of the output, between the references, and the limit."""
-    error, apart, limit = errors
-    found = f"{error:g} with dims {dict(item.case.sizes)}, seed {item.case.seed}"
-    if apart > limit:
-        return VerificationError(
-            "REFERENCES_DISAGREE",
-            f"onnxruntime and the Graph reference themselves differ on output {name!r}",
-            where=name,
-            expected=expected,
-            found=f"{apart:g} between the two; {found}",
-            hint="if random inputs make the model ill-conditioned, name a precision file with a wider tolerance "
-            "under `precision` in --config, or build with --no-verify; else report it as a bug of Tessera",
-        )
-    return VerificationError(
-        "OUTPUT_WRONG",
-        f"the build gives a wrong output {name!r}",
-        where=name,
-        expected=expected,
-        found=found,
-        hint="each operator by itself is right, so report this as a bug of Tessera",
-    )
 
 
 def _raise_group_failure(groups: Sequence[GroupResult], subject: Subject) -> None:

@@ -1,0 +1,78 @@
+"""Outputs of whole runs against the references' answers.
+
+Takes a case with its answers and what a run gave; gives the first output that is wrong, as an error. Invariant: a limit
+is the policy's, and wider only by what float32 makes of the model where nothing is built wrongly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tessera_build.ir.graph.nodes import Array
+from tessera_build.verify.compare import error_of, is_float, limit_of
+from tessera_build.verify.errors import VerificationError
+from tessera_build.verify.exact import noise_of, widened_limit
+from tessera_build.verify.sigmoids import ERROR, sigmoid_outputs
+from tessera_build.verify.steps import LARGEST as LARGEST_STEPS
+from tessera_build.verify.steps import distance, quantises
+from tessera_build.verify.subject import GRAPH, Expected, Subject
+
+
+def output_failure(item: Expected, found: Mapping[str, Array], subject: Subject) -> VerificationError | None:
+    """The first output that differs from a reference, as an error that no group explains yet.
+
+    Where float32 itself takes the model far from the exact answer, that is the measure.
+    """
+    policy = subject.precision.tolerance
+    noise: dict[str, float] | None = None
+    steps, absolute = quantises(subject.source), sigmoid_outputs(subject.source, item.case.entry)
+    for name, array in found.items():
+        limit = limit_of(array, policy.end_to_end, policy)
+        for who, answers in item.answers.items():
+            if name not in answers:  # it depends on draws, which are not onnxruntime's
+                continue
+            error = error_of(array, answers[name])
+            if error > limit and steps and distance(array, answers[name]) <= LARGEST_STEPS:
+                continue
+            if error > limit and name in absolute and _apart(array, answers[name]) <= ERROR:
+                continue
+            if error > limit and noise is None and is_float(array):
+                noise = noise_of(subject.source, item.case.entry, item.case.inputs, item.answers[GRAPH])
+            if noise is not None and is_float(array):
+                limit = widened_limit(limit, noise.get(name, 0.0))
+            if error > limit:
+                apart = max(error_of(other[name], answers[name]) for other in item.answers.values() if name in other)
+                return _wrong_output(name, f"an error of at most {limit:g} against {who}", (error, apart, limit), item)
+    return None
+
+
+def _apart(left: Array, right: Array) -> float:
+    """The largest distance between two arrays of one shape; infinite where one is no number."""
+    distances = np.abs(left.astype(np.float64) - right.astype(np.float64))
+    return float(distances.max(initial=0.0)) if np.isfinite(distances).all() else float("inf")
+
+
+def _wrong_output(name: str, expected: str, errors: tuple[float, float, float], item: Expected) -> VerificationError:
+    """`errors`: of the output, between the references, and the limit."""
+    error, apart, limit = errors
+    found = f"{error:g} with dims {dict(item.case.sizes)}, seed {item.case.seed}"
+    if apart > limit:
+        return VerificationError(
+            "REFERENCES_DISAGREE",
+            f"onnxruntime and the Graph reference themselves differ on output {name!r}",
+            where=name,
+            expected=expected,
+            found=f"{apart:g} between the two; {found}",
+            hint="if random inputs make the model ill-conditioned, name a precision file with a wider tolerance "
+            "under `precision` in --config, or build with --no-verify; else report it as a bug of Tessera",
+        )
+    return VerificationError(
+        "OUTPUT_WRONG",
+        f"the build gives a wrong output {name!r}",
+        where=name,
+        expected=expected,
+        found=found,
+        hint="each operator by itself is right, so report this as a bug of Tessera",
+    )
