@@ -1,8 +1,8 @@
 """What a model's conditioning leaves to be judged: how far float32 itself takes the model from the exact answer.
 
 Takes a module as a frontend made it and inputs; gives, for each output, the error of the Graph reference against the
-same graph in float64. Invariant: only Tessera's own two evaluations of one graph are compared here, so a model that
-was misread is not excused by being far from onnxruntime.
+same graph in float64, and how far roundings move answers that depend on comparisons. Invariant: only Tessera's own
+evaluations of one graph are compared here, so a model that was misread is not excused by being far from onnxruntime.
 """
 
 from __future__ import annotations
@@ -18,13 +18,18 @@ from tessera_build.ir.core.rewrite import map_nodes
 from tessera_build.ir.core.types import F32, F64
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.nodes import Array, Attribute, GraphNode, Module
-from tessera_build.verify.compare import error_of
+from tessera_build.verify.compare import error_of, is_float
+from tessera_build.verify.jumps import jittered, moved
 
 # The Graph reference rounds once an operation, a build once an addition. Measured on magika with two kinds of bytes,
 # where a variance E[x²] - E[x]² cancels: reference 9e-5, onnxruntime 1.3e-3, build 5.8e-3 from the exact answer.
 SLACK = 64.0
 # Nothing this far off is excused.
 LARGEST = 1e-2
+# Where comparisons decide.
+_DRAWS = 3
+_MOVED_SLACK = 2.0
+_MOVED_LARGEST = 0.5
 
 
 def widened_limit(limit: float, noise: float) -> float:
@@ -49,6 +54,29 @@ def noise_of_values(
     except TesseraError:
         return {}
     return {value: error_of(array, exact[value].astype(array.dtype)) for value, array in answers.items()}
+
+
+def limit_of_jumps(module: Module, entry: str, inputs: Mapping[str, Array]) -> float:
+    """What any output may be off where each operation of a build is right on what it was given; 0: nothing is known.
+
+    In float64, all floats of inputs and constants are moved by a rounding, and answers follow: by nothing, or by the
+    share of a whole unit that changed its side. Which outputs that reaches is chance, so the furthest counts for all.
+    """
+    wide = _widened(module)
+    floats = {name: array.astype(np.float64) if array.dtype == np.float32 else array for name, array in inputs.items()}
+    try:
+        exact = reference.run(wide, entry, floats)
+        draws = [_moved(wide, entry, floats, seed) for seed in range(_DRAWS)]
+    except TesseraError:
+        return 0.0
+    errors = [error_of(draw[name], array) for draw in draws for name, array in exact.items() if is_float(array)]
+    return min(_MOVED_SLACK * max(errors, default=0.0), _MOVED_LARGEST)
+
+
+def _moved(wide: Module, entry: str, inputs: Mapping[str, Array], seed: int) -> dict[str, Array]:
+    generator = np.random.default_rng(seed)
+    near = {name: jittered(array, generator) for name, array in inputs.items()}
+    return reference.run(moved(wide, generator), entry, near)
 
 
 def _widened(module: Module) -> Module:

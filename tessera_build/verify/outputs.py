@@ -20,16 +20,19 @@ from tessera_build.verify.steps import distance, quantises
 from tessera_build.verify.subject import GRAPH, Expected, Subject
 
 
-def output_failure(item: Expected, found: Mapping[str, Array], subject: Subject) -> VerificationError | None:
+def output_failure(
+    item: Expected, found: Mapping[str, Array], subject: Subject, least: float = 0.0
+) -> VerificationError | None:
     """The first output that differs from a reference, as an error that no group explains yet.
 
-    Where float32 itself takes the model far from the exact answer, that is the measure.
+    Where float32 itself takes the model far from the exact answer, that is the measure. No limit of floats is below
+    `least`.
     """
     policy = subject.precision.tolerance
     noise: dict[str, float] | None = None
     steps, absolute = quantises(subject.source), sigmoid_outputs(subject.source, item.case.entry)
     for name, array in found.items():
-        limit = limit_of(array, policy.end_to_end, policy)
+        limit = limit_of(array, max(policy.end_to_end, least), policy)
         for who, answers in item.answers.items():
             if name not in answers:  # it depends on draws, which are not onnxruntime's
                 continue

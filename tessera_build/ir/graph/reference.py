@@ -6,8 +6,8 @@ value has the element type and the shape that its static type states for the bou
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,6 +34,22 @@ def run(module: Module, entry: str, inputs: Mapping[str, Array]) -> dict[str, Ar
 def run_all(module: Module, entry: str, inputs: Mapping[str, Array], wanted: Collection[int]) -> dict[int, Array]:
     """The `wanted` values of `entry` by value id; every other value is freed after its last use."""
     return run_with_sizes(module, entry, inputs, wanted)[0]
+
+
+def run_corrected(
+    module: Module,
+    entry: str,
+    inputs: Mapping[str, Array],
+    wanted: Collection[int],
+    correct: Callable[[int, Array], Array],
+) -> None:
+    """Compute the `wanted` values of the outermost block; `correct` says what each that is computed is read as."""
+    function = module.entries[entry]
+    arrays = _in_order(module.input_names[entry], inputs)
+    dims = bind_dims([function.types[a] for a in function.args], arrays, module)
+    interpreter = _Interpreter(module, function, None, correct)
+    nodes = interpreter.needed(function.nodes, wanted)
+    interpreter.block(nodes, (), dict(zip(function.args, arrays, strict=True)), dims)
 
 
 @dataclass(slots=True)
@@ -73,6 +89,7 @@ class _Interpreter:
     module: Module
     function: Function
     patience: Patience | None
+    correct: Callable[[int, Array], Array] | None = None
 
     def block(
         self, nodes: Sequence[GraphNode], keep: Collection[int], values: dict[int, Array], dims: dict[str, int]
@@ -82,7 +99,10 @@ class _Interpreter:
         reads = [{*node.inputs, *captured(node.regions)} for node in nodes]
         last_use = {value: index for index, operands in enumerate(reads) for value in operands}
         for index, node in enumerate(nodes):
-            values.update(zip(node.outputs, self._node(node, values, dims), strict=True))
+            results = self._node(node, values, dims)
+            if self.correct is not None:
+                results = tuple(map(self.correct, node.outputs, results))
+            values.update(zip(node.outputs, results, strict=True))
             if node.op == "sizes":
                 self._define(node, values[node.inputs[0]], dims)
             for value in reads[index] & made:
@@ -129,12 +149,12 @@ class _Interpreter:
         return kept[::-1]
 
     def _body(self, region: Region, values: Mapping[int, Array]) -> Body:
-        nodes = self.needed(region.nodes, frozenset(region.results))
+        nodes, inside = self.needed(region.nodes, frozenset(region.results)), replace(self, correct=None)
 
         def run_body(arguments: Sequence[Array], dims: DimValues) -> tuple[Array, ...]:
             self._spend()
             inner = {**values, **dict(zip(region.args, arguments, strict=True))}
-            self.block(nodes, region.results, inner, dict(dims))
+            inside.block(nodes, region.results, inner, dict(dims))
             return tuple(inner[r] for r in region.results)
 
         return run_body

@@ -1,0 +1,111 @@
+"""Every launch of a whole run, on what the launches before it really left: for models whose answers jump.
+
+Takes the compiled program, the launches of an entry, one case; gives one `GroupResult` per launch. Where a comparison
+decides what is added up, as at the kink of a rectifier, two right runs differ by more than rounding. So a value is
+compared with what the Graph reference makes of the values that this run made before, rounding included.
+Invariant: a value is what its launch wrote, and every later launch finds the same bits: what is read in between, or
+written over it, is an error of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tessera_build.config import Tolerance
+from tessera_build.ir.graph import reference
+from tessera_build.ir.graph.nodes import Array
+from tessera_build.verify.execute import CompiledProgram, Memory
+from tessera_build.verify.groups import VALUES_BYTES, Case, GroupResult, Groups, dynamic, excused, judge
+
+
+def compare_in_place(
+    program: CompiledProgram, groups: Groups, case: Case, policy: Tolerance
+) -> list[GroupResult] | None:
+    """Run once, keep what is written, compare it in the order of the graph; None where values take too much memory."""
+    seen = _Seen(groups, frozenset(groups.running(case.sizes)))
+    outputs = program.run(case.entry, case.inputs, case.sizes, seen.look)
+    if seen.failures:
+        raise seen.failures[0]
+    function = groups.module.entries[groups.entry]
+    for name, value in zip(groups.module.output_names[groups.entry], function.results, strict=True):
+        seen.meet(len(groups.records) - 1, value, outputs[name])
+    if seen.bytes > VALUES_BYTES:
+        return None
+    found = {value: array for value, (_, array) in seen.values.items() if value in function.types}
+    wanted = _expected(groups, case, found)
+    kernels = {launch: groups.records[launch].kernel.name for launch in seen.overwritten}
+    results = {n: GroupResult(n, groups.name(n), kernel, np.inf, 0.0) for n, kernel in kernels.items()}
+    for launch, pairs in _pairs(groups, seen, wanted).items():
+        result = judge(groups, launch, pairs, policy)
+        if not result.accepted:
+            made = {value: array for value, (place, array) in seen.values.items() if place == launch}
+            result = excused(groups, case, result, found, made)
+        results.setdefault(launch, result)
+    return [results[launch] for launch in sorted(results)]
+
+
+@dataclass(slots=True, eq=False)
+class _Seen:
+    """What a run wrote: by value, the launch where it was first met, and a copy.
+
+    `overwritten`: launches that found another value than was written. Beyond the limit on memory, bytes are counted.
+    """
+
+    groups: Groups
+    running: frozenset[int]
+    values: dict[int, tuple[int, Array]] = field(default_factory=dict)
+    overwritten: set[int] = field(default_factory=set)
+    failures: list[Exception] = field(default_factory=list)
+    bytes: int = 0
+
+    def look(self, launch: int, phase: int, memory: Memory) -> None:
+        """Before a launch, what it reads; after it, what it wrote."""
+        record = self.groups.records[launch]
+        if launch not in self.running:
+            return
+        try:
+            for place in dynamic(record.reads) if phase == 0 else record.writes:
+                self.meet(launch, place.value, memory.at(place))
+        except Exception as error:  # it cannot pass through C
+            self.failures.append(error)
+
+    def meet(self, launch: int, value: int, array: Array) -> None:
+        """Keep it, or compare it with what was kept."""
+        known = self.values.get(value)
+        if known is not None:
+            if known[1].tobytes() != np.ascontiguousarray(array).tobytes():
+                self.overwritten.add(launch)
+            return
+        self.bytes += array.nbytes
+        if self.bytes <= VALUES_BYTES:
+            self.values[value] = launch, np.array(array, order="C")
+
+
+def _expected(groups: Groups, case: Case, found: Mapping[int, Array]) -> dict[int, Array]:
+    """What the reference makes of each value, where all values before it are those of the run."""
+    wanted: dict[int, Array] = {}
+
+    def correct(value: int, array: Array) -> Array:
+        if value not in found:
+            return array
+        wanted[value] = array
+        return found[value]
+
+    reference.run_corrected(groups.module, case.entry, case.inputs, found.keys(), correct)
+    return wanted
+
+
+def _pairs(groups: Groups, seen: _Seen, wanted: Mapping[int, Array]) -> dict[int, list[tuple[Array, Array]]]:
+    """By launch, what was found and what is right; a copy that lowering added is right if it is its origin's."""
+    pairs: dict[int, list[tuple[Array, Array]]] = {}
+    origin = groups.origin()
+    for value, (launch, array) in seen.values.items():
+        source = origin.get(value)
+        if value in wanted:
+            pairs.setdefault(launch, []).append((array, wanted[value]))
+        elif source in seen.values:
+            pairs.setdefault(launch, []).append((array, seen.values[source][1].reshape(array.shape)))
+    return pairs

@@ -1,0 +1,83 @@
+"""Elements of a launch that a rounding moves by any amount, because a comparison of floats decides them.
+
+Takes a launch, the values that it read, what it wrote; gives whether each element lies where roundings of what was read
+may take it. Invariant: an element that no rounding moves is excused nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from tessera_build.ir.core.node import Function
+from tessera_build.ir.core.scalar import COMPARISONS
+from tessera_build.ir.core.types import F32, F64, dtype_of
+from tessera_build.ir.graph import reference
+from tessera_build.ir.graph.builder import graph_nodes
+from tessera_build.ir.graph.nodes import Array, Module
+from tessera_build.ir.schedule.nodes import Compute
+
+# About what a sum of a thousand terms is rounded by.
+JITTER = 2.0**-20
+# An element at the edge is on each side in half of the draws.
+_DRAWS = 12
+
+
+def jumps(module: Module, entry: str) -> bool:
+    """Whether an entry compares floats."""
+    function = module.entries[entry]
+    return any(n.op in COMPARISONS and function.types[n.inputs[0]].dtype.is_float for n in graph_nodes(function))
+
+
+def compares(function: Function) -> bool:
+    """Whether a task's definitions compare floats."""
+    programs = [node.program for node in function.walk() if isinstance(node, Compute)]
+    return any(op.name in COMPARISONS and p.dtype(op.args[0]).is_float for p in programs for op in p.ops)
+
+
+def jittered(array: Array, generator: np.random.Generator) -> Array:
+    """Floats of 32 bits and more, each moved by a share of itself; other arrays as they are."""
+    if dtype_of(array.dtype) not in (F32, F64):
+        return array
+    return np.multiply(array, 1 + JITTER * generator.uniform(-1, 1, array.shape)).astype(array.dtype)
+
+
+def moved(module: Module, generator: np.random.Generator) -> Module:
+    """The module with its constants moved."""
+    return replace(module, constants={digest: jittered(a, generator) for digest, a in module.constants.items()})
+
+
+def within_reach(
+    module: Module, entry: str, inputs: Mapping[str, Array], given: Mapping[int, Array], found: Mapping[int, Array]
+) -> dict[int, tuple[Array, Array]]:
+    """The least and the most that each element of `found` becomes, where all values of `given` are moved a little."""
+    reach: dict[int, tuple[Array, Array]] = {}
+    for seed in range(_DRAWS):
+        generator = np.random.default_rng(seed)
+
+        def correct(value: int, array: Array, generator: np.random.Generator = generator) -> Array:
+            if value in found:
+                low, high = reach.get(value, (array, array))
+                reach[value] = np.minimum(low, array), np.maximum(high, array)
+            elif value in given:
+                return jittered(given[value], generator)
+            return array
+
+        near = {name: jittered(array, generator) for name, array in inputs.items()}
+        reference.run_corrected(moved(module, generator), entry, near, found.keys(), correct)
+    return reach
+
+
+def all_within(found: Mapping[int, Array], reach: Mapping[int, tuple[Array, Array]], tolerance: float) -> bool:
+    """Whether every element is between its bounds, or no further from them than a share of the largest."""
+    for value, array in found.items():
+        if value not in reach:
+            return False
+        low, high = (bound.astype(np.float64).reshape(array.shape) for bound in reach[value])
+        room = tolerance * max(float(np.abs(low).max(initial=0.0)), float(np.abs(high).max(initial=0.0)))
+        wide = array.astype(np.float64)
+        if not bool(np.all((wide >= low - room) & (wide <= high + room))):
+            return False
+    return True
