@@ -145,3 +145,36 @@ def test_infer_when_window_is_strided_then_extent_is_the_number_of_positions() -
 def test_value_when_no_machine_can_hold_it_then_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(TesseraError, match="larger than any machine"):
         infer("broadcast_to", [tensor(F32, 1)], {"shape": shape})
+
+
+_ONE_ROW: dict[str, Attribute] = {
+    "window": (1, 2),
+    "strides": (1, 1),
+    "low": (0, 0),
+    "high": (0, 0),
+    "dilations": (1, 1),
+}
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    ("op", "operands", "attributes"),
+    [
+        *((op, 1, {}) for op in ("neg", "abs", "sign")),
+        *((op, 2, {}) for op in ("add", "sub", "mul", "div", "mod", "rem", "pow", "matmul")),
+        *(("reduce", 1, {"kind": kind, "axes": (1,)}) for kind in ("sum", "prod")),
+        ("reduce_window", 1, {"kind": "sum", **_ONE_ROW}),
+    ],
+)
+def test_infer_when_truth_values_are_computed_with_then_asks_for_numbers(
+    op: str, operands: int, attributes: dict[str, Attribute]
+) -> None:
+    with pytest.raises(TesseraError, match="defined on numbers"):
+        inferred(op, [tensor(BOOL, 2, 2)] * operands, **attributes)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("kind", ["max", "min"])
+def test_infer_when_truth_values_are_compared_then_gives_truth_values(kind: str) -> None:
+    assert inferred("reduce_window", [tensor(BOOL, 2, 2)], kind=kind, **_ONE_ROW) == tensor(BOOL, 2, 1)
+    assert inferred(kind, [tensor(BOOL, 2, 2)] * 2) == tensor(BOOL, 2, 2)

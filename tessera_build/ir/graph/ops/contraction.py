@@ -22,6 +22,7 @@ from tessera_build.ir.graph.ops.op import (
     DimValues,
     Op,
     expect_count,
+    expect_numbers,
     expect_same_dtype,
     flag_of,
     int_of,
@@ -41,6 +42,7 @@ def accumulator(op: str, types: Sequence[Type]) -> DType:
     """The element type of the result: i32 for two 8-bit integers, else the one that both operands have."""
     if all(t.dtype in BYTES for t in types):
         return I32
+    expect_numbers(op, types[0])
     return expect_same_dtype(op, types)
 
 

@@ -27,6 +27,7 @@ from tessera_build.ir.graph.ops.op import (
     dtype_attribute,
     expect_count,
     expect_float,
+    expect_numbers,
     expect_same_dtype,
     mismatch,
     texts,
@@ -40,6 +41,7 @@ _CIRCULAR = frozenset({"sin", "cos", "tan", "asin", "acos", "atan"})
 _HYPERBOLIC = frozenset({"sinh", "cosh", "tanh", "asinh", "acosh", "atanh"})
 MACHINE_DEPENDENT = frozenset({"exp", "log", "erf", "sigmoid", "pow"}) | _CIRCULAR | _HYPERBOLIC
 FLOAT_ONLY = (MACHINE_DEPENDENT - {"pow"}) | {"logistic", "sqrt", "rsqrt", "floor", "ceil", "round", "isnan"}
+NUMBERS_ONLY = frozenset({"neg", "abs", "sign", "add", "sub", "mul", "div", "mod", "rem", "pow"})
 NOT_GRAPH_OPS = frozenset({"const", "fma", "mulhi", *CONVERSIONS})
 
 
@@ -57,6 +59,8 @@ def _check_operands(name: str, types: Sequence[Type]) -> None:
         raise mismatch(f"{name} is defined on integers", "an integer type", texts(types))
     if name in FLOAT_ONLY:
         expect_float(name, types[0])
+    if name in NUMBERS_ONLY:
+        expect_numbers(name, types[0])
 
 
 def _elementwise(name: str) -> Op:

@@ -98,6 +98,12 @@ def expect_float(op: str, operand: Type) -> None:
         raise mismatch(f"{op} is defined on floating-point elements", "a float element type", operand)
 
 
+def expect_numbers(op: str, operand: Type) -> None:
+    """Raise for truth values."""
+    if operand.dtype.kind == "bool":
+        raise mismatch(f"{op} is defined on numbers", "a float or integer element type", operand, "cast truth values")
+
+
 def texts(types: Sequence[Type]) -> str:
     """Types side by side, for messages."""
     return ", ".join(str(t) for t in types)

@@ -21,6 +21,7 @@ from tessera_build.ir.graph.ops.op import (
     axis_of,
     expect_count,
     expect_float,
+    expect_numbers,
     flag_of,
     ints_of,
     mismatch,
@@ -31,6 +32,7 @@ from tessera_build.ir.graph.ops.shapes import window_extent
 
 KINDS = ("sum", "max", "min", "prod")
 WINDOW_KINDS = ("max", "sum", "min")
+_ARITHMETIC = frozenset({"sum", "prod"})
 _WINDOW_ATTRIBUTES = ("window", "strides", "low", "high", "dilations")
 _COMBINE: dict[str, Callable[[Array, Array], Array]] = {"sum": np.add, "max": np.maximum, "min": np.minimum}
 
@@ -44,7 +46,8 @@ def _reduced_axes(types: Sequence[Type], attributes: Attributes) -> tuple[int, .
 
 def _infer_reduce(types: Sequence[Type], attributes: Attributes) -> tuple[Type, ...]:
     expect_count("reduce", types, 1)
-    word_of(attributes, "kind", KINDS)
+    if word_of(attributes, "kind", KINDS) in _ARITHMETIC:
+        expect_numbers("reduce", types[0])
     axes = _reduced_axes(types, attributes)
     if flag_of(attributes, "keepdims"):
         shape = tuple(1 if i in axes else e for i, e in enumerate(types[0].shape))
@@ -80,7 +83,8 @@ def identity(kind: str, dtype: DType) -> float | int | bool:
 
 def _infer_reduce_window(types: Sequence[Type], attributes: Attributes) -> tuple[Type, ...]:
     expect_count("reduce_window", types, 1)
-    word_of(attributes, "kind", WINDOW_KINDS)
+    if word_of(attributes, "kind", WINDOW_KINDS) in _ARITHMETIC:
+        expect_numbers("reduce_window", types[0])
     windows = [ints_of(attributes, name) for name in _WINDOW_ATTRIBUTES]
     if any(len(w) != types[0].rank for w in windows):
         raise mismatch("reduce_window speaks of every axis", f"{types[0].rank} values each", dict(attributes))
