@@ -19,7 +19,7 @@ from tessera_build.ir.graph.draws import drawn_outputs
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.verify.compare import error_of
 from tessera_build.verify.errors import VerificationError
-from tessera_build.verify.exact import limit_of_jumps
+from tessera_build.verify.exact import LARGEST, limit_of_jumps
 from tessera_build.verify.execute import CompiledProgram, can_run
 from tessera_build.verify.groups import Case, GroupResult, Groups, compare_groups
 from tessera_build.verify.in_place import compare_in_place
@@ -27,7 +27,7 @@ from tessera_build.verify.inputs import SEED_STEP, Sizes, attempts_for, choose_s
 from tessera_build.verify.isolate import CrashError, Mark, in_child
 from tessera_build.verify.jumps import jumps
 from tessera_build.verify.onnx_reference import OnnxReference
-from tessera_build.verify.outputs import output_failure
+from tessera_build.verify.outputs import output_failure, undetermined
 from tessera_build.verify.proof import CaseProof, GroupProof, OutputProof, Proof
 from tessera_build.verify.subject import GRAPH, ONNXRUNTIME, Expected, Subject
 from tessera_build.verify.tile_samples import sample_tiles
@@ -240,6 +240,8 @@ def digest_of(array: Array) -> str:
 
 def _raise_group_failure(groups: Sequence[GroupResult], subject: Subject) -> None:
     wrong = next((group for group in groups if not group.accepted), None)
+    if wrong is not None and wrong.noise > LARGEST:
+        raise undetermined(wrong.node, f"what operator {wrong.node!r} gives", wrong.noise)
     if wrong is not None:
         raise VerificationError(
             "OPERATOR_WRONG",

@@ -34,13 +34,17 @@ VALUES_BYTES: Final = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class GroupResult:
-    """How far one launch is from the reference; `limit` is what the policy accepts."""
+    """How far one launch is from the reference; `limit` is what the policy accepts.
+
+    `noise` of a launch beyond its limit: how far the reference itself is from the exact answer.
+    """
 
     launch: int
     node: str
     kernel: str
     error: float
     limit: float
+    noise: float = 0.0
 
     @property
     def accepted(self) -> bool:
@@ -146,14 +150,19 @@ def compare_groups(program: CompiledProgram, groups: Groups, case: Case, policy:
 def excused(
     groups: Groups, case: Case, result: GroupResult, values: Mapping[int, Array], found: Mapping[int, Array]
 ) -> GroupResult:
-    """A launch beyond its limit which compares floats: accepted where roundings of `values` explain every element."""
+    """A launch beyond its limit, judged by where roundings of `values` may take what it wrote.
+
+    It is accepted if it compares floats and every element lies there. How far that is counts as noise.
+    """
     origin, known = groups.origin(), groups.module.entries[groups.entry].types
     made = {origin.get(value, value): array for value, array in found.items()}
-    if not compares(groups.records[result.launch].schedule_function) or not made.keys() <= known.keys():
+    if not made.keys() <= known.keys():
         return result
     given = {value: array for value, array in values.items() if value in known}
     reach = within_reach(groups.module, groups.entry, case.inputs, given, made)
-    return replace(result, limit=result.error) if all_within(made, reach, result.limit) else result
+    if compares(groups.records[result.launch].schedule_function) and all_within(made, reach, result.limit):
+        return replace(result, limit=result.error)
+    return replace(result, noise=max(result.noise, *(error_of(low, high) for low, high in reach.values()), 0.0))
 
 
 def _reconsidered(groups: Groups, case: Case, result: GroupResult, expected: Mapping[int, Array]) -> GroupResult:
@@ -162,7 +171,8 @@ def _reconsidered(groups: Groups, case: Case, result: GroupResult, expected: Map
     written = {origin.get(p.value, p.value): expected[p.value] for p in groups.records[result.launch].writes}
     floats = {value: array for value, array in written.items() if is_float(array)}
     noise = noise_of_values(groups.module, groups.entry, case.inputs, floats) if len(floats) == len(written) else {}
-    return replace(result, limit=widened_limit(result.limit, max(noise.values(), default=0.0)))
+    largest = max(noise.values(), default=0.0)
+    return replace(result, limit=widened_limit(result.limit, largest), noise=largest)
 
 
 def _roundings(function: Function) -> float:

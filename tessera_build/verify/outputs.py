@@ -13,7 +13,7 @@ import numpy as np
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.verify.compare import error_of, is_float, limit_of
 from tessera_build.verify.errors import VerificationError
-from tessera_build.verify.exact import noise_of, widened_limit
+from tessera_build.verify.exact import LARGEST, noise_of, widened_limit
 from tessera_build.verify.sigmoids import ERROR, sigmoid_outputs
 from tessera_build.verify.steps import LARGEST as LARGEST_STEPS
 from tessera_build.verify.steps import distance, quantises
@@ -45,10 +45,24 @@ def output_failure(
                 noise = noise_of(subject.source, item.case.entry, item.case.inputs, item.answers[GRAPH])
             if noise is not None and is_float(array):
                 limit = widened_limit(limit, noise.get(name, 0.0))
+            if error > limit and noise is not None and noise.get(name, 0.0) > LARGEST:
+                return undetermined(name, f"output {name!r}", noise[name])
             if error > limit:
                 apart = max(error_of(other[name], answers[name]) for other in item.answers.values() if name in other)
                 return _wrong_output(name, f"an error of at most {limit:g} against {who}", (error, apart, limit), item)
     return None
+
+
+def undetermined(where: str, what: str, noise: float) -> VerificationError:
+    """The error of what cannot be proved, right or wrong: float32 leaves nothing of the answer."""
+    return VerificationError(
+        "ILL_CONDITIONED",
+        f"float32 does not determine {what} on the inputs of the proof",
+        where=where,
+        expected=f"answers that roundings move by at most {LARGEST:g} of the largest",
+        found=f"{noise:g}",
+        hint="numbers in the model may be too large, or cancel; build with --no-verify to get a bundle without a proof",
+    )
 
 
 def _apart(left: Array, right: Array) -> float:

@@ -47,8 +47,24 @@ def test_build_when_float32_cannot_do_better_then_is_accepted_and_says_what_it_w
 
 
 def test_build_when_nothing_of_the_answer_is_left_then_is_refused(tmp_path: Path, kernel_cache: Path) -> None:
-    with pytest.raises(VerificationError):
+    with pytest.raises(VerificationError) as caught:
         tessera_build.build(variance(1e-4), ["x86-64-v3"], tmp_path / "m", cache=kernel_cache)
+    assert caught.value.code == "ILL_CONDITIONED"
+
+
+def test_build_when_one_operator_has_nothing_of_its_answer_left_then_blames_no_code(
+    tmp_path: Path, kernel_cache: Path
+) -> None:
+    """Scores around 1e5, which float32 rounds to 1e-2, and a softmax over their differences."""
+    keys = 1e5 + np.random.default_rng(2).standard_normal((1, 1, 9, 4))
+    values = np.random.default_rng(3).standard_normal((1, 1, 9, 4))
+    weights = {"k": keys.astype(np.float32), "v": values.astype(np.float32)}
+    nodes = [helper.make_node("Attention", ["x", "k", "v"], ["y"], name="a")]
+    model = model_of(nodes, weights, [1, 1, 64, 4], [1, 1, 64, 4])
+    model.opset_import[0].version = 23
+    with pytest.raises(VerificationError) as caught:
+        tessera_build.build(model, ["native"], tmp_path / "m", cache=kernel_cache)
+    assert caught.value.code == "ILL_CONDITIONED"
 
 
 def test_limit_when_the_reference_is_accurate_then_is_the_policy_s() -> None:

@@ -33,6 +33,7 @@ _ASLEEP_AFTER = 20 * SECONDS  # of any time: what waits for nothing takes no pro
 OUR_OWN = (1, 5)
 # Proofs that could not be made, where that says nothing of what was built: onnxruntime refuses the model, for one.
 UNPROVED = (
+    "ILL_CONDITIONED",
     "INPUTS_NOT_FOUND",
     "PROOF_TOO_LARGE",
     "PROOF_TOO_LONG",
