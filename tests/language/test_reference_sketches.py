@@ -68,7 +68,7 @@ def test_hessian_vector_product_when_made_by_both_orders_then_is_the_same() -> N
 
 
 @pytest.mark.numerics
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own
 def test_side_by_side_examples_when_torch_computes_them_then_numbers_agree(tmp_path: Path) -> None:
     """The PyTorch halves: gradients of the perceptron, its change along dx, and a Hessian-vector product."""
     torch = pytest.importorskip("torch")
