@@ -147,6 +147,13 @@ def test_value_when_no_machine_can_hold_it_then_is_refused(shape: tuple[int, ...
         infer("broadcast_to", [tensor(F32, 1)], {"shape": shape})
 
 
+@pytest.mark.errors
+def test_reshape_when_two_extents_are_negative_then_is_refused() -> None:
+    """Their product is right, as that of a group normalisation of -1 groups."""
+    with pytest.raises(TesseraError, match="negative extent"):
+        inferred("reshape", [tensor(F32, 3, 4)], shape=(3, -1, -4))
+
+
 _ONE_ROW: dict[str, Attribute] = {
     "window": (1, 2),
     "strides": (1, 1),

@@ -22,7 +22,9 @@ LARGEST_RANK = 32
 
 
 def check_size(type_: Type) -> None:
-    """Refuse a value that no machine can hold, before anything is computed with its extents."""
+    """Refuse a value that cannot be, or that no machine can hold, before anything is computed with its extents."""
+    if any(isinstance(extent, int) and extent < 0 for extent in type_.shape):
+        raise mismatch("an axis has a negative extent", "extents of 0 or more", type_)
     static = [max(extent, 1) for extent in type_.shape if isinstance(extent, int)]  # a stride may be none of nothing
     if math.prod(static) * type_.dtype.bytes > LARGEST_VALUE_BYTES or type_.rank > LARGEST_RANK:
         raise TesseraError(
