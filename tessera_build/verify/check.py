@@ -19,13 +19,12 @@ from tessera_build.ir.graph.draws import drawn_outputs
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.verify.compare import error_of
 from tessera_build.verify.errors import VerificationError
-from tessera_build.verify.exact import LARGEST, limit_of_jumps
+from tessera_build.verify.exact import LARGEST, limits_of_moves
 from tessera_build.verify.execute import CompiledProgram, can_run
 from tessera_build.verify.groups import Case, GroupResult, Groups, compare_groups
 from tessera_build.verify.in_place import compare_in_place
 from tessera_build.verify.inputs import SEED_STEP, Sizes, attempts_for, choose_sizes, make_inputs
 from tessera_build.verify.isolate import CrashError, Mark, in_child
-from tessera_build.verify.jumps import jumps
 from tessera_build.verify.onnx_reference import OnnxReference
 from tessera_build.verify.outputs import output_failure, undetermined
 from tessera_build.verify.proof import CaseProof, GroupProof, OutputProof, Proof
@@ -167,11 +166,10 @@ def _compare_runs(subject: Subject, expected: Sequence[Expected], threads: int, 
 def _right_in_place(
     program: CompiledProgram, subject: Subject, item: Expected, found: Mapping[str, Array]
 ) -> list[GroupResult] | None:
-    """The launches of a run that is off, if answers jump and each launch is right on what it was given; else None."""
+    """The launches of a run that is off, where roundings explain that and each launch is right in place; else None."""
     entry, case = item.case.entry, item.case
-    if not jumps(subject.source, entry):
-        return None
-    if output_failure(item, found, subject, limit_of_jumps(subject.source, entry, case.inputs)) is not None:
+    limits = limits_of_moves(subject.source, entry, case.inputs)
+    if not limits or output_failure(item, found, subject, limits) is not None:
         return None
     parts = Groups.of(subject.module, subject.lowered, subject.symbols, entry)
     launches = compare_in_place(program, parts, case, subject.precision.tolerance)

@@ -1,12 +1,13 @@
 """What a model's conditioning leaves to be judged: how far float32 itself takes the model from the exact answer.
 
 Takes a module as a frontend made it and inputs; gives, for each output, the error of the Graph reference against the
-same graph in float64, and how far roundings move answers that depend on comparisons. Invariant: only Tessera's own
+same graph in float64, and how far roundings move it. Invariant: only Tessera's own
 evaluations of one graph are compared here, so a model that was misread is not excused by being far from onnxruntime.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -17,17 +18,20 @@ from tessera_build.ir.core.node import Function, Node
 from tessera_build.ir.core.rewrite import map_nodes
 from tessera_build.ir.core.types import F32, F64
 from tessera_build.ir.graph import reference
+from tessera_build.ir.graph.builder import graph_nodes
 from tessera_build.ir.graph.nodes import Array, Attribute, GraphNode, Module
 from tessera_build.verify.compare import error_of, is_float
-from tessera_build.verify.jumps import jittered, moved
+from tessera_build.verify.jumps import jittered, jumps, moved
 
 # The Graph reference rounds once an operation, a build once an addition. Measured on magika with two kinds of bytes,
 # where a variance E[x²] - E[x]² cancels: reference 9e-5, onnxruntime 1.3e-3, build 5.8e-3 from the exact answer.
 SLACK = 64.0
 # Nothing this far off is excused.
 LARGEST = 1e-2
-# Where comparisons decide.
+# Of roundings, where each launch is proved on what it was given.
 _DRAWS = 3
+# Each element of these is rounded as its terms ask for, which may be as large as the largest of all.
+_SUMS = frozenset({"attention", "conv", "matmul", "reduce", "reduce_window"})
 _MOVED_SLACK = 2.0
 _MOVED_LARGEST = 0.5
 
@@ -56,11 +60,12 @@ def noise_of_values(
     return {value: error_of(array, exact[value].astype(array.dtype)) for value, array in answers.items()}
 
 
-def limit_of_jumps(module: Module, entry: str, inputs: Mapping[str, Array]) -> float:
-    """What any output may be off where each operation of a build is right on what it was given; 0: nothing is known.
+def limits_of_moves(module: Module, entry: str, inputs: Mapping[str, Array]) -> dict[str, float]:
+    """What each output may be off where every launch is right on what it was given; none where roundings leave nothing.
 
-    In float64, all floats of inputs and constants are moved by a rounding, and answers follow: by nothing, or by the
-    share of a whole unit that changed its side. Which outputs that reaches is chance, so the furthest counts for all.
+    In float64, all floats that there are on the way are moved by a rounding, and answers follow: by little, by all that
+    they are where they are zero but for rounding, or by a whole unit that changed its side. Which outputs such a unit
+    reaches is chance, so the furthest counts for all, up to a half. Without comparisons one output at least must stay.
     """
     wide = _widened(module)
     floats = {name: array.astype(np.float64) if array.dtype == np.float32 else array for name, array in inputs.items()}
@@ -68,15 +73,37 @@ def limit_of_jumps(module: Module, entry: str, inputs: Mapping[str, Array]) -> f
         exact = reference.run(wide, entry, floats)
         draws = [_moved(wide, entry, floats, seed) for seed in range(_DRAWS)]
     except TesseraError:
-        return 0.0
-    errors = [error_of(draw[name], array) for draw in draws for name, array in exact.items() if is_float(array)]
-    return min(_MOVED_SLACK * max(errors, default=0.0), _MOVED_LARGEST)
+        return {}
+    moves = {n: max(_share(draw.get(n, a), a) for draw in draws) for n, a in exact.items() if is_float(a)}
+    if jumps(module, entry):
+        furthest = min(_MOVED_SLACK * max(moves.values(), default=0.0), _MOVED_LARGEST)
+        return {name: max(_MOVED_SLACK * move, furthest) for name, move in moves.items()}
+    if min(moves.values(), default=0.0) > LARGEST:
+        return {}
+    return {name: _MOVED_SLACK * move for name, move in moves.items()}
+
+
+def _share(moved: Array, exact: Array) -> float:
+    """The error of what was moved; infinite where all of nothing became something."""
+    return error_of(moved, exact) if exact.any() or not moved.any() else math.inf
 
 
 def _moved(wide: Module, entry: str, inputs: Mapping[str, Array], seed: int) -> dict[str, Array]:
-    generator = np.random.default_rng(seed)
+    """The outputs where every value that a node makes is moved, as a build rounds there."""
+    generator, made = np.random.default_rng(seed), dict[int, Array]()
+    function, names = wide.entries[entry], wide.output_names[entry]
+    sums = {output for node in graph_nodes(function) if node.op in _SUMS for output in node.outputs}
+
+    def correct(value: int, array: Array) -> Array:
+        array = jittered(array, generator, of_largest=value in sums)
+        if value in results:
+            made[value] = array
+        return array
+
+    results = frozenset(function.results)
     near = {name: jittered(array, generator) for name, array in inputs.items()}
-    return reference.run(moved(wide, generator), entry, near)
+    reference.run_corrected(moved(wide, generator), entry, near, results, correct)
+    return {name: made[value] for name, value in zip(names, function.results, strict=True) if value in made}
 
 
 def _widened(module: Module) -> Module:

@@ -25,7 +25,7 @@ from tessera_build.verify.compare import error_of, is_float, last_places, limit_
 from tessera_build.verify.exact import noise_of_values, widened_limit
 from tessera_build.verify.execute import CompiledProgram, Memory
 from tessera_build.verify.inputs import Sizes
-from tessera_build.verify.jumps import all_within, compares, within_reach
+from tessera_build.verify.jumps import all_within, within_reach
 from tessera_build.verify.steps import is_a_step_away, quantises
 
 # Reference values that are held at once; beyond it only some launches are compared.
@@ -152,7 +152,7 @@ def excused(
 ) -> GroupResult:
     """A launch beyond its limit, judged by where roundings of `values` may take what it wrote.
 
-    It is accepted if it compares floats and every element lies there. How far that is counts as noise.
+    It is accepted if every element lies there. How far that is counts as noise.
     """
     origin, known = groups.origin(), groups.module.entries[groups.entry].types
     made = {origin.get(value, value): array for value, array in found.items()}
@@ -160,7 +160,7 @@ def excused(
         return result
     given = {value: array for value, array in values.items() if value in known}
     reach = within_reach(groups.module, groups.entry, case.inputs, given, made)
-    if compares(groups.records[result.launch].schedule_function) and all_within(made, reach, result.limit):
+    if all_within(made, reach, result.limit):
         return replace(result, limit=result.error)
     return replace(result, noise=max(result.noise, *(error_of(low, high) for low, high in reach.values()), 0.0))
 

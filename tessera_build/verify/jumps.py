@@ -1,6 +1,6 @@
-"""Elements of a launch that a rounding moves by any amount, because a comparison of floats decides them.
+"""Where roundings take the elements of a launch: by any amount, if a comparison decides them or terms cancel.
 
-Takes a launch, the values that it read, what it wrote; gives whether each element lies where roundings of what was read
+Takes the values that a launch read and what it wrote; gives whether each element lies where roundings of what was read
 may take it. Invariant: an element that no rounding moves is excused nothing.
 """
 
@@ -11,13 +11,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.scalar import COMPARISONS
 from tessera_build.ir.core.types import F32, F64, dtype_of
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.builder import graph_nodes
 from tessera_build.ir.graph.nodes import Array, Module
-from tessera_build.ir.schedule.nodes import Compute
 
 # About what a sum of a thousand terms is rounded by.
 JITTER = 2.0**-20
@@ -31,17 +29,13 @@ def jumps(module: Module, entry: str) -> bool:
     return any(n.op in COMPARISONS and function.types[n.inputs[0]].dtype.is_float for n in graph_nodes(function))
 
 
-def compares(function: Function) -> bool:
-    """Whether a task's definitions compare floats."""
-    programs = [node.program for node in function.walk() if isinstance(node, Compute)]
-    return any(op.name in COMPARISONS and p.dtype(op.args[0]).is_float for p in programs for op in p.ops)
-
-
-def jittered(array: Array, generator: np.random.Generator) -> Array:
-    """Floats of 32 bits and more, each moved by a share of itself; other arrays as they are."""
+def jittered(array: Array, generator: np.random.Generator, *, of_largest: bool = False) -> Array:
+    """Floats of 32 bits and more, each moved by a share of itself, or of the largest; other arrays as they are."""
     if dtype_of(array.dtype) not in (F32, F64):
         return array
-    return np.multiply(array, 1 + JITTER * generator.uniform(-1, 1, array.shape)).astype(array.dtype)
+    size = np.abs(array).max(initial=0.0) if of_largest else array
+    share = JITTER * generator.uniform(-1, 1, array.shape)
+    return np.add(array, np.multiply(share, size)).astype(array.dtype)
 
 
 def moved(module: Module, generator: np.random.Generator) -> Module:

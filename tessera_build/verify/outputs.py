@@ -21,18 +21,18 @@ from tessera_build.verify.subject import GRAPH, Expected, Subject
 
 
 def output_failure(
-    item: Expected, found: Mapping[str, Array], subject: Subject, least: float = 0.0
+    item: Expected, found: Mapping[str, Array], subject: Subject, least: Mapping[str, float] | None = None
 ) -> VerificationError | None:
     """The first output that differs from a reference, as an error that no group explains yet.
 
     Where float32 itself takes the model far from the exact answer, that is the measure. No limit of floats is below
-    `least`.
+    the `least` one of that output.
     """
     policy = subject.precision.tolerance
     noise: dict[str, float] | None = None
     steps, absolute = quantises(subject.source), sigmoid_outputs(subject.source, item.case.entry)
     for name, array in found.items():
-        limit = limit_of(array, max(policy.end_to_end, least), policy)
+        limit = limit_of(array, max(policy.end_to_end, (least or {}).get(name, 0.0)), policy)
         for who, answers in item.answers.items():
             if name not in answers:  # it depends on draws, which are not onnxruntime's
                 continue

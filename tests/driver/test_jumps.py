@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,11 @@ from tessera_build.frontends.onnx import read_onnx
 from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.builder import GraphBuilder
-from tessera_build.ir.graph.nodes import Array
+from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.verify import check
 from tessera_build.verify.check import FIRST_SEED
 from tessera_build.verify.errors import VerificationError
-from tessera_build.verify.exact import limit_of_jumps
+from tessera_build.verify.exact import LARGEST, limits_of_moves
 from tessera_build.verify.execute import CompiledProgram, Look, Memory
 from tessera_build.verify.groups import Case, GroupResult, Groups
 from tessera_build.verify.in_place import compare_in_place
@@ -121,7 +122,34 @@ def test_limit_when_answers_do_not_jump_then_is_that_of_roundings() -> None:
     assert jumps(jumping, "main")
     assert not jumps(smooth, "main")
     assert not jumps(read_onnx(mlp()), "main")
-    assert limit_of_jumps(smooth, "main", inputs) < 1e-4 < _JUMPED < limit_of_jumps(jumping, "main", inputs)
+    assert limits_of_moves(smooth, "main", inputs)["y"] < 1e-4 < _JUMPED
+    assert _JUMPED < limits_of_moves(jumping, "main", inputs)["y"] <= 0.5
+
+
+def test_limit_when_one_output_is_zero_but_for_rounding_then_may_be_anything_that_small_and_the_other_not() -> None:
+    b = GraphBuilder()
+    x = b.input("x", tensor(F32, 64))
+    b.output(
+        "nothing", b.op("sub", b.op("add", b.op("mul", x, b.scalar(3.0, F32)), x), b.op("mul", x, b.scalar(4.0, F32)))
+    )
+    both = b.op("mul", x, x)
+    b.output("y", both)
+    module = b.finish()
+    inputs = make_inputs(module, "main", {}, FIRST_SEED)
+    limits = limits_of_moves(module, "main", inputs)
+    assert limits["nothing"] > 1 > LARGEST > 1e-4 > limits["y"]
+    assert limits_of_moves(without(module, "y"), "main", inputs) == {}
+
+
+def without(module: Module, name: str) -> Module:
+    """The module with all outputs but one."""
+    function, names = module.entries["main"], module.output_names["main"]
+    kept = [index for index, each in enumerate(names) if each != name]
+    return replace(
+        module,
+        entries={"main": replace(function, results=tuple(function.results[i] for i in kept))},
+        output_names={"main": tuple(names[i] for i in kept)},
+    )
 
 
 def test_reference_when_values_are_corrected_then_goes_on_with_what_it_is_told() -> None:
