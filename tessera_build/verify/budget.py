@@ -32,7 +32,8 @@ _WORKING_BYTES: Final = 24
 DEFAULT_OPERATIONS: Final = 3e11
 # A convolution uses a weight once for every pixel: those of networks for images come to some thousand.
 _OPERATIONS_PER_WEIGHT_BYTE: Final = 2048
-_MOST_TRIPS: Final = 200_000  # of loops that the proof refuses by themselves
+MOST_STEPS: Final = 200_000  # nodes and iterations of the reference, at about 10 us each
+_MOST_TRIPS: Final = MOST_STEPS  # of loops that the proof refuses by themselves
 USUAL_SIZE: Final = 6  # of what only data tell, without a bound
 
 

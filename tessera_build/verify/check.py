@@ -17,6 +17,7 @@ from bundle_format.errors import TesseraError
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.draws import drawn_outputs
 from tessera_build.ir.graph.nodes import Array, Module
+from tessera_build.verify.budget import MOST_STEPS
 from tessera_build.verify.compare import error_of
 from tessera_build.verify.errors import VerificationError
 from tessera_build.verify.exact import LARGEST, limits_of_moves
@@ -33,7 +34,6 @@ from tessera_build.verify.tile_samples import sample_tiles
 from tessera_runtime.cpu.machine import this_machine
 
 FIRST_SEED: Final = 20260101
-MOST_STEPS: Final = 200_000  # nodes and iterations of the reference, at about 10 us each
 _CPUINFO: Final = Path("/proc/cpuinfo")
 
 Found = tuple[list[CaseProof], list[GroupResult]]

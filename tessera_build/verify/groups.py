@@ -19,6 +19,7 @@ from tessera_build.ir.core.structure import defs_of
 from tessera_build.ir.core.types import F32
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.nodes import Array, Module
+from tessera_build.ir.graph.sizes import data_sizes
 from tessera_build.ir.target.host import Launch
 from tessera_build.lower.program.records import LaunchRecord, LoweredVariant, ValuePlace
 from tessera_build.verify.compare import error_of, is_float, last_places, limit_of
@@ -156,10 +157,12 @@ def excused(
     """
     origin, known = groups.origin(), groups.module.entries[groups.entry].types
     made = {origin.get(value, value): array for value, array in found.items()}
-    if not made.keys() <= known.keys():
+    if not made.keys() <= known.keys() or data_sizes(groups.module.entries[groups.entry]):
         return result
     given = {value: array for value, array in values.items() if value in known}
     reach = within_reach(groups.module, groups.entry, case.inputs, given, made)
+    if reach is None:
+        return result
     if all_within(made, reach, result.limit):
         return replace(result, limit=result.error)
     return replace(result, noise=max(result.noise, *(error_of(low, high) for low, high in reach.values()), 0.0))

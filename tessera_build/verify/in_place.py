@@ -1,4 +1,4 @@
-"""Every launch of a whole run, on what the launches before it really left: for models whose answers jump.
+"""Every launch of a whole run, on what the launches before it really left: for runs that roundings take far.
 
 Takes the compiled program, the launches of an entry, one case; gives one `GroupResult` per launch. Where a comparison
 decides what is added up, as at the kink of a rectifier, two right runs differ by more than rounding. So a value is
@@ -17,6 +17,7 @@ import numpy as np
 from tessera_build.config import Tolerance
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.nodes import Array
+from tessera_build.ir.graph.sizes import data_sizes
 from tessera_build.verify.execute import CompiledProgram, Memory
 from tessera_build.verify.groups import VALUES_BYTES, Case, GroupResult, Groups, dynamic, excused, judge
 
@@ -24,7 +25,12 @@ from tessera_build.verify.groups import VALUES_BYTES, Case, GroupResult, Groups,
 def compare_in_place(
     program: CompiledProgram, groups: Groups, case: Case, policy: Tolerance
 ) -> list[GroupResult] | None:
-    """Run once, keep what is written, compare it in the order of the graph; None where values take too much memory."""
+    """Run once, keep what is written, compare it in the order of the graph.
+
+    None where values take too much memory, or have sizes that another run may not have.
+    """
+    if data_sizes(groups.module.entries[groups.entry]):
+        return None
     seen = _Seen(groups, frozenset(groups.running(case.sizes)))
     outputs = program.run(case.entry, case.inputs, case.sizes, seen.look)
     if seen.failures:
@@ -94,7 +100,7 @@ def _expected(groups: Groups, case: Case, found: Mapping[int, Array]) -> dict[in
         wanted[value] = array
         return found[value]
 
-    reference.run_corrected(groups.module, case.entry, case.inputs, found.keys(), correct)
+    reference.run_along(groups.module, case.entry, case.inputs, found.keys(), reference.Course(correct))
     return wanted
 
 

@@ -11,11 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from bundle_format.errors import TesseraError
 from tessera_build.ir.core.scalar import COMPARISONS
 from tessera_build.ir.core.types import F32, F64, dtype_of
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.builder import graph_nodes
 from tessera_build.ir.graph.nodes import Array, Module
+from tessera_build.verify.budget import MOST_STEPS
 
 # About what a sum of a thousand terms is rounded by.
 JITTER = 2.0**-20
@@ -45,22 +47,28 @@ def moved(module: Module, generator: np.random.Generator) -> Module:
 
 def within_reach(
     module: Module, entry: str, inputs: Mapping[str, Array], given: Mapping[int, Array], found: Mapping[int, Array]
-) -> dict[int, tuple[Array, Array]]:
-    """The least and the most that each element of `found` becomes, where all values of `given` are moved a little."""
+) -> dict[int, tuple[Array, Array]] | None:
+    """The least and the most that each element of `found` becomes, where all values of `given` are moved a little.
+
+    None where a move ends the run, as an index or a number of iterations that is computed from floats may.
+    """
     reach: dict[int, tuple[Array, Array]] = {}
+
+    def widen(value: int, array: Array) -> Array:
+        if value in found:
+            low, high = reach.get(value, (array, array))
+            reach[value] = np.minimum(low, array), np.maximum(high, array)
+        return array
+
     for seed in range(_DRAWS):
         generator = np.random.default_rng(seed)
-
-        def correct(value: int, array: Array, generator: np.random.Generator = generator) -> Array:
-            if value in found:
-                low, high = reach.get(value, (array, array))
-                reach[value] = np.minimum(low, array), np.maximum(high, array)
-            elif value in given:
-                return jittered(given[value], generator)
-            return array
-
         near = {name: jittered(array, generator) for name, array in inputs.items()}
-        reference.run_corrected(moved(module, generator), entry, near, found.keys(), correct)
+        known = {value: jittered(array, generator) for value, array in given.items() if value not in found}
+        course = reference.Course(widen, known, reference.Patience(MOST_STEPS))
+        try:
+            reference.run_along(moved(module, generator), entry, near, found.keys(), course)
+        except TesseraError:
+            return None
     return reach
 
 

@@ -163,6 +163,11 @@ def test_reference_when_values_are_corrected_then_goes_on_with_what_it_is_told()
         return np.full_like(array, 7) if value == double else array
 
     results = module.entries["main"].results
-    reference.run_corrected(module, "main", {"x": np.zeros(2, np.float32)}, results, correct)
+    inputs = {"x": np.zeros(2, np.float32)}
+    reference.run_along(module, "main", inputs, results, reference.Course(correct))
     assert met[double].tolist() == [1, 1]
     assert met[results[0]].tolist() == [-7, -7]
+    met.clear()
+    known = {double: np.full(2, 5, np.float32)}
+    reference.run_along(module, "main", inputs, results, reference.Course(correct, known))
+    assert {value: array.tolist() for value, array in met.items()} == {results[0]: [-5, -5]}

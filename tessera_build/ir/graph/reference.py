@@ -7,7 +7,7 @@ value has the element type and the shape that its static type states for the bou
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -36,22 +36,6 @@ def run_all(module: Module, entry: str, inputs: Mapping[str, Array], wanted: Col
     return run_with_sizes(module, entry, inputs, wanted)[0]
 
 
-def run_corrected(
-    module: Module,
-    entry: str,
-    inputs: Mapping[str, Array],
-    wanted: Collection[int],
-    correct: Callable[[int, Array], Array],
-) -> None:
-    """Compute the `wanted` values of the outermost block; `correct` says what each that is computed is read as."""
-    function = module.entries[entry]
-    arrays = _in_order(module.input_names[entry], inputs)
-    dims = bind_dims([function.types[a] for a in function.args], arrays, module)
-    interpreter = _Interpreter(module, function, None, correct)
-    nodes = interpreter.needed(function.nodes, wanted)
-    interpreter.block(nodes, (), dict(zip(function.args, arrays, strict=True)), dims)
-
-
 @dataclass(slots=True)
 class Patience:
     """How many nodes and iterations may still be computed: a loop may have any number."""
@@ -63,6 +47,28 @@ class Patience:
         self.left -= 1
         if self.left < 0:
             raise TesseraError("TOO_MANY_STEPS", "the model's loops take more steps than the reference may compute")
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a run departs from the module, in the outermost block.
+
+    `correct` says what a computed value is read as; `known` values, of which none is wanted, are not computed.
+    """
+
+    correct: Callable[[int, Array], Array]
+    known: Mapping[int, Array] = field(default_factory=dict[int, Array])
+    patience: Patience | None = None
+
+
+def run_along(module: Module, entry: str, inputs: Mapping[str, Array], wanted: Collection[int], course: Course) -> None:
+    """Compute the `wanted` values, each of which `course.correct` meets."""
+    function = module.entries[entry]
+    arrays = _in_order(module.input_names[entry], inputs)
+    dims = bind_dims([function.types[a] for a in function.args], arrays, module)
+    interpreter = _Interpreter(module, function, course.patience, course.correct)
+    nodes = interpreter.needed(function.nodes, wanted, course.known.keys())
+    interpreter.block(nodes, (), {**dict(zip(function.args, arrays, strict=True)), **course.known}, dims)
 
 
 def run_with_sizes(
@@ -137,13 +143,19 @@ class _Interpreter:
         dims.update(found)
         check_guards((g for g in self.module.guards if guard_symbols(g) & found.keys()), dims)
 
-    def needed(self, nodes: Sequence[Node], wanted: Collection[int]) -> list[GraphNode]:
-        """The nodes of a block that the wanted values depend on, in order; what guards mention is wanted too."""
+    def needed(
+        self, nodes: Sequence[Node], wanted: Collection[int], known: Collection[int] = frozenset()
+    ) -> list[GraphNode]:
+        """The nodes of a block that the wanted values depend on, in order, up to known ones.
+
+        What guards mention is wanted too.
+        """
         guarded = (name for guard in self.module.guards for name in guard_symbols(guard))
         live = Live(self.function, wanted, guarded)
         kept: list[GraphNode] = []
         for node in reversed(nodes):
-            if isinstance(node, GraphNode) and live.needs(node):
+            made = isinstance(node, GraphNode) and node.outputs and all(output in known for output in node.outputs)
+            if isinstance(node, GraphNode) and not made and live.needs(node):
                 live.add(node, captured(node.regions))
                 kept.append(node)
         return kept[::-1]
