@@ -39,6 +39,17 @@ def error_of(found: Array, reference: Array) -> float:
     return float(np.abs(left[finite] - right[finite]).max()) / (scale or 1.0)
 
 
+def apart(left: Array, right: Array) -> float:
+    """The largest distance between two arrays; infinite where shapes, infinities or what is no number differ."""
+    wide, other = left.astype(np.float64), right.astype(np.float64)
+    if wide.shape != other.shape:
+        return math.inf
+    same = (wide == other) | (np.isnan(wide) & np.isnan(other))
+    with np.errstate(invalid="ignore"):
+        distances = np.where(same, 0.0, np.abs(wide - other))
+    return float(np.where(np.isnan(distances), math.inf, distances).max(initial=0.0))
+
+
 def is_float(array: Array) -> bool:
     """Whether an array is judged by distance (floats) or by agreement (everything else)."""
     return dtype_of(array.dtype).is_float

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bundle_format.errors import TesseraError
 from tessera_build.ir.core.node import Function, Node
 from tessera_build.ir.core.rewrite import map_nodes
+from tessera_build.ir.core.scalar import COMPARISONS
 from tessera_build.ir.core.types import F32, F64
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.builder import graph_nodes
 from tessera_build.ir.graph.nodes import Array, Attribute, GraphNode, Module
+from tessera_build.ir.graph.sizes import data_sizes
 from tessera_build.verify.budget import MOST_STEPS
-from tessera_build.verify.compare import error_of, is_float
-from tessera_build.verify.jumps import jittered, jumps, moved
+from tessera_build.verify.compare import apart, error_of, is_float
+from tessera_build.verify.jumps import Moved, jittered
 
 # The Graph reference rounds once an operation, a build once an addition. Measured on magika with two kinds of bytes,
 # where a variance E[x²] - E[x]² cancels: reference 9e-5, onnxruntime 1.3e-3, build 5.8e-3 from the exact answer.
@@ -55,56 +57,83 @@ def noise_of_values(
     """The same for any values of an entry."""
     wide = {name: array.astype(np.float64) if array.dtype == np.float32 else array for name, array in inputs.items()}
     try:
-        exact = reference.run_all(_widened(module), entry, wide, answers.keys())
+        patience = reference.Patience(MOST_STEPS)
+        exact, _ = reference.run_with_sizes(_widened(module), entry, wide, answers.keys(), patience)
     except TesseraError:
         return {}
     return {value: error_of(array, exact[value].astype(array.dtype)) for value, array in answers.items()}
 
 
 def limits_of_moves(module: Module, entry: str, inputs: Mapping[str, Array]) -> dict[str, float]:
-    """What each output may be off where every launch is right on what it was given; none where roundings leave nothing.
+    """How far each output may be off where every launch is right on what it was given; none where nothing is left.
 
-    In float64, all floats that there are on the way are moved by a rounding, and answers follow: by little, by all that
-    they are where they are zero but for rounding, or by a whole unit that changed its side. Which outputs such a unit
-    reaches is chance, so the furthest counts for all, up to a half. Without comparisons one output at least must stay.
+    In float64, all floats that there are on the way are moved by a rounding, and answers follow: by little, by more
+    than all that they are where they are zero but for rounding, or by whole units if a comparison changes its side.
+    Which outputs such a unit reaches is chance, so that the furthest counts for all. Only what is zero but for rounding
+    may be off by more than half of its largest, and one output at least must be determined better than that.
     """
+    if data_sizes(module.entries[entry]):
+        return {}
     wide = _widened(module)
     floats = {name: array.astype(np.float64) if array.dtype == np.float32 else array for name, array in inputs.items()}
     try:
-        exact = reference.run(wide, entry, floats)
-        draws = [_moved(wide, entry, floats, seed) for seed in range(_DRAWS)]
+        exact = _Course.of(wide, entry, floats, None)
+        draws = [_Course.of(wide, entry, floats, np.random.default_rng(seed)) for seed in range(_DRAWS)]
     except TesseraError:
         return {}
-    moves = {n: max(_share(draw.get(n, a), a) for draw in draws) for n, a in exact.items() if is_float(a)}
-    if jumps(module, entry):
-        furthest = min(_MOVED_SLACK * max(moves.values(), default=0.0), _MOVED_LARGEST)
-        return {name: max(_MOVED_SLACK * move, furthest) for name, move in moves.items()}
-    if min(moves.values(), default=0.0) > LARGEST:
+    scales = {name: _largest(array) for name, array in exact.outputs.items() if is_float(array)}
+    moves = {name: max(apart(d.outputs[name], exact.outputs[name]) for d in draws) for name in scales}
+    if not all(map(math.isfinite, moves.values())):
         return {}
-    return {name: _MOVED_SLACK * move for name, move in moves.items()}
+    shares = {name: move / scales[name] if scales[name] else math.inf for name, move in moves.items() if move}
+    turned = any(not np.array_equal(d.sides[v], sides) for d in draws for v, sides in exact.sides.items())
+    if min(shares.values(), default=0.0) > (_MOVED_LARGEST if turned else LARGEST):
+        return {}
+    furthest = max((share for share in shares.values() if share < 1), default=0.0) if turned else 0.0
+    return {
+        name: _MOVED_SLACK * move
+        if shares.get(name, 0.0) >= 1
+        else min(_MOVED_SLACK * max(shares.get(name, 0.0), furthest), _MOVED_LARGEST) * scales[name]
+        for name, move in moves.items()
+    }
 
 
-def _share(moved: Array, exact: Array) -> float:
-    """The error of what was moved; infinite where all of nothing became something."""
-    return error_of(moved, exact) if exact.any() or not moved.any() else math.inf
+@dataclass(frozen=True, slots=True, eq=False)
+class _Course:
+    """What a run in float64 came to: its outputs, and the results of all comparisons of floats."""
+
+    outputs: Mapping[str, Array]
+    sides: Mapping[int, Array]
+
+    @classmethod
+    def of(cls, wide: Module, entry: str, inputs: Mapping[str, Array], by: np.random.Generator | None) -> _Course:
+        """A run where every value that a node makes is moved, as a build rounds there; None: as it is."""
+        function, names = wide.entries[entry], wide.output_names[entry]
+        nodes = list(graph_nodes(function))
+        compared = [n for n in nodes if n.op in COMPARISONS and function.types[n.inputs[0]].dtype.is_float]
+        results, sums = frozenset(function.results), {v for n in nodes if n.op in _SUMS for v in n.outputs}
+        made, sides = dict[int, Array](), dict[int, Array]()
+        turning = {value for node in compared for value in node.outputs}
+
+        def correct(value: int, array: Array) -> Array:
+            array = array if by is None else jittered(array, by, of_largest=value in sums)
+            if value in results:
+                made[value] = array
+            if value in turning:
+                sides[value] = array
+            return array
+
+        run = wide if by is None else replace(wide, constants=Moved(wide.constants, by))
+        near = inputs if by is None else Moved(inputs, by)
+        course = reference.Course(correct, patience=reference.Patience(MOST_STEPS))
+        reference.run_along(run, entry, near, results, course)
+        given = dict(zip(function.args, (inputs[name] for name in wide.input_names[entry]), strict=True))
+        outputs = {name: (made | given)[v] for name, v in zip(names, function.results, strict=True)}
+        return cls(outputs, sides)
 
 
-def _moved(wide: Module, entry: str, inputs: Mapping[str, Array], seed: int) -> dict[str, Array]:
-    """The outputs where every value that a node makes is moved, as a build rounds there."""
-    generator, made = np.random.default_rng(seed), dict[int, Array]()
-    function, names = wide.entries[entry], wide.output_names[entry]
-    sums = {output for node in graph_nodes(function) if node.op in _SUMS for output in node.outputs}
-
-    def correct(value: int, array: Array) -> Array:
-        array = jittered(array, generator, of_largest=value in sums)
-        if value in results:
-            made[value] = array
-        return array
-
-    results, course = frozenset(function.results), reference.Course(correct, patience=reference.Patience(MOST_STEPS))
-    near = {name: jittered(array, generator) for name, array in inputs.items()}
-    reference.run_along(moved(wide, generator), entry, near, results, course)
-    return {name: made[value] for name, value in zip(names, function.results, strict=True) if value in made}
+def _largest(array: Array) -> float:
+    return float(np.abs(array[np.isfinite(array)].astype(np.float64)).max(initial=0.0))
 
 
 def _widened(module: Module) -> Module:

@@ -16,17 +16,16 @@ from tessera_build.config import Tolerance
 from tessera_build.ir.core.dims import evaluate
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.structure import defs_of
-from tessera_build.ir.core.types import F32
+from tessera_build.ir.core.types import F32, dtype_of
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.nodes import Array, Module
-from tessera_build.ir.graph.sizes import data_sizes
 from tessera_build.ir.target.host import Launch
 from tessera_build.lower.program.records import LaunchRecord, LoweredVariant, ValuePlace
 from tessera_build.verify.compare import error_of, is_float, last_places, limit_of
 from tessera_build.verify.exact import noise_of_values, widened_limit
 from tessera_build.verify.execute import CompiledProgram, Memory
 from tessera_build.verify.inputs import Sizes
-from tessera_build.verify.jumps import all_within, within_reach
+from tessera_build.verify.jumps import Suspect, judged_by_reach
 from tessera_build.verify.steps import is_a_step_away, quantises
 
 # Reference values that are held at once; beyond it only some launches are compared.
@@ -37,7 +36,8 @@ VALUES_BYTES: Final = 1 << 30
 class GroupResult:
     """How far one launch is from the reference; `limit` is what the policy accepts.
 
-    `noise` of a launch beyond its limit: how far the reference itself is from the exact answer.
+    `noise` of a launch beyond its limit: how far the reference itself is from the exact answer, or how far roundings
+    move all elements that are off.
     """
 
     launch: int
@@ -144,28 +144,36 @@ def compare_groups(program: CompiledProgram, groups: Groups, case: Case, policy:
     program.run(case.entry, case.inputs, case.sizes, look)
     if failures:
         raise failures[0]
-    widened = [r if r.accepted else _reconsidered(groups, case, r, expected) for r in results]
-    return [r if r.accepted else excused(groups, case, r, expected, beyond[r.launch]) for r in widened]
+    for index, result in enumerate(results):
+        if not result.accepted:
+            widened = _reconsidered(groups, case, result, expected)
+            results[index] = excused(groups, case, widened, (expected, beyond[result.launch]), policy)
+            if not results[index].accepted:
+                break  # one that is wrong decides
+    return results
 
 
 def excused(
-    groups: Groups, case: Case, result: GroupResult, values: Mapping[int, Array], found: Mapping[int, Array]
+    groups: Groups,
+    case: Case,
+    result: GroupResult,
+    values: tuple[Mapping[int, Array], Mapping[int, Array]],
+    policy: Tolerance,
 ) -> GroupResult:
-    """A launch beyond its limit, judged by where roundings of `values` may take what it wrote.
+    """A launch beyond its limit, judged by where roundings take it; `values`: those given to it, and what it wrote.
 
-    It is accepted if every element lies there. How far that is counts as noise.
+    It is accepted if every element that is off lies there. If not, how far they move all that is off counts as noise.
     """
-    origin, known = groups.origin(), groups.module.entries[groups.entry].types
-    made = {origin.get(value, value): array for value, array in found.items()}
-    if not made.keys() <= known.keys() or data_sizes(groups.module.entries[groups.entry]):
+    origin, function, record = groups.origin(), groups.module.entries[groups.entry], groups.records[result.launch]
+    found = {origin.get(value, value): array for value, array in values[1].items()}
+    if result.accepted or not found.keys() <= function.types.keys():
         return result
-    given = {value: array for value, array in values.items() if value in known}
-    reach = within_reach(groups.module, groups.entry, case.inputs, given, made)
-    if reach is None:
-        return result
-    if all_within(made, reach, result.limit):
-        return replace(result, limit=result.error)
-    return replace(result, noise=max(result.noise, *(error_of(low, high) for low, high in reach.values()), 0.0))
+    given = {value: array for value, array in values[0].items() if value in function.types and value not in found}
+    narrow = [last_places(dtype_of(array.dtype)) for array in found.values() if is_float(array)]
+    tolerance = max(_tolerance(record, policy), *narrow, 0.0)
+    suspect = Suspect(groups.module, groups.entry, case.inputs, given, found, tolerance)
+    explained, loose = judged_by_reach(suspect)
+    return replace(result, limit=result.error) if explained else replace(result, noise=max(result.noise, loose))
 
 
 def _reconsidered(groups: Groups, case: Case, result: GroupResult, expected: Mapping[int, Array]) -> GroupResult:
@@ -184,9 +192,13 @@ def _roundings(function: Function) -> float:
     return max((last_places(d) for d in made if d.is_float and d.bits < F32.bits), default=0.0)
 
 
+def _tolerance(record: LaunchRecord, policy: Tolerance) -> float:
+    return max(policy.group, _roundings(record.schedule_function))
+
+
 def judge(groups: Groups, launch: int, pairs: Sequence[tuple[Array, Array]], policy: Tolerance) -> GroupResult:
     """The worst of a launch's outputs, measured against its limit."""
-    tolerance = max(policy.group, _roundings(groups.records[launch].schedule_function))
+    tolerance = _tolerance(groups.records[launch], policy)
     rated = [(error_of(found, wanted), limit_of(wanted, tolerance, policy)) for found, wanted in pairs]
     error, limit = max(rated, key=lambda pair: pair[0] / pair[1] if pair[1] else pair[0])
     if error > limit and quantises(groups.module) and all(is_a_step_away(found, wanted) for found, wanted in pairs):

@@ -9,6 +9,7 @@ written over it, is an error of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from tessera_build.config import Tolerance
 from tessera_build.ir.graph import reference
+from tessera_build.ir.graph.builder import graph_nodes
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.graph.sizes import data_sizes
 from tessera_build.verify.execute import CompiledProgram, Memory
@@ -42,15 +44,19 @@ def compare_in_place(
         return None
     found = {value: array for value, (_, array) in seen.values.items() if value in function.types}
     wanted = _expected(groups, case, found)
-    kernels = {launch: groups.records[launch].kernel.name for launch in seen.overwritten}
-    results = {n: GroupResult(n, groups.name(n), kernel, np.inf, 0.0) for n, kernel in kernels.items()}
-    for launch, pairs in _pairs(groups, seen, wanted).items():
-        result = judge(groups, launch, pairs, policy)
-        if not result.accepted:
+    results: list[GroupResult] = []
+    pairs = _pairs(groups, case, seen, wanted)
+    for launch in sorted(seen.running | pairs.keys() | seen.overwritten):
+        if launch in seen.overwritten:
+            results.append(GroupResult(launch, groups.name(launch), groups.records[launch].kernel.name, math.inf, 0.0))
+        elif launch in pairs:
             made = {value: array for value, (place, array) in seen.values.items() if place == launch}
-            result = excused(groups, case, result, found, made)
-        results.setdefault(launch, result)
-    return [results[launch] for launch in sorted(results)]
+            results.append(excused(groups, case, judge(groups, launch, pairs[launch], policy), (found, made), policy))
+        elif groups.records[launch].writes:
+            return None
+        if results and not results[-1].accepted:
+            break
+    return results
 
 
 @dataclass(slots=True, eq=False)
@@ -104,14 +110,24 @@ def _expected(groups: Groups, case: Case, found: Mapping[int, Array]) -> dict[in
     return wanted
 
 
-def _pairs(groups: Groups, seen: _Seen, wanted: Mapping[int, Array]) -> dict[int, list[tuple[Array, Array]]]:
+def _pairs(
+    groups: Groups, case: Case, seen: _Seen, wanted: Mapping[int, Array]
+) -> dict[int, list[tuple[Array, Array]]]:
     """By launch, what was found and what is right; a copy that lowering added is right if it is its origin's."""
     pairs: dict[int, list[tuple[Array, Array]]] = {}
-    origin = groups.origin()
+    origin, right = groups.origin(), {**_given(groups, case), **wanted}
     for value, (launch, array) in seen.values.items():
-        source = origin.get(value)
-        if value in wanted:
-            pairs.setdefault(launch, []).append((array, wanted[value]))
-        elif source in seen.values:
+        source = origin.get(value, value)
+        if source in seen.values and source != value:
             pairs.setdefault(launch, []).append((array, seen.values[source][1].reshape(array.shape)))
+        elif source in right:
+            pairs.setdefault(launch, []).append((array, right[source].reshape(array.shape)))
     return pairs
+
+
+def _given(groups: Groups, case: Case) -> dict[int, Array]:
+    """Inputs and constants."""
+    function, names = groups.module.entries[groups.entry], groups.module.input_names[groups.entry]
+    constants = [node for node in graph_nodes(function) if node.op == "constant"]
+    known = {n.outputs[0]: groups.module.constants[str(n.attributes["digest"])] for n in constants}
+    return known | {value: case.inputs[name] for value, name in zip(function.args, names, strict=True)}

@@ -1,85 +1,182 @@
 """Where roundings take the elements of a launch: by any amount, if a comparison decides them or terms cancel.
 
-Takes the values that a launch read and what it wrote; gives whether each element lies where roundings of what was read
-may take it. Invariant: an element that no rounding moves is excused nothing.
+Takes the values that a launch read and what it wrote; gives whether the elements that are off lie where roundings of
+what was read take them. Invariant: an element that no rounding moves is excused nothing, an integer only what a moved
+run gave.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bundle_format.errors import TesseraError
-from tessera_build.ir.core.scalar import COMPARISONS
 from tessera_build.ir.core.types import F32, F64, dtype_of
 from tessera_build.ir.graph import reference
-from tessera_build.ir.graph.builder import graph_nodes
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.verify.budget import MOST_STEPS
+from tessera_build.verify.compare import is_float
+
+Key = TypeVar("Key", bound=Hashable)
 
 # About what a sum of a thousand terms is rounded by.
-JITTER = 2.0**-20
+_JITTER: Final = 2.0**-20
 # An element at the edge is on each side in half of the draws.
-_DRAWS = 12
-
-
-def jumps(module: Module, entry: str) -> bool:
-    """Whether an entry compares floats."""
-    function = module.entries[entry]
-    return any(n.op in COMPARISONS and function.types[n.inputs[0]].dtype.is_float for n in graph_nodes(function))
+_DRAWS: Final = 12
+# As a share of how far draws lie apart: what is so near to one of them may be a rest of terms that cancel.
+_NEAR: Final = 0.125
 
 
 def jittered(array: Array, generator: np.random.Generator, *, of_largest: bool = False) -> Array:
-    """Floats of 32 bits and more, each moved by a share of itself, or of the largest; other arrays as they are."""
+    """Finite floats of 32 bits and more, each moved by a share of itself, or of the largest; all others as they are."""
     if dtype_of(array.dtype) not in (F32, F64):
         return array
-    size = np.abs(array).max(initial=0.0) if of_largest else array
-    share = JITTER * generator.uniform(-1, 1, array.shape)
-    return np.add(array, np.multiply(share, size)).astype(array.dtype)
+    finite = np.isfinite(array)
+    size = np.abs(array[finite]).max(initial=0.0) if of_largest else np.where(finite, array, 0)
+    share = _JITTER * generator.uniform(-1, 1, array.shape)
+    with np.errstate(over="ignore"):
+        moved_array = np.add(array, np.multiply(share, size)).astype(array.dtype)
+    return np.where(finite & np.isfinite(moved_array), moved_array, array)
 
 
-def moved(module: Module, generator: np.random.Generator) -> Module:
-    """The module with its constants moved."""
-    return replace(module, constants={digest: jittered(a, generator) for digest, a in module.constants.items()})
+@final
+class Moved(Mapping[Key, Array]):
+    """Arrays of which each is moved when it is asked for: a launch reads few of a module's."""
+
+    def __init__(self, arrays: Mapping[Key, Array], generator: np.random.Generator) -> None:
+        self._arrays, self._generator = arrays, generator
+
+    def __getitem__(self, key: Key) -> Array:
+        return jittered(self._arrays[key], self._generator)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
 
 
-def within_reach(
-    module: Module, entry: str, inputs: Mapping[str, Array], given: Mapping[int, Array], found: Mapping[int, Array]
-) -> dict[int, tuple[Array, Array]] | None:
-    """The least and the most that each element of `found` becomes, where all values of `given` are moved a little.
+@dataclass(frozen=True, slots=True, eq=False)
+class Suspect:
+    """A launch under judgement: where it stands, values that are given to it, what it wrote, the limit of floats."""
 
-    None where a move ends the run, as an index or a number of iterations that is computed from floats may.
+    module: Module
+    entry: str
+    inputs: Mapping[str, Array]
+    given: Mapping[int, Array]
+    found: Mapping[int, Array]
+    tolerance: float
+
+
+@dataclass(slots=True, eq=False)
+class _Off:
+    """The elements of one value that are off: what was found, and what draws gave."""
+
+    where: NDArray[np.bool_]
+    found: Array
+    low: Array
+    high: Array
+    nearest: NDArray[np.float64]
+    largest: float
+    room: float
+
+    @classmethod
+    def of(cls, found: Array, right: Array, tolerance: float) -> _Off:
+        """Those that are further from the reference's than a share of its largest; integers: that differ."""
+        exact = found.reshape(right.shape)
+        finite = np.isfinite(right) if is_float(right) else np.ones(right.shape, np.bool_)
+        largest = float(np.abs(right[finite].astype(np.float64)).max(initial=0.0)) if is_float(right) else 0.0
+        room = tolerance * largest
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(exact.astype(np.float64) - right.astype(np.float64))
+            same = (exact == right) | ((exact != exact) & (right != right))
+            where = ~same & ~(apart <= room) if is_float(right) else exact != right
+        mine = right[where]
+        return cls(where, exact[where], mine, mine, np.full(mine.shape, np.inf), largest, room)._met(mine)
+
+    def meet(self, draw: Array) -> None:
+        """Take in what a moved run gave."""
+        self._met(draw[self.where])
+
+    def _met(self, draw: Array) -> _Off:
+        self.low, self.high = np.minimum(self.low, draw), np.maximum(self.high, draw)
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(self.found.astype(np.float64) - draw.astype(np.float64))
+        apart = np.where(self.found == draw, 0.0, np.where(np.isnan(apart), np.inf, apart))
+        if not is_float(draw):  # beyond 2**53 different integers are one double
+            apart = np.where(self.found == draw, 0.0, np.inf)
+        self.nearest = np.minimum(self.nearest, apart)
+        return self
+
+    def spread(self) -> NDArray[np.float64]:
+        """How far the draws of each element lie apart; 0 for integers, and where a draw is no number."""
+        if not is_float(self.low):
+            return np.zeros(self.low.shape)
+        with np.errstate(invalid="ignore"):
+            found = self.high.astype(np.float64) - self.low.astype(np.float64)
+        return np.where(np.isfinite(found), found, 0.0)
+
+    def explained(self) -> bool:
+        """Whether each of them is what a draw gave, or near to it."""
+        return bool(np.all(self.nearest <= np.maximum(self.room, _NEAR * self.spread())))
+
+    def loose(self) -> float:
+        """The least spread, where every one of them is no further from a draw than that; else 0."""
+        spread = self.spread()
+        return float(spread.min(initial=np.inf)) if bool(np.all(self.nearest <= spread)) else 0.0
+
+
+def judged_by_reach(launch: Suspect) -> tuple[bool, float]:
+    """Whether roundings explain all that is off; if not, the share of the largest by which they move all of that.
+
+    That share is 0 where an element is off that they move by less than it is off.
     """
-    reach: dict[int, tuple[Array, Array]] = {}
-
-    def widen(value: int, array: Array) -> Array:
-        if value in found:
-            low, high = reach.get(value, (array, array))
-            reach[value] = np.minimum(low, array), np.maximum(high, array)
-        return array
-
+    off = _elements(launch)
+    if off is None:
+        return False, 0.0
     for seed in range(_DRAWS):
         generator = np.random.default_rng(seed)
-        near = {name: jittered(array, generator) for name, array in inputs.items()}
-        known = {value: jittered(array, generator) for value, array in given.items() if value not in found}
-        course = reference.Course(widen, known, reference.Patience(MOST_STEPS))
-        try:
-            reference.run_along(moved(module, generator), entry, near, found.keys(), course)
-        except TesseraError:
-            return None
-    return reach
+        near = replace(
+            launch,
+            module=replace(launch.module, constants=Moved(launch.module.constants, generator)),
+            inputs=Moved(launch.inputs, generator),
+            given=Moved(launch.given, generator),
+        )
+        for value, array in (_made(near) or {}).items():
+            if array.shape == off[value].where.shape:  # data may tell another size
+                off[value].meet(array)
+    if all(each.explained() for each in off.values()):
+        return True, 0.0
+    loose = [
+        each.loose() * launch.tolerance / each.room if each.room else 0.0 for each in off.values() if each.found.size
+    ]
+    return False, min(loose, default=0.0)
 
 
-def all_within(found: Mapping[int, Array], reach: Mapping[int, tuple[Array, Array]], tolerance: float) -> bool:
-    """Whether every element is between its bounds, or no further from them than a share of the largest."""
-    for value, array in found.items():
-        if value not in reach:
-            return False
-        low, high = (bound.astype(np.float64).reshape(array.shape) for bound in reach[value])
-        room = tolerance * max(float(np.abs(low).max(initial=0.0)), float(np.abs(high).max(initial=0.0)))
-        wide = array.astype(np.float64)
-        if not bool(np.all((wide >= low - room) & (wide <= high + room))):
-            return False
-    return True
+def _elements(launch: Suspect) -> dict[int, _Off] | None:
+    right = _made(launch)
+    sizes = {value: array.size for value, array in launch.found.items()}
+    if right is None or {value: array.size for value, array in right.items()} != sizes:
+        return None
+    return {value: _Off.of(launch.found[value], array, launch.tolerance) for value, array in right.items()}
+
+
+def _made(launch: Suspect) -> dict[int, Array] | None:
+    """What the launch should have written by the reference; None where the run ends early, as a moved one may."""
+    made: dict[int, Array] = {}
+
+    def keep(value: int, array: Array) -> Array:
+        if value in launch.found:
+            made[value] = array
+        return array
+
+    course = reference.Course(keep, launch.given, reference.Patience(MOST_STEPS))
+    try:
+        reference.run_along(launch.module, launch.entry, launch.inputs, launch.found.keys(), course)
+    except TesseraError:
+        return None
+    return made

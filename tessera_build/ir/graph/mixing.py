@@ -32,12 +32,14 @@ def mixed_dims(function: Function) -> frozenset[str]:
 
 def token_dims(function: Function) -> frozenset[str]:
     """Dims that the entry combines and that count rows of a product with known weights, as tokens do."""
-    known = {output for node in graph_nodes(function) if node.op == "constant" for output in node.outputs}
-    rows = [
-        function.types[node.inputs[0]].shape[-2]
-        for node in graph_nodes(function)
-        if node.op == "matmul" and node.inputs[1] in known and function.types[node.inputs[0]].rank > 1
-    ]
+    rows: list[Extent] = []
+    known: set[int] = set()
+    for node in graph_nodes(function):
+        if node.op == "constant" or (node.inputs and known.issuperset(node.inputs)):
+            known.update(node.outputs)
+        elif node.op == "matmul" and node.inputs[1] in known:
+            shape = function.types[node.inputs[0]].shape
+            rows.append(shape[-1 if flag_of(node.attributes, "transpose_a") else -2])
     return frozenset(name for extent in rows for name in symbols_of(extent)) & mixed_dims(function)
 
 

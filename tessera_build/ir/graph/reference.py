@@ -68,7 +68,10 @@ def run_along(module: Module, entry: str, inputs: Mapping[str, Array], wanted: C
     dims = bind_dims([function.types[a] for a in function.args], arrays, module)
     interpreter = _Interpreter(module, function, course.patience, course.correct)
     nodes = interpreter.needed(function.nodes, wanted, course.known.keys())
-    interpreter.block(nodes, (), {**dict(zip(function.args, arrays, strict=True)), **course.known}, dims)
+    values = dict(zip(function.args, arrays, strict=True))
+    read = {value for node in nodes for value in (*node.inputs, *captured(node.regions))}
+    values |= {value: course.known[value] for value in sorted(read & course.known.keys())}
+    interpreter.block(nodes, (), values, dims)
 
 
 def run_with_sizes(
