@@ -39,8 +39,8 @@ def jittered(array: Array, generator: np.random.Generator, *, of_largest: bool =
     size = np.abs(array[finite]).max(initial=0.0) if of_largest else np.where(finite, array, 0)
     share = _JITTER * generator.uniform(-1, 1, array.shape)
     with np.errstate(over="ignore"):
-        moved_array = np.add(array, np.multiply(share, size)).astype(array.dtype)
-    return np.where(finite & np.isfinite(moved_array), moved_array, array)
+        near = np.add(array, np.multiply(share, size)).astype(array.dtype)
+    return np.where(finite & np.isfinite(near), near, array)
 
 
 @final
@@ -151,10 +151,8 @@ def judged_by_reach(launch: Suspect) -> tuple[bool, float]:
                 off[value].meet(array)
     if all(each.explained() for each in off.values()):
         return True, 0.0
-    loose = [
-        each.loose() * launch.tolerance / each.room if each.room else 0.0 for each in off.values() if each.found.size
-    ]
-    return False, min(loose, default=0.0)
+    shares = [each.loose() / each.largest if each.largest else 0.0 for each in off.values() if each.found.size]
+    return False, min(shares, default=0.0)
 
 
 def _elements(launch: Suspect) -> dict[int, _Off] | None:
