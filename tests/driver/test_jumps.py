@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 import tessera_build
 from tessera_build.config import Tolerance
@@ -89,6 +89,24 @@ def test_build_when_units_are_on_or_off_by_a_rounding_then_is_accepted_launch_by
     monkeypatch.setattr(check, "compare_in_place", lambda *_: None)  # as for values that take too much memory
     with pytest.raises(VerificationError, match="y"):
         tessera_build.build(kinked(), ["native"], tmp_path / "n", cache=kernel_cache)
+
+
+def test_build_when_lowering_adds_values_of_its_own_then_they_are_judged_by_what_is_made_of_them(
+    tmp_path: Path, kernel_cache: Path
+) -> None:
+    """A transposed convolution of one tap in strides of two is interleaved with zeros."""
+    model = kinked()
+    rng = np.random.default_rng(6)
+    taps = rng.standard_normal((4, 4, 1, 1)).astype(np.float32)
+    taps[0] *= 0.2  # the channel with the units at the edge
+    model.graph.initializer.append(numpy_helper.from_array(taps, "taps"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 4, 4, 4]), "shape"))
+    model.graph.node[-1].CopyFrom(helper.make_node("Reshape", ["units", "shape"], ["image"]))
+    model.graph.node.append(helper.make_node("ConvTranspose", ["image", "taps"], ["y"], strides=[2, 2]))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 4, 7, 7]))
+    result = tessera_build.build(model, ["native"], tmp_path / "m", cache=kernel_cache)
+    assert result.verification[0].max_error > _JUMPED
 
 
 @pytest.mark.parametrize("seen", [True, False])

@@ -197,7 +197,9 @@ def test_chain_when_bindings_are_erased_or_it_is_printed_then_nothing_changes(
     (record,) = [r for r in lowered.launches[0] if r.kind == "chain"]
     erased = strip_bindings(record.tile_function)
     assert print_function(parse_function(print_function(erased))) == print_function(erased)
-    monkeypatch.setattr("tests.lower.execution.lower_module", lambda *given: _erased(lower_module(*given)))
+    monkeypatch.setattr(
+        "tests.lower.execution.lower_module", lambda *given, **named: _erased(lower_module(*given, **named))
+    )
     (free,), _ = run_tiles(module, inputs, SIZES, AVX512)
     assert free.tobytes() == bound.tobytes()
 
@@ -357,7 +359,7 @@ VARIED: tuple[Step, ...] = (
 @pytest.mark.parametrize("stage", range(3))
 @pytest.mark.parametrize("step", VARIED, ids=str)
 def test_replay_when_one_stage_varies_then_bits_stay_or_it_is_rejected(
-    step: Step, stage: int, joining: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
+    step: Step, stage: int, joining: Callable[[bool], None]
 ) -> None:
     case = CASES["three, stride two"]
     module, inputs = case.module(), case.inputs(SIZES)
@@ -368,10 +370,9 @@ def test_replay_when_one_stage_varies_then_bits_stay_or_it_is_rejected(
         schedule = derived(setting, machine)
         return schedule.with_steps(Stage(stage), step) if setting.task.stages else schedule
 
-    monkeypatch.setattr("tests.lower.execution.lower_module", lambda *given: lower_module(*given, choose=choose))
     found, reason = expected, ""
     try:
-        (found,), _ = run_tiles(module, inputs, SIZES, AVX512)
+        (found,), _ = run_tiles(module, inputs, SIZES, AVX512, choose)
     except ScheduleRejectedError as error:
         reason = error.diagnostics()
     assert reason or found is not expected
