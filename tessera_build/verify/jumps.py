@@ -27,8 +27,11 @@ Key = TypeVar("Key", bound=Hashable)
 _JITTER: Final = 2.0**-20
 # An element at the edge is on each side in half of the draws.
 _DRAWS: Final = 12
-# As a share of how far draws lie apart: what is so near to one of them may be a rest of terms that cancel.
-_NEAR: Final = 0.125
+# A rest of terms that cancel lies anywhere among what draws give, but no two neighbours of these are so many deviations
+# apart there. Two values between which an element jumps are 2 deviations apart at least.
+_GAP: Final = 1.9
+# So many elements are never at an edge, and what runs give for more is not kept.
+_MOST_OFF: Final = 1 << 20
 
 
 def jittered(array: Array, generator: np.random.Generator, *, of_largest: bool = False) -> Array:
@@ -72,62 +75,59 @@ class Suspect:
     tolerance: float
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Off:
-    """The elements of one value that are off: what was found, and what draws gave."""
+    """The elements of one value that are off: where they are, what was found, what each run gave in their place."""
 
     where: NDArray[np.bool_]
     found: Array
-    low: Array
-    high: Array
-    nearest: NDArray[np.float64]
+    draws: list[Array]
     largest: float
     room: float
 
     @classmethod
     def of(cls, found: Array, right: Array, tolerance: float) -> _Off:
         """Those that are further from the reference's than a share of its largest; integers: that differ."""
-        exact = found.reshape(right.shape)
-        finite = np.isfinite(right) if is_float(right) else np.ones(right.shape, np.bool_)
-        largest = float(np.abs(right[finite].astype(np.float64)).max(initial=0.0)) if is_float(right) else 0.0
-        room = tolerance * largest
-        with np.errstate(invalid="ignore"):
-            apart = np.abs(exact.astype(np.float64) - right.astype(np.float64))
-            same = (exact == right) | ((exact != exact) & (right != right))
-            where = ~same & ~(apart <= room) if is_float(right) else exact != right
-        mine = right[where]
-        return cls(where, exact[where], mine, mine, np.full(mine.shape, np.inf), largest, room)._met(mine)
+        exact, where, largest = found.reshape(right.shape), found.reshape(right.shape) != right, 0.0
+        if is_float(right):
+            largest = float(np.abs(right[np.isfinite(right)].astype(np.float64)).max(initial=0.0))
+            with np.errstate(invalid="ignore"):
+                near = np.abs(exact.astype(np.float64) - right.astype(np.float64)) <= tolerance * largest
+            where &= ~near & ~(np.isnan(exact) & np.isnan(right))
+        return cls(where, exact[where], [right[where]], largest, tolerance * largest)
 
     def meet(self, draw: Array) -> None:
         """Take in what a moved run gave."""
-        self._met(draw[self.where])
-
-    def _met(self, draw: Array) -> _Off:
-        self.low, self.high = np.minimum(self.low, draw), np.maximum(self.high, draw)
-        with np.errstate(invalid="ignore"):
-            apart = np.abs(self.found.astype(np.float64) - draw.astype(np.float64))
-        apart = np.where(self.found == draw, 0.0, np.where(np.isnan(apart), np.inf, apart))
-        if not is_float(draw):  # beyond 2**53 different integers are one double
-            apart = np.where(self.found == draw, 0.0, np.inf)
-        self.nearest = np.minimum(self.nearest, apart)
-        return self
-
-    def spread(self) -> NDArray[np.float64]:
-        """How far the draws of each element lie apart; 0 for integers, and where a draw is no number."""
-        if not is_float(self.low):
-            return np.zeros(self.low.shape)
-        with np.errstate(invalid="ignore"):
-            found = self.high.astype(np.float64) - self.low.astype(np.float64)
-        return np.where(np.isfinite(found), found, 0.0)
+        self.draws.append(draw[self.where])
 
     def explained(self) -> bool:
-        """Whether each of them is what a draw gave, or near to it."""
-        return bool(np.all(self.nearest <= np.maximum(self.room, _NEAR * self.spread())))
+        """Whether each of them is what a run gave, or lies among what runs gave without a jump."""
+        if self.found.size > _MOST_OFF:
+            return False
+        same = np.any([self.found == draw for draw in self.draws], axis=0)
+        if not is_float(self.found):
+            return bool(np.all(same))
+        draws, found = self._wide()
+        apart = np.abs(draws - found)
+        below = np.where(draws <= found, draws, -np.inf).max(axis=0)
+        above = np.where(draws >= found, draws, np.inf).min(axis=0)
+        with np.errstate(invalid="ignore"):
+            among = above - below <= _GAP * draws.std(axis=0)
+        return bool(np.all(same | (apart.min(axis=0) <= self.room) | among))
 
     def loose(self) -> float:
-        """The least spread, where every one of them is no further from a draw than that; else 0."""
-        spread = self.spread()
-        return float(spread.min(initial=np.inf)) if bool(np.all(self.nearest <= spread)) else 0.0
+        """By how much roundings move each of them at least, if none is further from a run's than that; else 0."""
+        if not is_float(self.found) or self.found.size > _MOST_OFF:
+            return 0.0
+        draws, found = self._wide()
+        spread = draws.max(axis=0) - draws.min(axis=0)
+        return float(spread.min(initial=np.inf)) if bool(np.all(np.abs(draws - found).min(axis=0) <= spread)) else 0.0
+
+    def _wide(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Draws by element, and what was found, where all are finite; else what no element is near to."""
+        draws, found = np.stack([draw.astype(np.float64) for draw in self.draws]), self.found.astype(np.float64)
+        finite = np.isfinite(draws).all(axis=0) & np.isfinite(found)
+        return np.where(finite, draws, 0.0), np.where(finite, found, np.inf)
 
 
 def judged_by_reach(launch: Suspect) -> tuple[bool, float]:
