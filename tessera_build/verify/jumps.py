@@ -26,9 +26,10 @@ Key = TypeVar("Key", bound=Hashable)
 # About what a sum of a thousand terms is rounded by.
 _JITTER: Final = 2.0**-20
 # An element at the edge is on each side in half of the draws.
-_DRAWS: Final = 12
-# A rest of terms that cancel lies anywhere among what draws give, but no two neighbours of these are so many deviations
-# apart there. Two values between which an element jumps are 2 deviations apart at least.
+_DRAWS: Final = 24
+# An element does not jump, but is a rest of terms that cancel, if no two neighbouring draws are so many deviations
+# apart:
+# two values between which one jumps are 2 apart at least. Rests may be as many deviations from a draw.
 _GAP: Final = 1.9
 # So many elements are never at an edge, and what runs give for more is not kept.
 _MOST_OFF: Final = 1 << 20
@@ -101,19 +102,17 @@ class _Off:
         self.draws.append(draw[self.where])
 
     def explained(self) -> bool:
-        """Whether each of them is what a run gave, or lies among what runs gave without a jump."""
+        """Whether each of them is what a run gave, or as near to it as what does not jump is moved."""
         if self.found.size > _MOST_OFF:
             return False
         same = np.any([self.found == draw for draw in self.draws], axis=0)
         if not is_float(self.found):
             return bool(np.all(same))
         draws, found = self._wide()
-        apart = np.abs(draws - found)
-        below = np.where(draws <= found, draws, -np.inf).max(axis=0)
-        above = np.where(draws >= found, draws, np.inf).min(axis=0)
-        with np.errstate(invalid="ignore"):
-            among = above - below <= _GAP * draws.std(axis=0)
-        return bool(np.all(same | (apart.min(axis=0) <= self.room) | among))
+        nearest, deviation = np.abs(draws - found).min(axis=0), draws.std(axis=0)
+        widest = np.diff(np.sort(draws, axis=0), axis=0).max(axis=0)
+        rest = _GAP * deviation[widest <= _GAP * deviation].max(initial=0.0)
+        return bool(np.all(same | (nearest <= max(self.room, rest))))
 
     def loose(self) -> float:
         """By how much roundings move each of them at least, if none is further from a run's than that; else 0."""

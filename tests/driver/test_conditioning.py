@@ -52,9 +52,9 @@ def test_build_when_nothing_of_the_answer_is_left_then_is_refused(tmp_path: Path
     assert caught.value.code == "ILL_CONDITIONED"
 
 
-@pytest.mark.parametrize(("mean", "where"), [(1e6, "y"), (1e7, "a")])
-def test_build_when_one_operator_has_nothing_of_its_answer_left_then_blames_no_code(
-    tmp_path: Path, kernel_cache: Path, mean: float, where: str
+@pytest.mark.parametrize("mean", [1e6, 1e7])
+def test_build_when_attention_has_nothing_of_its_answer_left_then_blames_no_code(
+    tmp_path: Path, kernel_cache: Path, mean: float
 ) -> None:
     """Scores that float32 rounds to a tenth and more, and a softmax over their differences."""
     keys = mean + np.random.default_rng(2).standard_normal((1, 1, 9, 4))
@@ -65,7 +65,7 @@ def test_build_when_one_operator_has_nothing_of_its_answer_left_then_blames_no_c
     model.opset_import[0].version = 23
     with pytest.raises(VerificationError) as caught:
         tessera_build.build(model, ["native"], tmp_path / "m", cache=kernel_cache)
-    assert (caught.value.code, caught.value.where) == ("ILL_CONDITIONED", where)
+    assert (caught.value.code, caught.value.where) == ("ILL_CONDITIONED", "y")
 
 
 def test_limit_when_the_reference_is_accurate_then_is_the_policy_s() -> None:

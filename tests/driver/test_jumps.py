@@ -170,6 +170,19 @@ def test_launch_when_an_element_at_the_edge_hides_wrong_ones_then_roundings_are_
     assert judged_by_reach(Suspect(module, "main", inputs, {}, loose, 1e-5)) == (False, 1.0)
 
 
+@pytest.mark.parametrize(("off", "explained"), [(6e-8, True), (-6e-8, True), (1e-4, False)])
+def test_rest_when_terms_cancel_then_may_be_as_far_off_as_roundings_move_its_neighbours(
+    off: float, explained: bool
+) -> None:
+    b = GraphBuilder()
+    b.output("y", b.op("reduce", b.input("x", tensor(F32, 300, 128)), kind="sum", axes=(1,), keepdims=False))
+    module, x = b.finish(), np.random.default_rng(1).standard_normal((300, 128))
+    x = (0.1 * (x - x.mean(axis=1, keepdims=True))).astype(np.float32)
+    (right,) = reference.run(module, "main", {"x": x}).values()
+    found = {module.entries["main"].results[0]: np.add(right, np.float32(off))}
+    assert judged_by_reach(Suspect(module, "main", {"x": x}, {}, found, 1e-5))[0] is explained
+
+
 def test_floats_when_moved_then_infinities_and_the_largest_ones_stay() -> None:
     largest = np.finfo(np.float32).max
     array = np.array([-np.inf, np.nan, largest, -largest, 1.0, 0.0], np.float32)
