@@ -27,9 +27,8 @@ Key = TypeVar("Key", bound=Hashable)
 _JITTER: Final = 2.0**-20
 # An element at the edge is on each side in half of the draws.
 _DRAWS: Final = 24
-# An element does not jump, but is a rest of terms that cancel, if no two neighbouring draws are so many deviations
-# apart:
-# two values between which one jumps are 2 apart at least. Rests may be as many deviations from a draw.
+# An element is a rest of terms that cancel, and does not jump, if no two neighbouring draws are so many deviations
+# apart: the two values of one that jumps are 2 apart at least. Rests may be as many deviations from a draw.
 _GAP: Final = 1.9
 # So many elements are never at an edge, and what runs give for more is not kept.
 _MOST_OFF: Final = 1 << 20
@@ -56,6 +55,9 @@ class Moved(Mapping[Key, Array]):
 
     def __getitem__(self, key: Key) -> Array:
         return jittered(self._arrays[key], self._generator)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._arrays  # a mapping's own would move the array to see whether it is there
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._arrays)

@@ -26,7 +26,7 @@ from tessera_build.verify.execute import CompiledProgram, Look, Memory
 from tessera_build.verify.groups import Case, GroupResult, Groups
 from tessera_build.verify.in_place import compare_in_place
 from tessera_build.verify.inputs import make_inputs
-from tessera_build.verify.jumps import Suspect, jittered, judged_by_reach
+from tessera_build.verify.jumps import Moved, Suspect, jittered, judged_by_reach
 from tests.driver.models import model_of
 
 pytestmark = pytest.mark.numerics
@@ -192,6 +192,18 @@ def test_floats_when_moved_then_infinities_and_the_largest_ones_stay() -> None:
             np.testing.assert_array_equal(np.isfinite(near), np.isfinite(array))
             assert near[0] == -np.inf
             assert of_largest or (near[5] == 0 and abs(near[4] - 1) < 1e-6)
+
+
+def test_arrays_when_looked_for_then_are_not_moved() -> None:
+    """A launch's run asks of every value of the model whether it is known."""
+    array = np.ones(3, np.float32)
+    array.setflags(write=False)
+    near = Moved({"a": array}, np.random.default_rng(1))
+    before = np.random.default_rng(1).bit_generator.state
+    assert "a" in near
+    assert "b" not in near
+    assert list(near) == ["a"]
+    assert near._generator.bit_generator.state == before  # pyright: ignore[reportPrivateUsage]
 
 
 def test_limit_when_answers_do_not_jump_then_is_that_of_roundings() -> None:
