@@ -131,21 +131,21 @@ class _Off:
         return np.where(finite, draws, 0.0), np.where(finite, found, np.inf)
 
 
-def judged_by_reach(launch: Suspect) -> tuple[bool, float]:
+def judged_by_reach(suspect: Suspect) -> tuple[bool, float]:
     """Whether roundings explain all that is off; if not, the share of the largest by which they move all of that.
 
     That share is 0 where an element is off that they move by less than it is off.
     """
-    off = _elements(launch)
+    off = _elements(suspect)
     if off is None:
         return False, 0.0
     for seed in range(_DRAWS):
         generator = np.random.default_rng(seed)
         near = replace(
-            launch,
-            module=replace(launch.module, constants=Moved(launch.module.constants, generator)),
-            inputs=Moved(launch.inputs, generator),
-            given=Moved(launch.given, generator),
+            suspect,
+            module=replace(suspect.module, constants=Moved(suspect.module.constants, generator)),
+            inputs=Moved(suspect.inputs, generator),
+            given=Moved(suspect.given, generator),
         )
         for value, array in (_made(near) or {}).items():
             if array.shape == off[value].where.shape:  # data may tell another size
@@ -156,26 +156,26 @@ def judged_by_reach(launch: Suspect) -> tuple[bool, float]:
     return False, min(shares, default=0.0)
 
 
-def _elements(launch: Suspect) -> dict[int, _Off] | None:
-    right = _made(launch)
-    sizes = {value: array.size for value, array in launch.found.items()}
+def _elements(suspect: Suspect) -> dict[int, _Off] | None:
+    right = _made(suspect)
+    sizes = {value: array.size for value, array in suspect.found.items()}
     if right is None or {value: array.size for value, array in right.items()} != sizes:
         return None
-    return {value: _Off.of(launch.found[value], array, launch.tolerance) for value, array in right.items()}
+    return {value: _Off.of(suspect.found[value], array, suspect.tolerance) for value, array in right.items()}
 
 
-def _made(launch: Suspect) -> dict[int, Array] | None:
+def _made(suspect: Suspect) -> dict[int, Array] | None:
     """What the launch should have written by the reference; None where the run ends early, as a moved one may."""
     made: dict[int, Array] = {}
 
     def keep(value: int, array: Array) -> Array:
-        if value in launch.found:
+        if value in suspect.found:
             made[value] = array
         return array
 
-    course = reference.Course(keep, launch.given, reference.Patience(MOST_STEPS))
+    course = reference.Course(keep, suspect.given, reference.Patience(MOST_STEPS))
     try:
-        reference.run_along(launch.module, launch.entry, launch.inputs, launch.found.keys(), course)
+        reference.run_along(suspect.module, suspect.entry, suspect.inputs, suspect.found.keys(), course)
     except TesseraError:
         return None
     return made

@@ -91,10 +91,8 @@ def test_build_when_units_are_on_or_off_by_a_rounding_then_is_accepted_launch_by
         tessera_build.build(kinked(), ["native"], tmp_path / "n", cache=kernel_cache)
 
 
-def test_build_when_lowering_adds_values_of_its_own_then_they_are_judged_by_what_is_made_of_them(
-    tmp_path: Path, kernel_cache: Path
-) -> None:
-    """A transposed convolution of one tap in strides of two is interleaved with zeros."""
+def test_build_when_a_convolution_reads_what_jumps_then_is_accepted(tmp_path: Path, kernel_cache: Path) -> None:
+    """A transposed one of one tap in strides of two, whose result is interleaved with zeros."""
     model = kinked()
     rng = np.random.default_rng(6)
     taps = rng.standard_normal((4, 4, 1, 1)).astype(np.float32)
