@@ -9,3 +9,9 @@ those of NAME.npz or NAME.case0.in.npz beside it. Both compute the outputs and t
 with seeded cotangents, by all floating-point inputs and weights; the answers are compared before anything is timed,
 those of a file's graph with onnxruntime's as well.
 """
+
+import os
+
+# The benchmark keeps to one core. numpy's matrix product, which proofs compute with, would start a thread for each core
+# of the machine: BERT-base's proof took over five minutes so, and less than two with one thread. Read as it is loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -20,6 +20,7 @@ from torch import nn
 
 import benchmarks.gradients
 import tessera_runtime
+from benchmarks.cases import archived
 from benchmarks.gradients.eager import Eager, of_graph, of_recipe
 from benchmarks.gradients.entry import build, differentiated
 from benchmarks.peers.export import recipe, write
@@ -44,7 +45,7 @@ class Record:
 
     `differences`: of our gradients from PyTorch's, relative to the largest element of each: the median gradient's and
     the worst one's, which is that of a rectifier whose operand is zero but for rounding, where there is one. `forward`:
-    of PyTorch's outputs from onnxruntime's. `error`: of the proof, 0 where it was left out.
+    of PyTorch's outputs from onnxruntime's. `error`: of the proof, 0 where it was left out. `peer`: PyTorch's version.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Record:
     error: float
     bundle_bytes: int
     build_seconds: float
+    peer: str
 
     def line(self) -> str:
         """The outcome in one line."""
@@ -93,7 +95,8 @@ def main() -> None:
         records.append(_measure(subject, arguments.out, arguments.seconds, verify=arguments.verify))
         print(records[-1].line(), flush=True)
         (arguments.out / "gradients.json").write_text(json.dumps([asdict(r) for r in records], indent=1))
-    print(f"geometric mean: {statistics.geometric_mean(r.wall.median for r in records):.3f}")
+    mean = statistics.geometric_mean(r.wall.median for r in records)
+    print(f"geometric mean: {mean:.3f} of PyTorch {torch.__version__}")
 
 
 def _arguments() -> argparse.Namespace:
@@ -157,10 +160,7 @@ def _feeds(path: Path) -> dict[str, Array]:
     for suffix in (".npz", ".case0.in.npz"):
         beside = path.parent / f"{path.stem}{suffix}"
         if beside.exists():
-            with np.load(beside) as found:
-                if "names" not in found.files:
-                    return {name: found[name] for name in found.files}
-                return {str(name): found[f"i{i:02d}"] for i, name in enumerate(found["names"])}
+            return archived(beside)
     sys.exit(f"{path}: no inputs beside it, neither {path.stem}.npz nor {path.stem}.case0.in.npz")
 
 
@@ -196,6 +196,7 @@ def _measure(subject: Subject, folder: Path, seconds: float, *, verify: bool) ->
         error=error,
         bundle_bytes=bundle.stat().st_size,
         build_seconds=built,
+        peer=f"torch {torch.__version__}",
     )
 
 

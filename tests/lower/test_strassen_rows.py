@@ -11,19 +11,23 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import helper
 
 from tessera_build.config import load_precision
+from tessera_build.frontends.onnx import read_onnx
 from tessera_build.ir.core.dims import Extent, bounds, evaluate, symbol
 from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Module
+from tessera_build.ir.graph.passes.pipeline import run_passes
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.trace import ScheduleRejectedError
 from tessera_build.lower.program.assemble import lower_module
 from tessera_build.lower.program.kernels import Setting, derived_within
 from tessera_build.space.strassen import LEAST_ROWS, STRASSEN, product_of
 from tessera_build.space.workload import Bounds
+from tests.frontends_onnx.oracle import make_model
 from tests.lower.compiled import check_module, compile_module
 from tests.lower.execution import AVX2, AVX512, run_tiles
 from tests.lower.strassen_cases import Cut, Sizes, inputs_of, module_of
@@ -188,6 +192,21 @@ def test_rule_when_rows_are_read_from_data_then_takes_the_direct_sum() -> None:
 def test_trace_when_rows_are_not_known_then_tiles_fit_the_fewest_and_are_one_group(cut: Cut) -> None:
     with pytest.raises(ScheduleRejectedError):
         compile_module(module_of(Sizes(1, None, 96, 64)), AVX2, cut.chooser())
+
+
+@pytest.mark.errors
+def test_trace_when_rows_are_read_from_data_then_is_refused() -> None:
+    """The halves' sums would need memory that nobody can set aside before the run."""
+    nodes = [
+        helper.make_node("Tile", ["x", "times"], ["repeated"]),
+        helper.make_node("Reshape", ["repeated", "shape"], ["rows"]),
+        helper.make_node("MatMul", ["rows", "w"], ["y"]),
+    ]
+    constants = {"w": np.ones((96, 64), np.float32), "shape": np.array([1, -1, 96])}
+    model = make_model(nodes, {"x": (np.float32, (1, "S", 96)), "times": (np.int64, (3,))}, ["y"], constants)
+    module = run_passes(read_onnx(model))
+    with pytest.raises(ScheduleRejectedError, match="rows that is read from data"):
+        compile_module(module, AVX512, Cut(4, 2, 2, 16).chooser())
 
 
 @pytest.mark.numerics
