@@ -101,8 +101,9 @@ class Interleave:
 class Prefetch:
     """Before: panels of the operand `read` are fetched when first used. After: also while the one before is.
 
-    Each tile that uses a panel asks for its share of the next one, so that the requests are spread evenly. Panels of an
-    operand that is not packed are columns of its rows; a tile then asks for where its results lie, too, as it begins.
+    Each tile that uses a panel asks for its share of the next one, so that the requests are spread evenly; where taps
+    are added up, or Winograd's points multiplied, for what it uses a little later. Panels of an operand that is not
+    packed are columns of its rows; a tile then asks for where its results lie, too, as it begins.
     """
 
     read: int

@@ -12,78 +12,20 @@ Invariant: the bits of an output depend on its place in its tile and on its inpu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
-from tessera_build.ir.core.dims import Extent, maximum, minimum, symbol
+from tessera_build.ir.core.dims import Extent, minimum, symbol
 from tessera_build.ir.core.types import F32, int_extent, memref, tile
 from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.ir.tile import nodes as t
-from tessera_build.lower.schedule_to_tile.layouts import Packing
-from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest, Operand
+from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
 from tessera_build.lower.schedule_to_tile.point_maps import weighted_sum
+from tessera_build.lower.schedule_to_tile.winograd_products import products_at_points
+from tessera_build.lower.schedule_to_tile.winograd_strip import Strip
 from tessera_build.space.toom_cook import Transform, from_points, to_points
 from tessera_build.space.winograd import Window
-from tessera_build.space.winograd_plan import pitch
-
-
-@dataclass(frozen=True, slots=True)
-class Strip:
-    """What a strip is made of: extents in tiles, the register tile of the products, scratch buffers by value id."""
-
-    node: Compute
-    window: Window
-    transform: Transform
-    lanes: int
-    rows: int
-    columns: int
-    block: int
-    width: int
-    chunk: int
-    panels: int
-    points: int = -1
-    sums: int = -1
-    square: int = -1  # of registers, which a tile passes between its two axes
-
-    @property
-    def channels(self) -> int:
-        """How many channels are added up."""
-        return int_extent(self.window.channels.extent)
-
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Shapes of `points` and `sums`: points, tiles, channels in or those of a panel out."""
-        size, tiles = self.transform.size, self.rows * self.columns
-        return (size, tiles, pitch(self.channels, self.lanes)), (size, tiles, self.width)
-
-    @property
-    def square_shape(self) -> tuple[int, int, int]:
-        """Rows and columns of points, lanes."""
-        return self.transform.rows.size, self.transform.columns.size, self.lanes
-
-    @property
-    def sides(self) -> tuple[tuple[str, int, int], tuple[str, int, int]]:
-        """Rows and columns: the index along it, how many tiles a strip has along it, how many outputs a tile."""
-        transform, columns = self.transform, self.window.columns
-        index = columns.axis if columns.step == 1 else f"{columns.axis}_rest"
-        return (self.window.rows.axis, self.rows, transform.rows.tile), (index, self.columns, transform.columns.tile)
-
-    @property
-    def extents(self) -> dict[str, int]:
-        """Outputs of a strip along both."""
-        return {index: count * size for index, count, size in self.sides}
-
-    def domain(self, nest: Nest) -> dict[str, Extent]:
-        """Extents of the nest's axes and of what a strip is cut along."""
-        along = zip(self.sides, self.window.extents(nest.domain), strict=True)
-        return dict(nest.domain) | {index: extent for (index, _, _), extent in along}
-
-    def place(self, nest: Nest) -> None:
-        """Have the nest's offset along columns follow phase and index, where taps are not side by side."""
-        columns, offsets = self.window.columns, nest.offsets
-        if columns.step > 1:
-            offsets[columns.axis] = offsets[columns.phase] + offsets[self.sides[1][0]] * columns.step
 
 
 def emit_winograd(nest: Nest, schedule: Schedule, node: Compute, window: Window) -> None:
@@ -97,6 +39,7 @@ def emit_winograd(nest: Nest, schedule: Schedule, node: Compute, window: Window)
         factors.get(window.rows.axis, 1) // transform.rows.tile,
         factors.get(window.columns.axis, 1) // transform.columns.tile, rewrite.block,
         factors[nest.axes[-1]], factors.get(window.channels.name, 1), rewrite.panels,
+        schedule.prefetched() is not None,
     )  # fmt: skip
     _mark_ragged(nest, strip)
     _groups(nest, schedule, strip)
@@ -170,7 +113,7 @@ def _strip(nest: Nest, strip: Strip) -> None:
 
     def panel(_: tuple[int, ...]) -> tuple[int, ...]:
         nest.offsets[vector] = first + symbol(vector)
-        _products(nest, made, rows * columns)
+        products_at_points(nest, made, rows * columns)
         _each_tile(nest, made, (rows, columns), start, partial(_sums_to_outputs, nest))
         return ()
 
@@ -258,60 +201,6 @@ def _input(nest: Nest, strip: Strip, row: Extent, column: Extent) -> int:
     axes = [*nest.axes[:-1], strip.window.channels.name]
     view = nest.view(strip.node.reads[0], strip.node.accesses[0], axes)
     return nest.builder.emit(lambda r: t.Load(r, view), tile(F32, *nest.builder.types[view].static_shape))
-
-
-def _products(nest: Nest, strip: Strip, tiles: Extent) -> None:
-    """For every point: sums over the channels of the tiles' values by the weights', a register tile at a time."""
-    size, vector = strip.transform.size, nest.axes[-1]
-    packing = Packing(strip.window.weight, 0, strip.width, winograd=strip.transform)
-    panels = -(-int_extent(nest.domain[vector]) // strip.width)
-    shape = (panels, size, strip.channels, strip.width)
-    weights = nest.buffer(Operand(strip.node.reads[1], packing), shape)
-
-    def point(_: tuple[int, ...]) -> tuple[int, ...]:
-        nest.loop(LoopRange("_t", tiles, strip.block), (), block)
-        return ()
-
-    def block(_: tuple[int, ...]) -> tuple[int, ...]:
-        _product(nest, strip, weights, _block_start(tiles, strip.block))
-        return ()
-
-    nest.loop(LoopRange("_p", size), (), point)
-
-
-def _block_start(tiles: Extent, block: int) -> Extent:
-    """The last block is moved back inside; behind the tiles of a strip that has fewer than a block lies no input."""
-    if isinstance(tiles, int) and tiles % block == 0:
-        return symbol("_t")
-    return maximum(minimum(symbol("_t"), tiles - block), 0)
-
-
-def _product(nest: Nest, strip: Strip, weights: int, first: Extent) -> None:
-    """One register tile: the sums of `strip.block` tiles from `first` on at the point `_p`."""
-    emit, point, fma = nest.builder.emit, symbol("_p"), t.Binding(instruction="fma")
-    channel, chunk = strip.window.channels.name, strip.chunk
-    panel, kind = nest.offsets[nest.axes[-1]] // strip.width, tile(F32, strip.block, strip.width)
-
-    def step(start: Extent, length: int, acc: int) -> int:
-        a, b = (t.ViewAxis(1), t.ViewAxis(2)), (t.ViewAxis(2), t.ViewAxis(3))
-        values = emit(lambda r: t.View(r, strip.points, (point, first, start), a), memref(F32, strip.block, length))
-        factors = emit(lambda r: t.View(r, weights, (panel, point, start, 0), b), memref(F32, length, strip.width))
-        return emit(lambda r: t.Contract(r, acc, values, factors, "ak,kb->ab", "seq", fma), kind)
-
-    def body(carried: tuple[int, ...]) -> tuple[int, ...]:
-        return (step(symbol(channel), chunk, carried[0]),)
-
-    acc = nest.constant(0.0, F32, (strip.block, strip.width))
-    whole = strip.channels // chunk * chunk
-    if whole > chunk:
-        (acc,) = nest.loop(LoopRange(channel, whole, chunk), (acc,), body)
-    elif whole:
-        acc = step(0, whole, acc)
-    if strip.channels > whole:
-        acc = step(whole, strip.channels - whole, acc)
-    axes = (t.ViewAxis(1), t.ViewAxis(2))
-    view = emit(lambda r: t.View(r, strip.sums, (point, first, 0), axes), memref(F32, strip.block, strip.width))
-    nest.builder.add(t.Store(view, acc))
 
 
 def _sums_to_outputs(nest: Nest, strip: Strip, place: Extent) -> None:

@@ -16,7 +16,7 @@ from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.machine.instructions import QUAD
 from tessera_build.ir.schedule.trace import Block, Pack, Prefetch, Split, Step, Tensorise
 from tessera_build.space.features import nest_features
-from tessera_build.space.nest import Integers, LoopNest
+from tessera_build.space.nest import Integers, LoopNest, weight_bytes
 from tessera_build.space.panels import ALIASING_BYTES, prefetch_pays
 from tessera_build.space.rules.rule import Features, Flags, Rule, orders_of, outer_rows, sizes, tile_name, vectors_of
 from tessera_build.space.sketch import Decision, Hole, Nest, Part, Sketch, Values
@@ -109,17 +109,17 @@ def _block_of(inner: Span, quads: int) -> list[Part]:
 
 
 def prefetch_of(work: Workload, machine: CpuMachine) -> list[Part]:
-    """The step that asks for the next panel of a matrix of weights, where that pays."""
+    """The step that asks for the next panel of a matrix of weights, or for weights of a window, where that pays."""
     rows, second = row_axes(work), work.main[1]
     if len(work.reduction) != 1:
-        return []
+        return [Prefetch(1)] if second.constant and weight_bytes(work) > machine.l2_bytes else []
     if not second.constant:
         return [Prefetch(1)] if _columns_are_far(work, machine) else []
-    weight_bytes = work.vector.extent * work.reduction[0].extent * second.bytes
+    matrix_bytes = work.vector.extent * work.reduction[0].extent * second.bytes
     uses = -(-math.prod(s.extent for s in rows) // _USUAL_ROWS) if rows else 0
     if len(rows) > 1 and uses > _MOST_USES_OF_PIXELS:
         return []
-    return [Prefetch(1)] if prefetch_pays(uses, _USUAL_VECTORS * machine.lanes, weight_bytes, machine) else []
+    return [Prefetch(1)] if prefetch_pays(uses, _USUAL_VECTORS * machine.lanes, matrix_bytes, machine) else []
 
 
 def _columns_are_far(work: Workload, machine: CpuMachine) -> bool:
