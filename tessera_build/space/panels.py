@@ -22,8 +22,6 @@ ALIASING_BYTES = 4096
 _LINE_BYTES = 64
 CYCLES_A_CONFLICT = 1.2
 LEAST_USES = 4
-# A matrix that is used once is read at the rate of memory, or of a last-level cache that holds all of a small model.
-STREAMED_BYTES = 4 << 20
 
 
 def cycles_lost_to_conflicts(rows: Sequence[tuple[Integers, int]], machine: CpuMachine) -> Floats:
@@ -54,16 +52,16 @@ def _beyond_ways(apart: tuple[int, int], most: tuple[int, int], ways: int) -> Fl
 
 
 def prefetch_pays(uses: int, width: int, weight_bytes: int, machine: CpuMachine) -> bool:
-    """Whether to ask for the next panel of a matrix: its weights do not stay in the second-level cache, and each panel
-    is used (by tiles of rows, one after another) some times, at most as often as it has columns.
+    """Whether to ask for weights of a matrix before they are used, which do not stay in the second-level cache.
 
-    Measured with cold weights and 128 rows, shares of the peak: 768 x 768 from 96 to 99 %, 768 x 3072 and 3072 x 768
-    1 % more; windows gain nothing, and 1x1 convolutions lose 1 to 2 %. Where memory is the limit, asking costs: 768 x
-    3072 with 1, 8, 16, 32 and 64 rows takes 1.07, 1.39, 1.17, 0.98 and 0.98 of the time without.
-
-    `uses` 0 is a single row, which asks for what lies 5 KiB on: 20 such products of 9 MB, out of memory, take 0.95 of
-    the time without (of 2, 4 and 8 rows: 1.01, 1.38, 0.99); three of 1 to 1.6 MB, out of the third level, 1.21.
+    Each panel is used (by tiles of rows, one after another) at most as often as it has columns. Measured on a Zen 4
+    with cold weights and 128 rows, shares of the peak: 768 x 768 from 96 to 99 %, 768 x 3072 and 3072 x 768 1 % more;
+    1x1 convolutions lose 1 to 2 %. With fewer uses than `LEAST_USES` (0: of a single row) tiles ask for what lies a
+    little further on: 20 products of 9.4 MB on a Zen 5 with 1, 2, 4, 8, 16 and 24 rows are 1.04, 1.02, 1.84, 2.58, 2.11
+    and 2.01 times as fast, three of 1 to 1.6 MB and one row, out of the third level, 1.11 times. Half of that cache is
+    taken to be others': eight of 1 MB with 1, 4, 8 and 20 rows are 1.11, 1.19, 0.98 and 1.04 times as fast, a single
+    one, which stays there, with 1 and 8 rows 0.92 and 0.96.
     """
-    if uses == 0:
-        return weight_bytes >= STREAMED_BYTES
-    return LEAST_USES <= uses <= width and weight_bytes * 4 >= machine.l2_bytes
+    if uses < LEAST_USES:
+        return weight_bytes * 2 > machine.l2_bytes
+    return uses <= width and weight_bytes * 4 >= machine.l2_bytes

@@ -20,10 +20,10 @@ from tessera_build.ir.tile.erase import strip_bindings
 from tessera_build.ir.tile.spec import verify
 from tessera_build.ir.tile.text import parse_function, print_function
 from tessera_build.lower.program.kernels import Setting, derived
-from tessera_build.lower.schedule_to_tile.prefetch import DISTANCE_BYTES
+from tessera_build.lower.schedule_to_tile.prefetch import OF_LARGE, OF_STREAM
 from tessera_build.lower.schedule_to_tile.replay import Bindings, TileProgram, schedule_to_tile
 from tessera_build.lower.tile_to_target.cpu import lower_cpu
-from tessera_build.space.panels import CYCLES_A_CONFLICT, cycles_lost_to_conflicts, prefetch_pays
+from tessera_build.space.panels import CYCLES_A_CONFLICT, LEAST_USES, cycles_lost_to_conflicts, prefetch_pays
 from tests.lower.compiled import check_module
 from tests.lower.execution import AVX512
 from tests.lower.steps import steps_of
@@ -59,7 +59,7 @@ def _asked(nodes: Sequence[Node], places: dict[str, int]) -> Iterator[tuple[dict
                 yield here, first // LINE + line
 
 
-@pytest.mark.parametrize(("rows", "depth", "columns"), [(64, 64, 96), (61, 70, 100), (16, 48, 200), (9, 33, 130)])
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(64, 64, 96), (61, 70, 100), (32, 48, 200), (33, 33, 130)])
 def test_prefetch_when_a_panel_has_been_used_then_all_of_the_next_was_asked_for(
     rows: int, depth: int, columns: int
 ) -> None:
@@ -79,20 +79,35 @@ def test_prefetch_when_a_panel_has_been_used_then_all_of_the_next_was_asked_for(
         assert len(found) <= 2 * lines + 16 * rows
 
 
-@pytest.mark.parametrize(("rows", "depth", "columns"), [(1, 64, 96), (8, 33, 130)])
-def test_prefetch_when_a_panel_is_used_once_then_what_lies_a_little_further_on_is_asked_for(
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(1, 64, 96), (8, 33, 130), (24, 40, 100), (1, 2048, 576)])
+def test_prefetch_when_a_panel_is_used_seldom_then_what_lies_a_little_further_on_is_asked_for(
     rows: int, depth: int, columns: int
 ) -> None:
     program = _program(rows, depth, columns, Prefetch(1))
-    distance = DISTANCE_BYTES // 64
+    distance, level = OF_LARGE if rows == 1 and depth == 2048 else OF_STREAM
     lines = [line for _, line in _asked(program.function.nodes, {})]
     whole = depth // 16 * 16 * 48 // LINE  # what is left of the reduction asks for nothing
-    panels = [lines[i : i + whole] for i in range(0, len(lines), whole)]
-    assert len(panels) == -(-columns // 48)
-    assert [panel[0] for panel in panels] == [distance + number * depth * 48 // LINE for number in range(len(panels))]
-    assert all(panel == list(range(panel[0], panel[0] + whole)) for panel in panels)
+    turns = [lines[i : i + whole] for i in range(0, len(lines), whole)]
+    uses = -(-rows // 8)
+    assert len(turns) == -(-columns // 48) * uses
+    begins = [distance // 64 + number // uses * depth * 48 // LINE for number in range(len(turns))]
+    assert [turn[0] for turn in turns] == begins
+    assert all(turn == list(range(turn[0], turn[0] + whole)) for turn in turns)
     nodes = lower_cpu(program.function, AVX512, {}).kernel.walk()
-    assert {n.level for n in nodes if isinstance(n, k.Prefetch)} == {2}
+    assert {n.level for n in nodes if isinstance(n, k.Prefetch)} == {level}
+
+
+def test_prefetch_when_a_run_knows_how_many_rows_then_each_tile_asks_for_what_it_reads_a_little_later() -> None:
+    module = _module(None, 64, 96)
+    task, constants = task_of(module), constants_of(module)
+    tile = (Split("_d0", 8), Split("_d1", 48), Split("_k", 16), Pack(1, 48), Tensorise("_k"))
+    schedule = Schedule((*tile, Reorder(("_d1", "_d0")), Prefetch(1)))
+    shapes = {value: array.shape for value, array in constants.items()}
+    program = schedule_to_tile(task, schedule, Bindings({}, shapes, AVX512.lanes))
+    panel = 64 * 48 // LINE
+    for rows in (8, 24, 96):
+        lines = [line for places, line in _asked(program.function.nodes, {"N": rows}) if places["_d1"] == 48]
+        assert lines == list(range(panel + OF_STREAM[0] // 64, 2 * panel + OF_STREAM[0] // 64)) * (rows // 8)
 
 
 @pytest.mark.parametrize(("rows", "depth", "columns"), [(7, 37, 51), (16, 32, 96), (1, 20, 40)])
@@ -127,10 +142,10 @@ def test_prefetch_when_lowered_then_each_contraction_asks_for_its_lines_among_it
 def test_prefetch_when_weighed_then_pays_for_large_weights_that_are_used_seldom() -> None:
     assert prefetch_pays(16, 48, 1 << 20, AVX512)
     assert not prefetch_pays(49, 48, 1 << 20, AVX512)
-    assert not prefetch_pays(2, 48, 1 << 20, AVX512)
     assert not prefetch_pays(16, 48, 1 << 17, AVX512)
-    assert prefetch_pays(0, 48, 8 << 20, AVX512)
-    assert not prefetch_pays(0, 48, 2 << 20, AVX512)
+    for uses in range(LEAST_USES):
+        assert prefetch_pays(uses, 48, 2 << 20, AVX512)
+        assert not prefetch_pays(uses, 48, AVX512.l2_bytes // 2, AVX512)
 
 
 def test_conflicts_when_rows_share_a_set_then_those_beyond_its_ways_cost() -> None:
@@ -154,9 +169,10 @@ def test_products_when_derived_then_rows_that_share_a_set_are_few_and_large_weig
         assert schedule.factors()["_d0"] <= AVX512.l1_bytes // 4096
     assert _derived(128, 768, 768).prefetched() == 1
     assert _derived(128, 64, 64).prefetched() is None
-    assert _derived(4, 768, 768).prefetched() is None
+    assert _derived(4, 768, 768).prefetched() == 1
+    assert _derived(4, 256, 256).prefetched() is None
     assert _derived(1, 768, 3072).prefetched() == 1
-    assert _derived(1, 768, 768).prefetched() is None
+    assert _derived(1, 256, 256).prefetched() is None
 
 
 def _derived(rows: int, depth: int, columns: int) -> Schedule:

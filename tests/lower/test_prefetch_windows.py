@@ -11,7 +11,7 @@ from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.trace import Prefetch, Schedule
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.program.kernels import Setting, derived, derived_within
-from tessera_build.lower.schedule_to_tile.prefetch import LINE_BYTES, WINDOW_BYTES
+from tessera_build.lower.schedule_to_tile.prefetch import LINE_BYTES, OF_STREAM
 from tessera_build.lower.schedule_to_tile.replay import Bindings, TileProgram, schedule_to_tile
 from tessera_build.space.workload import Bounds
 from tests.lower.compiled import check_module
@@ -55,7 +55,7 @@ def test_product_of_a_window_when_it_asks_then_for_what_it_reads_a_little_later(
         if isinstance(node, t.Contract) and node.binding is not None and node.binding.ahead is not None:
             offsets, shape = views[node.b]
             read = int(np.ravel_multi_index(offsets, shape))
-            assert evaluate(node.binding.ahead.first, places) == read + WINDOW_BYTES // 4
+            assert evaluate(node.binding.ahead.first, places) == read + OF_STREAM[0] // 4
             depth, width = program.function.types[node.b].static_shape
             assert (node.binding.ahead.lines, node.binding.ahead.level) == (-(-depth * width // FLOATS), 1)
             asked += node.binding.ahead.lines

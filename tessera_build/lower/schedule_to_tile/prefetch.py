@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from tessera_build.ir.core.dims import Extent, substitute, symbol
 from tessera_build.ir.core.types import int_extent, memref
@@ -22,16 +23,19 @@ from tessera_build.lower.schedule_to_tile.halves import strides_of
 from tessera_build.lower.schedule_to_tile.indices import coefficient
 from tessera_build.lower.schedule_to_tile.nest import Nest, Operand
 from tessera_build.space.contraction import known
+from tessera_build.space.panels import LEAST_USES
 
 LINE_BYTES = 64  # of every processor that is built for
-# How far on one stream asks, of the second-level cache: 500 MB of mapped weights were read at 30.0 GB/s without asking,
-# at 32.8 and 33.0 with 4 and 6 KiB, 32.3 with 8, 29.6 with 16; asking for the first level gained 1 GB/s at most.
-DISTANCE_BYTES, DISTANT_LEVEL = 5120, 2
-# How far on products of windows ask, of the first level. On a Zen 5, fourteen 3x3 of 256 channels on 14 x 14 at
-# Winograd's points took 18.2 ms without asking, 12.2 from 1 KiB ahead, 11.8 from 2, 11.2 from 4, 9.9 from 8 and 10.0
-# from 12; six 3x3 of 512 channels in steps of two on 14 x 14 took 10.2 ms without, 7.7 from 4, 7.1 from 8; of the
-# second level from 16 KiB ahead 11.4 and 7.4. Hardware alone drew 7 of the 38 GB/s that memory gives.
-WINDOW_BYTES = 8192
+# How many bytes on a stream of weights is asked for, and into which level. On a Zen 5, fourteen 3x3 of 256 channels on
+# 14 x 14 at Winograd's points took 18.2 ms without asking, 12.2 from 1 KiB ahead, 11.8 from 2, 11.2 from 4, 9.9 from 8
+# and 10.0 from 12; six 3x3 of 512 channels in steps of two on 14 x 14 took 10.2 ms without, 7.7 from 4, 7.1 from 8;
+# into the second level from 16 KiB ahead 11.4 and 7.4. Hardware alone drew 7 of the 38 GB/s that memory gives.
+OF_STREAM: Final = (8192, 1)
+# A single row reads a large matrix at the rate of memory. A Zen 4 read 500 MB of mapped weights at 30.0 GB/s without
+# asking; into the second level at 32.8 and 33.0 from 4 and 6 KiB ahead, 32.3 from 8, 29.6 from 16; into the first level
+# it gained 1 GB/s at most. A Zen 5 reads them as fast either way.
+OF_LARGE: Final = (5120, 2)
+LARGE_BYTES: Final = 4 << 20
 
 
 def lines_ahead(nest: Nest, schedule: Schedule, node: Compute, size: int) -> t.Ahead | None:
@@ -46,17 +50,27 @@ def lines_ahead(nest: Nest, schedule: Schedule, node: Compute, size: int) -> t.A
     places = nest.offsets | {f"{vector}_panel": nest.offsets[vector] // packing.width}
     panel = indices.index(symbol(f"{vector}_panel"))
     strides = [math.prod(int_extent(e) for e in shape[i + 1 :]) for i in range(panel + 1)]
-    turn, turns = _turn(nest, node, _loops_inside(nest, schedule))
-    bytes_each, level = nest.dtype(node.reads[read]).bytes, 1 if turns > 1 else DISTANT_LEVEL
-    start: Extent = strides[panel] if turns > 1 else DISTANCE_BYTES // bytes_each
-    if len(node.reduction) > 1:
-        start, level, turn, turns = WINDOW_BYTES // bytes_each, 1, 0, 1
+    loops = _loops_inside(nest, schedule)
+    turn, turns = _turn(nest, node, loops)
+    bytes_each = nest.dtype(node.reads[read]).bytes
+    distance, level = strides[panel], 1
+    known_turns = all(isinstance(nest.domain[axis], int) for axis in loops)
+    if turns < LEAST_USES or not known_turns or len(node.reduction) > 1:
+        large = math.prod(int_extent(e) for e in shape) * bytes_each >= LARGE_BYTES
+        distance, level = OF_LARGE if large and turns == 1 and _is_of_a_row(nest, node) else OF_STREAM
+        distance, turn, turns = distance // bytes_each, 0, 1
+    start: Extent = distance
     for index, stride in zip(indices, strides, strict=False):
         start = start + substitute(index, places) * stride
     depth = math.prod(known(a.extent) for a in node.reduction)
     rate = -(-strides[panel] // (depth * turns))
     start = start + turn * (rate * depth) + _step(nest, node) * rate
     return t.Ahead(start, -(-rate * size // (LINE_BYTES // bytes_each)), level)
+
+
+def _is_of_a_row(nest: Nest, node: Compute) -> bool:
+    """Whether a tile has one row of a matrix."""
+    return len(node.reduction) == 1 and all(nest.tiles.get(axis, 1) == 1 for axis in nest.axes[:-1])
 
 
 def _columns_ahead(nest: Nest, schedule: Schedule, node: Compute, size: int) -> t.Ahead:

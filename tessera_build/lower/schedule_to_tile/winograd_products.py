@@ -11,7 +11,7 @@ from tessera_build.ir.core.types import F32, int_extent, memref, tile
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.schedule_to_tile.layouts import Packing
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest, Operand
-from tessera_build.lower.schedule_to_tile.prefetch import LINE_BYTES, WINDOW_BYTES
+from tessera_build.lower.schedule_to_tile.prefetch import LINE_BYTES, OF_STREAM
 from tessera_build.lower.schedule_to_tile.winograd_strip import Strip
 
 
@@ -76,4 +76,5 @@ def _ahead(strip: Strip, panel: Extent, start: Extent, length: int) -> t.Ahead |
         return None
     read = ((panel * strip.transform.size + symbol("_p")) * strip.channels + start) * strip.width
     line = LINE_BYTES // F32.bytes
-    return t.Ahead(read + WINDOW_BYTES // F32.bytes, -(-length * strip.width // line))
+    distance, level = OF_STREAM
+    return t.Ahead(read + distance // F32.bytes, -(-length * strip.width // line), level)
