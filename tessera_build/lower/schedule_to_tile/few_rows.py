@@ -26,8 +26,9 @@ from tessera_build.lower.schedule_to_tile.halves import (
     quarter_view,
 )
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest, Operand
+from tessera_build.lower.schedule_to_tile.prefetch import LINE_BYTES, OF_STREAM
 from tessera_build.lower.schedule_to_tile.row_tiles import SMALLER, RowTile, loop_over_rows
-from tessera_build.space.strassen import B11, B21, B22, T1
+from tessera_build.space.strassen import B11, B21, B22, STORED, T1
 
 # Steps of a contraction that are emitted.
 _STEPS = 16
@@ -99,7 +100,8 @@ class _Few:
             nest.tiles = {self.halves.product.rows: tile.rows, index: steps}
             at = symbol(chunk) * piece + symbol(index)
             left = quarter_view(nest, self.halves, (_UPPER, half), (tile.row, at))
-            return (multiplied(nest, carried[0], (left, self._weights(matrix, symbol(chunk), steps))),)
+            right = self._weights(matrix, symbol(chunk), steps)
+            return (multiplied(nest, carried[0], (left, right), self._ahead(matrix, symbol(chunk), steps)),)
 
         return nest.loop(LoopRange(chunk, self.halves.pieces), (acc,), pieces)[0]
 
@@ -107,3 +109,13 @@ class _Few:
         offsets = (self.column // self.halves.width, chunk, matrix, symbol(self.halves.product.depth), 0)
         kind, axes = memref(F32, steps, self.halves.width), (t.ViewAxis(3), t.ViewAxis(4))
         return self.nest.builder.emit(lambda r: t.View(r, self.weights, offsets, axes), kind)
+
+    def _ahead(self, matrix: int, chunk: Extent, steps: int) -> t.Ahead | None:
+        """As many lines of weights as some steps read, further on: few rows are through a panel soon."""
+        halves, (distance, level) = self.halves, OF_STREAM
+        if halves.schedule.prefetched() is None:
+            return None
+        stretch = (self.column // halves.width * halves.pieces + chunk) * STORED + matrix
+        read = (stretch * halves.piece + symbol(halves.product.depth)) * halves.width
+        lines = -(-steps * halves.width * F32.bytes // LINE_BYTES)
+        return t.Ahead(read + distance // F32.bytes, lines, level)

@@ -1,22 +1,24 @@
-"""Products of windows ask for weights some way ahead of their use, where these come from beyond the second cache."""
+"""Products at points, over taps and of few rows ask for weights some way ahead of their use, if these are not near."""
 
 from __future__ import annotations
 
-import numpy as np
+import math
+
 import pytest
 
 from tessera_build.ir.core.dims import evaluate
-from tessera_build.ir.core.types import int_extent
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.trace import Prefetch, Schedule
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.program.kernels import Setting, derived, derived_within
 from tessera_build.lower.schedule_to_tile.prefetch import LINE_BYTES, OF_STREAM
-from tessera_build.lower.schedule_to_tile.replay import Bindings, TileProgram, schedule_to_tile
+from tessera_build.lower.schedule_to_tile.replay import Bindings, TileProgram, few_rows_program, schedule_to_tile
 from tessera_build.space.workload import Bounds
 from tests.lower.compiled import check_module
 from tests.lower.execution import AVX512
 from tests.lower.steps import steps_of
+from tests.lower.strassen_cases import Cut, Sizes
+from tests.lower.strassen_cases import module_of as halved_module
 from tests.lower.tasks import constants_of, task_of
 from tests.lower.winograd_cases import Shape, Strips, inputs_of, module_of
 
@@ -45,21 +47,37 @@ def _program(schedule: Schedule) -> TileProgram:
 @pytest.mark.unit
 @pytest.mark.parametrize("rewritten", [True, False])
 def test_product_of_a_window_when_it_asks_then_for_what_it_reads_a_little_later(rewritten: bool) -> None:
-    program = _program(_asking(rewritten))
-    views: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    assert _lines_asked_for(_program(_asking(rewritten)), {}) > 0
+
+
+def _lines_asked_for(program: TileProgram, dims: dict[str, int]) -> int:
+    """How many, all of them so far behind what the asking product reads."""
+    views: dict[int, int] = {}
     asked = 0
-    for node, places in steps_of(program.function.nodes, {}):
+    for node, places in steps_of(program.function.nodes, dims):
         if isinstance(node, t.View):
-            shape = program.function.types[node.buffer].shape
-            views[node.result] = tuple(evaluate(o, places) for o in node.offsets), tuple(int_extent(e) for e in shape)
+            shape = [evaluate(extent, places) for extent in program.function.types[node.buffer].shape]
+            strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+            views[node.result] = sum(evaluate(o, places) * s for o, s in zip(node.offsets, strides, strict=True))
         if isinstance(node, t.Contract) and node.binding is not None and node.binding.ahead is not None:
-            offsets, shape = views[node.b]
-            read = int(np.ravel_multi_index(offsets, shape))
-            assert evaluate(node.binding.ahead.first, places) == read + OF_STREAM[0] // 4
+            assert evaluate(node.binding.ahead.first, places) == views[node.b] + OF_STREAM[0] // 4
             depth, width = program.function.types[node.b].static_shape
             assert (node.binding.ahead.lines, node.binding.ahead.level) == (-(-depth * width // FLOATS), 1)
             asked += node.binding.ahead.lines
-    assert asked > 0
+    return asked
+
+
+@pytest.mark.unit
+def test_product_of_few_rows_when_it_asks_then_for_what_it_reads_a_little_later() -> None:
+    module = halved_module(Sizes(1, None, 96, 64))
+    shapes = {value: array.shape for value, array in constants_of(module).items()}
+    schedule = Cut(4, 2, 2, 16).schedule(AVX512.lanes)
+    program = few_rows_program(task_of(module), schedule, Bindings({}, shapes, AVX512.lanes))
+    # Each row, a tile of its own, reads all of the stored matrices: as many numbers as the weights have.
+    assert schedule.prefetched() == 1
+    assert _lines_asked_for(program, {"S": 3}) == 3 * 96 * 64 // FLOATS
+    plain = Schedule(tuple(step for step in schedule.steps if not isinstance(step, Prefetch)))
+    assert _lines_asked_for(few_rows_program(task_of(module), plain, Bindings({}, shapes, AVX512.lanes)), {"S": 3}) == 0
 
 
 @pytest.mark.numerics
