@@ -13,12 +13,13 @@ from tessera_build.space.sample import sample
 from tests.lower.compiled import check_module, compile_module
 from tests.lower.execution import AVX2
 from tests.lower.winograd_cases import inputs_of
-from tests.space.tasks import module_of
+from tests.space.tasks import module_of, spaces
 
 _SIZES = {"N": 9}
 _DRAWN = 4
 RULES = [
     ("batched", "product"),
+    ("convolution", "product"),
     ("tapped", "product"),
     ("tapped", "winograd"),
     ("bottleneck", "chain"),
@@ -58,3 +59,13 @@ def test_candidates_when_drawn_for_a_chain_then_bits_are_those_of_any_other() ->
     found = [compile_module(module, AVX2, _Drawn("chain", seed)).run(inputs, {})["y"] for seed in range(_DRAWN)]
     assert np.isfinite(found[0]).all()
     assert len({array.tobytes() for array in found}) == 1
+
+
+@pytest.mark.unit
+def test_product_when_groups_have_weights_of_their_own_then_their_loop_may_be_the_outermost() -> None:
+    """Else every tile of rows reads the weights of all groups again, which a cache may not hold."""
+    (space,) = [s for s in spaces("convolution") if s.rule.name == "product"]
+    vectors = sample(space, 200, 0)
+    orders = {space.sketch.fill(vector).order() for vector in vectors}
+    assert ("_d3g", "_d3i", "_d0", "_d1", "_d2") in orders
+    assert ("_d0", "_d1", "_d2", "_d3g", "_d3i") in orders
