@@ -58,7 +58,7 @@ def prefetch_pays(uses: int, width: int, weight_bytes: int, machine: CpuMachine)
     with cold weights and 128 rows, shares of the peak: 768 x 768 from 96 to 99 %, 768 x 3072 and 3072 x 768 1 % more;
     1x1 convolutions lose 1 to 2 %. With fewer uses than `LEAST_USES` (0: of a single row) tiles ask for what lies a
     little further on: 20 products of 9.4 MB on a Zen 5 with 1, 2, 4, 8, 16 and 24 rows are 1.04, 1.02, 1.84, 2.58, 2.11
-    and 2.01 times as fast, three of 1 to 1.6 MB and one row, out of the third level, 1.11 times. Half of that cache is
+    and 2.01 times as fast, two of 1 and 1.6 MB and one row, out of the third level, 1.11 times. Half of that cache is
     taken to be others': eight of 1 MB with 1, 4, 8 and 20 rows are 1.11, 1.19, 0.98 and 1.04 times as fast, a single
     one, which stays there, with 1 and 8 rows 0.92 and 0.96.
     """

@@ -26,7 +26,7 @@ from tessera_build.lower.schedule_to_tile.halves import (
     quarter_view,
 )
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest, Operand
-from tessera_build.lower.schedule_to_tile.prefetch import LINE_BYTES, OF_STREAM
+from tessera_build.lower.schedule_to_tile.prefetch import ahead_of
 from tessera_build.lower.schedule_to_tile.row_tiles import SMALLER, RowTile, loop_over_rows
 from tessera_build.space.strassen import B11, B21, B22, STORED, T1
 
@@ -111,11 +111,10 @@ class _Few:
         return self.nest.builder.emit(lambda r: t.View(r, self.weights, offsets, axes), kind)
 
     def _ahead(self, matrix: int, chunk: Extent, steps: int) -> t.Ahead | None:
-        """As many lines of weights as some steps read, further on: few rows are through a panel soon."""
-        halves, (distance, level) = self.halves, OF_STREAM
+        """Weights further on, since few rows are through a panel soon."""
+        halves = self.halves
         if halves.schedule.prefetched() is None:
             return None
         stretch = (self.column // halves.width * halves.pieces + chunk) * STORED + matrix
         read = (stretch * halves.piece + symbol(halves.product.depth)) * halves.width
-        lines = -(-steps * halves.width * F32.bytes // LINE_BYTES)
-        return t.Ahead(read + distance // F32.bytes, lines, level)
+        return ahead_of(read, steps * halves.width)

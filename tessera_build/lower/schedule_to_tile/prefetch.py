@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from tessera_build.ir.core.dims import Extent, substitute, symbol
-from tessera_build.ir.core.types import int_extent, memref
+from tessera_build.ir.core.types import F32, int_extent, memref
 from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.ir.tile import nodes as t
@@ -66,6 +66,12 @@ def lines_ahead(nest: Nest, schedule: Schedule, node: Compute, size: int) -> t.A
     rate = -(-strides[panel] // (depth * turns))
     start = start + turn * (rate * depth) + _step(nest, node) * rate
     return t.Ahead(start, -(-rate * size // (LINE_BYTES // bytes_each)), level)
+
+
+def ahead_of(read: Extent, count: int) -> t.Ahead:
+    """What a product asks for that reads so many f32 of a stream of weights from element `read` on."""
+    distance, level = OF_STREAM
+    return t.Ahead(read + distance // F32.bytes, -(-count * F32.bytes // LINE_BYTES), level)
 
 
 def _is_of_a_row(nest: Nest, node: Compute) -> bool:

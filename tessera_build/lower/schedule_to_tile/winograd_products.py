@@ -11,7 +11,7 @@ from tessera_build.ir.core.types import F32, int_extent, memref, tile
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.schedule_to_tile.layouts import Packing
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest, Operand
-from tessera_build.lower.schedule_to_tile.prefetch import LINE_BYTES, OF_STREAM
+from tessera_build.lower.schedule_to_tile.prefetch import ahead_of
 from tessera_build.lower.schedule_to_tile.winograd_strip import Strip
 
 
@@ -71,10 +71,8 @@ def _product(nest: Nest, strip: Strip, weights: int, first: Extent) -> None:
 
 
 def _ahead(strip: Strip, panel: Extent, start: Extent, length: int) -> t.Ahead | None:
-    """As many lines of weights as a step reads, further on; what follows a panel's last point is the next panel."""
+    """Weights further on; what follows a panel's last point is the next panel."""
     if not strip.ahead:
         return None
     read = ((panel * strip.transform.size + symbol("_p")) * strip.channels + start) * strip.width
-    line = LINE_BYTES // F32.bytes
-    distance, level = OF_STREAM
-    return t.Ahead(read + distance // F32.bytes, -(-length * strip.width // line), level)
+    return ahead_of(read, length * strip.width)
