@@ -32,6 +32,11 @@ ABSURD = {
     "phases of a transposed convolution": one_node(
         "ConvTranspose", {"x": (1, 1, 4, 4)}, {"w": floats(1, 1, 3, 3)}, strides=[3000, 3000]
     ),
+    "taps of a transposed convolution": make_model(
+        [helper.make_node("ConvTranspose", ["x", "w"], ["y"])],
+        {"x": (np.float32, (1, 1, 3, 3)), "w": (np.float32, (1, 2, 3, 2**31 - 1))},
+        ["y"],
+    ),
     "places of maxima in windows": places(),
 }
 

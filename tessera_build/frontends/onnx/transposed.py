@@ -23,6 +23,8 @@ from tessera_build.ir.core.dims import Extent, floordiv
 LANES = 16
 # Each phase may become a convolution of its own; networks have up to 256, where patches of 16 x 16 become pixels.
 MOST_PHASES = 1024
+# Each phase looks at all taps along an axis one by one. A shape may state 2**31 of them, without a number behind it.
+MOST_TAPS = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ def transposed_convolution(c: Context, x: Tensor, w: Tensor, axes: Sequence[Axis
     kernel = _grouped(c, w, groups)
     if math.prod(a.stride for a in axes) > MOST_PHASES:
         raise unsupported(f"{math.prod(a.stride for a in axes)} phases of a transposed convolution", hint="use Resize")
+    if any(a.size > MOST_TAPS for a in axes):
+        raise unsupported(f"taps of a transposed convolution beyond {MOST_TAPS}", found=f"{max(a.size for a in axes)}")
     phases = list(itertools.product(*([_taps(a, p) for p in range(a.stride)] for a in axes)))
     channels = kernel.shape[0]
     assert isinstance(channels, int)
