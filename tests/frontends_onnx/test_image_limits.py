@@ -21,6 +21,12 @@ def resized(scale: float, **attributes: object) -> onnx.ModelProto:
     return make_model([node], {"x": (np.float32, (1, 1, 4, 4000000))}, ["y"], weights, 18)
 
 
+def deformed() -> onnx.ModelProto:
+    node = helper.make_node("DeformConv", ["x", "w", "offset"], ["y"])
+    inputs = {"x": (1, 1, 3, 2**29), "w": (1, 1, 1, 2**29), "offset": (1, 2**30, 3, 1)}
+    return make_model([node], {name: (np.float32, shape) for name, shape in inputs.items()}, ["y"], opset=19)
+
+
 def places() -> onnx.ModelProto:
     node = helper.make_node("MaxPool", ["x"], ["y", "places"], kernel_shape=[100, 100])
     return make_model([node], {"x": (np.float32, (1, 1, 200, 200))}, ["y", "places"], None, 13)
@@ -38,6 +44,7 @@ ABSURD = {
         ["y"],
     ),
     "places of maxima in windows": places(),
+    "DeformConv with more than": deformed(),
 }
 
 

@@ -27,6 +27,8 @@ from tessera_build.ir.core.dims import Extent, floordiv
 from tessera_build.ir.core.types import F32, I64
 from tessera_build.ir.graph.ops.shapes import count
 
+# The places of all taps of a DeformConv are stated one by one; its shapes may claim 2**31 without a number behind them.
+MOST_TAPS = 1 << 14
 _TAPS = {"nearest": nearest_tap, "linear": linear_taps, "cubic": cubic_taps}
 
 
@@ -144,7 +146,10 @@ def _kernel(n: Call) -> tuple[int, int]:
     kernel = n.integers("kernel_shape") if n.has("kernel_shape") else w.shape[2:]
     if len(kernel) != 2 or not all(isinstance(e, int) for e in kernel):
         raise unsupported("DeformConv with a kernel of unknown extent", found=str(w.type))
-    return static_extent(kernel[0]), static_extent(kernel[1])
+    height, width = (static_extent(e) for e in kernel)
+    if height * width > MOST_TAPS:
+        raise unsupported(f"DeformConv with more than {MOST_TAPS} taps", found=f"{height} x {width}")
+    return height, width
 
 
 def _fitted(c: Context, n: Call, kernel: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
