@@ -212,30 +212,23 @@ def _check_slope(at: Differences, change: Mapping[str, Floats], slope: float, to
 @pytest.mark.parametrize("path", SMOOTH, ids=lambda path: path.stem)
 def test_gradient_of_public_model_when_compiled_then_is_that_of_float64(path: Path, tmp_path: Path) -> None:
     subject = _subject(path)
-    wide = subject.wide().gradients()
+    narrow, wide = subject.gradients(), subject.wide().gradients()
     bundle = tmp_path / "gradient.tessera"
-    write_bundle(bundle, [compile_module(run_passes(observed(subject.gradients(), "main"))).variant])
+    write_bundle(bundle, [compile_module(run_passes(observed(narrow, "main"))).variant])
     for case, draw in itertools.product(_cases(path), (_positive, np.random.Generator.standard_normal)):
         point = _point(case, subject.module, draw)
-        narrow = {n: a.astype(np.float32) if a.dtype == np.float64 else a for n, a in point.given.items()}
+        given = {n: a.astype(np.float32) if a.dtype == np.float64 else a for n, a in point.given.items()}
+        given |= point.inputs
         with tessera_runtime.load(bundle, threads=1) as model:
-            found = model.run({**narrow, **point.inputs})
-        given = {**point.given, **_pieces(wide, point.given, found)}
-        piece = told(wide, "main")
-        rounded = partial(_rounded_once, piece, given) if draw is not _positive else None
-        _check_gradients(found, run(piece, "main", given), rounded, subject.wrt)
+            found = model.run(given)
+        pieces = _pieces(wide, point.given, found)
+        exact = run(told(wide, "main"), "main", {**point.given, **pieces})
+        rounded = partial(run, told(narrow, "main"), "main", {**given, **_narrowed(pieces)})
+        _check_gradients(found, exact, rounded if draw is not _positive else None, subject.wrt)
 
 
-def _rounded_once(module: Module, given: Mapping[str, Array]) -> dict[str, Array]:
-    """The float64 gradient where inputs and weights are off by one rounding to float32 each."""
-    rng = np.random.default_rng(2)
-
-    def off(array: Array) -> Array:
-        error = rng.choice((-(2.0**-24), 2.0**-24), array.shape)
-        return np.asarray(np.multiply(array, 1 + error)) if array.dtype == np.float64 and array.size > 1 else array
-
-    constants = {digest: off(array) for digest, array in module.constants.items()}
-    return run(replace(module, constants=constants), "main", {name: off(array) for name, array in given.items()})
+def _narrowed(pieces: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: array.astype(np.float32) if array.dtype == np.float64 else array for name, array in pieces.items()}
 
 
 def _pieces(wide: Module, given: Mapping[str, Array], found: Mapping[str, Array]) -> dict[str, Array]:
@@ -261,9 +254,13 @@ def _check_gradients(
     rounded: Callable[[], Mapping[str, Array]] | None,
     wrt: Sequence[str],
 ) -> None:
-    """Within 1e-4. Numbers of both signs cancel each other over the pixels of an image: where `rounded`, one rounding
-    of each weight, changes about as much, float32 cannot tell, and the gradient is held to eight times that. PP-OCR's
-    detector is off by 1.8e-4 there, and by 1.4e-5 along numbers of one sign."""
+    """Every gradient within 1e-4 of its largest element, and all of them, as one vector, within 1e-4 of its length.
+
+    Numbers of both signs cancel each other over the pixels of an image. Where `rounded`, the reference in float32,
+    which rounds every value once and sums in float64, is itself about as far off, a gradient is held to 2.5 times that:
+    of PP-OCR's detector one is off by 1.7e-4 where the reference is by 1.0e-4 and PyTorch by 1.3e-4.
+    """
+    assert _length(found, exact, wrt) <= 1e-4 * _length(exact, {}, wrt)
     sizes = {w: float(np.abs(exact[f"{w}_gradient"]).max(initial=0)) for w in wrt}
     scales = {w: max(size, SMALL * max(sizes.values())) for w, size in sizes.items()}
     errors = {w: _distance(found, exact, w) / scales[w] for w in wrt}
@@ -272,8 +269,14 @@ def _check_gradients(
     other = rounded() if rounded is not None and hard else {}
     for w in hard:
         least = _distance(other, exact, w) / scales[w]
-        assert least <= 1e-3, (w, errors[w], least)
-        assert errors[w] <= 8 * least, (w, errors[w], least)
+        assert errors[w] <= min(2.5 * least, 1e-3), (w, errors[w], least)
+
+
+def _length(left: Mapping[str, Array], right: Mapping[str, Array], wrt: Sequence[str]) -> float:
+    """The length of the difference of all gradients as one vector."""
+    names = [f"{w}_gradient" for w in wrt]
+    parts = [np.subtract(left[n], right[n], dtype=np.float64) if n in right else left[n] for n in names]
+    return float(np.sqrt(sum(float(np.sum(np.square(part, dtype=np.float64))) for part in parts)))
 
 
 def _distance(left: Mapping[str, Array], right: Mapping[str, Array], w: str) -> float:

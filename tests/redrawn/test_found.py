@@ -159,11 +159,13 @@ def test_rotary_embedding_when_only_its_tables_are_known_then_is_built(interleav
     assert_built_agrees(model, {"x": floats(2, 3, 5, 8), "places": np.array([[0, 1, 2, 3, 4], [2, 3, 4, 5, 6]])})
 
 
-def test_one_hot_when_an_index_is_a_fraction_then_finds_no_place() -> None:
+def test_one_hot_when_an_index_is_a_fraction_then_cuts_it_off() -> None:
     node = helper.make_node("OneHot", ["x", "depth", "values"], ["y"])
-    constants = {"depth": np.array(3, np.float32), "values": floats(2)}
+    constants = {"depth": np.array(3, np.float32), "values": np.array([0, 1], np.float32)}
     model = make_model([node], {"x": (np.float32, ("N",))}, ["y"], constants)
-    assert_built_agrees(model, {"x": np.array([1.5, 1, -1, -0.5, 2], np.float32)})
+    places = {1.5: 1, 1: 1, -1: 2, -0.5: 0, 2.9: 2, -3.5: 0, 3: None, -4: None, 1e30: None, -np.inf: None, np.nan: None}
+    ((found,),) = run_built(model, [{"x": np.array([*places], np.float32)}])
+    np.testing.assert_array_equal(found, [[place == i for i in range(3)] for place in places.values()])
 
 
 @pytest.mark.parametrize("extent", [0, 1, 5])

@@ -98,7 +98,10 @@ def _arg(kind: str) -> Translator:
 
 
 def _one_hot(c: Context, n: Call) -> Tensor:
-    """A negative index counts from the end; one outside the depth, or a fraction, leaves its row at the off value."""
+    """A negative index counts from the end; one outside the depth, or a NaN, leaves its row at the off value.
+
+    Fractions are cut off, as ONNX's text says; onnxruntime found no place for them before 1.32.
+    """
     indices, depth, values = n.input(0), n.input(1), n.input(2)
     stated = c.extents_of(depth)
     if len(stated) != 1 or values.rank != 1:
@@ -106,9 +109,6 @@ def _one_hot(c: Context, n: Call) -> Tensor:
     c.unify(values.shape[0], 2, "OneHot takes two values")
     axis = normalise_axis(n.integer("axis", -1), indices.rank + 1)
     wide, extent = c.cast(indices, I64), stated[0]
-    if indices.dtype.is_float:  # ONNX's text would cut fractions off; onnxruntime and onnx's reference find no place
-        whole = c.op("eq", c.cast(wide, indices.dtype), indices)
-        wide = c.op("select", whole, wide, c.number(extent, I64))
     from_front = c.op("select", c.op("lt", wide, c.scalar(0, I64)), c.op("add", wide, c.number(extent, I64)), wide)
     shape = (*indices.shape[:axis], 1, *indices.shape[axis:])
     places = c.cast(counting(c, len(shape), axis, extent), I64)
