@@ -12,7 +12,7 @@ from tessera_build.space.toom_cook import Transform
 
 # Scratch lies on the stack of the thread that computes a strip: of a kernel at most, and of one that is derived.
 STACK_BYTES: Final = 512 << 10
-_STRIP_BYTES: Final = 320 << 10
+_STRIP_BYTES: Final = 384 << 10
 _FLOAT_BYTES: Final = 4
 # Rows a multiple of 1 KiB apart share few cache sets.
 _ALIASING: Final = 256
