@@ -19,24 +19,15 @@ order that they had. When it pays: docs/adr/0022-channels-first-where-pixels-are
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tessera_build.ir.core.dims import Extent
-from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.types import F32
-from tessera_build.ir.graph.builder import graph_nodes
-from tessera_build.ir.graph.infer import op_named
 from tessera_build.ir.graph.nodes import GraphNode, Module
 from tessera_build.ir.graph.ops.op import int_of, ints_of
-from tessera_build.ir.graph.passes.layout.rules import layout_rule
+from tessera_build.ir.graph.passes.layout.regions import EXCHANGE, IMAGE, Regions, Shape
 from tessera_build.ir.graph.sweep import Site, rewrite
 
-Shape = tuple[Extent, ...]
-_IMAGE = 2  # axes before the pixels
-# Multiply-adds that an element costs which is transposed at an end: with cold caches 256 channels on 56 x 56 take 0.49
-# ms, 64 take 0.28 ms, as long as 35 and 80 multiply-adds each; with all of it in the caches 6.
-_EXCHANGE = 16
 # Half of a long register, to which the pixels of a row are filled up.
 _HALF = 8
 # What products in halves gain, which have channels in their columns, and the channels that they want.
@@ -64,7 +55,7 @@ class _Flattened:
     def place(self, site: Site) -> Sequence[int] | None:
         """A rule of the sweep."""
         if self.chosen is None:
-            self.chosen = _Regions(site.old).chosen()
+            self.chosen = Regions(site.old, _multiplies).chosen(_gains)
         if not site.node.outputs or site.node.outputs[0] not in self.chosen:
             return None
         shape = site.old.types[site.node.output].shape
@@ -84,7 +75,7 @@ class _Flattened:
         if value in self.known or not shape:
             return self.known.get(value, value)
         padded = (*(1 for _ in range(rank - len(shape))), *shape)
-        return site.to.op("reshape", value, shape=(*padded[:_IMAGE], _pixels(padded)))
+        return site.to.op("reshape", value, shape=(*padded[:IMAGE], _pixels(padded)))
 
 
 def _product(site: Site, weights: int, image: int) -> int:
@@ -105,93 +96,30 @@ def _aliases(row: int) -> bool:
 
 
 def _pixels(shape: Shape) -> int:
-    return math.prod(extent for extent in shape[_IMAGE:] if isinstance(extent, int))
+    return math.prod(extent for extent in shape[IMAGE:] if isinstance(extent, int))
 
 
-class _Regions:
-    """What the nodes of a function are to such regions."""
+def _multiplies(node: GraphNode, regions: Regions) -> bool:
+    """Whether a node is a convolution of single pixels, of f32 by constant weights, over a known number of them."""
+    if node.op != "conv" or node.attributes["layout"] != "NCHW" or int_of(node.attributes, "groups") != 1:
+        return False
+    weights = regions.producers.get(node.inputs[1])
+    image, kernel = node.inputs[0], regions.types[node.inputs[1]].shape
+    windows = (ints_of(node.attributes, name) for name in ("strides", "low", "high"))
+    alone = [set(window) for window in windows] == [{1}, {0}, {0}] and set(kernel[IMAGE:]) == {1}
+    floats = regions.types[image].dtype == F32
+    return alone and floats and regions.known(image) and weights is not None and weights.op == "constant"
 
-    def __init__(self, function: Function) -> None:
-        self._types = function.types
-        self._producers = {value: node for node in graph_nodes(function) for value in node.outputs}
-        self._readers: dict[int, list[GraphNode]] = {}
-        for node in graph_nodes(function):
-            for value in node.inputs:
-                self._readers.setdefault(value, []).append(node)
-        self._ends = set(function.results) | {
-            result for node in graph_nodes(function) for region in node.regions for result in region.results
-        }
-        self._starts = [node for node in graph_nodes(function) if node.op == "conv"]
 
-    def chosen(self) -> frozenset[int]:
-        """The outputs of all nodes of regions that gain."""
-        found, seen = set[int](), set[int]()
-        for start in self._starts:
-            if start.output not in seen and self._multiplies(start):
-                region = self._around(start)
-                seen |= region or {start.output}
-                found |= region if region is not None and self._gains(region) else set()
-        return frozenset(found)
-
-    def _multiplies(self, node: GraphNode) -> bool:
-        """Whether a node is a convolution of single pixels, of f32 by constant weights, over a known number of them."""
-        if node.op != "conv" or node.attributes["layout"] != "NCHW" or int_of(node.attributes, "groups") != 1:
+def _gains(regions: Regions, region: set[int]) -> bool:
+    """Whether what is not transposed is worth more than lanes without pixels, and products that are not halved."""
+    lost = 0.0
+    for node in regions.convolutions(region):
+        outputs, inputs, *_ = regions.types[node.inputs[1]].static_shape
+        pixels = _pixels(regions.types[node.output].shape)
+        if _aliases(pixels):
             return False
-        weights = self._producers.get(node.inputs[1])
-        image, kernel = self._types[node.inputs[0]], self._types[node.inputs[1]].shape
-        windows = (ints_of(node.attributes, name) for name in ("strides", "low", "high"))
-        alone = [set(window) for window in windows] == [{1}, {0}, {0}] and set(kernel[_IMAGE:]) == {1}
-        known = all(isinstance(extent, int) and extent > 0 for extent in image.shape[1:])
-        return alone and known and image.dtype == F32 and weights is not None and weights.op == "constant"
-
-    def _carries(self, node: GraphNode, pixels: Shape) -> bool:
-        """Whether a node belongs to a region of images of these extents."""
-        if node.op == "conv":
-            return self._multiplies(node) and self._types[node.inputs[0]].shape[_IMAGE:] == pixels
-        if not op_named(node.op).elementwise or self._types[node.output].shape[_IMAGE:] != pixels:
-            return False
-        rank = len(pixels) + _IMAGE
-        own = [(1,) * (rank - len(shape)) + shape for shape in (self._types[value].shape for value in node.inputs)]
-        return all(shape[_IMAGE:] == pixels or set(shape[_IMAGE:]) == {1} for shape in own)
-
-    def _around(self, start: GraphNode) -> set[int] | None:
-        """The outputs of the region around a convolution; None where something in or beside it is of another kind."""
-        pixels, found, waiting = self._types[start.inputs[0]].shape[_IMAGE:], set[int](), [start]
-        while waiting:
-            node = waiting.pop()
-            if found.intersection(node.outputs):
-                continue
-            if self._carries(node, pixels):
-                found.add(node.output)
-                waiting += self._beside(node, pixels)
-            elif node.op != "constant" and layout_rule(node.op) is not None:
-                return None
-        return found
-
-    def _beside(self, node: GraphNode, pixels: Shape) -> Iterator[GraphNode]:
-        """The nodes that make images which a node reads, and those that read what it makes."""
-        for value in node.inputs:
-            if self._types[value].shape[_IMAGE:] == pixels:
-                yield from (n for n in (self._producers.get(value),) if n is not None)
-                yield from self._readers[value]
-        yield from self._readers.get(node.output, [])
-
-    def _gains(self, region: set[int]) -> bool:
-        """Whether what is not transposed is worth more than lanes without pixels, and products that are not halved."""
-        nodes = [self._producers[value] for value in region]
-        images = {v for node in nodes for v in node.inputs if self._types[v].rank > _IMAGE} - region
-        begin = {v for v in images if v not in self._producers or self._producers[v].op != "constant"}
-        read = {v: self._readers.get(v, []) for v in region}
-        ends = {v for v in region if v in self._ends or any(region.isdisjoint(n.outputs) for n in read[v])}
-        exchanged = sum(math.prod(e for e in self._types[v].shape[1:] if isinstance(e, int)) for v in begin | ends)
-        lost = 0.0
-        for node in nodes:
-            if node.op == "conv":
-                outputs, inputs, *_ = self._types[node.inputs[1]].static_shape
-                pixels = _pixels(self._types[node.output].shape)
-                if _aliases(pixels):
-                    return False
-                unused = -(-pixels // _HALF) * _HALF / pixels - 1.0
-                halved = _HALVES_GAIN if inputs >= _HALVES_INPUTS and outputs >= _HALVES_OUTPUTS else 0.0
-                lost += outputs * inputs * pixels * (unused + halved)
-        return exchanged * _EXCHANGE > lost
+        unused = -(-pixels // _HALF) * _HALF / pixels - 1.0
+        halved = _HALVES_GAIN if inputs >= _HALVES_INPUTS and outputs >= _HALVES_OUTPUTS else 0.0
+        lost += outputs * inputs * pixels * (unused + halved)
+    return regions.exchanged(region) * EXCHANGE > lost
