@@ -214,7 +214,7 @@ def _chosen(sizes: Sizes, allowed: float, machine: CpuMachine = AVX512) -> int:
 @pytest.mark.unit
 def test_rule_when_products_are_large_then_takes_it_and_else_the_direct_sum() -> None:
     assert _chosen(Sizes(1, 128, 768, 768), ALLOWED) == 384
-    assert _chosen(Sizes(1, 128, 3072, 768), ALLOWED) == 384
+    assert _chosen(Sizes(1, 128, 3072, 768), ALLOWED) == 512
     assert _chosen(Sizes(1, 32, 768, 768), ALLOWED) == 0  # weights are used too seldom
     assert _chosen(Sizes(1, 128, 64, 768), ALLOWED) == 0  # results weigh more than products
     assert _chosen(Sizes(1, 128, 768, 64), ALLOWED) == 0  # sums of rows weigh more, and threads would wait

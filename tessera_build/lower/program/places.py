@@ -71,10 +71,9 @@ def window_border(node: GraphNode, value: int) -> Border | None:
     if node.op == "reduce_window":
         fill = {"max": float("-inf"), "min": float("inf")}.get(str(node.attributes["kind"]), 0.0)
         return Border(tuple(zip(low, high, strict=True)), fill)
-    spatial = tuple(zip(low, high, strict=True))
-    still = ((0, 0),)
-    widths = (*still, *spatial, *still) if node.attributes["layout"] == "NHWC" else (*still, *still, *spatial)
-    return Border(widths, 0.0)
+    if node.attributes["layout"] == "NCHW":
+        return None  # vectors along the pixels are masked at both ends anyway
+    return Border(((0, 0), *zip(low, high, strict=True), (0, 0)), 0.0)
 
 
 def _pair(value: object) -> tuple[int, ...]:

@@ -26,9 +26,14 @@ _MOST_OUTER_ROWS = 4
 
 
 def _tiled(work: Workload) -> tuple[Span, ...]:
-    """The axes before the vector axis that tiles may have an extent along: the last two at most."""
+    """The axes before the vector axis that tiles may have an extent along: the last two at most.
+
+    None that taps move along which vectors do not, as channels before pixels: nothing that a neighbour reads is read
+    again, and each would keep registers of taps of its own.
+    """
     even = [s for s in work.domain[:-1] if not any(s.name in o.bent for o in work.main)]
-    return tuple(s for s in work.domain[-3:-1] if s in even)
+    own = [s for s in even if any(o.moves(s.name) and not o.moves(work.vector.name) for o in work.main)]
+    return tuple(s for s in work.domain[-3:-1] if s in even and s not in own)
 
 
 def _taps(work: Workload) -> int:
@@ -68,9 +73,15 @@ def window_legal(work: Workload, machine: CpuMachine, values: Values) -> Flags:
     held = -(-values["columns"] // machine.lanes)
     for span in _tiled(work):
         held = held * values[tile_name(span.name)]
-    fits = (2 * held + 4 <= machine.registers) | (held == 1)
+    fits = (2 * held + _spread(work, machine) + 4 <= machine.registers) | (held == 1)
     fits &= (values["unroll"] == 0) | (held * _taps(work) <= _STEPS_UNROLLED)
     return np.asarray(fits, np.bool_)
+
+
+def _spread(work: Workload, machine: CpuMachine) -> int:
+    """Registers of taps that each fill one with a single number: a third of all at most, others are loaded again."""
+    alone = work.reduction and any(not o.moves(work.vector.name) for o in work.main)
+    return min(_taps(work), machine.registers // 3) if alone else 0
 
 
 def window_features(work: Workload, machine: CpuMachine, sketch: Sketch, values: Values) -> Features:

@@ -1,8 +1,9 @@
 """Turn convolution regions from channels-first to channels-last.
 
 Takes a module with NCHW convolutions; gives it with NHWC ones, transposed once where a region begins and, if needed,
-where it ends. Invariant: every value is the same tensor with its axes in another order; what is not in a region keeps
-its order. Why channels-last everywhere: docs/adr/0004-channels-last.md.
+where it ends; regions of depthwise convolutions alone may stay as they are (`layout/planes.py`). Invariant: every value
+is the same tensor with its axes in another order; what is not in a region keeps its order. Why channels-last:
+docs/adr/0004-channels-last.md.
 
     before:  %1 = "tgraph.conv"(%x, %w) <{layout = "NCHW"}>
              %2 = "tgraph.add"(%1, %bias)
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.graph.passes.layout.moved import Moved
+from tessera_build.ir.graph.passes.layout.planes import planes_of
 from tessera_build.ir.graph.passes.layout.rules import layout_rule
 from tessera_build.ir.graph.sweep import Rule, Site, rewrite
 
@@ -38,9 +40,12 @@ class LayoutChannelsLast:
 
 def _rule() -> Rule:
     moved = Moved()
+    stays: frozenset[int] | None = None
 
     def place(site: Site) -> Sequence[int] | None:
+        nonlocal stays
+        stays = planes_of(site.old) if stays is None else stays
         rule = layout_rule(site.node.op)
-        return None if rule is None else rule(site, moved)
+        return None if rule is None or not stays.isdisjoint(site.node.outputs) else rule(site, moved)
 
     return place
