@@ -17,7 +17,7 @@ from tessera_build.space.features import nest_features
 from tessera_build.space.nest import LoopNest
 from tessera_build.space.rules.rule import Features, Flags, Rule, outer_rows, sizes, tile_name, vectors_of
 from tessera_build.space.sketch import Decision, Hole, Nest, Option, Part, Sketch, Values
-from tessera_build.space.workload import Span, Workload
+from tessera_build.space.workload import Operand, Span, Workload
 
 # Steps (neighbours times taps) that unrolled windows may be emitted for.
 _STEPS_UNROLLED = 160
@@ -28,12 +28,17 @@ _MOST_OUTER_ROWS = 4
 def _tiled(work: Workload) -> tuple[Span, ...]:
     """The axes before the vector axis that tiles may have an extent along: the last two at most.
 
-    None that taps move along which vectors do not, as channels before pixels: nothing that a neighbour reads is read
-    again, and each would keep registers of taps of its own.
+    None that all reads move along where one of them fills vectors with single numbers, as channels before pixels:
+    neighbours share nothing, and each would keep registers of taps of its own.
     """
     even = [s for s in work.domain[:-1] if not any(s.name in o.bent for o in work.main)]
-    own = [s for s in even if any(o.moves(s.name) and not o.moves(work.vector.name) for o in work.main)]
+    own = [s for s in even if _spread_reads(work) and all(o.moves(s.name) for o in work.main)]
     return tuple(s for s in work.domain[-3:-1] if s in even and s not in own)
+
+
+def _spread_reads(work: Workload) -> list[Operand]:
+    """Reads of a reduction whose single numbers fill vectors."""
+    return [o for o in work.main if work.reduction and not o.moves(work.vector.name)]
 
 
 def _taps(work: Workload) -> int:
@@ -79,9 +84,9 @@ def window_legal(work: Workload, machine: CpuMachine, values: Values) -> Flags:
 
 
 def _spread(work: Workload, machine: CpuMachine) -> int:
-    """Registers of taps that each fill one with a single number: a third of all at most, others are loaded again."""
-    alone = work.reduction and any(not o.moves(work.vector.name) for o in work.main)
-    return min(_taps(work), machine.registers // 3) if alone else 0
+    """Registers of taps that each fill one for all of a tile: a third of all at most, others are loaded again."""
+    still = [o for o in _spread_reads(work) if not any(o.moves(span.name) for span in _tiled(work))]
+    return min(_taps(work), machine.registers // 3) if still else 0
 
 
 def window_features(work: Workload, machine: CpuMachine, sketch: Sketch, values: Values) -> Features:
