@@ -22,13 +22,11 @@ from tessera_build.frontends.onnx.sampling import (
     sample,
     steps_of,
 )
-from tessera_build.frontends.onnx.windows import static_extent
+from tessera_build.frontends.onnx.windows import MOST_TAPS, static_extent
 from tessera_build.ir.core.dims import Extent, floordiv
 from tessera_build.ir.core.types import F32, I64
 from tessera_build.ir.graph.ops.shapes import count
 
-# The places of all taps of a DeformConv are stated one by one; its shapes may claim 2**31 without a number behind them.
-MOST_TAPS = 1 << 14
 _TAPS = {"nearest": nearest_tap, "linear": linear_taps, "cubic": cubic_taps}
 
 

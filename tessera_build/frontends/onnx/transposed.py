@@ -17,14 +17,13 @@ from tessera_build.frontends.onnx.call import Call, Translator
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.order import sign_of
+from tessera_build.frontends.onnx.windows import MOST_TAPS
 from tessera_build.ir.core.dims import Extent, floordiv
 
 # Stacking phases of few channels fills vectors of this many lanes that each phase alone would leave empty.
 LANES = 16
 # Each phase may become a convolution of its own; networks have up to 256, where patches of 16 x 16 become pixels.
 MOST_PHASES = 1024
-# Each phase looks at all taps along an axis one by one. A shape may state 2**31 of them, without a number behind it.
-MOST_TAPS = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,9 @@ from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.order import larger, smaller
 from tessera_build.ir.core.dims import Extent, floordiv
 
+# Where taps are looked at one by one. A shape may state 2**31 of them, without a number behind it.
+MOST_TAPS = 1 << 14
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:

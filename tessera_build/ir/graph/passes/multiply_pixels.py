@@ -25,11 +25,9 @@ from dataclasses import dataclass, field
 from tessera_build.ir.core.types import F32
 from tessera_build.ir.graph.nodes import GraphNode, Module
 from tessera_build.ir.graph.ops.op import int_of, ints_of
-from tessera_build.ir.graph.passes.layout.regions import EXCHANGE, IMAGE, Regions, Shape
+from tessera_build.ir.graph.passes.layout.regions import EXCHANGE, IMAGE, Regions, Shape, unused_lanes
 from tessera_build.ir.graph.sweep import Site, rewrite
 
-# Half of a long register, to which the pixels of a row are filled up.
-_HALF = 8
 # What products in halves gain, which have channels in their columns, and the channels that they want.
 _HALVES_GAIN, _HALVES_INPUTS, _HALVES_OUTPUTS = 0.1, 192, 128
 # Rows that are a multiple of so many bytes long share the sets of a cache, and columns of them find no place in it.
@@ -119,7 +117,6 @@ def _gains(regions: Regions, region: set[int]) -> bool:
         pixels = _pixels(regions.types[node.output].shape)
         if _aliases(pixels):
             return False
-        unused = -(-pixels // _HALF) * _HALF / pixels - 1.0
         halved = _HALVES_GAIN if inputs >= _HALVES_INPUTS and outputs >= _HALVES_OUTPUTS else 0.0
-        lost += outputs * inputs * pixels * (unused + halved)
+        lost += outputs * inputs * pixels * (unused_lanes(pixels) + halved)
     return regions.exchanged(region) * EXCHANGE > lost

@@ -12,15 +12,13 @@ from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.types import F32
 from tessera_build.ir.graph.nodes import GraphNode
 from tessera_build.ir.graph.ops.op import int_of, ints_of
-from tessera_build.ir.graph.passes.layout.regions import EXCHANGE, IMAGE, Regions
+from tessera_build.ir.graph.passes.layout.regions import EXCHANGE, IMAGE, Regions, unused_lanes
 
 # Each tap fills a register with one number; of more than 3 x 3, numbers are loaded again for every use. 5 x 5 on 28 x
 # 28 took as long as channels-last with its transpositions, 7 x 7 half as long again.
 _MOST_TAPS = 9
 # What a tap costs beyond one that is channels-last, whose reads are aligned: 3 x 3 on 56 x 56 takes 57 us, not 48.
 _UNALIGNED = 0.7
-# Half of a long register, to which rows of pixels are filled up.
-_HALF = 8
 
 
 def planes_of(function: Function) -> frozenset[int]:
@@ -45,6 +43,5 @@ def _gains(regions: Regions, region: set[int]) -> bool:
     for node in regions.convolutions(region):
         shape = [extent for extent in regions.types[node.output].shape[1:] if isinstance(extent, int)]
         taps = math.prod(regions.types[node.inputs[1]].static_shape[IMAGE:])
-        unused = -(-shape[-1] // _HALF) * _HALF / shape[-1] - 1.0
-        lost += math.prod(shape) * taps * (unused + _UNALIGNED)
+        lost += math.prod(shape) * taps * (unused_lanes(shape[-1]) + _UNALIGNED)
     return regions.exchanged(region) * EXCHANGE > lost
