@@ -19,7 +19,17 @@ from tessera_build.space.nest import Integers, full_bytes, weight_bytes
 from tessera_build.space.panels import cycles_lost_to_conflicts, prefetch_pays
 from tessera_build.space.rules.rule import Features, Flags, Rule
 from tessera_build.space.sketch import Decision, Filled, Hole, Part, Sketch, Values
-from tessera_build.space.strassen import HALVES, LEAST_ROWS, MADE, QUARTERS, STRASSEN, SUMS, block_of_any, blocks_of
+from tessera_build.space.strassen import (
+    HALVES,
+    LEAST_ROWS,
+    MADE,
+    QUARTERS,
+    STORED,
+    STRASSEN,
+    SUMS,
+    block_of_any,
+    blocks_of,
+)
 from tessera_build.space.winograd_plan import most_scratch
 from tessera_build.space.workload import Workload
 
@@ -39,6 +49,13 @@ _RESULTS, _WAITING = 19.0, 16.0
 # Cycles for a register of a sum of weights that multiply-adds do not hide: 196 x 1024 x 256 in four groups of rows,
 # which make each sum four times, takes 5 % more than in one.
 _MADE_CYCLES = 3.5
+# Cycles for a register of stored weights that was asked for ahead and has left the second-level cache when it is read:
+# where more than this share of that cache passes through in between. 128 x 768 x 768 in pieces of 384, 192, 128 and 96
+# took 4.30, 4.21, 4.15 and 4.13 ms; 128 x 768 x 3072 and back in 384 and 512, 192, 128, 96 14.7, 14.4, 14.1 and 14.3.
+_LOST_CYCLES, _LEFT_BY = 5.0, 9 / 16
+# The share of panels' bytes, read again by every register tile, that counts: 13 x 2 registers, which read them 5 times,
+# take 1.03 of the time of 8 x 2, which read them 8 times, on halves of 64 rows, and 0.99 on halves of 98.
+_READ_AGAIN = 0.5
 # Loads and stores for every register of the first operand's sums, of four quarters.
 _SUMMED = 12.0
 # Workers that are counted on, and register tiles of rows that are worth sums of weights of their own.
@@ -131,6 +148,12 @@ def _private_bytes(parts: Quarters, values: Values) -> Integers:
     return (MADE * piece + (tiles * QUARTERS + HALVES) * rows) * columns * _FLOAT_BYTES
 
 
+def _passing(parts: Quarters, values: Values) -> Integers:
+    """Bytes that a piece of a panel reads, and asks for: all rows, stored weights and their sums, the next ones."""
+    columns, piece = values["columns"], values["piece"]
+    return (_PRODUCTS * parts.rows + (2 * STORED + MADE) * columns) * piece * _FLOAT_BYTES
+
+
 def _group(parts: Quarters, values: Values) -> Integers:
     """Register tiles of rows that share sums of weights."""
     return np.where(values["group"] > 0, values["group"], -(-parts.most // values["rows"]))
@@ -173,6 +196,8 @@ def strassen_features(work: Workload, machine: CpuMachine, _sketch: Sketch, valu
     apart = dict(work.main[0].apart).get(parts.paired[-1], 0)
     slowest = slowest + cycles_lost_to_conflicts([(rows, apart)], machine) * _IN_PLACE / _PRODUCTS
     busy = steps * np.maximum(slowest, machine.multiply_add_latency) + made * vectors * _MADE_CYCLES
+    stored = parts.around * panels * groups * STORED * float(parts.depth)
+    busy = busy + np.where(_passing(parts, values) > machine.l2_bytes * _LEFT_BY, stored * vectors * _LOST_CYCLES, 0.0)
     results = parts.around * panels * tiles * held * (pieces * _RESULTS + (pieces - 1) * _WAITING)
     summed = parts.around * parts.rows * parts.depth / machine.lanes * _SUMMED
     calls = parts.around * np.asarray(panels * groups, np.float64)
@@ -206,7 +231,7 @@ def _moved(work: Workload, machine: CpuMachine, parts: Quarters, values: Values)
     again = np.where(block * _PRODUCTS + right > machine.l2_bytes, panels, 1)
     left = parts.around * block
     return {
-        "l1_bytes": parts.around * panels * tiles * right + panels * left * _PRODUCTS,
+        "l1_bytes": parts.around * panels * tiles * right * _READ_AGAIN + panels * left * _PRODUCTS,
         "l2_bytes": full_bytes(work) + left * SUMS + left * _PRODUCTS * (again - 1.0),
         "memory_bytes": np.full(len(panels), full_bytes(work) + left * SUMS),
         "weight_bytes": np.full(len(panels), weight_bytes(work)),
