@@ -109,9 +109,10 @@ class _Batch:
     def run(self, full: Sequence[object], flags: Sequence[bool]) -> list[int]:
         """The results for all examples."""
         trace = self.inner.outer
-        tensors = [leaf for leaf in full if isinstance(leaf, Value)]
-        for arg, leaf, flag in zip(self.inner.inputs, tensors, flags, strict=True):
-            self.values[arg] = leaf.value_in(trace)
+        tensors = [(leaf, flag) for leaf, flag in zip(full, flags, strict=True) if isinstance(leaf, Value | float)]
+        for arg, (leaf, flag) in zip(self.inner.inputs, tensors, strict=True):
+            if isinstance(leaf, Value):
+                self.values[arg] = leaf.value_in(trace)
             self.batched |= {arg} if flag else set()
         for node in self.function.nodes:
             assert isinstance(node, GraphNode)

@@ -6,7 +6,8 @@ Invariant: a stated derivative replaces the derived one everywhere, and it can b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 from tessera.derive.derivatives import author_place
 from tessera.derive.inner import traced, value_of
@@ -15,6 +16,7 @@ from tessera.model.filled import full_like
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit_all, trace_of
 from tessera.model.trace import Trace
+from tessera.model.tree import pictured
 from tessera_build.ir.core.node import Region
 from tessera_build.ir.graph.autodiff import transform
 from tessera_build.ir.graph.nodes import GraphNode
@@ -88,8 +90,8 @@ def _region(
 class custom_vjp:  # noqa: N801  used as a decorator
     """A function of tensors to one tensor whose gradients the author states: `@f.defvjp`.
 
-    The rule takes the arguments and the cotangent of the result, gives a gradient for each argument, and must be linear
-    in the cotangent.
+    The rule takes the arguments and the cotangent of the result, gives a gradient for each argument, None for zeros,
+    and must be linear in the cotangent.
     """
 
     def __init__(self, function: Callable[..., Value]) -> None:
@@ -115,7 +117,7 @@ def _transposed(rules: tuple[Callable[..., Value], Callable[..., object]], both:
     like = full_like(function(*primals), 0)
 
     def gradients(cotangent: Value) -> object:
-        return rule(*primals, cotangent)
+        return _one_each(rule(*primals, cotangent), primals)
 
     inner = traced(gradients, (like,))
     if any(isinstance(n, GraphNode) and n.attributes.get("conditional") for n in inner.function.walk()):
@@ -126,6 +128,35 @@ def _transposed(rules: tuple[Callable[..., Value], Callable[..., object]], both:
             expected="op.scan, whose number of iterations is known",
         )
     with author_place(inner.outer):
-        outputs, transposer = transform.pullback(inner.outer.builder, inner.function, inner.primals, inner.inputs)
-        (found,) = transposer([tangent.value_in(inner.outer) for tangent in tangents[: len(outputs)]])
+        _, transposer = transform.pullback(inner.outer.builder, inner.function, inner.primals, inner.inputs)
+        given = zip(tangents, cast("tuple[Value | None, ...]", inner.result), strict=True)
+        (found,) = transposer([t.value_in(inner.outer) for t, gradient in given if gradient is not None])
     return like if found is None else Tensor(inner.outer, inner.outer.note(found, here()))
+
+
+def _one_each(gradients: object, primals: Sequence[Value]) -> tuple[Value | None, ...]:
+    """What a rule gives as one gradient for each argument, by their places; None is a gradient of zeros."""
+    found: tuple[object, ...] = (gradients,)
+    if isinstance(gradients, tuple | list):
+        found = tuple(cast("Sequence[object]", gradients))
+    if isinstance(gradients, Mapping) or len(found) != len(primals):
+        raise LanguageError(
+            "DERIVATIVE_MISMATCH",
+            "the stated derivative gives not one gradient for each argument",
+            site=here(),
+            expected=pictured(tuple(primals)),
+            found=pictured(cast(object, gradients)),
+            hint="None is the gradient of an argument that the result does not depend on",
+        )
+    for gradient, primal in zip(found, primals, strict=True):
+        if not isinstance(gradient, Value) or not primal.dtype.is_float:
+            continue
+        if gradient.shape != primal.shape or gradient.dtype != primal.dtype:
+            raise LanguageError(
+                "DERIVATIVE_MISMATCH",
+                "a stated gradient has another type than its argument",
+                site=here(),
+                expected=described(primal),
+                found=described(gradient),
+            )
+    return cast("tuple[Value | None, ...]", found)

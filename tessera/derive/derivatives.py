@@ -11,14 +11,14 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
 from bundle_format.errors import TesseraError
-from tessera.derive.inner import Inner, scalar_loss, traced
+from tessera.derive.inner import Inner, as_arguments, scalar_loss, traced
 from tessera.errors import LanguageError
 from tessera.model.filled import full_like
 from tessera.model.parameter import Parameter
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit, lift, trace_of
 from tessera.model.trace import Trace
-from tessera.model.tree import leaves, rebuild
+from tessera.model.tree import aligned, leaves, pictured, rebuild
 from tessera_build.ir.graph.autodiff import transform
 
 Function = Callable[..., object]
@@ -84,7 +84,7 @@ def jvp(value: object, *, wrt: object, tangents: object = None, dir: object = No
     trace = trace_of([leaf for _, leaf in leaves(value)])
     targets = [_target(leaf) for _, leaf in leaves(wrt)]
     given = dir if tangents is None else tangents
-    directions = [full_like(t, 1) for t in targets] if given is None else _directions(targets, given)
+    directions = [full_like(t, 1) for t in targets] if given is None else _directions(wrt, given)
     outputs = [_target(leaf) for _, leaf in leaves(value)]
     with author_place(trace):
         changes = {t.value_in(trace): d.value_in(trace) for t, d in zip(targets, directions, strict=True)}
@@ -106,10 +106,12 @@ def hvp(value: object, *, wrt: object, dir: object = None, inputs: Sequence[obje
 
 
 def forward(function: Function, primals: Sequence[object], *, tangents: Sequence[object]) -> tuple[object, object]:
-    """The function's results and their change along the tangents of its arguments."""
+    """The function's results and their change along the tangents of its arguments.
+
+    `tangents`: one for each argument that holds tensors, in its nesting, with None for whatever is no tensor.
+    """
     inner = traced(function, primals)
-    targets = [_target(leaf) for _, leaf in leaves(list(primals)) if isinstance(leaf, Value)]
-    directions = _directions(targets, list(tangents))
+    directions = _directions(inner.arguments, list(tangents))
     with author_place(inner.outer):
         changes = dict(zip(inner.inputs, (d.value_in(inner.outer) for d in directions), strict=True))
         given = [changes.get(arg) for arg in inner.function.args]
@@ -120,7 +122,11 @@ def forward(function: Function, primals: Sequence[object], *, tangents: Sequence
 
 
 def vjp(function: Function, *primals: object) -> tuple[object, Callable[[object], object]]:
-    """The function's results, and what gives the gradients of the arguments from cotangents of the results."""
+    """The function's results, and what gives the gradients of the arguments from cotangents of the results.
+
+    The cotangents are nested as the results; each argument that holds tensors has a gradient of its own nesting, and
+    one alone has no tuple around it.
+    """
     inner = traced(function, primals)
     with author_place(inner.outer):
         outputs, transposer = transform.pullback(inner.outer.builder, inner.function, inner.primals, inner.inputs)
@@ -129,22 +135,24 @@ def vjp(function: Function, *primals: object) -> tuple[object, Callable[[object]
         seeds = _cotangents(inner, outputs, cotangents)
         with author_place(inner.outer):
             found = transposer(seeds)
-        targets = [leaf for _, leaf in leaves(list(primals)) if isinstance(leaf, Value)]
+        targets = [leaf for _, leaf in leaves(inner.arguments) if isinstance(leaf, Value)]
         filled = [_filled(inner.outer, f, t) for f, t in zip(found, targets, strict=True)]
-        return filled[0] if len(filled) == 1 else tuple(filled)
+        gradients = as_arguments(rebuild(inner.arguments, filled))
+        return gradients[0] if len(gradients) == 1 else tuple(gradients)
 
     return inner.rebuilt(outputs), back
 
 
 def _cotangents(inner: Inner, outputs: Sequence[int], cotangents: object) -> list[int | None]:
-    given = [leaf for _, leaf in leaves(cotangents)]
-    if len(given) != len(outputs):
+    given = aligned(inner.result, cotangents)
+    if given is None:
+        results = inner.rebuilt(outputs)
         raise LanguageError(
             "BAD_ARGUMENT",
-            "there is another number of cotangents than of results",
+            "the cotangents are nested differently from the results",
             site=here(),
-            expected=str(len(outputs)),
-            found=str(len(given)),
+            expected=pictured(results),
+            found=pictured(cotangents),
         )
     kinds = [inner.outer.builder.type(output).dtype for output in outputs]
     return [lift(inner.outer, leaf, kind, here()) for leaf, kind in zip(given, kinds, strict=True)]
@@ -201,16 +209,17 @@ def _places(
     return found
 
 
-def _directions(targets: Sequence[Value], given: object) -> list[Value]:
-    """Directions for tensors, of their shapes and types; numbers are the same everywhere."""
-    found = [leaf for _, leaf in leaves(given)]
-    if len(found) != len(targets):
+def _directions(wrt: object, given: object) -> list[Value]:
+    """Directions for tensors, in their nesting, of their shapes and types; numbers are the same everywhere."""
+    targets = [_target(leaf) for _, leaf in leaves(wrt)]
+    found = aligned(wrt, given)
+    if found is None:
         raise LanguageError(
             "BAD_ARGUMENT",
-            "there is another number of directions than of tensors",
+            "the directions are nested differently from the tensors that they belong to",
             site=here(),
-            expected=str(len(targets)),
-            found=str(len(found)),
+            expected=pictured(wrt),
+            found=pictured(given),
         )
     return [_direction(target, leaf) for target, leaf in zip(targets, found, strict=True)]
 

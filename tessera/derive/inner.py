@@ -22,12 +22,16 @@ from tessera_build.ir.core.types import F32
 
 @dataclass(frozen=True, slots=True)
 class Inner:
-    """One traced function: `inputs` are the arguments that were given, `primals` the outer values of all."""
+    """One traced function: `inputs` are the arguments that were given, `primals` the outer values of all.
+
+    `arguments` are those with tensors, in their nesting around the outer ones, with None for whatever is no tensor.
+    """
 
     outer: Trace
     function: Function
     inputs: tuple[int, ...]
     primals: tuple[int, ...]
+    arguments: list[object]
     result: object
 
     def rebuilt(self, values: Sequence[int]) -> object:
@@ -50,22 +54,28 @@ def traced(function: Callable[..., object], arguments: Sequence[object], paramet
         given[inside] = value
         return inner.note(inside, outer.sites.get(value), outer.policies.get(value), outer.labels.get(value, ""))
 
-    taken: list[object] = []
-    for _, leaf in leaves(arguments):
-        tensor = isinstance(leaf, Value | float)
-        taken.append(Tensor(inner, entered(lift(outer, leaf, F32, site))) if tensor else leaf)
+    whole = list(arguments)
+    tensors = [
+        Tensor(outer, lift(outer, leaf, F32, site)) if isinstance(leaf, Value | float) else None
+        for _, leaf in leaves(whole)
+    ]
+    taken = [
+        leaf if tensor is None else Tensor(inner, entered(tensor.value))
+        for (_, leaf), tensor in zip(leaves(whole), tensors, strict=True)
+    ]
     for parameter in parameters:
         inner.bind(parameter, entered(outer.weight(parameter)))
     inputs = tuple(given)
     with tracing(inner):
-        result = function(*as_arguments(rebuild(list(arguments), taken)))
+        result = function(*as_arguments(rebuild(whole, taken)))
         values = [value_of(inner, leaf) for _, leaf in leaves(result)]
         for index, value in enumerate(values):
             inner.builder.output(f"result{index}", value)
     outer.builder.dims.update(inner.builder.dims)
     given |= {c.inside: c.value if c.trace is outer else outer.capture(c.trace, c.value) for c in inner.captured}
     made = inner.builder.function()
-    return Inner(outer, made, inputs, tuple(given[arg] for arg in made.args), result)
+    moving = [argument for argument in as_arguments(rebuild(whole, tensors)) if leaves(argument)]
+    return Inner(outer, made, inputs, tuple(given[arg] for arg in made.args), moving, result)
 
 
 def as_arguments(value: object) -> list[object]:

@@ -22,7 +22,7 @@ from tessera.model.numeric import Numeric, numeric_of
 from tessera.model.site import Site, here
 from tessera.model.tensor import Tensor, Value
 from tessera.model.trace import Trace, Weight, numbers_of, tracing
-from tessera.model.tree import leaves, rebuild
+from tessera.model.tree import leaves, rebuild, structure
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.nodes import Array, Module
 
@@ -98,11 +98,11 @@ def _signature(args: Sequence[object], kwargs: Mapping[str, object], arrays: Seq
     """What decides how a call is traced; None where that cannot be told, as of arguments that have no hash."""
     parts: list[Hashable] = [(array.dtype.str, array.dtype.name, array.shape) for array in arrays]
     for key, value in (*enumerate(args), *kwargs.items()):
-        for path, leaf in leaves(value):
+        parts.append((key, structure(value)))
+        for _, leaf in leaves(value):
             if not isinstance(leaf, Hashable):
                 return None
-            parts.append((key, path, type(leaf), leaf))
-        parts.append((key, type(value)))
+            parts.append((type(leaf), leaf))
     return tuple(parts)
 
 

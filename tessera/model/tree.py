@@ -1,30 +1,27 @@
-"""Results as a person returns them: tensors in tuples, lists and mappings, taken apart and put together again.
+"""Values as a person nests them: tensors in tuples, lists and mappings, taken apart and put together again.
 
 Takes any nesting of tuples, named tuples, lists, mappings and None around leaves; gives the leaves in order with a path
 each, and the same nesting around other leaves. Invariant: `rebuild(tree, [leaf for _, leaf in leaves(tree)])` equals
-the tree.
+the tree. Leaves of two trees belong together by `aligned` alone: the order of a mapping's keys says nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import cast
 
+from tessera.model.tensor import Value, described
+
 Path = tuple[str, ...]
+_LONGEST = 400  # characters of a nesting in a message
 
 
 def leaves(tree: object, path: Path = ()) -> list[tuple[Path, object]]:
     """All leaves with their paths; None is no leaf but an empty place."""
-    if tree is None:
-        return []
-    if isinstance(tree, Mapping):
-        items = cast("Mapping[object, object]", tree).items()
-        return [leaf for key, item in items for leaf in leaves(item, (*path, str(key)))]
-    if isinstance(tree, tuple | list):
-        parts = cast("Sequence[object]", tree)
-        names = cast("tuple[str, ...]", getattr(parts, "_fields", tuple(str(i) for i in range(len(parts)))))
-        return [leaf for name, item in zip(names, parts, strict=True) for leaf in leaves(item, (*path, name))]
-    return [(path, tree)]
+    parts = _parts(tree)
+    if parts is None:
+        return [(path, tree)]
+    return [leaf for key, item in parts.items() for leaf in leaves(item, (*path, str(key)))]
 
 
 def rebuild(tree: object, replacements: Sequence[object]) -> object:
@@ -33,16 +30,78 @@ def rebuild(tree: object, replacements: Sequence[object]) -> object:
     return _rebuilt(tree, rest)
 
 
+def aligned(like: object, tree: object) -> list[object] | None:
+    """The leaves of a tree in the order of those of another one; None where the two are nested otherwise.
+
+    Mappings and named tuples are alike where they have the same keys, in whatever order; tuples and lists, which count
+    as the same, where they have as many elements.
+    """
+    wanted, found = _parts(like), _parts(tree)
+    if wanted is None or found is None:
+        return [tree] if wanted is found else None
+    if _kind(like) != _kind(tree) or wanted.keys() != found.keys():
+        return None
+    result: list[object] = []
+    for key, part in wanted.items():
+        more = aligned(part, found[key])
+        if more is None:
+            return None
+        result += more
+    return result
+
+
+def structure(tree: object) -> Hashable:
+    """What two trees have in common that differ in nothing but their leaves: types, and keys in their order."""
+    parts = _parts(tree)
+    return None if parts is None else (type(tree), tuple((key, structure(item)) for key, item in parts.items()))
+
+
+def pictured(tree: object) -> str:
+    """A nesting for messages, with the types of tensors: `{'mean': f32[3], 'std': f32[3]}`."""
+    return repr(rebuild(tree, [_Word(leaf) for _, leaf in leaves(tree)]))[:_LONGEST]
+
+
+class _Word:
+    """A leaf that prints as what a message calls it."""
+
+    def __init__(self, leaf: object) -> None:
+        self.leaf = leaf
+
+    def __repr__(self) -> str:
+        return described(self.leaf) if isinstance(self.leaf, Value) else repr(self.leaf)
+
+
+def _parts(tree: object) -> Mapping[Hashable, object] | None:
+    """What a nesting holds, by key, name or place; nothing in an empty place, and None for a leaf."""
+    if tree is None:
+        return {}
+    if isinstance(tree, Mapping):
+        return cast("Mapping[Hashable, object]", tree)
+    if isinstance(tree, tuple | list):
+        elements = cast("Sequence[object]", tree)
+        names = cast("tuple[Hashable, ...]", getattr(elements, "_fields", tuple(range(len(elements)))))
+        return dict(zip(names, elements, strict=True))
+    return None
+
+
+def _kind(tree: object) -> str:
+    if tree is None:
+        return "nothing"
+    if isinstance(tree, Mapping):
+        return "mapping"
+    return "names" if hasattr(tree, "_fields") else "places"
+
+
 def _rebuilt(tree: object, rest: Iterator[object]) -> object:
+    parts = _parts(tree)
+    if parts is None:
+        return next(rest)
     if tree is None:
         return None
+    made = {key: _rebuilt(item, rest) for key, item in parts.items()}
     if isinstance(tree, Mapping):
-        items = cast("Mapping[object, object]", tree).items()
-        return {key: _rebuilt(item, rest) for key, item in items}
-    if isinstance(tree, tuple | list):
-        parts = [_rebuilt(item, rest) for item in cast("Sequence[object]", tree)]
-        if isinstance(tree, list):
-            return parts
-        make = cast("Callable[..., object]", type(cast("tuple[object, ...]", tree)))
-        return make(*parts) if hasattr(cast("tuple[object, ...]", tree), "_fields") else tuple(parts)
-    return next(rest)
+        return made
+    if isinstance(tree, list):
+        return list(made.values())
+    make = cast("Callable[..., object]", type(tree))
+    return make(*made.values()) if hasattr(tree, "_fields") else tuple(made.values())

@@ -13,7 +13,7 @@ from tessera.errors import LanguageError
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit, emit_all, lift, trace_of
 from tessera.model.trace import Trace
-from tessera.model.tree import leaves, rebuild
+from tessera.model.tree import aligned, leaves, pictured, rebuild
 from tessera_build.ir.core.dims import Dim, Extent, symbol
 from tessera_build.ir.core.node import Region
 from tessera_build.ir.core.types import BOOL, F32
@@ -32,8 +32,7 @@ def cond(predicate: Value, then: Callable[..., object], otherwise: Callable[...,
     for branch in (then, otherwise):
         with trace.builder.region() as block:
             trees.append(branch(*operands))
-            values = [_lifted(trace, leaf) for _, leaf in leaves(trees[-1])]
-            block.yields(*values)
+            block.yields(*(_lifted(trace, leaf) for leaf in _in_order(trees[0], trees[-1])))
         regions.append(block.region)
     types = [[trace.builder.type(v) for v in region.results] for region in regions]
     if types[0] != types[1]:
@@ -46,6 +45,20 @@ def cond(predicate: Value, then: Callable[..., object], otherwise: Callable[...,
         )
     results = emit_all("if", (predicate,), {}, regions)
     return rebuild(trees[0], results)
+
+
+def _in_order(first: object, branch: object) -> list[object]:
+    """What a branch gives in the order of the first one: mappings are matched by their keys."""
+    found = aligned(first, branch)
+    if found is None:
+        raise LanguageError(
+            "BRANCHES_DIFFER",
+            "the branches of cond nest their results differently",
+            site=here(),
+            expected=pictured(first),
+            found=pictured(branch),
+        )
+    return found
 
 
 def while_(
@@ -65,7 +78,7 @@ def while_(
     with trace.builder.region([x.type for x in carried], {loop.index: (0, loop.last)}) as block:
         arguments = [Tensor(trace, trace.note(v, here())) for v in block.args]
         following = body(rebuild(initial, arguments))
-        results = _same(trace, following, carried, "while_")
+        results = _same(trace, following, rebuild(initial, carried), "while_")
         again = condition(rebuild(initial, [Tensor(trace, v) for v in results]))
         _scalar_condition(again, "while_")
         block.yields(_lifted(trace, again), *results)
@@ -94,7 +107,7 @@ def scan(
         arguments = [Tensor(trace, trace.note(v, here())) for v in block.args]
         slices = [_slice(x, loop.position) for x in inputs]
         following, made = _pair(body(rebuild(initial, arguments), rebuild(xs, slices)))
-        results = _same(trace, following, carried, "scan")
+        results = _same(trace, following, rebuild(initial, carried), "scan")
         stacked = [_lifted(trace, leaf) for _, leaf in leaves(made)]
         block.yields(*results, *stacked)
     found = loop.emit(carried, block.region, scans=len(stacked), downward=reverse)
@@ -130,16 +143,26 @@ def _lifted(trace: Trace, leaf: object) -> int:
     return lift(trace, leaf, BOOL if isinstance(leaf, bool) else F32, here())
 
 
-def _same(trace: Trace, following: object, carried: Sequence[Tensor], name: str) -> list[int]:
-    """What the next iteration gets, which must be of the types of this one."""
-    values = [_lifted(trace, leaf) for _, leaf in leaves(following)]
+def _same(trace: Trace, following: object, carried: object, name: str) -> list[int]:
+    """What the next iteration gets, which must be nested as what this one has, and of its types."""
+    found = aligned(carried, following)
+    if found is None:
+        raise LanguageError(
+            "CARRY_CHANGES_TYPE",
+            f"what {name} carries is nested differently from one iteration to the next",
+            site=here(),
+            expected=pictured(carried),
+            found=pictured(following),
+        )
+    values = [_lifted(trace, leaf) for leaf in found]
+    now = [x for _, x in leaves(carried) if isinstance(x, Tensor)]
     types = [trace.builder.type(value) for value in values]
-    if types != [x.type for x in carried]:
+    if types != [x.type for x in now]:
         raise LanguageError(
             "CARRY_CHANGES_TYPE",
             f"what {name} carries changes its type from one iteration to the next",
             site=here(),
-            expected=", ".join(described(x) for x in carried),
+            expected=", ".join(described(x) for x in now),
             found=", ".join(str(t) for t in types),
         )
     return values

@@ -19,6 +19,7 @@ from tessera.model.filled import full_like
 from tessera.model.numeric import boolean
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit
+from tessera.model.tree import pictured
 from tessera.op.control import expect_functions, while_
 from tessera.op.creation import as_tensor, full
 from tessera.op.equation import Equation, Krylov, linear_step
@@ -96,13 +97,13 @@ def _equation(function: Callable[[Value], Value], initial: Value | Array, name: 
     inner = traced(function, (initial,))
     types = inner.function.types
     found = [types[result] for result in inner.function.results]
-    if found != [types[inner.inputs[0]]]:
+    if not isinstance(inner.result, Value) or found != [types[inner.inputs[0]]]:
         raise LanguageError(
             "CARRY_CHANGES_TYPE",
             f"the function of {name} gives another type than it takes",
             site=here(),
             expected=described(initial),
-            found=", ".join(str(type_) for type_ in found) or "nothing",
+            found=pictured(inner.result),
         )
     return inner
 
