@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, ParamSpec, TypeVar, cast
 
@@ -132,26 +132,38 @@ class Module:
         return Entry(name, self.forward, arguments_of(self.forward), site_of(self.forward))
 
     def parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """All parameters with their paths: attribute names and places in lists, joined by dots."""
-        yield from _parameters("", vars(self))
+        """All parameters with their paths: attribute names and places in lists, joined by dots.
+
+        What is reached in several ways, as a shared module or a parent, has the path by which it is reached first.
+        """
+        yield from _parameters("", self, {})
 
 
-def _parameters(path: str, holder: object) -> Iterator[tuple[str, Parameter]]:
+def _parameters(path: str, holder: object, seen: dict[int, object]) -> Iterator[tuple[str, Parameter]]:
+    """Parameters below a place, by path; `seen` is what was met on the way, by identity, and is not met again."""
+    identity = id(holder)
+    if identity in seen or not isinstance(holder, Parameter | Module | Mapping | list | tuple):
+        return
+    seen[identity] = cast(object, holder)
     if isinstance(holder, Parameter):
         yield path, holder
-    elif isinstance(holder, Module):
-        yield from _parameters(path, vars(holder))
-    elif isinstance(holder, Mapping):
-        for key, item in cast("Mapping[object, object]", holder).items():
-            yield from _parameters(f"{path}.{key}" if path else str(key), item)
-    elif isinstance(holder, list | tuple):
-        for index, item in enumerate(cast("list[object]", holder)):
-            yield from _parameters(f"{path}.{index}" if path else str(index), item)
+        return
+    for key, item in _below(cast(object, holder)).items():
+        yield from _parameters(f"{path}.{key}" if path else str(key), item, seen)
+
+
+def _below(holder: object) -> Mapping[object, object]:
+    """What a module, a mapping or a sequence holds, by attribute, key or place."""
+    if isinstance(holder, Module):
+        return cast("Mapping[object, object]", vars(holder))
+    if isinstance(holder, Mapping):
+        return cast("Mapping[object, object]", holder)
+    return dict(enumerate(cast("Sequence[object]", holder)))
 
 
 def name_parameters(path: str, holder: object) -> Iterator[Parameter]:
     """Give every parameter below a variable its path as its name, where the author gave none."""
-    for name, parameter in _parameters(path, holder):
+    for name, parameter in _parameters(path, holder, {}):
         if not parameter.name:
             parameter.name = name
         yield parameter
