@@ -31,6 +31,11 @@ class Derived:
     mode: str
     wrt: tuple[str | Parameter, ...] | None
 
+    @property
+    def suffix(self) -> str:
+        """What stands behind the other entry's name."""
+        return "_grad" if self.mode == "reverse" else "_jvp"
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -45,6 +50,11 @@ class Entry:
     site: Site
     free: bool = False
     derivative: Derived | None = None
+
+    @property
+    def derived_name(self) -> str:
+        """What the entry of derivatives beside this one is called; empty where there is none."""
+        return f"{self.name}{self.derivative.suffix}" if self.derivative is not None else ""
 
 
 class GraphModule(Generic[P, R]):
