@@ -7,7 +7,7 @@ and where each came from.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Never, cast, final
 
@@ -19,6 +19,7 @@ from tessera.model.annotation import TensorSpec, spec_of
 from tessera.model.explain import element_number, explained, wanted_type
 from tessera.model.index import index_plan
 from tessera.model.numeric import NO_POLICY, Policy, numeric_of
+from tessera.model.operators import Operators
 from tessera.model.policies import plan_of, written
 from tessera.model.site import Site, here
 from tessera.model.trace import Trace, constant_of, current, needed
@@ -30,7 +31,7 @@ from tessera_build.ir.graph.nodes import Array, Attribute
 _LONGEST = 50_000  # values of one trace
 
 
-class Value(ABC):
+class Value(Operators["Tensor", "Operand"]):
     """What stands in a model for numbers: a `Tensor` of a trace, or a `Parameter`."""
 
     __slots__ = ()
@@ -68,85 +69,17 @@ class Value(ABC):
         order[-2:] = reversed(order[-2:])
         return emit("transpose", self, perm=tuple(order))
 
-    def __add__(self, other: Operand) -> Tensor:
-        return emit("add", self, other)
-
-    def __radd__(self, other: Operand) -> Tensor:
-        return emit("add", other, self)
-
-    def __sub__(self, other: Operand) -> Tensor:
-        return emit("sub", self, other)
-
-    def __rsub__(self, other: Operand) -> Tensor:
-        return emit("sub", other, self)
-
-    def __mul__(self, other: Operand) -> Tensor:
-        return emit("mul", self, other)
-
-    def __rmul__(self, other: Operand) -> Tensor:
-        return emit("mul", other, self)
-
-    def __truediv__(self, other: Operand) -> Tensor:
-        return emit("div", self, other)
-
-    def __rtruediv__(self, other: Operand) -> Tensor:
-        return emit("div", other, self)
-
-    def __mod__(self, other: Operand) -> Tensor:
-        return emit("mod", self, other)
-
-    def __pow__(self, other: Operand) -> Tensor:
-        if isinstance(other, int | float) and other == 2:
-            return emit("mul", self, self)
-        return emit("pow", self, other)
-
-    def __rpow__(self, other: Operand) -> Tensor:
-        return emit("pow", other, self)
-
-    def __matmul__(self, other: Operand) -> Tensor:
-        return product(self, other)
-
-    def __rmatmul__(self, other: Operand) -> Tensor:
-        return product(other, self)
-
-    def __neg__(self) -> Tensor:
-        return emit("neg", self)
-
-    def __abs__(self) -> Tensor:
-        return emit("abs", self)
-
-    def __lt__(self, other: Operand) -> Tensor:
-        return emit("lt", self, other)
-
-    def __le__(self, other: Operand) -> Tensor:
-        return emit("le", self, other)
-
-    def __gt__(self, other: Operand) -> Tensor:
-        return emit("gt", self, other)
-
-    def __ge__(self, other: Operand) -> Tensor:
-        return emit("ge", self, other)
-
-    def __eq__(self, other: Operand) -> Tensor:  # type: ignore[override]  # as numpy's: element by element
-        return emit("eq", self, other)
-
-    def __ne__(self, other: Operand) -> Tensor:  # type: ignore[override]
-        return emit("ne", self, other)
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __invert__(self) -> Tensor:
-        return emit("not", self)
-
-    def __and__(self, other: Operand) -> Tensor:
-        return emit("and", self, other)
-
-    def __or__(self, other: Operand) -> Tensor:
-        return emit("or", self, other)
-
-    def __xor__(self, other: Operand) -> Tensor:
-        return emit("xor", self, other)
+    def applied(self, op: str, *operands: Operand) -> Tensor:
+        """What an operator between these operands gives."""
+        match op:
+            case "div":
+                return quotient(operands[0], operands[1])
+            case "floor_divide":
+                return floor_quotient(operands[0], operands[1])
+            case "matmul":
+                return product(operands[0], operands[1])
+            case _:
+                return emit(op, *operands)
 
     def __getitem__(self, key: object) -> Tensor:
         return indexed(self, key)
@@ -322,6 +255,52 @@ def product(a: Operand, b: Operand, transpose_a: bool = False, transpose_b: bool
         return result
     kept = [*result.shape[:-2], *(() if row else result.shape[-2:-1]), *(() if column else result.shape[-1:])]
     return emit("reshape", result, shape=tuple(kept))
+
+
+def quotient(a: Operand, b: Operand) -> Tensor:
+    """a / b of floats; of integers it is refused, since it would have to drop what is left in silence."""
+    like = _element_type("div", (a, b), None)
+    if like is not None and like.kind in ("signed", "unsigned"):
+        raise LanguageError(
+            "TYPE_MISMATCH",
+            "the quotient of integers is no integer",
+            site=here(),
+            expected="a float type",
+            found=str(like),
+            hint="a // b rounds down to an integer; op.cast(x, f32) / b is the quotient",
+        )
+    return emit("div", a, b)
+
+
+def floor_quotient(a: Operand, b: Operand) -> Tensor:
+    """The largest whole number that is not above a / b, so that `floor_quotient(a, b) * b + mod(a, b)` is a.
+
+    Integers by zero are zero, as `mod` of them is. Of floats it is that of the exact quotient, as numpy's is, and a / b
+    where b is zero. Derivatives are zero.
+    """
+    trace, site = trace_of((a, b)), here()
+    like = _element_type("div", (a, b), site)
+    left, right = (x if isinstance(x, Value) else Tensor(trace, lift(trace, x, like, site)) for x in (a, b))
+    if left.dtype.is_float:
+        return _whole_quotient(left, right)
+    found = emit("div", left, right)
+    if left.dtype.kind == "signed":
+        found = emit("sub", found, emit("cast", _below(left, right, emit("mod", left, right)), dtype=left.dtype))
+    # What the machine gives of a quotient by zero is its own affair.
+    return found if isinstance(b, int) and b else emit("select", emit("eq", right, 0), 0, found)
+
+
+def _whole_quotient(left: Value, right: Value) -> Tensor:
+    rest = emit("rem", left, right)
+    # The dividend without its rest is a multiple of the divisor: their quotient is whole but for its rounding.
+    towards_zero = emit("round", emit("div", emit("sub", left, rest), right))
+    found = emit("sub", towards_zero, emit("cast", _below(left, right, rest), dtype=left.dtype))
+    return emit("select", emit("eq", right, 0), emit("floor", emit("div", left, right)), found)
+
+
+def _below(left: Value, right: Value, rest: Value) -> Tensor:
+    """Where a quotient is less than what it is towards zero: of two signs, and not exact."""
+    return emit("and", emit("ne", rest, 0), emit("ne", emit("lt", left, 0), emit("lt", right, 0)))
 
 
 def trace_of(operands: Sequence[object]) -> Trace:

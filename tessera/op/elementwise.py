@@ -14,7 +14,7 @@ from tessera.errors import LanguageError
 from tessera.model.numeric import LARGEST, NO_POLICY, Numeric, numeric_of
 from tessera.model.policies import bounds_of
 from tessera.model.site import here
-from tessera.model.tensor import Operand, Tensor, Value, emit
+from tessera.model.tensor import Operand, Tensor, Value, emit, quotient
 from tessera.op.creation import Element
 from tessera_build.ir.core.types import BF16, BOOL, F32, F64, I32, U32, DType
 
@@ -35,8 +35,8 @@ def mul(a: Operand, b: Operand) -> Tensor:
 
 
 def div(a: Operand, b: Operand) -> Tensor:
-    """a / b."""
-    return emit("div", a, b)
+    """a / b of floats; of integers `floor_divide` is what stays an integer."""
+    return quotient(a, b)
 
 
 def power(a: Operand, b: Operand) -> Tensor:
@@ -91,7 +91,7 @@ def rsqrt(x: Value) -> Tensor:
 
 def reciprocal(x: Value) -> Tensor:
     """1 / x."""
-    return emit("div", 1, x)
+    return quotient(1, x)
 
 
 def square(x: Value) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from tessera.model.filled import full_like, stop_gradient
-from tessera.model.tensor import Operand, Tensor, Value, emit
+from tessera.model.tensor import Operand, Tensor, Value, emit, floor_quotient
 from tessera.op.elementwise import absolute, clip, softplus, tanh, where
 
 _SELU = (1.0507009873554805, 1.6732632423543772)  # scale and alpha of Klambauer and others, 2017
@@ -54,6 +54,11 @@ def acosh(x: Value) -> Tensor:
 def atanh(x: Value) -> Tensor:
     """Inverse hyperbolic tangent."""
     return emit("atanh", x)
+
+
+def floor_divide(a: Operand, b: Operand) -> Tensor:
+    """The largest whole number that is not above a / b: a = floor_divide(a, b) * b + mod(a, b)."""
+    return floor_quotient(a, b)
 
 
 def mod(a: Operand, b: Operand) -> Tensor:

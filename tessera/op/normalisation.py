@@ -11,7 +11,7 @@ from collections.abc import Callable
 from tessera.errors import LanguageError
 from tessera.model.filled import stop_gradient
 from tessera.model.site import here
-from tessera.model.tensor import Tensor, Value, described, emit
+from tessera.model.tensor import Tensor, Value, described, emit, quotient
 from tessera.op.axes import Axes, axes_of
 from tessera.op.reduction import reduce_mean
 from tessera_build.ir.core.dims import floordiv, mod
@@ -60,7 +60,7 @@ def rmsnorm_safe(x: Value, scale: Value | None = None, *, axes: Axes = -1, epsil
 
 def batchnorm(x: Value, scale: Value, bias: Value, mean: Value, variance: Value, *, epsilon: float = 1e-5) -> Tensor:  # noqa: PLR0913  its operands
     """(x - mean) / sqrt(variance + epsilon) * scale + bias for every channel (axis 1), with statistics given."""
-    factor = emit("div", scale, emit("sqrt", variance + epsilon))
+    factor = quotient(scale, emit("sqrt", variance + epsilon))
     shift = emit("sub", bias, mean * factor)
     return x * _per_channel(factor, x) + _per_channel(shift, x)
 

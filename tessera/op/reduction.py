@@ -7,7 +7,7 @@ same for every number of threads; `stable=True` therefore asks for what holds an
 from __future__ import annotations
 
 from tessera.model.filled import stop_gradient
-from tessera.model.tensor import Tensor, Value, emit
+from tessera.model.tensor import Tensor, Value, emit, quotient
 from tessera.op.axes import Axes, axes_of, axis_of
 from tessera.op.creation import dimension
 from tessera.op.elementwise import cast
@@ -48,8 +48,8 @@ def reduce_mean(x: Value, axes: Axes = None, *, keepdims: bool = False, stable: 
     number = elements(x, axes)
     total = reduce_sum(x, axes, keepdims=keepdims, stable=stable)
     if isinstance(number, int):
-        return emit("div", total, max(number, 1) if x.dtype.is_float else number)
-    return emit("div", total, dimension(number, x.dtype))
+        return quotient(total, max(number, 1))
+    return quotient(total, dimension(number, x.dtype))
 
 
 def mean(x: Value, axes: Axes = None, *, keepdims: bool = False) -> Tensor:
