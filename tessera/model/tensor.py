@@ -17,6 +17,7 @@ from bundle_format.errors import TesseraError
 from tessera.errors import LanguageError, Note
 from tessera.model.annotation import TensorSpec, spec_of
 from tessera.model.explain import element_number, explained, wanted_type
+from tessera.model.extents import sized
 from tessera.model.index import index_plan
 from tessera.model.numeric import NO_POLICY, Policy, numeric_of
 from tessera.model.operators import Operators
@@ -25,10 +26,12 @@ from tessera.model.site import Site, here
 from tessera.model.trace import Trace, constant_of, current, needed
 from tessera_build.ir.core.dims import Dim, Extent
 from tessera_build.ir.core.node import Region
-from tessera_build.ir.core.types import DType, Type
+from tessera_build.ir.core.types import F32, I64, DType, Type
 from tessera_build.ir.graph.nodes import Array, Attribute
+from tessera_build.ir.graph.ops.elementwise import FLOAT_ONLY
 
 _LONGEST = 50_000  # values of one trace
+_OF_FLOATS = FLOAT_ONLY | {"div", "pow", "softmax"}  # what the language defines on floats alone
 
 
 class Value(Operators["Tensor", "Operand"]):
@@ -71,15 +74,7 @@ class Value(Operators["Tensor", "Operand"]):
 
     def applied(self, op: str, *operands: Operand) -> Tensor:
         """What an operator between these operands gives."""
-        match op:
-            case "div":
-                return quotient(operands[0], operands[1])
-            case "floor_divide":
-                return floor_quotient(operands[0], operands[1])
-            case "matmul":
-                return product(operands[0], operands[1])
-            case _:
-                return emit(op, *operands)
+        return _operated(op, *operands)
 
     def __getitem__(self, key: object) -> Tensor:
         return indexed(self, key)
@@ -178,8 +173,8 @@ class Tensor(Value):
 
     @property
     def shape(self) -> tuple[Extent, ...]:
-        """Extents of all axes."""
-        return self.type.shape
+        """Extents of all axes; those of symbolic dimensions are expressions, and numbers beside tensors."""
+        return tuple(sized(extent, _operated) for extent in self.type.shape)
 
     @property
     def dtype(self) -> DType:
@@ -216,7 +211,7 @@ def emit_all(
 ) -> tuple[Tensor, ...]:
     """All results of a graph op."""
     trace, site = trace_of(operands), here()
-    like = _element_type(op, operands, site)
+    like = _element_type(op, operands)
     values = tuple(lift(trace, operand, like, site) for operand in operands)
     plan = plan_of(op, [trace.policies.get(v, NO_POLICY) for v in values], attributes, like, site)
     try:
@@ -235,6 +230,20 @@ def emit_all(
             hint="a Python loop is unrolled: op.scan and op.while_ are loops of the model",
         )
     return tuple(Tensor(trace, trace.note(value, site, plan.policy)) for value in results)
+
+
+def _operated(op: str, *operands: object) -> Tensor:
+    """What an operator between these operands gives."""
+    given = cast("tuple[Operand, ...]", operands)
+    match op:
+        case "div":
+            return quotient(given[0], given[1])
+        case "floor_divide":
+            return floor_quotient(given[0], given[1])
+        case "matmul":
+            return product(given[0], given[1])
+        case _:
+            return emit(op, *given)
 
 
 def product(a: Operand, b: Operand, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
@@ -259,7 +268,7 @@ def product(a: Operand, b: Operand, transpose_a: bool = False, transpose_b: bool
 
 def quotient(a: Operand, b: Operand) -> Tensor:
     """a / b of floats; of integers it is refused, since it would have to drop what is left in silence."""
-    like = _element_type("div", (a, b), None)
+    like = _element_type("div", (a, b))
     if like is not None and like.kind in ("signed", "unsigned"):
         raise LanguageError(
             "TYPE_MISMATCH",
@@ -279,7 +288,7 @@ def floor_quotient(a: Operand, b: Operand) -> Tensor:
     where b is zero. Derivatives are zero.
     """
     trace, site = trace_of((a, b)), here()
-    like = _element_type("div", (a, b), site)
+    like = _element_type("floor_divide", (a, b))
     left, right = (x if isinstance(x, Value) else Tensor(trace, lift(trace, x, like, site)) for x in (a, b))
     if left.dtype.is_float:
         return _whole_quotient(left, right)
@@ -342,8 +351,11 @@ def lift(trace: Trace, operand: object, like: DType | None, site: Site | None) -
             )
 
 
-def _element_type(op: str, operands: Sequence[object], site: Site | None) -> DType | None:
-    """What numbers among the operands become: the type of the first tensor, where that is no condition."""
+def _element_type(op: str, operands: Sequence[object]) -> DType | None:
+    """What numbers among the operands become: the type of the first tensor, where that is no condition.
+
+    Extents without a tensor are f32, but i64 where whole numbers alone meet in arithmetic that keeps them whole.
+    """
     if op == "select":
         operands = operands[1:]
     for operand in operands:
@@ -351,7 +363,9 @@ def _element_type(op: str, operands: Sequence[object], site: Site | None) -> DTy
             return operand.dtype
         if isinstance(operand, np.ndarray | np.generic):
             return numeric_of(str(cast(Array, operand).dtype)).dtype
-    del site
+    if any(isinstance(operand, Dim) for operand in operands):
+        whole = all(isinstance(operand, int | Dim) for operand in operands) and op not in _OF_FLOATS
+        return I64 if whole else F32
     return None
 
 

@@ -10,7 +10,7 @@ import math
 
 from tessera.errors import LanguageError
 from tessera.model.site import here
-from tessera.model.tensor import Tensor, Value, described, emit
+from tessera.model.tensor import Operand, Tensor, Value, described, emit
 from tessera.model.trace import needed
 from tessera.op.creation import dimension
 from tessera.op.movement import reshaped, split
@@ -22,7 +22,7 @@ _MASKED = -1e30  # far below any score, and finite: a row that is masked wholly 
 
 
 def attention(  # noqa: PLR0913  the formula has as many parts
-    q: Value, k: Value, v: Value, *, mask: Value | None = None, causal: bool = False, scale: float | None = None
+    q: Value, k: Value, v: Value, *, mask: Value | None = None, causal: bool = False, scale: Operand | None = None
 ) -> Tensor:
     """softmax(q kT * scale + mask) v. `causal`: query i of M sees keys up to i + N - M. The scale is 1 / sqrt(D)."""
     if q.ndim != 4 or k.ndim != 4 or v.ndim != 4:
@@ -34,17 +34,29 @@ def attention(  # noqa: PLR0913  the formula has as many parts
             found=", ".join(described(x) for x in (q, k, v)),
             hint="op.split_heads(x, heads) makes [B, H, S, D] of [B, S, H * D]",
         )
-    depth = q.shape[3]
-    if scale is None and not isinstance(depth, int):
-        raise LanguageError(
-            "BAD_ARGUMENT", "the scale of attention is unknown", site=here(), expected="scale=..., or a known D"
-        )
-    factor = scale if scale is not None else 1.0 / math.sqrt(int(str(depth)))
+    q, factor = _scaled(q, scale)
     if causal:
         ahead = _ahead(q.shape[2], k.shape[2], q)
         mask = ahead if mask is None else mask + ahead
     operands = (q, k, v) if mask is None else (q, k, v, _four_axes(mask))
-    return emit("attention", *operands, scale=float(factor))
+    return emit("attention", *operands, scale=factor)
+
+
+def _scaled(q: Value, scale: Operand | None) -> tuple[Value, float]:
+    """The queries, and the number by which their scores are multiplied; what only a run tells goes into the queries."""
+    depth = q.shape[3]
+    if not isinstance(depth, int):
+        raise LanguageError(
+            "BAD_ARGUMENT",
+            "the depth of attention is unknown",
+            site=here(),
+            expected="q[B, H, M, D] with a number for D",
+            found=described(q),
+            hint="--dims fixes it; written out, op.softmax(q @ k.T * q.shape[3] ** -0.5) @ v takes any",
+        )
+    if scale is None:
+        return q, 1.0 / math.sqrt(max(depth, 1))
+    return (q, float(scale)) if isinstance(scale, float | int) else (emit("mul", q, scale), 1.0)
 
 
 def _four_axes(mask: Value) -> Tensor:

@@ -35,7 +35,7 @@ def hint_of(error: BaseException) -> str | None:
 
 
 def _of_type_error(text: str) -> str | None:
-    if "'Dim'" in text:
+    if "'Size'" in text:
         return "an extent has no number until the model runs: graph.require demands one, --dims B=4 fixes it"
     if "__array_ufunc__" in text:
         return "numpy cannot compute with tensors: op has functions of the same names"
