@@ -54,8 +54,16 @@ def _scaled(q: Value, scale: Operand | None) -> tuple[Value, float]:
             found=described(q),
             hint="--dims fixes it; written out, op.softmax(q @ k.T * q.shape[3] ** -0.5) @ v takes any",
         )
+    if scale is None and depth == 0:
+        raise LanguageError(
+            "BAD_ARGUMENT",
+            "the scale of attention is unknown",
+            site=here(),
+            expected="scale=..., or a depth of 1 or more",
+            found=described(q),
+        )
     if scale is None:
-        return q, 1.0 / math.sqrt(max(depth, 1))
+        return q, 1.0 / math.sqrt(depth)
     return (q, float(scale)) if isinstance(scale, float | int) else (emit("mul", q, scale), 1.0)
 
 

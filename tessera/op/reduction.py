@@ -6,8 +6,10 @@ same for every number of threads; `stable=True` therefore asks for what holds an
 
 from __future__ import annotations
 
+from tessera.errors import LanguageError
 from tessera.model.filled import stop_gradient
-from tessera.model.tensor import Tensor, Value, emit, quotient
+from tessera.model.site import here
+from tessera.model.tensor import Tensor, Value, described, emit, quotient
 from tessera.op.axes import Axes, axes_of, axis_of
 from tessera.op.creation import dimension
 from tessera.op.elementwise import cast
@@ -42,13 +44,16 @@ def reduce_prod(x: Value, axes: Axes = None, *, keepdims: bool = False) -> Tenso
 
 
 def reduce_mean(x: Value, axes: Axes = None, *, keepdims: bool = False, stable: bool = True) -> Tensor:
-    """The mean over axes; half floats are added up as float32, since they hold neither sum nor count of many."""
+    """The mean over axes; half floats are added up as float32, since they hold neither sum nor count of many.
+
+    NaN where there is nothing to take the mean of, as in numpy.
+    """
     if x.dtype.is_float and x.dtype.bits < F32.bits:
         return cast(reduce_mean(cast(x, F32), axes, keepdims=keepdims, stable=stable), x.dtype)
     number = elements(x, axes)
     total = reduce_sum(x, axes, keepdims=keepdims, stable=stable)
     if isinstance(number, int):
-        return quotient(total, max(number, 1))
+        return quotient(total, number)
     return quotient(total, dimension(number, x.dtype))
 
 
@@ -130,6 +135,10 @@ def argmin(x: Value, axis: int = -1) -> Tensor:
 
 def _place(kind: str, x: Value, axis: int) -> Tensor:
     place = axis_of(axis, x)
+    if x.shape[place] == 0:
+        raise LanguageError(
+            "BAD_ARGUMENT", f"arg{kind} along an axis without elements", site=here(), found=described(x)
+        )
     found = emit("eq", x, emit("reduce", x, kind=kind, axes=(place,), keepdims=True))
     if x.dtype.is_float:
         found = emit("or", found, emit("isnan", x))

@@ -239,3 +239,21 @@ def test_safetensors_when_damaged_then_is_refused(content: bytes, tmp_path: Path
     path.write_bytes(content)
     with pytest.raises(LanguageError, match="BAD_WEIGHTS"):
         read_safetensors(path)
+
+
+@pytest.mark.parametrize("size", [1, 3, 16, 17, 33])
+@pytest.mark.numerics
+def test_reduction_when_the_row_is_one_number_repeated_then_lanes_beyond_its_end_do_not_count(
+    tmp_path: Path, size: int
+) -> None:
+    body = """
+    @graph.module("m")
+    def m(x: Tensor["B", "N"]):
+        row = op.broadcast_to(x[0, 0], x.shape)
+        return {"softmax": op.softmax(row), "sum": op.reduce_sum(row, 1), "max": op.reduce_max(row, 1)}
+    """
+    x = draw(0, 2, size)
+    found = compiled(tmp_path, body, {"x": x})
+    np.testing.assert_allclose(found["softmax"], np.full((2, size), 1 / size), rtol=1e-5)
+    np.testing.assert_allclose(found["sum"], np.full(2, size * x[0, 0]), rtol=1e-5)
+    np.testing.assert_array_equal(found["max"], np.full(2, x[0, 0]))

@@ -104,8 +104,6 @@ class Context:
         (type_,) = infer(op, [t.type for t in operands], full)
         if is_empty(type_):
             return self.constant(np.zeros(type_.static_shape, type_.dtype.numpy))
-        if op in ("matmul", "conv") and any(0 in t.shape for t in operands):  # sums of nothing
-            return self.broadcast_to(self.scalar(0, type_.dtype), type_.shape)
         content = fold_one(op, [t.content for t in operands], full, (type_, self.ranges))
         if content is not None:
             return Tensor(type_, None, content)

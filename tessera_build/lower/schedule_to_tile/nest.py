@@ -385,8 +385,9 @@ class Nest:
         return ()
 
     def valid(self, axis: str, source: int, identity: float) -> int:
-        """The tile with the elements beyond the end of a ragged axis replaced by a reduction's identity."""
-        position, shape = self.axes.index(axis), self.builder.types[source].static_shape
+        """The tile, all along a ragged axis, with a reduction's identity for the elements beyond the axis' end."""
+        position, shape = self.axes.index(axis), list(self.builder.types[source].static_shape)
+        shape[position] = self.tiles.get(axis, 1)
         along = [e if i == position else 1 for i, e in enumerate(shape)]
         offset, extent = self.offsets[axis], self.domain[axis]
         index = self.builder.emit(lambda r: t.Iota(r, position, offset - extent), tile(I32, *along))

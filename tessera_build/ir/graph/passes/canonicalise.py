@@ -21,6 +21,7 @@ from bundle_format.errors import TesseraError
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.graph.passes.canonical.arithmetic import ARITHMETIC, divide_by_constants
 from tessera_build.ir.graph.passes.canonical.movement import MOVEMENT
+from tessera_build.ir.graph.passes.canonical.nothing import NOTHING
 from tessera_build.ir.graph.passes.canonical.tables import TABLES
 from tessera_build.ir.graph.passes.canonical.windows import WINDOWS
 from tessera_build.ir.graph.sweep import Rule, Site, rewrite
@@ -48,7 +49,7 @@ class Canonicalise:
 
     def _rules(self) -> tuple[Rule, ...]:
         reciprocals = (divide_by_constants(),) if self.reciprocals else ()
-        return (*ARITHMETIC, *MOVEMENT, *WINDOWS, *TABLES, *reciprocals)
+        return (*NOTHING, *ARITHMETIC, *MOVEMENT, *WINDOWS, *TABLES, *reciprocals)
 
 
 def _logged_rule(rules: Sequence[Rule], log: list[str]) -> Rule:
