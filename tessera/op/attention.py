@@ -14,6 +14,8 @@ from tessera.model.tensor import Operand, Tensor, Value, described, emit
 from tessera.model.trace import needed
 from tessera.op.creation import dimension
 from tessera.op.movement import reshaped, split
+from tessera.op.random import dropout as dropped
+from tessera.op.reduction import softmax
 from tessera.state import KVCache
 from tessera_build.ir.core.dims import Extent, floordiv, mod
 from tessera_build.ir.core.types import I64
@@ -22,9 +24,21 @@ _MASKED = -1e30  # far below any score, and finite: a row that is masked wholly 
 
 
 def attention(  # noqa: PLR0913  the formula has as many parts
-    q: Value, k: Value, v: Value, *, mask: Value | None = None, causal: bool = False, scale: Operand | None = None
+    q: Value,
+    k: Value,
+    v: Value,
+    *,
+    mask: Value | None = None,
+    causal: bool = False,
+    scale: Operand | None = None,
+    dropout: float = 0.0,
+    key: Value | None = None,
 ) -> Tensor:
-    """softmax(q kT * scale + mask) v. `causal`: query i of M sees keys up to i + N - M. The scale is 1 / sqrt(D)."""
+    """softmax(q kT * scale + mask) v. `causal`: query i of M sees keys up to i + N - M. The scale is 1 / sqrt(D).
+
+    `dropout` leaves a share of the weights out, by a key of `op.random`; then, and where D or E is a name, scores are
+    written to memory.
+    """
     if q.ndim != 4 or k.ndim != 4 or v.ndim != 4:
         raise LanguageError(
             "TYPE_MISMATCH",
@@ -38,6 +52,8 @@ def attention(  # noqa: PLR0913  the formula has as many parts
     if causal:
         ahead = _ahead(q.shape[2], k.shape[2], q)
         mask = ahead if mask is None else mask + ahead
+    if dropout or not all(isinstance(x.shape[3], int) for x in (q, v)):
+        return _written_out((q * factor, k, v), mask, dropout, key)
     operands = (q, k, v) if mask is None else (q, k, v, _four_axes(mask))
     return emit("attention", *operands, scale=factor)
 
@@ -45,15 +61,6 @@ def attention(  # noqa: PLR0913  the formula has as many parts
 def _scaled(q: Value, scale: Operand | None) -> tuple[Value, float]:
     """The queries, and the number by which their scores are multiplied; what only a run tells goes into the queries."""
     depth = q.shape[3]
-    if not isinstance(depth, int):
-        raise LanguageError(
-            "BAD_ARGUMENT",
-            "the depth of attention is unknown",
-            site=here(),
-            expected="q[B, H, M, D] with a number for D",
-            found=described(q),
-            hint="--dims fixes it; written out, op.softmax(q @ k.T * q.shape[3] ** -0.5) @ v takes any",
-        )
     if scale is None and depth == 0:
         raise LanguageError(
             "BAD_ARGUMENT",
@@ -62,9 +69,27 @@ def _scaled(q: Value, scale: Operand | None) -> tuple[Value, float]:
             expected="scale=..., or a depth of 1 or more",
             found=described(q),
         )
-    if scale is None:
+    if scale is None and isinstance(depth, int):
         return q, 1.0 / math.sqrt(depth)
+    if scale is None:
+        return emit("mul", q, emit("rsqrt", dimension(depth, q.dtype))), 1.0
     return (q, float(scale)) if isinstance(scale, float | int) else (emit("mul", q, scale), 1.0)
+
+
+def _written_out(heads: tuple[Value, Value, Value], mask: Value | None, dropout: float, key: Value | None) -> Tensor:
+    """softmax(q kT + mask) v with its scores in memory. Heads that share keys lie side by side: rows of one product."""
+    q, k, v = heads
+    (batch, many, queries, depth), (_, served, keys, _) = q.shape, k.shape
+    rows = floordiv(many * queries, served)
+    needed().require(mod(many, served), "==", 0, f"the heads of {described(q)} are no multiple of {described(k)}'s")
+    grouped = emit("reshape", q, shape=(batch, served, rows, depth))
+    product = emit("matmul", grouped, k, transpose_a=False, transpose_b=True)
+    scores = emit("reshape", product, shape=(batch, many, queries, keys))
+    weights = softmax(scores if mask is None else emit("add", scores, _four_axes(mask)))
+    if dropout:
+        weights = dropped(weights, dropout, key)
+    found = emit("reshape", weights, shape=(batch, served, rows, keys)) @ v
+    return emit("reshape", found, shape=(batch, many, queries, v.shape[3]))
 
 
 def _four_axes(mask: Value) -> Tensor:
@@ -81,16 +106,15 @@ def _ahead(queries: Extent, keys: Extent, like: Value) -> Tensor:
     return emit("select", hidden, zeros + max(_MASKED, -60000.0 if like.dtype.name == "f16" else _MASKED), 0.0)
 
 
-def flash_attention(q: Value, cache: KVCache, *, dropout: float = 0.0, causal: bool = True) -> Tensor:
+def flash_attention(
+    q: Value, cache: KVCache, *, dropout: float = 0.0, causal: bool = True, key: Value | None = None
+) -> Tensor:
     """Attention over what a cache holds; the queries [B, H, S, D] are those whose keys were appended last.
 
-    Gives the heads side by side, [B, S, H * D], as the product behind attention takes them.
+    Gives the heads side by side, [B, S, H * D], as the product behind attention takes them. `dropout` needs a key.
     """
-    if dropout:
-        raise LanguageError(
-            "RANDOM_WITHOUT_KEY", "dropping out within attention is not built", site=here(), found=f"dropout={dropout}"
-        )
-    return merge_heads(attention(q, cache.keys, cache.values, mask=cache.mask(q, causal)))
+    mask = cache.mask(q, causal)
+    return merge_heads(attention(q, cache.keys, cache.values, mask=mask, dropout=dropout, key=key))
 
 
 def split_heads(x: Value, heads: int) -> Tensor:

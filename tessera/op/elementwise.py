@@ -16,6 +16,7 @@ from tessera.model.policies import bounds_of
 from tessera.model.site import here
 from tessera.model.tensor import Operand, Tensor, Value, emit, quotient
 from tessera.op.creation import Element
+from tessera.op.random import dropout as dropped
 from tessera_build.ir.core.types import BF16, BOOL, F32, F64, I32, U32, DType
 
 
@@ -201,17 +202,9 @@ def where(condition: Value, a: Operand, b: Operand) -> Tensor:
     return emit("select", condition, a, b)
 
 
-def residual(x: Value, branch: Value, dropout: float = 0.0) -> Tensor:
-    """x + branch. Dropping out needs a key: `op.random.dropout(branch, p, key)`."""
-    if dropout:
-        raise LanguageError(
-            "RANDOM_WITHOUT_KEY",
-            "dropping out needs a key",
-            site=here(),
-            found=f"dropout={dropout}",
-            hint="op.residual(x, op.random.dropout(branch, p, key))",
-        )
-    return emit("add", x, branch)
+def residual(x: Value, branch: Value, dropout: float = 0.0, key: Value | None = None) -> Tensor:
+    """x + branch, of which `dropout` leaves a share out, by a key of `op.random`."""
+    return emit("add", x, dropped(branch, dropout, key) if dropout else branch)
 
 
 def with_policy(x: Value, numeric: Numeric) -> Tensor:

@@ -57,12 +57,12 @@ def normal(parent: Value, shape: Sequence[Extent], dtype: Element = f32) -> Tens
     return _drawn("normal", parent, shape, dtype)
 
 
-def bernoulli(parent: Value, shape: Sequence[Extent], p: float = 0.5) -> Tensor:
+def bernoulli(parent: Value | None, shape: Sequence[Extent], p: float = 0.5) -> Tensor:
     """True with probability p."""
     return emit("lt", _drawn("uniform", parent, shape, f32), float(p))
 
 
-def dropout(x: Value, p: float, parent: Value) -> Tensor:
+def dropout(x: Value, p: float, parent: Value | None) -> Tensor:
     """Elements left out with probability p, the others divided by 1 - p."""
     if not 0.0 <= p < 1.0:
         raise LanguageError("BAD_ARGUMENT", "no probability", site=here(), expected="0 <= p < 1", found=repr(p))
@@ -70,7 +70,7 @@ def dropout(x: Value, p: float, parent: Value) -> Tensor:
     return emit("select", kept, x * (1.0 / (1.0 - p)), 0.0)
 
 
-def _drawn(kind: str, parent: Value, shape: Sequence[Extent], dtype: Element) -> Tensor:
+def _drawn(kind: str, parent: Value | None, shape: Sequence[Extent], dtype: Element) -> Tensor:
     trace = needed()
     extents = extents_of_shape(trace, shape)
     return emit("random", _checked(parent), kind=kind, shape=extents, dtype=numeric_of(dtype).dtype)
