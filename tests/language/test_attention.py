@@ -61,7 +61,9 @@ def test_flash_attention_when_weights_are_dropped_then_takes_a_key_over_a_cache(
     bundle = tmp_path / "model.tessera"
     tessera_build.build(written(tmp_path, body), targets=["native"], out=bundle, workers=1)
     with tessera_runtime.load(bundle, threads=1) as model:
-        found = list(model.run({"q": draw(0, 1, 2, 3, 8)}, state=model.new_state()).values())
+        found = [
+            np.asarray(a, np.float32) for a in model.run({"q": draw(0, 1, 2, 3, 8)}, state=model.new_state()).values()
+        ]
     np.testing.assert_allclose(found[1], 1.0, rtol=1e-5)
     assert found[0].shape == (1, 3, 16)
     assert ((found[0] - 1.0) ** 2).max() > 0.01
