@@ -23,12 +23,16 @@ Spec = TensorSpec | StateSpec
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One parameter of a function: its specification where it is a tensor, its default where it has one."""
+    """One parameter of a function: its specification where it is a tensor, its default where it has one.
+
+    A `variadic` one, `*xs` or `**xs`, takes any number of them.
+    """
 
     name: str
     spec: Spec | None
     default: object
     positional: bool
+    variadic: bool = False
 
     @property
     def required(self) -> bool:
@@ -37,7 +41,7 @@ class Argument:
 
 
 def arguments_of(function: Callable[..., object]) -> tuple[Argument, ...]:
-    """The parameters of a function, in order; `self` of a bound method is none."""
+    """The parameters of a function, in order; `self` of a bound method is none, nor what takes any others untyped."""
     signature = inspect.signature(function)
     try:
         notes = inspect.get_annotations(inspect.unwrap(_plain(function)), eval_str=True)
@@ -46,11 +50,12 @@ def arguments_of(function: Callable[..., object]) -> tuple[Argument, ...]:
     found: list[Argument] = []
     for parameter in signature.parameters.values():
         note = notes.get(parameter.name)
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
         spec = note if isinstance(note, TensorSpec | StateSpec) else None
-        positional = parameter.kind != parameter.KEYWORD_ONLY
-        found.append(Argument(parameter.name, spec, parameter.default, positional))
+        variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if variadic and spec is None:
+            continue
+        positional = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        found.append(Argument(parameter.name, spec, parameter.default, positional, variadic))
     return tuple(found)
 
 
@@ -71,7 +76,7 @@ def matched(arguments: Sequence[Argument], call: Call) -> list[tuple[Argument, o
     """Arguments with what a call gives them."""
     positional = [argument for argument in arguments if argument.positional]
     pairs: list[tuple[Argument, object]] = list(zip(positional, call[0], strict=False))
-    by_name = {argument.name: argument for argument in arguments}
+    by_name = {argument.name: argument for argument in arguments if not argument.variadic}
     return [*pairs, *((by_name[key], value) for key, value in call[1].items() if key in by_name)]
 
 

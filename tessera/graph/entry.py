@@ -55,10 +55,18 @@ def trace_entry(
 
 
 def _input(trace: Trace, argument: Argument, entry: Entry, incoming: dict[str, tuple[int, ...]]) -> object:
+    if argument.variadic:
+        raise LanguageError(
+            "INPUT_WITHOUT_NAME",
+            f"the inputs that {argument.name} of the entry {entry.name} takes have no names",
+            site=entry.site,
+            expected=f"{argument.name}_1: Tensor[...], {argument.name}_2: Tensor[...]",
+            hint="name each input: how many an entry has, and what they are called, is part of the bundle",
+        )
     match argument.spec:
         case TensorSpec() as spec:
             site = spec.site or entry.site
-            return Tensor(trace, trace.input(argument.name, spec, site), argument.name)
+            return Tensor(trace, trace.input(argument.name, spec, site))
         case StateSpec() as spec:
             values = tuple(
                 trace.input(f"{argument.name}.{part}" if part else argument.name, tensor, tensor.site or entry.site)
@@ -182,7 +190,7 @@ class _Outputs:
 
     def _unique(self, name: str) -> str:
         taken, number = name, 2
-        while taken in self._used or taken in self.trace.builder.input_names:
+        while taken in self._used:
             taken, number = f"{name}_{number}", number + 1
         self._used.add(taken)
         return taken

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import final
 
-import numpy as np
-
 from tessera.errors import LanguageError
 from tessera.model.annotation import TensorSpec
+from tessera.model.elements import elements
 from tessera.model.numeric import Policy
 from tessera.model.site import Site, here
 from tessera.model.tensor import Value
@@ -84,7 +83,7 @@ class Parameter(Value):
                 expected=str(list(self.static_shape)),
                 found=str(list(array.shape)),
             )
-        kept = np.array(array, dtype=self.dtype.numpy, order="C")
+        kept = elements(array, self.dtype, site or self.site)
         kept.flags.writeable = False
         self._array = kept
 

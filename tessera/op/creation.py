@@ -14,6 +14,7 @@ import numpy as np
 
 from tessera.errors import LanguageError
 from tessera.model.annotation import TensorSpec
+from tessera.model.elements import elements
 from tessera.model.filled import full_like
 from tessera.model.numeric import Numeric, f32, i64, numeric_of
 from tessera.model.parameter import Initialiser, Parameter
@@ -96,13 +97,13 @@ def constant(array: Array | Sequence[float] | float, dtype: Element | None = Non
     if isinstance(array, np.ndarray) and dtype is None:
         return Tensor(trace, constant_of(trace, array, site))
     wanted = f32.dtype if dtype is None else numeric_of(dtype).dtype
-    return Tensor(trace, constant_of(trace, np.asarray(array).astype(wanted.numpy), site))
+    return Tensor(trace, constant_of(trace, elements(array, wanted, site), site))
 
 
 def full(shape: Sequence[Extent], value: float | int | bool, dtype: Element = f32) -> Tensor:
     """One number everywhere."""
     trace, site = trace_of(()), here()
-    number = np.asarray(value).astype(numeric_of(dtype).dtype.numpy)
+    number = elements(value, numeric_of(dtype).dtype, site)
     scalar = Tensor(trace, constant_of(trace, number, site))
     extents = extents_of_shape(trace, shape)
     return scalar if not extents else emit("broadcast_to", scalar, shape=extents)

@@ -26,13 +26,15 @@ def split_targets(values: Sequence[str]) -> list[str]:
 
 
 def read_dims(values: Sequence[str]) -> dict[str, int | tuple[int, int]]:
-    """`N=4` fixes a dim, `N=1:64` (or `N=1..64`) bounds it; several are separated by commas."""
+    """`N=4` fixes a dim, `N=1:64` (or `N=1..64`) bounds it; several are separated by commas, and each is said once."""
     found: dict[str, int | tuple[int, int]] = {}
     for word in (part for value in values for part in value.split(",")):
         name, equals, text = word.strip().rpartition("=")
         size = _SIZE.fullmatch(text)
         if not equals or not name or size is None:
             raise click.BadParameter(f"{word!r} is neither NAME=SIZE nor NAME=LOW:HIGH", param_hint="--dims")
+        if name in found:
+            raise click.BadParameter(f"dim {name} is given twice", param_hint="--dims")
         low, high = size.groups()
         found[name] = int(low) if high is None else (int(low), int(high))
     return found

@@ -22,6 +22,7 @@ from tessera_build.frontends.onnx.export import (
     as_plain,
     check_onnx,
     exported,
+    named_apart,
     with_plain_ports,
     write_onnx,
 )
@@ -112,7 +113,7 @@ def _module(model: Model, entry: str | None, dims: Mapping[str, int | tuple[int,
 
 
 def _entry(module: Module, name: str | None) -> tuple[Module, str]:
-    """The module with one entry alone."""
+    """The module with one entry alone, under names that an ONNX file can have."""
     names = list(module.entries)
     if name is None and len(names) > 1:
         raise ConfigError(
@@ -121,4 +122,4 @@ def _entry(module: Module, name: str | None) -> tuple[Module, str]:
     chosen = name or names[0]
     if chosen not in module.entries:
         raise ConfigError("ENTRY_UNKNOWN", f"the model has no entry {chosen!r}", expected=", ".join(names))
-    return replace(module, entries={chosen: module.entries[chosen]}), chosen
+    return named_apart(replace(module, entries={chosen: module.entries[chosen]}), chosen), chosen

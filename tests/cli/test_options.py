@@ -30,6 +30,15 @@ def test_dims_when_ill_formed_then_are_a_usage_error_that_shows_the_form(word: s
 
 
 @pytest.mark.errors
+@pytest.mark.parametrize("words", [["B=1:64,B=2"], ["B=1", "S=3,B=1"], ["B=2", " B=2"]])
+def test_dims_when_one_is_given_twice_then_are_a_usage_error(words: list[str]) -> None:
+    with pytest.raises(click.BadParameter, match="dim B is given twice"):
+        read_dims(words)
+    with pytest.raises(click.BadParameter, match="dim B is given twice"):
+        read_sizes(words)
+
+
+@pytest.mark.errors
 def test_sizes_when_a_range_is_given_then_are_a_usage_error() -> None:
     with pytest.raises(click.BadParameter, match="one size"):
         read_sizes(["N=1:2"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 import onnx
 
@@ -37,13 +38,28 @@ def export_onnx(module: Module, entry: str) -> onnx.ModelProto:
 
 def exported(module: Module, entry: str) -> Exported:
     """The entry as an ONNX model and its weights; raises `UnsupportedError` with every op that has no form."""
-    alone = drop_dead(_plain(replace(module, entries={entry: module.entries[entry]})))
+    alone = drop_dead(_plain(replace(named_apart(module, entry), entries={entry: module.entries[entry]})))
     writer, function = Writer(), alone.entries[entry]
     export = _Export(alone, function, writer, Extents(writer, alone.dims), _read(function))
     export.write(entry)
     if export.problems:
         raise UnsupportedError.of(export.problems, entry)
     return model_of(export.writer, entry, _facts(alone))
+
+
+def named_apart(module: Module, entry: str) -> Module:
+    """The module whose entry has no result that is called as an input: in ONNX these share their names.
+
+    Such a result, a parameter's next numbers for instance, gets the first number that makes its name another.
+    """
+    taken = [*module.input_names[entry], *module.output_names[entry]]
+    names: list[str] = []
+    for name in module.output_names[entry]:
+        if name in module.input_names[entry]:
+            name = next(n for n in (f"{name}_{i}" for i in count(2)) if n not in taken)
+            taken.append(name)
+        names.append(name)
+    return replace(module, output_names={**module.output_names, entry: tuple(names)})
 
 
 def _plain(module: Module) -> Module:
