@@ -1,23 +1,19 @@
 """Derivatives of `checkpoint`: forward as what its body is; backward by computing the body again.
 
-Takes a walk that has come to a checkpoint; adds its values and tangents. Invariant: the way back reads the operands and
-what the body captures, and no value that the body computed. It stands in a loop of one iteration that carries what
-was computed of what it reads: no pass can find there that the body has been computed before.
+Takes a walk that has come to a checkpoint; adds its values and tangents. Invariant: the way back reads the operands,
+what the body captures and the results that are kept, and no other value that the body computed. It stands in a loop of
+one iteration that carries what was computed of what it reads: no pass can find there that the body has been computed
+before.
 """
 
 from __future__ import annotations
 
+from tessera_build.ir.core.node import Region
 from tessera_build.ir.graph.autodiff.emit import Emit, Values
-from tessera_build.ir.graph.autodiff.regions import (
-    Walking,
-    activity,
-    outside_tangents,
-    record,
-    zeros,
-    zeros_where_missing,
-)
-from tessera_build.ir.graph.autodiff.replay import Replay
+from tessera_build.ir.graph.autodiff.regions import Walking, activity, outside_tangents, record, zeros
+from tessera_build.ir.graph.autodiff.replay import Replay, live_part
 from tessera_build.ir.graph.nodes import GraphNode
+from tessera_build.ir.graph.ops.control import kept_of
 from tessera_build.ir.graph.regions import captured
 
 
@@ -49,42 +45,57 @@ def record_checkpoint(walk: Walking, node: GraphNode) -> None:
     active = [i in walk.tangents for i in node.inputs]
     there = activity(walk, region, active, {})
     outputs = [o for o, on in zip(node.outputs, there, strict=True) if on]
-    types = [walk.type(o) for o in outputs]
     inputs = [*(walk.tangents[i] for i in node.inputs if i in walk.tangents)]
     inputs += outside_tangents(walk, (region,)).values()
 
     def back(_: Emit, cotangents: Values) -> Values:
-        return _again(walk, node, zeros_where_missing(cotangents, types, walk.to))
+        return _again(walk, node, there, cotangents)
 
-    tangents = recorder.step("checkpoint", inputs, types, back)
+    tangents = recorder.step("checkpoint", inputs, [walk.type(o) for o in outputs], back)
     walk.tangents.update(zip(outputs, tangents, strict=True))
 
 
-def _again(walk: Walking, node: GraphNode, cotangents: list[int]) -> Values:
+def _again(walk: Walking, node: GraphNode, outputs: list[bool], cotangents: Values) -> Values:
     """Cotangents of the operands and captured values that have tangents, from one iteration of a loop.
 
-    They take the place of zeros that the loop carries: a stack of one slice would be copied to where they go.
+    They take the place of zeros that the loop carries: a stack of one slice would be copied to where they go. What was
+    kept is carried, too: seen from inside, it would show that what is computed of it has been computed before.
     """
     (region,), to = node.regions, walk.to
     active = [i in walk.tangents for i in node.inputs]
-    read = _computed(walk, [*node.inputs, *captured((region,))])
+    number = kept_of(node.attributes)
+    kept = node.outputs[len(node.outputs) - number :]
+    read = [*_computed(walk, [*node.inputs, *captured((region,))]), *kept]
     starts = [i for i in node.inputs if i in walk.tangents] + list(outside_tangents(walk, (region,)))
-    blanks = [zeros(to, walk.type(v)) for v in starts]
-    operands = (*(walk.value(v) for v in read), *cotangents, *blanks)
+    arriving = [c for c in cotangents if c is not None]
+    operands = [*(walk.value(v) for v in read), *arriving, *(zeros(to, walk.type(v)) for v in starts)]
+    fixed = len(operands) - len(starts)
     index = to.fresh_index("again")
     with to.region([to.type(v) for v in operands], {index: (0, 0)}) as block:
         own = walk.inside(None)
         own.tangents.update(walk.tangents)
+        own.kept = walk.kept | frozenset(region.results[len(region.results) - number :])
         own.values.update(zip(read, block.args, strict=False))
+        own.values.update((r, own.value(o)) for o, r in zip(node.outputs, region.results, strict=True) if o in kept)
         found = record(own, region, [own.value(i) for i in node.inputs], active)
         inputs = [*(a for a in found.args if a is not None), *found.outside.values()]
-        outputs = [t for t in found.tangents if t is not None]
-        fixed = len(operands) - len(blanks)
-        passed = found.recorder.transposed(outputs, block.args[len(read) : fixed], inputs)
+        tangents = [t for t, on in zip(found.tangents, outputs, strict=True) if on]
+        reached = [t for t, c in zip(tangents, cotangents, strict=True) if c is not None]
+        passed = found.recorder.transposed(reached, block.args[len(read) : fixed], inputs)
         results = [b if c is None else c for b, c in zip(block.args[fixed:], passed, strict=True)]
         block.yields(*block.args[:fixed], *results)
-    made = to.node("loop", operands, {"index": index, "trips": 1}, (block.region,))[fixed:]
-    return [None if c is None else m for c, m in zip(passed, made, strict=True)]
+    body, places = _needed(block.region, fixed)
+    made = to.node("loop", tuple(operands[i] for i in places), {"index": index, "trips": 1}, (body,))
+    return [None if c is None else m for c, m in zip(passed, made[len(made) - len(starts) :], strict=True)]
+
+
+def _needed(region: Region, fixed: int) -> tuple[Region, list[int]]:
+    """The body of a loop without the values that it passes on, the first `fixed`, and does not read; what stays."""
+    live = live_part(region, region.results[fixed:])
+    read = set(captured((Region((), live.nodes, live.results),)))
+    places = [i for i, arg in enumerate(region.args) if i >= fixed or arg in read]
+    kept = [region.args[i] for i in places]
+    return Region(tuple(kept), live.nodes, tuple(region.results[i] for i in places)), places
 
 
 def _computed(walk: Walking, values: list[int]) -> list[int]:

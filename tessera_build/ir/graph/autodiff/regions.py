@@ -32,6 +32,7 @@ class Walking(Protocol):
     written: bool
     values: dict[int, int]
     tangents: dict[int, int]
+    kept: frozenset[int]
 
     def inside(self, recorder: Recorder | None) -> Walking:
         """A sweep over a region."""

@@ -39,6 +39,7 @@ class Walk:
         self.written = written
         self.values: dict[int, int] = {}
         self.tangents: dict[int, int] = {}
+        self.kept: frozenset[int] = frozenset()  # values of the function that are there already, though it is not
         # What jumps where something with a tangent changes, and whether it has come through 8 bits or fewer.
         self.stepwise: dict[int, bool] = {}
 
@@ -46,6 +47,7 @@ class Walk:
         """A sweep over a region of the same function, which sees what was made around it."""
         inner = Walk(self.to, self.function, recorder)
         inner.values.update(self.values)
+        inner.kept = self.kept
         inner.stepwise = self.stepwise
         return inner
 
@@ -110,8 +112,11 @@ class Walk:
                 self.stepwise[output] = short or (not dtype.is_float and dtype.bits <= 8)
 
     def _write(self, node: GraphNode) -> None:
-        if not self.written:
+        if not self.written and not self._is_kept(node):
             Replay(self.to, self.values, self.type, self.function.locations.get).nodes((node,))
+
+    def _is_kept(self, node: GraphNode) -> bool:
+        return bool(node.outputs) and self.kept.issuperset(node.outputs)
 
     def _differentiate(self, node: GraphNode) -> None:
         if not any(self.type(o).dtype.is_float for o in node.outputs):
@@ -142,7 +147,7 @@ class Walk:
             (a, self.tangents[v]) for a, v in zip(args, node.inputs, strict=True) if v in self.tangents
         )
         inner.nodes(function.nodes)
-        if not self.written:
+        if not self.written and not self._is_kept(node):
             self.values[node.output] = inner.value(function.results[0])
         if function.results[0] in inner.tangents:
             self.tangents[node.output] = inner.tangents[function.results[0]]

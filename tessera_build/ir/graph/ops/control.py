@@ -109,7 +109,14 @@ def _run_loop(
     return (*carried, *stacked)
 
 
-def _infer_checkpoint(types: Sequence[Type], _: Attributes, regions: Sequence[RegionType]) -> tuple[Type, ...]:
+def kept_of(attributes: Attributes) -> int:
+    """How many of a checkpoint's results, the last ones, are values that its derivative reads."""
+    return int_of(attributes, "kept")
+
+
+def _infer_checkpoint(types: Sequence[Type], attributes: Attributes, regions: Sequence[RegionType]) -> tuple[Type, ...]:
+    if not 0 <= kept_of(attributes) <= len(regions[0].results):
+        raise mismatch("checkpoint keeps other values", "some of its results", kept_of(attributes))
     if regions[0].args != tuple(types):
         raise mismatch("the region of checkpoint takes other values", texts(types), texts(regions[0].args))
     return regions[0].results
@@ -153,10 +160,12 @@ CONTROL: tuple[Op, ...] = (
     ),
     Op(
         "checkpoint",
-        "(operands...) ({body}) -> what the body gives. Its derivative keeps the operands alone and computes the body "
-        "again; a pass puts the body in its place",
+        "(operands...) <{kept}> ({body}) -> what the body gives. Its derivative reads the operands and the last `kept` "
+        "results, and computes the rest of the body again; a pass puts the body in its place",
         None,
         None,
+        ("kept",),
+        {"kept": 0},
         control=Control(("body",), _infer_checkpoint, _run_checkpoint),
     ),
     Op(
