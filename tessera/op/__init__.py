@@ -22,6 +22,7 @@ from tessera.op.creation import (
     zeros,
     zeros_like,
 )
+from tessera.op.einsum import einsum
 from tessera.op.elementwise import (
     absolute,
     add,
@@ -94,7 +95,7 @@ from tessera.op.functions import (
 )
 from tessera.op.implicit import fixed_point, linear_solve, solve
 from tessera.op.indexing import gather, scatter, scatter_elements, take_along, top_k
-from tessera.op.linear import determinant, dot, einsum, inverse, linear, matmul, outer, solve_linear
+from tessera.op.linear import determinant, dot, inverse, linear, matmul, outer, solve_linear
 from tessera.op.losses import cross_entropy, mse
 from tessera.op.movement import (
     broadcast_to,

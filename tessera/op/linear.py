@@ -1,4 +1,4 @@
-"""Linear algebra: products of matrices and vectors, contractions by letters, systems of equations.
+"""Linear algebra: products of matrices and vectors, systems of equations.
 
 Takes tensors; gives tensors. Invariant: 8-bit floats are multiplied and summed in the type that their policy names,
 and only the result is rounded to them.
@@ -84,50 +84,3 @@ def _check_square(name: str, a: Value) -> None:
 def emit_second(op: str, *operands: Value) -> Tensor:
     """The second result of an op whose first one is room to work in."""
     return emit_all(op, operands, {})[1]
-
-
-def einsum(formula: str, *operands: Value) -> Tensor:
-    """A contraction by letters, such as "bhqd,bhkd->bhqk", of one or two operands without repeated letters in one."""
-    terms, arrow, result = formula.replace(" ", "").partition("->")
-    inputs = terms.split(",")
-    letters = "".join(inputs)
-    sound = arrow and len(inputs) == len(operands) and len(operands) in (1, 2)
-    sound = sound and all(len(set(t)) == len(t) == x.ndim for t, x in zip(inputs, operands, strict=True))
-    if not sound or not set(result) <= set(letters) or len(set(result)) != len(result):
-        raise LanguageError(
-            "BAD_ARGUMENT",
-            "einsum does not understand its formula",
-            site=here(),
-            expected='one or two operands, each letter once in each, and "->": "ij,jk->ik"',
-            found=f"{formula!r} on {', '.join(described(x) for x in operands)}",
-        )
-    if len(operands) == 1:
-        return _arranged(operands[0], inputs[0], result)
-    return _contracted((inputs[0], operands[0]), (inputs[1], operands[1]), result)
-
-
-def _arranged(x: Value, letters: str, result: str) -> Tensor:
-    """Axes that the result has not are summed, the others are put in its order."""
-    gone = tuple(i for i, letter in enumerate(letters) if letter not in result)
-    kept = [letter for letter in letters if letter in result]
-    summed = emit("reduce", x, kind="sum", axes=gone, keepdims=False) if gone else x
-    return emit("transpose", summed, perm=tuple(kept.index(letter) for letter in result))
-
-
-def _contracted(left: tuple[str, Value], right: tuple[str, Value], result: str) -> Tensor:
-    """One matrix product: shared letters of the result are batches, shared ones that it has not are summed."""
-    (a, x), (b, y) = left, right
-    batch = [c for c in a if c in b and c in result]
-    inner = [c for c in a if c in b and c not in result]
-    rows, columns = ([c for c in own if c in result and c not in other] for own, other in ((a, b), (b, a)))
-    first = _arranged(x, a, "".join((*batch, *rows, *inner)))
-    second = _arranged(y, b, "".join((*batch, *inner, *columns)))
-    extents = dict(zip(a, x.shape, strict=True)) | dict(zip(b, y.shape, strict=True))
-    groups = [count(tuple(extents[c] for c in group)) for group in (batch, rows, inner, columns)]
-    flat = product(
-        emit("reshape", first, shape=(groups[0], groups[1], groups[2])),
-        emit("reshape", second, shape=(groups[0], groups[2], groups[3])),
-    )
-    order = [*batch, *rows, *columns]
-    whole = emit("reshape", flat, shape=tuple(extents[c] for c in order))
-    return emit("transpose", whole, perm=tuple(order.index(c) for c in result))

@@ -1,0 +1,6 @@
+from tessera import Tensor, graph, op
+
+@graph.module("m")
+def m(x: Tensor["B", 4], y: Tensor[4, 5]):
+    return op.einsum("bi,ij->bk", x, y)
+    #      ^ BAD_ARGUMENT: einsum does not understand its formula
