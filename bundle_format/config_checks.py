@@ -47,6 +47,8 @@ def _check_entry(entry: Entry) -> None:
             for extent in value.shape:
                 if isinstance(extent, DimExpression):
                     _check_declared(extent, known, f"{group}[{index}].shape")
+    if isinstance(entry.workspace, DimExpression):
+        _check_declared(entry.workspace, everything, ".workspace")
     _check_states(entry)
     _check_results(entry)
 

@@ -41,7 +41,9 @@ from bundle_format.schema import (
 MAX_RANK: Final = 32
 _Item = TypeVar("_Item")
 # Fields that came after 1.0, with what a reader takes them to be where they are not there.
-_LEFT_OUT: Final[Mapping[str, object]] = MappingProxyType({"sizes": (), "results": (), "in_place": False})
+_LEFT_OUT: Final[Mapping[str, object]] = MappingProxyType(
+    {"sizes": (), "results": (), "in_place": False, "workspace": None, "at": ""}
+)
 
 
 def config_bytes(config: Config) -> bytes:
@@ -158,6 +160,7 @@ class _Reader:
             states=fields.sequence("states", self.state),
             sizes=fields.optional("sizes", lambda items: _some(as_sequence(items, self.size), "sizes")) or (),
             results=fields.optional("results", lambda items: _some(as_sequence(items, self.result), "results")) or (),
+            workspace=fields.optional("workspace", _extent),
         )
         fields.close()
         return entry
@@ -223,6 +226,7 @@ class _Reader:
             relation=fields.read("relation", _relation),
             right=fields.read("right", _expression),
             message=fields.text("message"),
+            at=fields.optional("at", _place) or "",
         )
         fields.close()
         return guard
@@ -247,6 +251,13 @@ def _some(items: tuple[_Item, ...], what: str) -> tuple[_Item, ...]:
     if not items:
         raise BundleError("CONFIG_INCONSISTENT", f"a list of {what} is empty, and must then be left out")
     return items
+
+
+def _place(value: Json) -> str:
+    text = as_text(value)
+    if not text:
+        raise BundleError("CONFIG_INCONSISTENT", "a place is empty, and must then be left out")
+    return text
 
 
 def _true(value: Json) -> bool:

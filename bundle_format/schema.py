@@ -17,7 +17,7 @@ from bundle_format.digest import Digest
 from bundle_format.dims import DimExpression
 
 FORMAT_MAJOR: Final = 1
-FORMAT_MINOR: Final = 3
+FORMAT_MINOR: Final = 4
 ABI_VERSION: Final = 1
 _FLOATS: Final = ("f64", "f32", "bf16", "f16")
 # Kept one to a byte, the narrower ones in its low bits.
@@ -92,7 +92,8 @@ class Entry(NamedTuple):
     """One function of the module. `dims` are in the order in which the ABI wants their values.
 
     Shapes of outputs may be over `sizes` too: such outputs are allocated by the run. `results` is there where the
-    source gives more than tensors, and then lists all that it gives.
+    source gives more than tensors, and then lists all that it gives. `workspace`: bytes that a run works in, beside its
+    inputs, outputs and weights; None where that is not told.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Entry(NamedTuple):
     states: tuple[StateAlias, ...] = ()
     sizes: tuple[DataSize, ...] = ()
     results: tuple[Result, ...] = ()
+    workspace: Extent | None = None
 
     def depends_on_data(self, extent: Extent) -> bool:
         """Whether an extent is known only after a run."""
@@ -127,12 +129,15 @@ class Weight(NamedTuple):
 
 
 class Guard(NamedTuple):
-    """Something the build assumed about dims: `left relation right`, two dimension expressions."""
+    """Something the build assumed about dims: `left relation right`, two dimension expressions; asked for `at` a place
+    in the source, where that is known.
+    """
 
     left: DimExpression
     relation: str
     right: DimExpression
     message: str
+    at: str = ""
 
 
 class Target(NamedTuple):

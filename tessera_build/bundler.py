@@ -17,6 +17,7 @@ from bundle_format.abi import header_bytes
 from bundle_format.canonical import Json, canonical_bytes
 from bundle_format.digest import Digest
 from bundle_format.dims import parse_dim
+from bundle_format.errors import BundleError
 from bundle_format.packed_text import pack_text
 from bundle_format.schema import Config, DataSize, DimRange, Entry, Guard, Result, StateAlias, Target, Tool, Value
 from bundle_format.schema import Extent as FormatExtent
@@ -70,7 +71,8 @@ def make_variant(parts: Parts) -> Variant:
     """The config and the layers of one target."""
     weights, weight_layers = pack_weights(_weight_data(parts.lowered.weights))
     target = parts.target
-    entries = tuple(_entry(parts.module, name) for name in parts.module.entries)
+    workspaces = {entry.name: _workspace(entry.arena_bytes) for entry in parts.lowered.variant.entries}
+    entries = tuple(_entry(parts.module, name, workspaces[name]) for name in parts.module.entries)
     config = Config(
         producer=parts.producer,
         target=Target(target.name, target.kind, target.arch, target.features),
@@ -78,14 +80,14 @@ def make_variant(parts: Parts) -> Variant:
         weights=weights,
         nodes=parts.lowered.nodes,
         guards=tuple(
-            Guard(parse_dim(str(left)), relation, parse_dim(str(right)), message)
-            for left, relation, right, message in parts.module.guards
+            Guard(parse_dim(str(left)), relation, parse_dim(str(right)), message, _place(parts.module, number))
+            for number, (left, relation, right, message) in enumerate(parts.module.guards)
         ),
         tools=parts.tools,
         numerics=_numerics(parts.precision) | ({"checks": parts.checks} if parts.checks else {}),
         sources=parts.sources,
-        ignorable=_ignorable(entries),
     )
+    config = config._replace(ignorable=_ignorable(config))
     layers = [Layer(kind, pack_text(text)) for kind, text in _texts(parts)]
     layers += [Layer(media.ELF_CODE, parts.code), Layer(media.C_HEADER, header_bytes())]
     return Variant(config, (*layers, *weight_layers))
@@ -101,14 +103,33 @@ def _numerics(precision: PrecisionConfig) -> dict[str, str]:
     }
 
 
-def _ignorable(entries: Sequence[Entry]) -> tuple[str, ...]:
+def _ignorable(config: Config) -> tuple[str, ...]:
     """Fields that a reader which does not know them may skip: they say more, and change nothing that it does."""
-    in_place = any(state.in_place for entry in entries for state in entry.states)
-    results = any(entry.results for entry in entries)
-    return (*(("in_place",) if in_place else ()), *(("results",) if results else ()))
+    entries = config.entries
+    there = {
+        "at": any(guard.at for guard in config.guards),
+        "in_place": any(state.in_place for entry in entries for state in entry.states),
+        "results": any(entry.results for entry in entries),
+        "workspace": any(entry.workspace is not None for entry in entries),
+    }
+    return tuple(name for name, is_there in there.items() if is_there)
 
 
-def _entry(module: Module, name: str) -> Entry:
+def _place(module: Module, number: int) -> str:
+    """Where a guard was asked for."""
+    span = module.guard_spans.get(module.guards[number])
+    return str(span) if span else ""
+
+
+def _workspace(arena_bytes: Extent) -> FormatExtent | None:
+    """What an entry works in; None where no dimension expression can say it."""
+    try:
+        return _extent(arena_bytes)
+    except BundleError:
+        return None
+
+
+def _entry(module: Module, name: str, workspace: FormatExtent | None) -> Entry:
     function = module.entries[name]
     inputs = tuple(_value(n, function.types[v]) for n, v in zip(module.input_names[name], function.args, strict=True))
     outputs = tuple(
@@ -130,7 +151,7 @@ def _entry(module: Module, name: str) -> Entry:
         DataSize(size, None if upper == UNBOUNDED else _extent(upper)) for size, upper in data_sizes(function).items()
     )
     results = tuple(Result(r.name, r.kind, r.outputs, r.labels) for r in module.results.get(name, ()))
-    return Entry(name, inputs, outputs, dims, states, sizes, results)
+    return Entry(name, inputs, outputs, dims, states, sizes, results, workspace)
 
 
 def _value(name: str, type_: Type) -> Value:

@@ -49,6 +49,7 @@ def status_error(status: int, node: int, detail: Sequence[int], config: Config) 
     where = config.nodes[node] if 0 <= node < len(config.nodes) else None
     if status == Status.GUARD_FAILED and 0 <= detail[0] < len(config.guards):
         guard = config.guards[detail[0]]
+        where = guard.at or where
         if guard.left.text in {size.name for entry in config.entries for size in entry.sizes}:  # a truth value, no dim
             return RunError(
                 "GUARD_FAILED",

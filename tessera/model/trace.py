@@ -228,7 +228,9 @@ class Trace:
         if self.outer is not None:
             self.outer.require(left, relation, right, message)
         else:
-            self.builder.guard(left, relation, right, message)
+            site = here()
+            with self.builder.at(None if site is None else site.span):
+                self.builder.guard(left, relation, right, message)
 
     def ranges_text(self, *extents: Extent) -> str:
         """The ranges of the dimensions in these extents, for messages."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from tessera_build.cli.console import human_bytes, json_option, print_json, watching
+from tessera_build.cli.console import human_bytes, json_option, print_json, watching, workspace_text
 from tessera_build.cli.options import FILE, read_bytes, read_dims, split_targets
 from tessera_build.config import BuildConfig, load_build
 from tessera_build.driver.build import build
@@ -97,6 +97,9 @@ def print_result(result: BuildResult) -> None:
             f"verified  {proof.target}: {where}, {len(proof.cases)} runs with error {proof.max_error:.1e}, "
             f"{len(proof.groups)} operator groups with error {proof.max_group_error:.1e}"
         )
+    for space in result.workspaces:
+        where = f"{space.target}, " if len(result.targets) > 1 else ""
+        click.echo(f"workspace {where}{workspace_text(space)}")
     kernels = result.kernels
     click.echo(f"kernels   {kernels.compiled} compiled, {kernels.cached} from the cache")
     click.echo("time      " + ", ".join(f"{timing.stage} {timing.seconds:.1f} s" for timing in result.timings))

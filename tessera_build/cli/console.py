@@ -26,6 +26,7 @@ from rich.progress import (
 )
 
 from bundle_format.digest import Digest
+from tessera_build.driver.footprint import Workspace
 from tessera_build.driver.result import Event
 
 Watch = Callable[[Event], None]
@@ -96,6 +97,16 @@ class _Bars:
             self._task = self._progress.add_task(event.stage, total=None, detail="")
         detail = event.detail[:40]
         self._progress.update(self._task, completed=event.done, total=event.total or None, detail=detail)
+
+
+def workspace_text(found: Workspace) -> str:
+    """The peak of an entry's working memory as a person reads it."""
+    if found.bytes == str(found.most):
+        return f"{found.entry}: {human_bytes(found.least)}"
+    limits = f"at least {human_bytes(found.least)}"
+    if found.most is not None:
+        limits = f"{human_bytes(found.least)} to {human_bytes(found.most)}"
+    return f"{found.entry}: {limits}, {found.bytes} bytes"
 
 
 def human_bytes(count: int) -> str:

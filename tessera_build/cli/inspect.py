@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from tessera_build.cli.console import human_bytes, json_option, print_json
+from tessera_build.cli.console import human_bytes, json_option, print_json, workspace_text
 from tessera_build.cli.options import FILE
 from tessera_build.driver.inspect import ASSEMBLY, Summary, identity, show_level, summary
 from tessera_build.driver.opened import LEVELS
@@ -50,6 +50,8 @@ def _print_summary(found: Summary) -> None:
         code, texts, weights = (human_bytes(size) for size in sizes)
         click.echo(f"{variant.target} ({variant.arch}): {variant.operators} operators")
         click.echo(f"  code {code}, IR {texts}, {variant.weights} weights {weights}")
+        for space in variant.workspaces:
+            click.echo(f"  workspace of {workspace_text(space)}")
         click.echo(f"  needs {' '.join(variant.features) or 'nothing beyond the architecture'}")
         if variant.proof is None:
             click.echo("  no proof attached")

@@ -35,7 +35,7 @@ from tessera_build.config import (
     load_target,
 )
 from tessera_build.driver.draws import draw_warnings
-from tessera_build.driver.footprint import footprint, footprint_warnings
+from tessera_build.driver.footprint import footprint, footprint_warnings, workspace
 from tessera_build.driver.machine import bounds_of, machine_of, options_of
 from tessera_build.driver.nesting import nested_too_deep
 from tessera_build.driver.result import BuildResult, Event, KernelCount, Progress, StageTime
@@ -357,6 +357,11 @@ def _result(draft: _Draft, timings: tuple[StageTime, ...]) -> BuildResult:
         timings=timings,
         kernels=KernelCount(sources.count("compiled"), sources.count("cache"), sources.count("duplicate")),
         bytes=sum(path.stat().st_size for path in files),
+        workspaces=tuple(
+            workspace(target.config.name, entry.name, entry.arena_bytes, _present(draft.module).dims)
+            for target in draft.targets
+            for entry in target.lowered.variant.entries
+        ),
     )
 
 

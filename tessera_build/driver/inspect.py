@@ -16,12 +16,13 @@ from bundle_format import media
 from bundle_format.digest import Digest
 from bundle_format.dims import DimExpression
 from bundle_format.reader import Bundle, VariantRecord, open_bundle
-from bundle_format.schema import Entry, Value
+from bundle_format.schema import Config, Entry, Value
 from tessera_build.backends.llvm.variant import LlvmBackend
 from tessera_build.config import ConfigError, TargetConfig, load_target
+from tessera_build.driver.footprint import Workspace, workspace
 from tessera_build.driver.machine import machine_of, options_of
 from tessera_build.driver.opened import LEVELS, level_text, proofs_of, variant_named
-from tessera_build.ir.core.dims import Range
+from tessera_build.ir.core.dims import Range, parse_extent
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.target.host import Variant
 from tessera_build.ir.target.text import parse_variant, print_function
@@ -47,6 +48,7 @@ class VariantSummary:
     weight_bytes: int
     operators: int
     proof: Proof | None
+    workspaces: tuple[Workspace, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,16 @@ def _variant(variant: VariantRecord, proofs: dict[str, Proof]) -> VariantSummary
         weight_bytes=sizes[media.WEIGHTS],
         operators=len(config.nodes),
         proof=proofs.get(config.target.name),
+        workspaces=tuple(_workspaces(config)),
     )
+
+
+def _workspaces(config: Config) -> Iterator[Workspace]:
+    for entry in config.entries:
+        if entry.workspace is not None:
+            ranges: dict[str, Range] = {dim.name: (dim.min, dim.max) for dim in entry.dims}
+            size = entry.workspace if isinstance(entry.workspace, int) else parse_extent(entry.workspace.text)
+            yield workspace(config.target.name, entry.name, size, ranges)
 
 
 def _signature(entry: Entry) -> Iterator[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundle_format.digest import Digest
+from tessera_build.driver.footprint import Workspace
 from tessera_build.verify.proof import Proof
 
 
@@ -43,7 +44,8 @@ class KernelCount:
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """A finished bundle. `verification` has one proof per target, none when the build was told not to verify."""
+    """A finished bundle. `verification` has one proof per target, none when the build was told not to verify;
+    `workspaces` has every entry on every target."""
 
     path: Path
     digest: Digest
@@ -53,6 +55,7 @@ class BuildResult:
     timings: tuple[StageTime, ...]
     kernels: KernelCount
     bytes: int
+    workspaces: tuple[Workspace, ...] = ()
 
     @property
     def seconds(self) -> float:

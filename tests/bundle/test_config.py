@@ -90,6 +90,9 @@ REFUSALS: list[tuple[str, str, Callable[[Tree], object]]] = [
         lambda tree: tree["entries"][1]["states"][0].update(output="none"),
     ),
     ("FIELD_TYPE", "$.entries[1].states[0].in_place", lambda tree: tree["entries"][1]["states"][0].update(in_place=1)),
+    ("CONFIG_INCONSISTENT", "$.guards[0].at", lambda tree: tree["guards"][0].update(at="")),
+    ("CONFIG_INCONSISTENT", "$.entries[0].workspace", lambda tree: tree["entries"][0].update(workspace="64*Q")),
+    ("FIELD_TYPE", "$.entries[0].workspace", lambda tree: tree["entries"][0].update(workspace=-1)),
     ("CONFIG_INCONSISTENT", "$.guards[0].right", lambda tree: tree["guards"][0].update(right="Q")),
     ("CONFIG_INCONSISTENT", "$.entries[0].sizes", lambda tree: tree["entries"][0].update(sizes=[])),
     (
@@ -199,3 +202,15 @@ def test_config_when_a_state_is_written_in_place_then_parses_to_itself_and_keeps
     entries[1] = longer
     with pytest.raises(BundleError, match="changes its shape"):
         config_bytes(sample()._replace(entries=tuple(entries)))
+
+
+@pytest.mark.unit
+def test_config_when_workspaces_and_places_are_told_then_parses_to_itself_and_leaves_them_out_elsewhere() -> None:
+    entry, guard = sample().entries[0], sample().guards[0]
+    entries = (entry._replace(workspace=parse_dim("64*N+128")), *sample().entries[1:-1])
+    entries += (sample().entries[-1]._replace(workspace=0),)
+    told = sample()._replace(entries=entries, guards=(guard._replace(at="model.py:7:5"),))
+    again = parse_config(config_bytes(told))
+    assert again == told
+    assert [entry.workspace for entry in again.entries][1:-1] == [None] * (len(entries) - 2)
+    assert not any(name in config_bytes(sample()) for name in (b'"workspace"', b'"at"'))

@@ -103,6 +103,10 @@ def test_inspect_when_plain_then_shows_signature_targets_and_proof(tessera: Tess
         assert part in text
     summary = json.loads(tessera("inspect", bundle_file, "--json").stdout)
     assert [variant["target"] for variant in summary["variants"]] == ["x86-64-v2", "x86-64-v3"]
+    for variant in summary["variants"]:
+        (space,) = variant["workspaces"]
+        assert (space["entry"], space["target"], space["most"]) == ("main", variant["target"], None)
+        assert f"  workspace of main: at least {space['least']} B, {space['bytes']} bytes" in text
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,8 @@ def test_status_when_unknown_or_without_node_then_is_still_an_error() -> None:
     assert status_error(2, -1, [0] * 4, config).code == "DIVISION_BY_ZERO"
     assert status_error(2, 99, [0] * 4, config).where is None
     assert status_error(4, -1, [7, 0, 0, 0], config).code == "GUARD_FAILED"
+    placed = config._replace(guards=(config.guards[0]._replace(at="model.py:7:5"),))
+    assert [status_error(4, -1, [0, 1001, 1000, 0], c).where for c in (config, placed)] == [None, "model.py:7:5"]
     assert status_error(77, -1, [0] * 4, config).code == "STATUS_UNKNOWN"
 
 

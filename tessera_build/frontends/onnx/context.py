@@ -20,17 +20,17 @@ from tessera_build.frontends.onnx.order import is_multiple, is_related, sign_of,
 from tessera_build.frontends.onnx.restarts import Unified
 from tessera_build.frontends.onnx.tracing import Piece, Place, pieces_of
 from tessera_build.ir.core.dims import Dim, Extent, Range, bounds, symbol, symbols_of
+from tessera_build.ir.core.node import Span
 from tessera_build.ir.core.rewrite import RegionBuilder
 from tessera_build.ir.core.types import F32, I64, DType, Type, dtype_of, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.infer import complete, infer, op_named
-from tessera_build.ir.graph.nodes import Array, Attribute
+from tessera_build.ir.graph.nodes import Array, Attribute, Guard
 from tessera_build.ir.graph.ops.elementwise import ELEMENTWISE
 from tessera_build.ir.graph.ops.shapes import count
 from tessera_build.ir.graph.ops.sizes import UNBOUNDED
 
 _BROADCASTING = frozenset(op.name for op in ELEMENTWISE)
-Guard = tuple[Extent, str, Extent, str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +71,7 @@ class Context:
 
     builder: GraphBuilder
     ranges: dict[str, Range]
-    guards: dict[Guard, None] = field(default_factory=dict[Guard, None])
+    guards: dict[Guard, Span | None] = field(default_factory=dict[Guard, Span | None])
     sizes: dict[str, Extent] = field(default_factory=dict[str, Extent])  # symbols that are read from data, and bounds
     indices: set[str] = field(default_factory=set[str])  # of loops; a dim of the model never equals one
     decisions: Mapping[str, bool] = field(default_factory=dict[str, bool])  # which way an If goes, by its first result
@@ -346,7 +346,7 @@ class Context:
             holding = self.op("eq" if relation == "==" else "ge", self.number(left, I64), self.number(right, I64))
             message = f"{message}: {left} {relation} {right}"
             left, relation, right = self.size(self.cast(holding, I64), 1), "==", 1
-        self.guards[(left, relation, right, message)] = None
+        self.guards[(left, relation, right, message)] = self.builder.span
 
     def unify(self, left: Extent, right: Extent, message: str) -> Extent:
         """Make two extents one: rename a dim where that suffices (by starting again), else guard; gives one."""

@@ -397,4 +397,4 @@ def _attributes(node: onnx.NodeProto) -> dict[str, AttributeValue]:
 def _finished(builder: GraphBuilder, context: Context, results: Sequence[Result]) -> Module:
     """The module without nodes that nobody reads, with its guards, and what it gives if that is more than tensors."""
     told = {ENTRY: tuple(results)} if any(result.kind != "tensor" for result in results) else {}
-    return drop_dead(replace(builder.finish(), guards=tuple(context.guards), results=told))
+    return drop_dead(replace(builder.finish(), guards=tuple(context.guards), guard_spans=context.guards, results=told))

@@ -92,7 +92,8 @@ def read_named(path: Path, dims: Mapping[str, DimRequest] | None = None) -> Modu
     for name, value in zip(module.output_names[ENTRY], results, strict=True):
         to.output(name, value)
     for guard in module.guards:
-        to.guard(*guard)
+        with to.at(module.guard_spans.get(guard)):
+            to.guard(*guard)
     return replace(to.finish(), results=module.results)
 
 

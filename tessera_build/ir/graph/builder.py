@@ -31,10 +31,9 @@ from tessera_build.ir.core.rewrite import RegionBuilder
 from tessera_build.ir.core.structure import defs_of
 from tessera_build.ir.core.types import DType, Type, dtype_of
 from tessera_build.ir.graph.infer import complete, infer, op_named
-from tessera_build.ir.graph.nodes import Array, Attribute, GraphNode, Module
+from tessera_build.ir.graph.nodes import Array, Attribute, GraphNode, Guard, Module
 from tessera_build.ir.graph.ops.op import RegionType
 
-Guard = tuple[Extent, str, Extent, str]
 _FEW = 9  # elements: as many as a shape has
 
 
@@ -91,7 +90,7 @@ class GraphBuilder:
         self._locations: dict[Node, Span] = {}
         self._inputs: dict[str, int] = {}
         self._outputs: dict[str, int] = {}
-        self._guards: list[Guard] = []
+        self._guards: dict[Guard, Span | None] = {}
         self._span: Span | None = None
 
     @contextmanager
@@ -232,12 +231,14 @@ class GraphBuilder:
         return self.pool.names.get(str(node.attributes["digest"]), "") if node and node.op == "constant" else ""
 
     def guard(self, left: Extent, relation: str, right: Extent, message: str) -> None:
-        """Demand `left == right` or `left >= right` of the dims of every call; `message` explains a refusal."""
+        """Demand `left == right` or `left >= right` of the dims of every call; `message` explains a refusal.
+
+        It carries the span of the `with` around it: that of the first who asks.
+        """
         guard = (left, relation, right, message)
         if relation not in ("==", ">="):
             raise TesseraError("BAD_GUARD", "unknown relation", expected="== or >=", found=relation)
-        if guard not in self._guards:
-            self._guards.append(guard)
+        self._guards.setdefault(guard, self._span)
 
     def type(self, value: int) -> Type:
         """The type of a value made so far."""
@@ -274,9 +275,9 @@ class GraphBuilder:
         return module_of([self])
 
     @property
-    def guards(self) -> tuple[Guard, ...]:
-        """What the dims of a call must satisfy."""
-        return tuple(self._guards)
+    def guards(self) -> Mapping[Guard, Span | None]:
+        """What the dims of a call must satisfy, in the order in which it was asked for, and where that was."""
+        return dict(self._guards)
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -310,6 +311,7 @@ def module_of(builders: list[GraphBuilder]) -> Module:
     pool = builders[0].pool
     used = {str(n.attributes["digest"]) for f in functions.values() for n in graph_nodes(f) if n.op == "constant"}
     dims = {name: limits for b in builders for name, limits in b.dims.items()}
+    guards = {guard: span for b in reversed(builders) for guard, span in b.guards.items()}  # the first one's spans
     return Module(
         entries=functions,
         constants={d: a for d, a in pool.arrays.items() if d in used},
@@ -318,6 +320,7 @@ def module_of(builders: list[GraphBuilder]) -> Module:
         output_names={b.entry: b.output_names for b in builders},
         constant_names={d: n for d, n in pool.names.items() if d in used},
         guards=tuple(dict.fromkeys(guard for b in builders for guard in b.guards)),
+        guard_spans=guards,
     )
 
 

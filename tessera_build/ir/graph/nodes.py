@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera_build.ir.core.dims import Dim, Extent, Range
-from tessera_build.ir.core.node import Def, Function, Node, OpName, Region, Use
+from tessera_build.ir.core.node import Def, Function, Node, OpName, Region, Span, Use
 from tessera_build.ir.core.types import DType
 
 Attribute = bool | int | float | str | DType | Dim | tuple["Attribute", ...]
 Array = NDArray[np.generic]
+Guard = tuple[Extent, str, Extent, str]  # left, relation, right, message
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +76,8 @@ class Module:
     `input_names` and `output_names` give, per entry, the names a person uses; `constants` maps digest to array and
     `constant_names` maps digest to the name it had in the source (for reports only, never hashed). A guard
     (left, relation, right, message) with the relation == or >= must hold for the dims of a call; all entries rely on
-    it. `results` has, for entries whose source gives more than tensors, all that it gives.
+    it; `guard_spans` says where it was asked for, where that is known (for reports only). `results` has, for entries
+    whose source gives more than tensors, all that it gives.
     """
 
     entries: Mapping[str, Function]
@@ -85,5 +87,6 @@ class Module:
     output_names: Mapping[str, tuple[str, ...]]
     states: Mapping[str, tuple[StatePair, ...]] = field(default_factory=dict[str, tuple[StatePair, ...]])
     constant_names: Mapping[str, str] = field(default_factory=dict[str, str])
-    guards: tuple[tuple[Extent, str, Extent, str], ...] = ()
+    guards: tuple[Guard, ...] = ()
     results: Mapping[str, tuple[Result, ...]] = field(default_factory=dict[str, tuple[Result, ...]])
+    guard_spans: Mapping[Guard, Span | None] = field(default_factory=dict[Guard, Span | None])

@@ -13,12 +13,12 @@ import numpy as np
 
 from bundle_format.errors import TesseraError
 from tessera_build.ir.core.dims import Dim, evaluate, symbol
-from tessera_build.ir.core.node import Function, Node, Region
+from tessera_build.ir.core.node import Function, Node, Region, Span
 from tessera_build.ir.core.rewrite import Live
 from tessera_build.ir.core.types import Type
-from tessera_build.ir.graph.builder import Guard, guard_symbols
+from tessera_build.ir.graph.builder import guard_symbols
 from tessera_build.ir.graph.infer import op_named
-from tessera_build.ir.graph.nodes import Array, GraphNode, Module
+from tessera_build.ir.graph.nodes import Array, GraphNode, Guard, Module
 from tessera_build.ir.graph.ops.op import Body, DimValues
 from tessera_build.ir.graph.ops.sizes import read_sizes
 from tessera_build.ir.graph.regions import captured
@@ -144,7 +144,8 @@ class _Interpreter:
         """Bind the symbols of a `sizes` node and check the guards that were waiting for them."""
         found = read_sizes(array, node.attributes, dims)
         dims.update(found)
-        check_guards((g for g in self.module.guards if guard_symbols(g) & found.keys()), dims)
+        fresh = (g for g in self.module.guards if guard_symbols(g) & found.keys())
+        check_guards(fresh, dims, self.module.guard_spans)
 
     def needed(
         self, nodes: Sequence[Node], wanted: Collection[int], known: Collection[int] = frozenset()
@@ -202,7 +203,7 @@ def bind_dims(types: list[Type], arrays: list[Array], module: Module) -> dict[st
     for position, (type_, array) in enumerate(zip(types, arrays, strict=True)):
         if array.shape != shape_at(type_, dims):
             raise _bad_input(position, f"{type_} with {dims}", str(list(array.shape)))
-    check_guards(module.guards, dims)
+    check_guards(module.guards, dims, module.guard_spans)
     for name, size in dims.items():
         low, high = module.dims.get(name, (None, None))
         if (low is not None and size < low) or (high is not None and size > high):
@@ -212,14 +213,22 @@ def bind_dims(types: list[Type], arrays: list[Array], module: Module) -> dict[st
     return dims
 
 
-def check_guards(guards: Iterable[Guard], dims: DimValues) -> None:
+def check_guards(guards: Iterable[Guard], dims: DimValues, spans: Mapping[Guard, Span | None]) -> None:
     """Raise `TesseraError` for a guard that does not hold; those over symbols without a value are left for later."""
-    for left, relation, right, message in guards:
-        if not guard_symbols((left, relation, right, message)) <= dims.keys():
+    for guard in guards:
+        left, relation, right, message = guard
+        if not guard_symbols(guard) <= dims.keys():
             continue
         sides = evaluate(left, dims), evaluate(right, dims)
         if not (sides[0] == sides[1] if relation == "==" else sides[0] >= sides[1]):
-            raise TesseraError("GUARD_FAILED", message, expected=f"{left} {relation} {right}", found=str(dict(dims)))
+            span = spans.get(guard)
+            raise TesseraError(
+                "GUARD_FAILED",
+                message,
+                where=str(span) if span else None,
+                expected=f"{left} {relation} {right}",
+                found=str(dict(dims)),
+            )
 
 
 def shape_at(type_: Type, dims: DimValues) -> tuple[int, ...]:

@@ -62,6 +62,7 @@ def rewrite(module: Module, make_rule: MakeRule) -> Module:
             constant_names=made.constant_names,
             states=states,
             guards=tuple(dict.fromkeys((*module.guards, *made.guards))),
+            guard_spans={**made.guard_spans, **module.guard_spans},
         )
     )
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from bundle_format.errors import TesseraError
 from tessera_build.ir.core.node import Node
-from tessera_build.ir.graph.builder import Guard as GraphGuard
 from tessera_build.ir.graph.builder import guard_symbols
+from tessera_build.ir.graph.nodes import Guard as GraphGuard
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.graph.ops.op import extents_of
 from tessera_build.ir.graph.ops.sizes import names_of
