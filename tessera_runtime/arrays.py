@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, cast
 import numpy as np
 
 from bundle_format.dims import DimExpression
+from bundle_format.foreign import Exports, borrowed
 from bundle_format.schema import Value
 from tessera_runtime.errors import RunError
 
@@ -109,29 +110,36 @@ def numpy_dtype(name: str) -> np.dtype[np.generic]:
 
 def to_array(value: object, dtype_name: str, dtype: np.dtype[np.generic], where: str) -> Array:
     """A dense array of `dtype` with the values of `value`, without a copy where it already is one."""
-    array = _as_ndarray(value, where)
-    if array.dtype != dtype:
+    array, named = _as_ndarray(value, where)
+    if named or array.dtype != dtype:
         bits = _AS_BITS.get(dtype_name)
-        if bits is None or (array.dtype != bits[0] and array.dtype.name != bits[1]):
+        if bits is None or _is_other(array, named, (dtype_name, bits[0], bits[1])):
             raise RunError(
                 "INPUT_DTYPE",
                 f"the input {where!r} has another dtype",
                 where=where,
                 expected=f"{dtype_name} (numpy {dtype})",
-                found=f"numpy {array.dtype}",
+                found=named or f"numpy {array.dtype}",
                 hint=f"convert it: numpy.asarray(value, dtype={dtype.name!r})",
             )
     # np.ascontiguousarray would turn a scalar into a vector of one.
     return array if array.flags.c_contiguous else array.copy(order="C")
 
 
-def _as_ndarray(value: object, where: str) -> Array:
+def _is_other(array: Array, named: str, wanted: tuple[str, np.dtype[np.generic], str]) -> bool:
+    """Whether elements are no bits of the wanted ones: by the name that came with them, else by numpy's type."""
+    name, bits, extended = wanted
+    return named != name if named else array.dtype != bits and array.dtype.name != extended
+
+
+def _as_ndarray(value: object, where: str) -> tuple[Array, str]:
+    """An array, and the name of its elements where numpy has only their bits."""
     if isinstance(value, (np.ndarray, np.generic)):
-        return np.asarray(cast(Array, value))
+        return np.asarray(cast(Array, value)), ""
     try:
         if hasattr(value, "__dlpack__"):
-            return cast(Array, np.from_dlpack(value))  # pyright: ignore[reportArgumentType]  tested the line above
-        return np.asarray(memoryview(value))  # pyright: ignore[reportArgumentType]  TypeError is handled
+            return borrowed(cast(Exports, value))
+        return np.asarray(memoryview(value)), ""  # pyright: ignore[reportArgumentType]  TypeError is handled
     except (TypeError, ValueError, BufferError, RuntimeError, AttributeError) as error:
         raise RunError(
             "INPUT_KIND",

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import numpy as np
 
+from bundle_format.foreign import Exports, borrowed
 from tessera import executor
 from tessera.errors import LanguageError
 from tessera.executor import Compiled
@@ -23,17 +24,9 @@ from tessera.model.site import Site, here
 from tessera.model.tensor import Tensor, Value
 from tessera.model.trace import Trace, Weight, numbers_of, tracing
 from tessera.model.tree import leaves, rebuild, structure
+from tessera_build.ir.core.types import DTYPES
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.nodes import Array, Module
-
-
-@runtime_checkable
-class _Exports(Protocol):
-    """What gives its memory by DLPack."""
-
-    def __dlpack__(self, *, stream: object = ...) -> object:
-        """The capsule."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,16 +149,17 @@ def to_array(value: object, site: Site | None = None) -> Array | None:
     """An array of what is one, without a copy; None for numbers and everything else."""
     if isinstance(value, np.ndarray):
         return cast(Array, value)
-    if not isinstance(value, _Exports) or isinstance(value, np.generic | Value):
+    if not hasattr(value, "__dlpack__") or isinstance(value, np.generic | Value):
         return None
     try:
-        return cast(Array, np.from_dlpack(value))  # pyright: ignore[reportArgumentType]
+        array, named = borrowed(cast(Exports, value))
+        return array.view(DTYPES[named].numpy) if named else array
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise LanguageError(
             "ARRAY_NOT_SPOKEN",
             "a tensor cannot be read through DLPack",
             site=site or here(),
-            expected="one in the memory of the CPU, of an element type that numpy has, that no gradient is kept for",
+            expected="one in the memory of the CPU, of an element type of the language, that no gradient is kept for",
             found=f"{type(value).__name__}: {error}"[:200],
-            hint="for a torch tensor: tensor.detach().cpu(), and another type than bfloat16",
+            hint="for a torch tensor: tensor.detach().cpu()",
         ) from error

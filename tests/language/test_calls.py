@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -144,9 +145,28 @@ def test_torch_tensors_when_given_and_taken_then_share_memory() -> None:
     np.testing.assert_allclose(found, _wanted(net, _numbers(5)) + 1, atol=1e-6)
 
 
+@pytest.mark.numerics
+def test_torch_tensors_when_they_are_bf16_then_bits_are_shared_both_ways() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Doubled(graph.Module):
+        def forward(self, x: Array) -> object:  # type: ignore[override]
+            return x + x  # type: ignore[operator]
+
+    doubled = Doubled()
+
+    given = torch.tensor(_numbers(5)).bfloat16()
+    found = cast(Array, doubled(given))
+    assert found.dtype.name == "bfloat16"
+    taken = torch.from_numpy(found.view(np.uint16)).view(torch.bfloat16)
+    assert taken.data_ptr() == found.ctypes.data
+    assert torch.equal(taken, given + given)
+    np.testing.assert_array_equal(cast(Array, doubled(given.T.contiguous().T)).view(np.uint16), found.view(np.uint16))
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
-    [("requires_grad_()", "detach"), ("bfloat16()", "Unsupported dtype")],
+    [("requires_grad_()", "detach"), ("to('meta')", "meta")],
 )
 def test_torch_tensor_when_it_cannot_be_spoken_then_says_why(change: str, text: str) -> None:
     torch = pytest.importorskip("torch")

@@ -96,6 +96,14 @@ def test_run_when_the_code_refuses_a_value_then_names_the_node(model: Model) -> 
 
 
 @pytest.mark.errors
+def test_bf16_when_a_foreign_tensor_is_of_another_type_then_both_are_named(model: Model) -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(RunError) as caught:
+        model.entries["bits"].run({"p": torch.zeros(3, dtype=torch.float8_e4m3fn)})
+    assert (caught.value.code, caught.value.found) == ("INPUT_DTYPE", "f8e4m3")
+
+
+@pytest.mark.errors
 def test_run_when_a_guard_fails_then_speaks_the_guards_words(model: Model) -> None:
     with pytest.raises(RunError) as caught:
         model.run(x=np.ones((1001, 3), np.float32))

@@ -109,6 +109,14 @@ def test_bf16_when_run_then_travels_as_its_bits(model: Model) -> None:
 
 
 @pytest.mark.numerics
+def test_bf16_when_a_torch_tensor_is_given_then_its_bits_are_read_by_dlpack(model: Model) -> None:
+    torch = pytest.importorskip("torch")
+    given = torch.tensor([1.0, 2.0, -3.5]).bfloat16()
+    out = model.entries["bits"].run({"p": given})
+    assert torch.equal(torch.from_numpy(out["o"].view(np.uint16)).view(torch.bfloat16), given)
+
+
+@pytest.mark.numerics
 def test_bf16_when_ml_dtypes_is_there_then_its_type_is_taken(bundle: Path) -> None:
     ml_dtypes = pytest.importorskip("ml_dtypes")
     with load(bundle) as loaded:
