@@ -245,7 +245,7 @@ def author_place(trace: Trace) -> Generator[None]:
     """What derivatives are made of carries the author's place where it has none of its own; errors do as well."""
     site = here()
     try:
-        with trace.builder.at(None if site is None else site.span):
+        with trace.at(site):
             yield
     except LanguageError:
         raise

@@ -112,7 +112,7 @@ class OnnxModule(Module):
             dims.take(name, tensor, types[name])
         dims.demand(self._foreign)
         values = [lift(trace, given.get(name, self.weights.get(name)), None, site) for name in names]
-        with trace.builder.at(None if site is None else site.span):
+        with trace.at(site):
             found = inline(trace.builder, self._foreign.module, self._entry, values, dims.extents)
         outputs = self._outputs
         results = {n: Tensor(trace, trace.note(v, site)) for n, v in zip(outputs, found, strict=True)}

@@ -215,7 +215,7 @@ def emit_all(
     values = tuple(lift(trace, operand, like, site) for operand in operands)
     plan = plan_of(op, [trace.policies.get(v, NO_POLICY) for v in values], attributes, like, site)
     try:
-        with trace.builder.at(None if site is None else site.span):
+        with trace.at(site):
             results = written(trace.builder, plan, (op, values, attributes), regions)
     except LanguageError:
         raise
@@ -335,10 +335,12 @@ def lift(trace: Trace, operand: object, like: DType | None, site: Site | None) -
             return operand.value_in(trace)
         case bool() | int() | float():
             dtype = wanted_type(like, operand, site)
-            return trace.note(trace.builder.scalar(element_number(operand, dtype, site), dtype), site)
+            with trace.at(site):
+                return trace.note(trace.builder.scalar(element_number(operand, dtype, site), dtype), site)
         case Dim():
             wanted = wanted_type(like, operand, site)
-            return trace.note(trace.builder.op("dimension", value=trace.extent(operand), dtype=wanted), site)
+            with trace.at(site):
+                return trace.note(trace.builder.op("dimension", value=trace.extent(operand), dtype=wanted), site)
         case np.ndarray() | np.generic():
             return constant_of(trace, np.asarray(cast(Array, operand)), site)
         case _:

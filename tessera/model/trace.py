@@ -8,7 +8,7 @@ one reads outer values only through its own inputs.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol, final
@@ -104,6 +104,10 @@ class Trace:
         self.defined: dict[str, Site | None] = {}  # dimensions, and where they were named first
         self._free = free  # whether parameters are inputs
 
+    def at(self, site: Site | None) -> AbstractContextManager[None]:
+        """Give this place to every node made inside the `with`."""
+        return self.builder.at(None if site is None else site.span)
+
     def extent(self, extent: Extent) -> Extent:
         """An extent of an annotation, with the dims that the build fixes."""
         fixed = {name: size for name, size in self.requests.items() if isinstance(size, int)}
@@ -170,7 +174,8 @@ class Trace:
             return self.capture(self.outer, self.outer.weight(weight))
         if self._free and not weight.frozen:
             return self.input(self._unused(weight.name or "parameter"), weight.spec, weight.site)
-        value = self.builder.pooled(self._owned(numbers_of(weight), weight.name))
+        with self.at(weight.site):
+            value = self.builder.pooled(self._owned(numbers_of(weight), weight.name))
         return self.note(value, weight.site, weight.spec.numeric.policy, weight.name)
 
     def _unused(self, name: str) -> str:
@@ -183,7 +188,8 @@ class Trace:
         node = self.builder.producer(value)
         if node is not None and node.op != "constant":
             return value
-        return self.builder.op("reshape", value, shape=self.builder.type(value).shape)
+        with self.at(self.sites.get(value)):
+            return self.builder.op("reshape", value, shape=self.builder.type(value).shape)
 
     def _owned(self, array: Array, name: str) -> str:
         """The digest that a parameter is kept under."""
@@ -228,8 +234,7 @@ class Trace:
         if self.outer is not None:
             self.outer.require(left, relation, right, message)
         else:
-            site = here()
-            with self.builder.at(None if site is None else site.span):
+            with self.at(here()):
                 self.builder.guard(left, relation, right, message)
 
     def ranges_text(self, *extents: Extent) -> str:
@@ -276,7 +281,8 @@ def tracing(trace: Trace) -> Generator[Trace]:
 def constant_of(trace: Trace, array: Array, site: Site | None) -> int:
     """A constant of the author's; numpy's own element types only."""
     try:
-        return trace.note(trace.builder.constant(np.asarray(array)), site)
+        with trace.at(site):
+            return trace.note(trace.builder.constant(np.asarray(array)), site)
     except KeyError as error:
         raise LanguageError(
             "UNKNOWN_DTYPE", "an array's elements have no element type here", site=site, found=str(array.dtype)
