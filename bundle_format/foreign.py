@@ -1,18 +1,13 @@
-"""Memory of other libraries as arrays, by DLPack: that of element types which numpy does not have, too.
+"""Memory of other libraries whose elements numpy does not have, by DLPack.
 
 Takes: an object with `__dlpack__` in the memory of the CPU.
-Gives: an array over the same memory, and the format's name of its elements where numpy has integers of their bits only.
-Invariant: nothing is copied; the array keeps alive what it was given, and refuses to be written to where that is shared
-as bits.
+Gives: what `numpy.asarray` makes an array of integers of (their bits), with the format's name of the elements.
+Invariant: nothing is copied, such an array cannot be written to, and it keeps the memory alive.
 """
 
 import ctypes
 from collections.abc import Mapping
 from typing import Final, Protocol, cast, final
-
-import numpy as np
-
-Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
 _CPU: Final = 1
 _LEGACY: Final = b"dltensor"
@@ -58,27 +53,17 @@ class _DLTensor(ctypes.Structure):
 
 
 @final
-class _Lent:
-    """Memory as numpy reads it. A capsule that nobody renames gives the memory back when it goes."""
+class Lent:
+    """The bits of elements called `name`. A capsule that nobody renames gives the memory back when it goes."""
 
-    def __init__(self, capsule: object, interface: Mapping[str, object]) -> None:
+    def __init__(self, capsule: object, name: str, interface: Mapping[str, object]) -> None:
         self._capsule = capsule
+        self.name = name
         self.__array_interface__ = dict(interface)
 
 
-def borrowed(value: Exports) -> tuple[Array, str]:
-    """The array, and the name of its elements, empty where numpy has them. Raises what numpy's `from_dlpack` raises."""
-    try:
-        return cast(Array, np.from_dlpack(value)), ""  # pyright: ignore[reportArgumentType]  for numpy's own types
-    except (BufferError, RuntimeError):
-        found = _as_bits(value)
-        if found is None:
-            raise
-        return found
-
-
-def _as_bits(value: Exports) -> tuple[Array, str] | None:
-    """The bits of elements that numpy does not have; None for what cannot be read."""
+def lent_bits(value: Exports) -> Lent | None:
+    """The memory of a tensor; None where it is not the CPU's, or its elements are none of those."""
     if value.__dlpack_device__()[0] != _CPU:
         return None
     capsule = value.__dlpack__()
@@ -90,9 +75,11 @@ def _as_bits(value: Exports) -> tuple[Array, str] | None:
         return None
     rank, size = cast(int, tensor.ndim), cast(int, tensor.bits) // 8
     shape = tuple(cast("list[int]", tensor.shape[:rank]))
+    interface: dict[str, object] = {"version": 3, "typestr": f"<u{size}", "shape": shape}
     if 0 in shape:
-        return np.empty(shape, f"<u{size}"), name
+        return Lent(b"", name, interface | {"data": b""})
     strides = tuple(step * size for step in cast("list[int]", tensor.strides[:rank])) if tensor.strides else None
-    address = cast(int, tensor.data) + cast(int, tensor.byte_offset)
-    interface = {"version": 3, "typestr": f"<u{size}", "shape": shape, "strides": strides, "data": (address, True)}
-    return np.asarray(_Lent(capsule, interface)), name
+    address = cast("int | None", tensor.data) or 0
+    return Lent(
+        capsule, name, interface | {"strides": strides, "data": (address + cast(int, tensor.byte_offset), True)}
+    )

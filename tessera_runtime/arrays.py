@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, cast
 import numpy as np
 
 from bundle_format.dims import DimExpression
-from bundle_format.foreign import Exports, borrowed
+from bundle_format.foreign import Exports, lent_bits
 from bundle_format.schema import Value
 from tessera_runtime.errors import RunError
 
@@ -132,13 +132,23 @@ def _is_other(array: Array, named: str, wanted: tuple[str, np.dtype[np.generic],
     return named != name if named else array.dtype != bits and array.dtype.name != extended
 
 
+def _from_dlpack(value: Exports) -> tuple[Array, str]:
+    try:
+        return cast(Array, np.from_dlpack(value)), ""  # pyright: ignore[reportArgumentType]  for numpy's own types
+    except (BufferError, RuntimeError):
+        lent = lent_bits(value)
+        if lent is None:
+            raise
+        return np.asarray(lent), lent.name
+
+
 def _as_ndarray(value: object, where: str) -> tuple[Array, str]:
     """An array, and the name of its elements where numpy has only their bits."""
     if isinstance(value, (np.ndarray, np.generic)):
         return np.asarray(cast(Array, value)), ""
     try:
         if hasattr(value, "__dlpack__"):
-            return borrowed(cast(Exports, value))
+            return _from_dlpack(cast(Exports, value))
         return np.asarray(memoryview(value)), ""  # pyright: ignore[reportArgumentType]  TypeError is handled
     except (TypeError, ValueError, BufferError, RuntimeError, AttributeError) as error:
         raise RunError(

@@ -13,7 +13,7 @@ from typing import cast
 
 import numpy as np
 
-from bundle_format.foreign import Exports, borrowed
+from bundle_format.foreign import Exports, lent_bits
 from tessera import executor
 from tessera.errors import LanguageError
 from tessera.executor import Compiled
@@ -152,8 +152,7 @@ def to_array(value: object, site: Site | None = None) -> Array | None:
     if not hasattr(value, "__dlpack__") or isinstance(value, np.generic | Value):
         return None
     try:
-        array, named = borrowed(cast(Exports, value))
-        return array.view(DTYPES[named].numpy) if named else array
+        return _from_dlpack(cast(Exports, value))
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise LanguageError(
             "ARRAY_NOT_SPOKEN",
@@ -163,3 +162,13 @@ def to_array(value: object, site: Site | None = None) -> Array | None:
             found=f"{type(value).__name__}: {error}"[:200],
             hint="for a torch tensor: tensor.detach().cpu()",
         ) from error
+
+
+def _from_dlpack(value: Exports) -> Array:
+    try:
+        return cast(Array, np.from_dlpack(value))  # pyright: ignore[reportArgumentType]  for numpy's own types
+    except (BufferError, RuntimeError):
+        lent = lent_bits(value)
+        if lent is None:
+            raise
+        return np.asarray(lent).view(DTYPES[lent.name].numpy)
