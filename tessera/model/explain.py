@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from bundle_format.errors import TesseraError
 from tessera.errors import LanguageError, Note
 from tessera.model.numeric import NO_POLICY
+from tessera.model.policies import bounds_of
 from tessera.model.site import Site
 from tessera.model.trace import Trace
-from tessera_build.ir.core.types import BOOL, DType, number_in
+from tessera_build.ir.core.types import BOOL, DType
 from tessera_build.ir.graph.ops.shapes import shape_text
 
+_TOO_LARGE = 1 << 1023  # for any float
 _SIDES = {2: ("left", "right"), 3: ("condition", "left", "right")}
 
 
@@ -59,10 +61,14 @@ def wanted_type(like: DType | None, operand: object, site: Site | None) -> DType
 
 def element_number(number: bool | int | float, like: DType | None, site: Site | None) -> bool | int | float:
     """A Python number as an element of the tensor's type; what would change it is refused."""
-    if like is None or like.is_float:
+    if like is None or (like.is_float and (isinstance(number, float) or abs(number) < _TOO_LARGE)):
         return number
-    exact = isinstance(number, bool) if like == BOOL else not isinstance(number, bool) and number == int(number)
-    if not exact or (like != BOOL and number_in(float(number), like) != int(number) and abs(number) < 1 << 53):
+    if like == BOOL:
+        exact = isinstance(number, bool)
+    else:
+        low, high = (0.0, 0.0) if like.is_float else bounds_of(like)
+        exact = not isinstance(number, bool) and low <= number <= high and number == int(number)
+    if not exact:
         raise LanguageError(
             "NUMBER_CHANGES_TYPE",
             f"the number {number!r} is no element of type {like}",

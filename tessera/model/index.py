@@ -7,7 +7,10 @@ bound that depends on a symbolic extent is proved by its range, or becomes a gua
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Protocol, cast, runtime_checkable
+
+import numpy as np
 
 from tessera.errors import LanguageError
 from tessera.model.site import Site
@@ -20,7 +23,7 @@ Shape = tuple[Extent, ...]
 
 @runtime_checkable
 class Shaped(Protocol):
-    """A tensor, as far as indices know it."""
+    """A tensor or an array, as far as indices know it."""
 
     @property
     def shape(self) -> Shape:
@@ -89,6 +92,7 @@ def _expanded(key: object, shape: Shape, site: Site | None) -> list[object]:
 def _place(plan: _Plan, item: object, axis: tuple[Extent, Trace], site: Site | None) -> None:
     """Add one item that speaks of an axis of the source."""
     extent, trace = axis
+    item = _plain(item)
     match item:
         case bool():
             raise _bad(item, site)
@@ -100,7 +104,7 @@ def _place(plan: _Plan, item: object, axis: tuple[Extent, Trace], site: Site | N
             plan.axis(start, start + 1)
         case slice():
             _slice(plan, cast("slice[object, object, object]", item), axis, site)
-        case Shaped():
+        case Shaped() if not isinstance(item, ModuleType):  # numpy itself has a function of this name
             if plan.gathered is not None:
                 raise LanguageError(
                     "BAD_INDEX", "only one index may be a tensor", site=site, hint="use op.gather for each axis in turn"
@@ -114,7 +118,7 @@ def _place(plan: _Plan, item: object, axis: tuple[Extent, Trace], site: Site | N
 
 def _slice(plan: _Plan, item: slice[object, object, object], axis: tuple[Extent, Trace], site: Site | None) -> None:
     extent, trace = axis
-    step: object = 1 if item.step is None else item.step
+    step = 1 if item.step is None else _plain(item.step)
     if not isinstance(step, int) or step < 1:
         raise LanguageError(
             "BAD_INDEX",
@@ -137,6 +141,7 @@ def _slice(plan: _Plan, item: slice[object, object, object], axis: tuple[Extent,
 def _bound(given: object, default: tuple[Extent, Extent], trace: Trace, site: Site | None) -> Extent:
     """A bound of a slice; numpy's clipping where all is known, a demand where it is not."""
     fallback, extent = default
+    given = _plain(given)
     if given is None:
         return fallback
     if isinstance(given, bool) or not isinstance(given, int | Dim):
@@ -148,6 +153,11 @@ def _bound(given: object, default: tuple[Extent, Extent], trace: Trace, site: Si
     trace.require(bound, ">=", 0, message)
     trace.require(extent, ">=", bound, message)
     return bound
+
+
+def _plain(item: object) -> object:
+    """Python's number for one of numpy's."""
+    return int(cast(int, item)) if isinstance(item, np.integer) else item
 
 
 def _from_end(index: Extent, extent: Extent) -> Extent:

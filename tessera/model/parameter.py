@@ -12,7 +12,9 @@ from typing import final
 
 from tessera.errors import LanguageError
 from tessera.model.annotation import TensorSpec
+from tessera.model.arguments import Place
 from tessera.model.elements import elements
+from tessera.model.filled import numbers_of
 from tessera.model.numeric import Policy
 from tessera.model.site import Site, here
 from tessera.model.tensor import Value
@@ -75,6 +77,7 @@ class Parameter(Value):
 
     def assign(self, array: Array, site: Site | None = None) -> None:
         """Give the parameter its numbers; they must have its shape, and an element type that it holds exactly."""
+        array = numbers_of(array, Place("op.tensor", "init", site or self.site))
         if array.shape != self.static_shape:
             raise LanguageError(
                 "PARAMETER_SHAPE",

@@ -211,7 +211,7 @@ def emit_all(
 ) -> tuple[Tensor, ...]:
     """All results of a graph op."""
     trace, site = trace_of(operands), here()
-    like = _element_type(op, operands)
+    like = element_type(op, operands)
     values = tuple(lift(trace, operand, like, site) for operand in operands)
     plan = plan_of(op, [trace.policies.get(v, NO_POLICY) for v in values], attributes, like, site)
     try:
@@ -268,7 +268,7 @@ def product(a: Operand, b: Operand, transpose_a: bool = False, transpose_b: bool
 
 def quotient(a: Operand, b: Operand) -> Tensor:
     """a / b of floats; of integers it is refused, since it would have to drop what is left in silence."""
-    like = _element_type("div", (a, b))
+    like = element_type("div", (a, b))
     if like is not None and like.kind in ("signed", "unsigned"):
         raise LanguageError(
             "TYPE_MISMATCH",
@@ -288,7 +288,7 @@ def floor_quotient(a: Operand, b: Operand) -> Tensor:
     where b is zero. Derivatives are zero.
     """
     trace, site = trace_of((a, b)), here()
-    like = _element_type("floor_divide", (a, b))
+    like = element_type("floor_divide", (a, b))
     left, right = (x if isinstance(x, Value) else Tensor(trace, lift(trace, x, like, site)) for x in (a, b))
     if left.dtype.is_float:
         return _whole_quotient(left, right)
@@ -353,7 +353,7 @@ def lift(trace: Trace, operand: object, like: DType | None, site: Site | None) -
             )
 
 
-def _element_type(op: str, operands: Sequence[object]) -> DType | None:
+def element_type(op: str, operands: Sequence[object]) -> DType | None:
     """What numbers among the operands become: the type of the first tensor, where that is no condition.
 
     Extents without a tensor are f32, but i64 where whole numbers alone meet in arithmetic that keeps them whole.
@@ -381,12 +381,8 @@ def indexed(source: Value, key: object) -> Tensor:
         result = emit("slice", result, starts=starts, stops=stops, steps=steps)
     if plan.gathered is not None:
         axis, indices = plan.gathered
-        result = emit("gather", result, _indices(indices), axis=axis)
+        found = indices if isinstance(indices, Value) else Tensor(trace, lift(trace, indices, None, site))
+        result = emit("gather", result, found, axis=axis)
     if isinstance(result, Tensor) and result.shape == plan.shape:
         return result
     return emit("reshape", result, shape=plan.shape)
-
-
-def _indices(indices: object) -> Value:
-    assert isinstance(indices, Value)
-    return indices

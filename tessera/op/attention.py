@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from tessera.errors import LanguageError
+from tessera.model.arguments import Count, Place, door, number
 from tessera.model.site import here
 from tessera.model.tensor import Operand, Tensor, Value, described, emit
 from tessera.model.trace import needed
@@ -23,6 +24,7 @@ from tessera_build.ir.core.types import I64
 _MASKED = -1e30  # far below any score, and finite: a row that is masked wholly stays a number
 
 
+@door
 def attention(  # noqa: PLR0913  the formula has as many parts
     q: Value,
     k: Value,
@@ -39,15 +41,7 @@ def attention(  # noqa: PLR0913  the formula has as many parts
     `dropout` leaves a share of the weights out, by a key of `op.random`; then, and where D or E is a name, scores are
     written to memory.
     """
-    if q.ndim != 4 or k.ndim != 4 or v.ndim != 4:
-        raise LanguageError(
-            "TYPE_MISMATCH",
-            "attention takes heads",
-            site=here(),
-            expected="q[B, H, M, D], k[B, K, N, D], v[B, K, N, E]",
-            found=", ".join(described(x) for x in (q, k, v)),
-            hint="op.split_heads(x, heads) makes [B, H, S, D] of [B, S, H * D]",
-        )
+    _expect_heads(q, k, v)
     q, factor = _scaled(q, scale)
     if causal:
         ahead = _ahead(q.shape[2], k.shape[2], q)
@@ -56,6 +50,19 @@ def attention(  # noqa: PLR0913  the formula has as many parts
         return _written_out((q * factor, k, v), mask, dropout, key)
     operands = (q, k, v) if mask is None else (q, k, v, _four_axes(mask))
     return emit("attention", *operands, scale=factor)
+
+
+def _expect_heads(*tensors: Value) -> None:
+    """Queries, and keys and values with them."""
+    if any(x.ndim != 4 for x in tensors):
+        raise LanguageError(
+            "TYPE_MISMATCH",
+            "attention takes heads",
+            site=here(),
+            expected="q[B, H, M, D], k[B, K, N, D], v[B, K, N, E]",
+            found=", ".join(described(x) for x in tensors),
+            hint="op.split_heads(x, heads) makes [B, H, S, D] of [B, S, H * D]",
+        )
 
 
 def _scaled(q: Value, scale: Operand | None) -> tuple[Value, float]:
@@ -73,7 +80,9 @@ def _scaled(q: Value, scale: Operand | None) -> tuple[Value, float]:
         return q, 1.0 / math.sqrt(depth)
     if scale is None:
         return emit("mul", q, emit("rsqrt", dimension(depth, q.dtype))), 1.0
-    return (q, float(scale)) if isinstance(scale, float | int) else (emit("mul", q, scale), 1.0)
+    if isinstance(scale, float | int):
+        return q, float(number(scale, Place("op.attention", "scale")))
+    return emit("mul", q, scale), 1.0
 
 
 def _written_out(heads: tuple[Value, Value, Value], mask: Value | None, dropout: float, key: Value | None) -> Tensor:
@@ -106,6 +115,7 @@ def _ahead(queries: Extent, keys: Extent, like: Value) -> Tensor:
     return emit("select", hidden, zeros + max(_MASKED, -60000.0 if like.dtype.name == "f16" else _MASKED), 0.0)
 
 
+@door
 def flash_attention(
     q: Value, cache: KVCache, *, dropout: float = 0.0, causal: bool = True, key: Value | None = None
 ) -> Tensor:
@@ -113,11 +123,13 @@ def flash_attention(
 
     Gives the heads side by side, [B, S, H * D], as the product behind attention takes them. `dropout` needs a key.
     """
+    _expect_heads(q)
     mask = cache.mask(q, causal)
     return merge_heads(attention(q, cache.keys, cache.values, mask=mask, dropout=dropout, key=key))
 
 
-def split_heads(x: Value, heads: int) -> Tensor:
+@door
+def split_heads(x: Value, heads: Count) -> Tensor:
     """[B, S, H * D] as [B, H, S, D]."""
     if x.ndim != 3:
         raise LanguageError(
@@ -127,22 +139,20 @@ def split_heads(x: Value, heads: int) -> Tensor:
             expected="[B, S, H * D]",
             found=described(x),
         )
-    if heads < 1:
-        raise LanguageError(
-            "BAD_ARGUMENT", "there are no heads", site=here(), expected="a number of 1 or more", found=repr(heads)
-        )
     needed().require(mod(x.shape[2], heads), "==", 0, f"the last axis of {described(x)} has no {heads} heads")
     whole = reshaped(x, (x.shape[0], x.shape[1], heads, floordiv(x.shape[2], heads)))
     return emit("transpose", whole, perm=(0, 2, 1, 3))
 
 
+@door
 def merge_heads(x: Value) -> Tensor:
     """[B, H, S, D] as [B, S, H * D]."""
     swapped = emit("transpose", x, perm=(0, 2, 1, 3))
     return emit("reshape", swapped, shape=(x.shape[0], x.shape[2], x.shape[1] * x.shape[3]))
 
 
-def split_qkv(qkv: Value, *, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+@door
+def split_qkv(qkv: Value, *, heads: Count) -> tuple[Tensor, Tensor, Tensor]:
     """[B, S, 3 * H * D] as queries, keys and values of [B, H, S, D]."""
     q, k, v = (split_heads(part, heads) for part in split(qkv, 3))
     return q, k, v

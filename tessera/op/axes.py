@@ -1,27 +1,35 @@
-"""Axes as people write them: negative ones count from the end, one or several, or all.
+"""Axes and shapes as people write them: negative axes count from the end, one or several, or all.
 
-Takes axes and a rank; gives axes from 0 on. Invariant: an axis that a tensor does not have is refused at the author's
-place.
+Takes axes and a rank, or a shape; gives axes from 0 on, or extents. Invariant: an axis that a tensor does not have, and
+an extent that is none, is refused at the author's place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, cast
+
+import numpy as np
 
 from tessera.errors import LanguageError
+from tessera.model.arguments import Inside, found_text
 from tessera.model.site import here
 from tessera.model.tensor import Value, described
 from tessera.model.trace import Trace
 from tessera_build.ir.core.dims import Dim, Extent
 
+Axis = Annotated[int, Inside()]
 Axes = int | Sequence[int] | None
+Shape = Annotated[Sequence[Extent], Inside()]
 
 
 def axis_of(axis: int, tensor: Value, extra: int = 0) -> int:
     """One axis of a tensor that gets `extra` more axes."""
     rank = tensor.ndim + extra
+    if isinstance(axis, np.integer):
+        axis = int(cast(int, axis))
     if isinstance(axis, bool) or not isinstance(axis, int):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise LanguageError("BAD_AXIS", "an axis is none", site=here(), expected="a number", found=repr(axis)[:200])
+        raise LanguageError("BAD_AXIS", "an axis is none", site=here(), expected="a number", found=found_text(axis))
     if not -rank <= axis < rank:
         raise LanguageError(
             "BAD_AXIS",
@@ -33,27 +41,51 @@ def axis_of(axis: int, tensor: Value, extra: int = 0) -> int:
     return axis % rank
 
 
-def extents_of_shape(trace: Trace, shape: Sequence[Extent]) -> tuple[Extent, ...]:
-    """A shape as its author writes it: numbers and extents of other tensors' shapes."""
-    for extent in shape:
-        if isinstance(extent, bool) or not isinstance(extent, int | Dim):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise LanguageError(
-                "BAD_EXTENT",
-                "an extent of a shape is no extent",
-                site=here(),
-                expected="a number, or an extent of a tensor such as x.shape[0]",
-                found=repr(extent)[:200],
-            )
-    return tuple(trace.extent(extent) for extent in shape)
+def extents_of_shape(trace: Trace, shape: Sequence[Extent], *, low: int = 0) -> tuple[Extent, ...]:
+    """A shape as its author writes it: numbers from `low` on and extents of other tensors' shapes."""
+    if not isinstance(shape, list | tuple):
+        raise LanguageError(
+            "BAD_EXTENT",
+            "a shape is none",
+            site=here(),
+            expected="extents in parentheses, such as (x.shape[0], 4) or (3,)",
+            found=found_text(shape),
+        )
+    return tuple(trace.extent(_extent(extent, low)) for extent in cast("Sequence[object]", shape))
+
+
+def _extent(extent: object, low: int) -> Extent:
+    if isinstance(extent, Dim):
+        return extent
+    if isinstance(extent, bool) or not isinstance(extent, int | np.integer):
+        raise LanguageError(
+            "BAD_EXTENT",
+            "an extent of a shape is no extent",
+            site=here(),
+            expected="a number, or an extent of a tensor such as x.shape[0]",
+            found=found_text(extent),
+        )
+    size = int(cast(int, extent))
+    if not low <= size < 1 << 63:
+        raise LanguageError(
+            "BAD_EXTENT", "an extent of a shape is no size", site=here(), expected=f"{low} or more", found=str(size)
+        )
+    return size
 
 
 def axes_of(axes: Axes, tensor: Value) -> tuple[int, ...]:
     """Several axes, in ascending order; None is all of them."""
     if axes is None:
         return tuple(range(tensor.ndim))
-    chosen = [axis_of(axis, tensor) for axis in ([axes] if isinstance(axes, int) else axes)]
+    chosen = ordered_axes(axes, tensor)
     if len(set(chosen)) < len(chosen):
         raise LanguageError(
-            "BAD_AXIS", "an axis is named twice", site=here(), expected="distinct axes", found=str(tuple(chosen))
+            "BAD_AXIS", "an axis is named twice", site=here(), expected="distinct axes", found=str(chosen)
         )
     return tuple(sorted(chosen))
+
+
+def ordered_axes(axes: int | Sequence[int], tensor: Value) -> tuple[int, ...]:
+    """One or several axes in the order in which they are named."""
+    several = cast("Sequence[int]", axes if isinstance(axes, list | tuple) else (axes,))
+    return tuple(axis_of(axis, tensor) for axis in several)

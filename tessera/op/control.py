@@ -7,9 +7,10 @@ type from one iteration to the next, and a loop that is to be differentiated has
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Annotated, cast
 
 from tessera.errors import LanguageError
+from tessera.model.arguments import Inside, door
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit, emit_all, lift, trace_of
 from tessera.model.trace import Trace
@@ -22,7 +23,13 @@ from tessera_build.ir.graph.nodes import Attribute
 _UNLIMITED = 2**31 - 1
 
 
-def cond(predicate: Value, then: Callable[..., object], otherwise: Callable[..., object], *operands: object) -> object:
+@door
+def cond(
+    predicate: Annotated[Value, Inside()],
+    then: Callable[..., object],
+    otherwise: Callable[..., object],
+    *operands: object,
+) -> object:
     """What `then` gives of the operands where the scalar predicate holds, else what `otherwise` gives."""
     trace = trace_of((predicate,))
     _scalar_condition(predicate, "cond")
@@ -61,12 +68,13 @@ def _in_order(first: object, branch: object) -> list[object]:
     return found
 
 
+@door
 def while_(
     condition: Callable[[object], Value],
     body: Callable[[object], object],
     initial: object,
     *,
-    max_iter: int | None = None,
+    max_iter: Annotated[int | None, Inside()] = None,
 ) -> object:
     """Apply `body` to what is carried while `condition` of it holds, at most `max_iter` times."""
     expect_functions("while_", "lambda x: ...", condition, body)
@@ -86,12 +94,13 @@ def while_(
     return rebuild(initial, found)
 
 
+@door
 def scan(
     body: Callable[[object, object], tuple[object, object]],
     initial: object,
     xs: object = None,
     *,
-    length: Extent | None = None,
+    length: Annotated[Extent | None, Inside()] = None,
     reverse: bool = False,
 ) -> tuple[object, object]:
     """Apply `body(carried, x) -> (carried, y)` to every slice of `xs` along axis 0.

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 from tessera.errors import LanguageError
+from tessera.model.arguments import Count, Place, door, whole
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit
 from tessera.op.creation import ones
@@ -18,6 +19,7 @@ from tessera.op.reduction import reduce_mean
 Sizes = int | Sequence[int]
 
 
+@door
 def conv(  # noqa: PLR0913  every option is a keyword
     x: Value,
     weight: Value,
@@ -26,11 +28,11 @@ def conv(  # noqa: PLR0913  every option is a keyword
     stride: Sizes = 1,
     padding: Sizes = 0,
     dilation: Sizes = 1,
-    groups: int = 1,
+    groups: Count = 1,
 ) -> Tensor:
     """The convolution of an image with weights [O, C / groups, *kernel], over one to three spatial axes."""
     axes = _spatial(x)
-    pads = _sizes(padding, axes, "padding")
+    pads = _sizes(padding, axes, "padding", 0)
     result = emit(
         "conv",
         x,
@@ -46,20 +48,23 @@ def conv(  # noqa: PLR0913  every option is a keyword
     return emit("add", result, emit("reshape", bias, shape=(*bias.shape, *(1,) * axes)))
 
 
+@door
 def max_pool(x: Value, window: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0) -> Tensor:
     """The largest element of every window."""
     return _pool("max", x, window, (stride, padding))
 
 
+@door
 def avg_pool(x: Value, window: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0) -> Tensor:
     """The average of every window's elements; padding does not count."""
     total = _pool("sum", x, window, (stride, padding))
     axes = _spatial(x)
-    if not any(_sizes(padding, axes, "padding")):
+    if not any(_sizes(padding, axes, "padding", 0)):
         return total * (1.0 / math.prod(_sizes(window, axes, "window")))
     return emit("div", total, _pool("sum", ones((1, 1, *x.shape[2:]), x.dtype), window, (stride, padding)))
 
 
+@door
 def global_avg_pool(x: Value, *, keepdims: bool = False) -> Tensor:
     """The average of every channel's image."""
     _spatial(x)
@@ -68,7 +73,7 @@ def global_avg_pool(x: Value, *, keepdims: bool = False) -> Tensor:
 
 def _pool(kind: str, x: Value, window: Sizes, how: tuple[Sizes | None, Sizes]) -> Tensor:
     axes = _spatial(x)
-    sizes, pads = _sizes(window, axes, "window"), _sizes(how[1], axes, "padding")
+    sizes, pads = _sizes(window, axes, "window"), _sizes(how[1], axes, "padding", 0)
     strides = sizes if how[0] is None else _sizes(how[0], axes, "stride")
     return emit(
         "reduce_window",
@@ -95,8 +100,9 @@ def _spatial(x: Value) -> int:
     return x.ndim - 2
 
 
-def _sizes(value: Sizes, axes: int, what: str) -> tuple[int, ...]:
-    sizes = (value,) * axes if isinstance(value, int) else tuple(value)
+def _sizes(value: Sizes, axes: int, what: str, low: int = 1) -> tuple[int, ...]:
+    given = value if isinstance(value, list | tuple) else (value,) * axes
+    sizes = tuple(whole(size, Place("a window over an image", what), low=low) for size in given)
     if len(sizes) != axes:
         raise LanguageError(
             "BAD_ARGUMENT", f"{what} does not fit the image", site=here(), expected=f"{axes} numbers", found=str(sizes)

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Annotated, cast
 
 import numpy as np
 
 from tessera.errors import LanguageError
 from tessera.model.annotation import TensorSpec
+from tessera.model.arguments import Count, Inside, Place, door
 from tessera.model.elements import elements
-from tessera.model.filled import full_like
+from tessera.model.filled import full_like, numbers_of, scalar_of
 from tessera.model.numeric import Numeric, f32, i64, numeric_of
 from tessera.model.parameter import Initialiser, Parameter
 from tessera.model.site import Site, here
 from tessera.model.tensor import Operand, Tensor, Value, constant_of, emit, trace_of
 from tessera.model.trace import current, needed
-from tessera.op.axes import extents_of_shape
+from tessera.op.axes import Shape, extents_of_shape
 from tessera_build.ir.core.dims import Dim, Extent
 from tessera_build.ir.core.types import DType
 from tessera_build.ir.graph.infer import LARGEST_VALUE_BYTES
@@ -30,8 +31,9 @@ from tessera_build.ir.graph.nodes import Array
 Element = Numeric | DType | str
 
 
+@door
 def tensor(
-    shape: Sequence[int],
+    shape: Annotated[Sequence[int], Inside()],
     dtype: Element = f32,
     name: str = "",
     *,
@@ -91,49 +93,56 @@ def _stored_shape(shape: object, numeric: Numeric, site: Site | None) -> tuple[i
     return numbers
 
 
+@door
 def constant(array: Array | Sequence[float] | float, dtype: Element | None = None) -> Tensor:
     """An array that is part of the model; Python's numbers become f32 unless a type is named."""
     trace, site = trace_of(()), here()
     if isinstance(array, np.ndarray) and dtype is None:
         return Tensor(trace, constant_of(trace, array, site))
     wanted = f32.dtype if dtype is None else numeric_of(dtype).dtype
-    return Tensor(trace, constant_of(trace, elements(array, wanted, site), site))
+    numbers = numbers_of(array, Place("op.constant", "array"))
+    return Tensor(trace, constant_of(trace, elements(numbers, wanted, site), site))
 
 
-def full(shape: Sequence[Extent], value: float | int | bool, dtype: Element = f32) -> Tensor:
-    """One number everywhere."""
-    trace, site = trace_of(()), here()
-    number = elements(value, numeric_of(dtype).dtype, site)
-    scalar = Tensor(trace, constant_of(trace, number, site))
-    extents = extents_of_shape(trace, shape)
-    return scalar if not extents else emit("broadcast_to", scalar, shape=extents)
+@door
+def full(shape: Shape, value: Operand, dtype: Element = f32) -> Tensor:
+    """One number everywhere: Python's, an extent, or a scalar tensor of this type."""
+    extents, wanted = extents_of_shape(needed(), shape), numeric_of(dtype).dtype
+    scalar = scalar_of(value, wanted, Place("op.full", "value"))
+    return scalar if not extents and isinstance(scalar, Tensor) else emit("broadcast_to", scalar, shape=extents)
 
 
-def zeros(shape: Sequence[Extent], dtype: Element = f32) -> Tensor:
+@door
+def zeros(shape: Shape, dtype: Element = f32) -> Tensor:
     """Zeros."""
     return full(shape, 0, dtype)
 
 
-def ones(shape: Sequence[Extent], dtype: Element = f32) -> Tensor:
+@door
+def ones(shape: Shape, dtype: Element = f32) -> Tensor:
     """Ones."""
     return full(shape, 1, dtype)
 
 
+@door
 def zeros_like(x: Value) -> Tensor:
     """Zeros of another tensor's shape and type."""
     return full_like(x, 0)
 
 
+@door
 def ones_like(x: Value) -> Tensor:
     """Ones of another tensor's shape and type."""
     return full_like(x, 1)
 
 
+@door
 def arange(count: Extent, dtype: Element = i64) -> Tensor:
     """0, 1, 2, ... below `count`, which may be symbolic."""
     return emit("iota", shape=extents_of_shape(needed(), (count,)), axis=0, dtype=numeric_of(dtype).dtype)
 
 
+@door
 def eye(count: Extent, dtype: Element = f32) -> Tensor:
     """The identity matrix."""
     (extent,) = extents_of_shape(needed(), (count,))
@@ -141,7 +150,8 @@ def eye(count: Extent, dtype: Element = f32) -> Tensor:
     return emit("cast", emit("eq", rows, columns), dtype=numeric_of(dtype).dtype)
 
 
-def one_hot(indices: Value, depth: int, dtype: Element = f32) -> Tensor:
+@door
+def one_hot(indices: Value, depth: Count, dtype: Element = f32) -> Tensor:
     """A last axis of `depth` elements, of which the one at the index is 1; a row of zeros where none is."""
     if indices.dtype.kind not in ("signed", "unsigned"):
         raise LanguageError(
@@ -152,6 +162,7 @@ def one_hot(indices: Value, depth: int, dtype: Element = f32) -> Tensor:
     return emit("cast", emit("eq", column, places), dtype=numeric_of(dtype).dtype)
 
 
+@door
 def dimension(extent: Extent, dtype: Element = i64) -> Tensor:
     """An extent as a scalar tensor, such as the length of a sequence as a number to compute with."""
     wanted = numeric_of(dtype).dtype

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from tessera.derive.custom import stated
 from tessera.errors import LanguageError
+from tessera.model.arguments import Condition, Exact, door
 from tessera.model.numeric import LARGEST, NO_POLICY, Numeric, numeric_of
 from tessera.model.policies import bounds_of
 from tessera.model.site import here
@@ -20,166 +21,199 @@ from tessera.op.random import dropout as dropped
 from tessera_build.ir.core.types import BF16, BOOL, F32, F64, I32, U32, DType
 
 
+@door
 def add(a: Operand, b: Operand) -> Tensor:
     """a + b."""
     return emit("add", a, b)
 
 
+@door
 def sub(a: Operand, b: Operand) -> Tensor:
     """a - b."""
     return emit("sub", a, b)
 
 
+@door
 def mul(a: Operand, b: Operand) -> Tensor:
     """a * b."""
     return emit("mul", a, b)
 
 
+@door
 def div(a: Operand, b: Operand) -> Tensor:
     """a / b of floats; of integers `floor_divide` is what stays an integer."""
     return quotient(a, b)
 
 
+@door
 def power(a: Operand, b: Operand) -> Tensor:
     """a to the power of b."""
     return emit("pow", a, b)
 
 
+@door
 def maximum(a: Operand, b: Operand) -> Tensor:
     """The larger of two; NaN where one is NaN."""
     return emit("max", a, b)
 
 
+@door
 def minimum(a: Operand, b: Operand) -> Tensor:
     """The smaller of two; NaN where one is NaN."""
     return emit("min", a, b)
 
 
+@door
 def equal(a: Operand, b: Operand) -> Tensor:
     """Whether elements are equal."""
     return emit("eq", a, b)
 
 
+@door
 def neg(x: Value) -> Tensor:
     """-x."""
     return emit("neg", x)
 
 
+@door
 def absolute(x: Value) -> Tensor:
     """|x|."""
     return emit("abs", x)
 
 
+@door
 def exp(x: Value) -> Tensor:
     """e to the power of x."""
     return emit("exp", x)
 
 
+@door
 def log(x: Value) -> Tensor:
     """The natural logarithm."""
     return emit("log", x)
 
 
+@door
 def sqrt(x: Value) -> Tensor:
     """The square root."""
     return emit("sqrt", x)
 
 
+@door
 def rsqrt(x: Value) -> Tensor:
     """1 / sqrt(x)."""
     return emit("rsqrt", x)
 
 
+@door
 def reciprocal(x: Value) -> Tensor:
     """1 / x."""
     return quotient(1, x)
 
 
+@door
 def square(x: Value) -> Tensor:
     """x * x."""
     return emit("mul", x, x)
 
 
+@door
 def sin(x: Value) -> Tensor:
     """The sine of an angle in radians."""
     return emit("sin", x)
 
 
+@door
 def cos(x: Value) -> Tensor:
     """The cosine of an angle in radians."""
     return emit("cos", x)
 
 
+@door
 def tan(x: Value) -> Tensor:
     """The tangent of an angle in radians."""
     return emit("tan", x)
 
 
+@door
 def tanh(x: Value) -> Tensor:
     """The hyperbolic tangent."""
     return emit("tanh", x)
 
 
+@door
 def erf(x: Value) -> Tensor:
     """The error function."""
     return emit("erf", x)
 
 
+@door
 def floor(x: Value) -> Tensor:
     """The largest whole number below or at x."""
     return emit("floor", x)
 
 
+@door
 def ceil(x: Value) -> Tensor:
     """The smallest whole number above or at x."""
     return emit("ceil", x)
 
 
+@door
 def round_half_even(x: Value) -> Tensor:
     """The nearest whole number, the even one of two."""
     return emit("round", x)
 
 
+@door
 def sign(x: Value) -> Tensor:
     """-1, 0 or 1."""
     return emit("sign", x)
 
 
+@door
 def isnan(x: Value) -> Tensor:
     """Where x is not a number."""
     return emit("isnan", x)
 
 
+@door
 def relu(x: Value) -> Tensor:
     """max(x, 0)."""
     return emit("max", x, 0)
 
 
-def leaky_relu(x: Value, slope: float = 0.01) -> Tensor:
+@door
+def leaky_relu(x: Value, slope: Operand = 0.01) -> Tensor:
     """x above 0, slope * x below."""
-    return emit("max", x, 0) + slope * emit("min", x, 0)
+    return emit("max", x, 0) + emit("mul", slope, emit("min", x, 0))
 
 
-def elu(x: Value, alpha: float = 1.0) -> Tensor:
+@door
+def elu(x: Value, alpha: Operand = 1.0) -> Tensor:
     """x above 0, alpha * (exp(x) - 1) below."""
-    return emit("max", x, 0) + alpha * (emit("exp", emit("min", x, 0)) - 1)
+    return emit("max", x, 0) + emit("mul", alpha, emit("exp", emit("min", x, 0)) - 1)
 
 
+@door
 def sigmoid(x: Value) -> Tensor:
     """1 / (1 + exp(-x))."""
     return emit("sigmoid", x)
 
 
+@door
 def silu(x: Value) -> Tensor:
     """x * sigmoid(x)."""
     return emit("mul", x, emit("sigmoid", x))
 
 
+@door
 def softplus(x: Value) -> Tensor:
     """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|))."""
     return emit("max", x, 0) + emit("log", emit("exp", -abs(x)) + 1)
 
 
+@door
 def gelu(x: Value, approximate: bool = False) -> Tensor:
     """x times the probability that a normal number lies below x; `approximate` by the hyperbolic tangent."""
     cubic = (x + x * x * (x * 0.044715)) * math.sqrt(2.0 / math.pi) if approximate else None
@@ -187,7 +221,8 @@ def gelu(x: Value, approximate: bool = False) -> Tensor:
     return (x * 0.5) * (inner + 1)
 
 
-def clip(x: Value, low: float | None = None, high: float | None = None) -> Tensor:
+@door
+def clip(x: Value, low: Operand | None = None, high: Operand | None = None) -> Tensor:
     """x with what lies outside of the bounds moved to them."""
     if low is None and high is None:
         raise LanguageError("BAD_ARGUMENT", "clip has no bound", site=here(), expected="low, high or both")
@@ -197,18 +232,22 @@ def clip(x: Value, low: float | None = None, high: float | None = None) -> Tenso
     return result
 
 
-def where(condition: Value, a: Operand, b: Operand) -> Tensor:
+@door
+def where(condition: Condition, a: Operand, b: Operand) -> Tensor:
     """a where the condition holds, else b."""
     return emit("select", condition, a, b)
 
 
+@door
 def residual(x: Value, branch: Value, dropout: float = 0.0, key: Value | None = None) -> Tensor:
     """x + branch, of which `dropout` leaves a share out, by a key of `op.random`."""
     return emit("add", x, dropped(branch, dropout, key) if dropout else branch)
 
 
-def with_policy(x: Value, numeric: Numeric) -> Tensor:
+@door
+def with_policy(x: Value, numeric: Element) -> Tensor:
     """x under another numeric policy; the element type must be its own."""
+    numeric = numeric_of(numeric)
     if numeric.dtype != x.dtype:
         raise LanguageError(
             "TYPE_MISMATCH",
@@ -223,7 +262,8 @@ def with_policy(x: Value, numeric: Numeric) -> Tensor:
     return same
 
 
-def cast(x: Value, dtype: Element, key: Value | None = None) -> Tensor:
+@door
+def cast(x: Exact, dtype: Element, key: Value | None = None) -> Tensor:
     """x in another element type, under its policy.
 
     To integers: towards zero. `saturate` moves what is too large to the largest number of the type;
@@ -238,6 +278,7 @@ def cast(x: Value, dtype: Element, key: Value | None = None) -> Tensor:
     return result
 
 
+@door
 def cast_like(x: Value, like: Value) -> Tensor:
     """x in the element type and under the policy of another tensor."""
     return cast(x, Numeric(like.dtype, like.policy))

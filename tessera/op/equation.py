@@ -14,6 +14,7 @@ from tessera.derive.batch import vmap
 from tessera.derive.derivatives import author_place
 from tessera.derive.inner import Inner
 from tessera.errors import LanguageError
+from tessera.model.arguments import Place, number, truth, whole
 from tessera.model.filled import full_like
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, emit, emit_all, trace_of
@@ -48,7 +49,13 @@ class Krylov:
     restart: int = 30
 
     def __post_init__(self) -> None:
-        if (self.tol is not None and not self.tol > 0) or self.max_iter < 1 or self.restart < 1:
+        tol = 1.0 if self.tol is None else number(self.tol, Place("op.Krylov", "tol"))
+        turns = [
+            whole(self.max_iter, Place("op.Krylov", "max_iter")),
+            whole(self.restart, Place("op.Krylov", "restart")),
+        ]
+        truth(self.symmetric, Place("op.Krylov", "symmetric"))
+        if not tol > 0 or min(turns) < 1:
             raise LanguageError(
                 "BAD_ARGUMENT",
                 "an iteration has no end",

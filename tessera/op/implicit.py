@@ -15,23 +15,24 @@ from typing import cast
 from tessera.derive.custom import stated
 from tessera.derive.inner import Inner, traced
 from tessera.errors import LanguageError
+from tessera.model.arguments import door
 from tessera.model.filled import full_like
 from tessera.model.numeric import boolean
 from tessera.model.site import here
-from tessera.model.tensor import Tensor, Value, described, emit
+from tessera.model.tensor import Operand, Tensor, Value, described, emit
 from tessera.model.tree import pictured
 from tessera.op.control import expect_functions, while_
 from tessera.op.creation import as_tensor, full
 from tessera.op.equation import Equation, Krylov, linear_step
 from tessera_build.ir.core.types import F32, F64
-from tessera_build.ir.graph.nodes import Array
 
 _ROUNDING = 4  # units in the last place by which an element may move on for ever
 
 
+@door
 def fixed_point(
     function: Callable[[Value], Value],
-    initial: Value | Array,
+    initial: Operand,
     *,
     tol: float = 1e-6,
     max_iter: int = 100,
@@ -46,9 +47,10 @@ def fixed_point(
     return _Answer(_equation(function, initial, "fixed_point"), _Way("fixed_point", tol, max_iter, linear)).found()
 
 
+@door
 def solve(
     residual: Callable[[Value], Value],
-    initial: Value | Array,
+    initial: Operand,
     *,
     tol: float = 1e-6,
     max_iter: int = 30,
@@ -63,7 +65,8 @@ def solve(
     return _Answer(_equation(residual, initial, "solve"), _Way("solve", tol, max_iter, linear)).found()
 
 
-def linear_solve(apply: Callable[[Value], Value], right: Value | Array, linear: Krylov | None = None) -> Tensor:
+@door
+def linear_solve(apply: Callable[[Value], Value], right: Operand, linear: Krylov | None = None) -> Tensor:
     """x with apply(x) = right for a linear function of a tensor, without its matrix: by GMRES, or as `linear` says."""
     right = as_tensor(right)
     inner = _equation(apply, right, "linear_solve")
@@ -81,7 +84,7 @@ def linear_solve(apply: Callable[[Value], Value], right: Value | Array, linear: 
     return emit("checked", found, good, message=f"the linear equation of {_place('linear_solve')} is not solved")
 
 
-def _equation(function: Callable[[Value], Value], initial: Value | Array, name: str) -> Inner:
+def _equation(function: Callable[[Value], Value], initial: Operand, name: str) -> Inner:
     """The function, traced, which must give what it takes."""
     expect_functions(name, "lambda x: ...", function)
     initial = as_tensor(initial)

@@ -7,29 +7,34 @@ reads or writes elsewhere.
 from __future__ import annotations
 
 from tessera.errors import LanguageError
+from tessera.model.arguments import Count, door
 from tessera.model.site import here
 from tessera.model.tensor import Operand, Tensor, Value, described, emit, emit_all
-from tessera.op.axes import axis_of
+from tessera.op.axes import Axis, axis_of
 from tessera_build.ir.graph.ops.shapes import count
 
 
-def gather(data: Value, indices: Operand, axis: int = 0) -> Tensor:
+@door
+def gather(data: Value, indices: Operand, axis: Axis = 0) -> Tensor:
     """data[..., indices, ...] along an axis: the axis is replaced by those of the indices."""
     return emit("gather", data, indices, axis=axis_of(axis, data))
 
 
-def take_along(data: Value, indices: Operand, axis: int = -1) -> Tensor:
+@door
+def take_along(data: Value, indices: Operand, axis: Axis = -1) -> Tensor:
     """Like the indices: data at each element's own place, but at its index on the axis."""
     return emit("gather_elements", data, indices, axis=axis_of(axis, data))
 
 
-def scatter_elements(data: Value, indices: Value, updates: Value, axis: int = 0, *, add: bool = False) -> Tensor:
+@door
+def scatter_elements(data: Value, indices: Value, updates: Value, axis: Axis = 0, *, add: bool = False) -> Tensor:
     """data with updates[p] at place p, but at indices[p] on the axis; `add` adds them to what is there."""
     return emit(
         "scatter_elements", data, indices, updates, axis=axis_of(axis, data), reduction="add" if add else "none"
     )
 
 
+@door
 def scatter(data: Value, indices: Value, updates: Value, *, add: bool = False) -> Tensor:
     """data[N, ...] with the rows that a vector of indices names replaced by those of updates, or added to."""
     if data.ndim < 1 or indices.ndim != 1 or updates.ndim != data.ndim:
@@ -47,7 +52,8 @@ def scatter(data: Value, indices: Value, updates: Value, *, add: bool = False) -
     return emit("reshape", done, shape=data.shape)
 
 
-def top_k(x: Value, k: int, axis: int = -1, *, largest: bool = True) -> tuple[Tensor, Tensor]:
+@door
+def top_k(x: Value, k: Count, axis: Axis = -1, *, largest: bool = True) -> tuple[Tensor, Tensor]:
     """The k largest (or smallest) elements along the last axis, best first, and their places."""
     if axis_of(axis, x) != x.ndim - 1:
         raise LanguageError("BAD_AXIS", "top_k works along the last axis", site=here(), hint="transpose first")

@@ -7,30 +7,36 @@ give the same bits on every machine: uniform numbers are exact fractions, and no
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tessera.errors import LanguageError
+from tessera.model.arguments import Finite, Inside, door
 from tessera.model.parameter import Initialiser
 from tessera.model.site import here
 from tessera_build.ir.graph.nodes import Array
 
+Seed = Annotated[int, Inside()]
 # Twelve uniform numbers have a variance of one together: a normal distribution up to six deviations, by additions of
 # exact fractions alone, whereas a logarithm would bring in the bits of one machine's library.
 _TERMS = 12
 
 
+@door
 def zeros() -> Initialiser:
     """All zeros."""
     return constant(0.0)
 
 
+@door
 def ones() -> Initialiser:
     """All ones."""
     return constant(1.0)
 
 
+@door
 def constant(value: float) -> Initialiser:
     """All the same number."""
 
@@ -40,7 +46,8 @@ def constant(value: float) -> Initialiser:
     return make
 
 
-def uniform(seed: int, low: float = -1.0, high: float = 1.0) -> Initialiser:
+@door
+def uniform(seed: Seed, low: Finite = -1.0, high: Finite = 1.0) -> Initialiser:
     """Numbers between two bounds, all equally likely."""
     key = _key(seed)
 
@@ -50,7 +57,8 @@ def uniform(seed: int, low: float = -1.0, high: float = 1.0) -> Initialiser:
     return make
 
 
-def normal(seed: int, scale: float = 1.0, mean: float = 0.0) -> Initialiser:
+@door
+def normal(seed: Seed, scale: Finite = 1.0, mean: Finite = 0.0) -> Initialiser:
     """Numbers around a mean with a standard deviation of `scale`, at most six of them away."""
     key = _key(seed)
 
@@ -63,7 +71,8 @@ def normal(seed: int, scale: float = 1.0, mean: float = 0.0) -> Initialiser:
     return make
 
 
-def glorot(seed: int) -> Initialiser:
+@door
+def glorot(seed: Seed) -> Initialiser:
     """Uniform numbers that keep the variance of what a matrix is multiplied with, forward and backward."""
 
     def make(shape: tuple[int, ...]) -> Array:
@@ -74,7 +83,8 @@ def glorot(seed: int) -> Initialiser:
     return make
 
 
-def he(seed: int) -> Initialiser:
+@door
+def he(seed: Seed) -> Initialiser:
     """Normal numbers that keep the variance through a matrix and the rectifier behind it."""
 
     def make(shape: tuple[int, ...]) -> Array:
@@ -86,12 +96,13 @@ def he(seed: int) -> Initialiser:
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """How many numbers meet in one output, and how many outputs one number reaches: of [in, out] or [out, in, ...]."""
     if len(shape) < 2:
-        size = math.prod(shape)
-        return size, size
-    if len(shape) == 2:
-        return shape[0], shape[1]
-    window = math.prod(shape[2:])
-    return shape[1] * window, shape[0] * window
+        inputs = outputs = math.prod(shape)
+    elif len(shape) == 2:
+        inputs, outputs = shape
+    else:
+        window = math.prod(shape[2:])
+        inputs, outputs = shape[1] * window, shape[0] * window
+    return max(inputs, 1), max(outputs, 1)  # of no numbers nothing is drawn
 
 
 def _key(seed: object) -> int:

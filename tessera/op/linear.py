@@ -7,6 +7,7 @@ and only the result is rounded to them.
 from __future__ import annotations
 
 from tessera.errors import LanguageError
+from tessera.model.arguments import door
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit, emit_all, product
 from tessera_build.ir.core.dims import Extent
@@ -14,17 +15,20 @@ from tessera_build.ir.core.types import I64
 from tessera_build.ir.graph.ops.shapes import count
 
 
+@door
 def matmul(a: Value, b: Value, *, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
     """a @ b over the last two axes; axes before them broadcast; a vector is a row or a column."""
     return product(a, b, transpose_a, transpose_b)
 
 
+@door
 def linear(x: Value, weight: Value, bias: Value | None = None) -> Tensor:
     """x @ weight + bias."""
     result = product(x, weight)
     return result if bias is None else emit("add", result, bias)
 
 
+@door
 def dot(a: Value, b: Value) -> Tensor:
     """The sum of the products of two vectors."""
     if a.ndim != 1 or b.ndim != 1:
@@ -34,11 +38,13 @@ def dot(a: Value, b: Value) -> Tensor:
     return product(a, b)
 
 
+@door
 def outer(a: Value, b: Value) -> Tensor:
     """Every element of one vector times every element of another."""
     return emit("mul", emit("reshape", a, shape=(*a.shape, 1)), emit("reshape", b, shape=(1, *b.shape)))
 
 
+@door
 def solve_linear(a: Value, right: Value) -> Tensor:
     """x with a @ x = right, for square matrices in the last two axes of a."""
     if a.ndim < 2 or right.ndim != a.ndim:
@@ -54,6 +60,7 @@ def solve_linear(a: Value, right: Value) -> Tensor:
     return emit("reshape", emit_second("solve", flat[0], flat[1]), shape=right.shape)
 
 
+@door
 def inverse(a: Value) -> Tensor:
     """The inverse of square matrices in the last two axes; to solve, `solve_linear` is cheaper and more exact."""
     _check_square("inverse", a)
@@ -63,6 +70,7 @@ def inverse(a: Value) -> Tensor:
     return solve_linear(a, unit)
 
 
+@door
 def determinant(a: Value) -> Tensor:
     """The determinants of square matrices in the last two axes."""
     _check_square("determinant", a)

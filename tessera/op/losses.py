@@ -7,12 +7,14 @@ overflows for any finite ones.
 from __future__ import annotations
 
 from tessera.errors import LanguageError
+from tessera.model.arguments import door
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit
 from tessera.op.creation import one_hot
 from tessera.op.reduction import log_softmax, reduce_mean, reduce_sum
 
 
+@door
 def cross_entropy(logits: Value, truth: Value) -> Tensor:
     """The mean of -log softmax(logits) at the truth: integer classes, or a distribution of the logits' shape."""
     scores = log_softmax(logits)
@@ -36,6 +38,7 @@ def _unfit(logits: Value, truth: Value) -> LanguageError:
     )
 
 
+@door
 def mse(prediction: Value, truth: Value) -> Tensor:
     """The mean of the squared differences."""
     difference = emit("sub", prediction, truth)

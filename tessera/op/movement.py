@@ -8,19 +8,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tessera.errors import LanguageError
+from tessera.model.arguments import Count, door
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit
 from tessera.model.trace import needed
-from tessera.op.axes import Axes, axes_of, axis_of, extents_of_shape
+from tessera.op.axes import Axes, Axis, Shape, axes_of, axis_of, extents_of_shape, ordered_axes
 from tessera_build.ir.core.dims import Extent, floordiv, mod
 from tessera_build.ir.core.types import I64
 from tessera_build.ir.graph.ops.shapes import count, shape_text
 
 
-def reshape(x: Value, shape: Sequence[Extent]) -> Tensor:
+@door
+def reshape(x: Value, shape: Shape) -> Tensor:
     """The same elements in row-major order under another shape."""
     trace = needed()
-    wanted = list(extents_of_shape(trace, shape))
+    wanted = list(extents_of_shape(trace, shape, low=-1))
     if wanted.count(-1) > 1:
         raise LanguageError(
             "BAD_SHAPE", "a shape leaves more than one extent open", site=here(), found=shape_text(wanted)
@@ -51,9 +53,10 @@ def reshaped(x: Value, shape: tuple[Extent, ...]) -> Tensor:
     return emit("reshape", emit("slice", flat, starts=(0,), stops=(wanted,), steps=(1,)), shape=shape)
 
 
-def transpose(x: Value, axes: Sequence[int] | None = None) -> Tensor:
+@door
+def transpose(x: Value, axes: Axes = None) -> Tensor:
     """Axis i of the result is axis axes[i] of x; without axes they are reversed."""
-    order = tuple(reversed(range(x.ndim))) if axes is None else tuple(axis_of(axis, x) for axis in axes)
+    order = tuple(reversed(range(x.ndim))) if axes is None else ordered_axes(axes, x)
     if sorted(order) != list(range(x.ndim)):
         raise LanguageError(
             "BAD_AXIS", "transpose takes every axis once", site=here(), expected=f"{x.ndim} axes", found=str(order)
@@ -61,20 +64,22 @@ def transpose(x: Value, axes: Sequence[int] | None = None) -> Tensor:
     return emit("transpose", x, perm=order)
 
 
-def broadcast_to(x: Value, shape: Sequence[Extent]) -> Tensor:
+@door
+def broadcast_to(x: Value, shape: Shape) -> Tensor:
     """x repeated along axes of extent 1 and along new ones in front."""
-    trace = needed()
-    return emit("broadcast_to", x, shape=tuple(trace.extent(extent) for extent in shape))
+    return emit("broadcast_to", x, shape=extents_of_shape(needed(), shape))
 
 
-def concat(tensors: Sequence[Value], axis: int = 0) -> Tensor:
+@door
+def concat(tensors: Sequence[Value], axis: Axis = 0) -> Tensor:
     """Tensors joined along an axis."""
     if not tensors:
         raise LanguageError("BAD_ARGUMENT", "concat joins at least one tensor", site=here(), found="none")
     return emit("concat", *tensors, axis=axis_of(axis, tensors[0]))
 
 
-def stack(tensors: Sequence[Value], axis: int = 0) -> Tensor:
+@door
+def stack(tensors: Sequence[Value], axis: Axis = 0) -> Tensor:
     """Tensors of one shape joined along a new axis."""
     if not tensors:
         raise LanguageError("BAD_ARGUMENT", "stack joins at least one tensor", site=here(), found="none")
@@ -82,7 +87,8 @@ def stack(tensors: Sequence[Value], axis: int = 0) -> Tensor:
     return emit("concat", *(expand_dims(tensor, place) for tensor in tensors), axis=place)
 
 
-def split(x: Value, parts: int, axis: int = -1) -> tuple[Tensor, ...]:
+@door
+def split(x: Value, parts: Count, axis: Axis = -1) -> tuple[Tensor, ...]:
     """As many equal parts along an axis."""
     place = axis_of(axis, x)
     extent = x.shape[place]
@@ -96,12 +102,14 @@ def split(x: Value, parts: int, axis: int = -1) -> tuple[Tensor, ...]:
     return tuple(found)
 
 
-def expand_dims(x: Value, axis: int) -> Tensor:
+@door
+def expand_dims(x: Value, axis: Axis) -> Tensor:
     """A new axis of extent 1."""
     place = axis_of(axis, x, 1)
     return emit("reshape", x, shape=(*x.shape[:place], 1, *x.shape[place:]))
 
 
+@door
 def squeeze(x: Value, axes: Axes = None) -> Tensor:
     """Without axes of extent 1: those named, or all."""
     chosen = tuple(i for i, e in enumerate(x.shape) if e == 1) if axes is None else axes_of(axes, x)
@@ -113,13 +121,15 @@ def squeeze(x: Value, axes: Axes = None) -> Tensor:
     return emit("reshape", x, shape=tuple(e for i, e in enumerate(x.shape) if i not in chosen))
 
 
-def flatten(x: Value, start: int = 1) -> Tensor:
+@door
+def flatten(x: Value, start: Axis = 1) -> Tensor:
     """All axes from `start` on as one."""
     place = axis_of(start, x)
     return emit("reshape", x, shape=(*x.shape[:place], count(x.shape[place:])))
 
 
-def flip(x: Value, axis: int) -> Tensor:
+@door
+def flip(x: Value, axis: Axis) -> Tensor:
     """An axis turned round."""
     place = axis_of(axis, x)
     extent = x.shape[place]
@@ -131,6 +141,7 @@ def _from_last(extent: Extent, places: Tensor) -> Tensor:
     return emit("sub", emit("dimension", value=extent - 1, dtype=I64), places)
 
 
+@door
 def pad(x: Value, low: Sequence[int], high: Sequence[int], value: float = 0.0) -> Tensor:
     """x with a number around it, `low[i]` times before and `high[i]` times behind axis i."""
     return emit("pad", x, low=tuple(low), high=tuple(high), value=float(value))

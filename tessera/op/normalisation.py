@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tessera.errors import LanguageError
+from tessera.model.arguments import Count, door
 from tessera.model.filled import stop_gradient
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit, quotient
@@ -18,6 +19,7 @@ from tessera_build.ir.core.dims import floordiv, mod
 from tessera_build.ir.core.types import F32
 
 
+@door
 def layernorm(
     x: Value, scale: Value | None = None, bias: Value | None = None, *, axes: Axes = -1, epsilon: float = 1e-5
 ) -> Tensor:
@@ -26,12 +28,14 @@ def layernorm(
     return _scaled(normalised, scale, bias)
 
 
+@door
 def rmsnorm(x: Value, scale: Value | None = None, *, axes: Axes = -1, epsilon: float = 1e-6) -> Tensor:
     """x / sqrt(mean of squares + epsilon) * scale over the axes."""
     normalised = _in_wide(x, lambda wide: wide / emit("sqrt", reduce_mean(wide * wide, axes, keepdims=True) + epsilon))
     return _scaled(normalised, scale, None)
 
 
+@door
 def layernorm_safe(
     x: Value, scale: Value | None = None, bias: Value | None = None, *, axes: Axes = -1, epsilon: float = 1e-5
 ) -> Tensor:
@@ -47,6 +51,7 @@ def layernorm_safe(
     return _scaled(_in_wide(x, standard), scale, bias)
 
 
+@door
 def rmsnorm_safe(x: Value, scale: Value | None = None, *, axes: Axes = -1, epsilon: float = 1e-6) -> Tensor:
     """rmsnorm of a row divided by its largest element, where that is more than 1: its squares cannot overflow."""
 
@@ -58,6 +63,7 @@ def rmsnorm_safe(x: Value, scale: Value | None = None, *, axes: Axes = -1, epsil
     return _scaled(_in_wide(x, standard), scale, None)
 
 
+@door
 def batchnorm(x: Value, scale: Value, bias: Value, mean: Value, variance: Value, *, epsilon: float = 1e-5) -> Tensor:  # noqa: PLR0913  its operands
     """(x - mean) / sqrt(variance + epsilon) * scale + bias for every channel (axis 1), with statistics given."""
     factor = quotient(scale, emit("sqrt", variance + epsilon))
@@ -65,8 +71,9 @@ def batchnorm(x: Value, scale: Value, bias: Value, mean: Value, variance: Value,
     return x * _per_channel(factor, x) + _per_channel(shift, x)
 
 
+@door
 def groupnorm(
-    x: Value, groups: int, scale: Value | None = None, bias: Value | None = None, *, epsilon: float = 1e-5
+    x: Value, groups: Count, scale: Value | None = None, bias: Value | None = None, *, epsilon: float = 1e-5
 ) -> Tensor:
     """Channels (axis 1) in groups, each normalised over its channels and the image."""
     if x.ndim < 2 or mod(x.shape[1], groups) != 0:

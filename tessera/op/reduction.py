@@ -7,10 +7,11 @@ same for every number of threads; `stable=True` therefore asks for what holds an
 from __future__ import annotations
 
 from tessera.errors import LanguageError
+from tessera.model.arguments import door
 from tessera.model.filled import stop_gradient
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit, quotient
-from tessera.op.axes import Axes, axes_of, axis_of
+from tessera.op.axes import Axes, Axis, axes_of, axis_of
 from tessera.op.creation import dimension
 from tessera.op.elementwise import cast
 from tessera_build.ir.core.dims import Extent
@@ -22,27 +23,32 @@ def _reduced(kind: str, x: Value, axes: Axes, keepdims: bool) -> Tensor:
     return emit("reduce", x, kind=kind, axes=axes_of(axes, x), keepdims=keepdims)
 
 
+@door
 def reduce_sum(x: Value, axes: Axes = None, *, keepdims: bool = False, stable: bool = True) -> Tensor:
     """The sum over axes, in an order that the shape fixes."""
     del stable
     return _reduced("sum", x, axes, keepdims)
 
 
+@door
 def reduce_max(x: Value, axes: Axes = None, *, keepdims: bool = False) -> Tensor:
     """The largest element over axes."""
     return _reduced("max", x, axes, keepdims)
 
 
+@door
 def reduce_min(x: Value, axes: Axes = None, *, keepdims: bool = False) -> Tensor:
     """The smallest element over axes."""
     return _reduced("min", x, axes, keepdims)
 
 
+@door
 def reduce_prod(x: Value, axes: Axes = None, *, keepdims: bool = False) -> Tensor:
     """The product over axes."""
     return _reduced("prod", x, axes, keepdims)
 
 
+@door
 def reduce_mean(x: Value, axes: Axes = None, *, keepdims: bool = False, stable: bool = True) -> Tensor:
     """The mean over axes; half floats are added up as float32, since they hold neither sum nor count of many.
 
@@ -57,11 +63,13 @@ def reduce_mean(x: Value, axes: Axes = None, *, keepdims: bool = False, stable: 
     return quotient(total, dimension(number, x.dtype))
 
 
+@door
 def mean(x: Value, axes: Axes = None, *, keepdims: bool = False) -> Tensor:
     """The mean over axes."""
     return reduce_mean(x, axes, keepdims=keepdims)
 
 
+@door
 def variance(x: Value, axes: Axes = None, *, keepdims: bool = False) -> Tensor:
     """The mean of the squared distances from the mean."""
     centred = x - reduce_mean(x, axes, keepdims=True)
@@ -73,7 +81,8 @@ def elements(x: Value, axes: Axes) -> Extent:
     return count(tuple(x.shape[axis] for axis in axes_of(axes, x)))
 
 
-def softmax(x: Value, axis: int = -1) -> Tensor:
+@door
+def softmax(x: Value, axis: Axis = -1) -> Tensor:
     """exp(x) divided by its sum along an axis; the maximum is subtracted first, so that nothing overflows."""
     return emit("softmax", x, axis=axis_of(axis, x))
 
@@ -86,7 +95,8 @@ def _shift(x: Value, axis: int) -> Tensor:
     return stop_gradient(emit("reduce", x, kind="max", axes=(axis,), keepdims=True))
 
 
-def softmax_safe(x: Value, axis: int = -1) -> Tensor:
+@door
+def softmax_safe(x: Value, axis: Axis = -1) -> Tensor:
     """Softmax, but zeros for a row of minus infinities, such as one that a mask covers wholly."""
     place = axis_of(axis, x)
     highest = _shift(x, place)
@@ -96,14 +106,16 @@ def softmax_safe(x: Value, axis: int = -1) -> Tensor:
     return emit("div", shifted, emit("select", alive, total, 1.0))
 
 
-def log_softmax(x: Value, axis: int = -1) -> Tensor:
+@door
+def log_softmax(x: Value, axis: Axis = -1) -> Tensor:
     """The logarithm of softmax, without computing softmax."""
     place = axis_of(axis, x)
     shifted = x - _shift(x, place)
     return shifted - emit("log", reduce_sum(emit("exp", shifted), place, keepdims=True))
 
 
-def logsumexp(x: Value, axis: int = -1, *, keepdims: bool = False) -> Tensor:
+@door
+def logsumexp(x: Value, axis: Axis = -1, *, keepdims: bool = False) -> Tensor:
     """log(sum(exp(x))) along an axis, by the maximum, so that nothing overflows."""
     place = axis_of(axis, x)
     highest = _shift(x, place)
@@ -111,7 +123,8 @@ def logsumexp(x: Value, axis: int = -1, *, keepdims: bool = False) -> Tensor:
     return total if keepdims else emit("reshape", total, shape=tuple(e for i, e in enumerate(x.shape) if i != place))
 
 
-def logsumexp_safe(x: Value, axis: int = -1, *, keepdims: bool = False) -> Tensor:
+@door
+def logsumexp_safe(x: Value, axis: Axis = -1, *, keepdims: bool = False) -> Tensor:
     """logsumexp, but minus infinity for a row of minus infinities and infinity where an element is."""
     place = axis_of(axis, x)
     highest = _shift(x, place)
@@ -123,12 +136,14 @@ def logsumexp_safe(x: Value, axis: int = -1, *, keepdims: bool = False) -> Tenso
     return total if keepdims else emit("reshape", total, shape=tuple(e for i, e in enumerate(x.shape) if i != place))
 
 
-def argmax(x: Value, axis: int = -1) -> Tensor:
+@door
+def argmax(x: Value, axis: Axis = -1) -> Tensor:
     """The place of the first largest element along an axis; that of the first NaN where there is one."""
     return _place("max", x, axis)
 
 
-def argmin(x: Value, axis: int = -1) -> Tensor:
+@door
+def argmin(x: Value, axis: Axis = -1) -> Tensor:
     """The place of the first smallest element along an axis; that of the first NaN where there is one."""
     return _place("min", x, axis)
 
@@ -147,12 +162,14 @@ def _place(kind: str, x: Value, axis: int) -> Tensor:
     return emit("reduce", emit("select", found, numbers, (1 << 62)), kind="min", axes=(place,), keepdims=False)
 
 
-def cumsum(x: Value, axis: int = -1) -> Tensor:
+@door
+def cumsum(x: Value, axis: Axis = -1) -> Tensor:
     """Running sums along an axis."""
     return _running("sum", x, axis)
 
 
-def cumprod(x: Value, axis: int = -1) -> Tensor:
+@door
+def cumprod(x: Value, axis: Axis = -1) -> Tensor:
     """Running products along an axis."""
     return _running("prod", x, axis)
 
