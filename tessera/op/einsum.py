@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tessera.errors import LanguageError
-from tessera.model.arguments import door
 from tessera.model.site import here
 from tessera.model.tensor import Operand, Tensor, Value, described, emit, product
 from tessera.op.creation import as_tensor
@@ -32,7 +31,6 @@ class _Term:
     value: Value
 
 
-@door
 def einsum(formula: str, *operands: Operand) -> Tensor:
     """A contraction by letters, such as "bhqd,bhkd->bhqk": products, summed over the letters that the result has not.
 
