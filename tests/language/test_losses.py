@@ -1,0 +1,59 @@
+"""Losses: what they are, and what they refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from bundle_format.errors import TesseraError
+from tessera import executor, graph, op
+from tessera.model.tensor import Value
+from tests.language.build import draw
+
+LOGITS = draw(0, 3, 4)
+
+
+def _loss(logits: Value, truth: Value) -> Value:
+    return op.cross_entropy(logits, truth)
+
+
+def _gradient(logits: Value, truth: Value) -> object:
+    return graph.grad(_loss)(logits, truth)
+
+
+FUNCTIONS: list[Callable[..., object]] = [_loss, _gradient]
+
+
+@pytest.mark.numerics
+def test_cross_entropy_when_of_classes_then_loss_and_gradient_are_torchs() -> None:
+    logits, classes = torch.tensor(LOGITS, requires_grad=True), np.asarray([3, 0, 1])
+    wanted = torch.nn.functional.cross_entropy(logits, torch.tensor(classes))
+    (slope,) = torch.autograd.grad(wanted, logits)
+    found = [np.asarray(graph.jit(f)(LOGITS, classes)) for f in FUNCTIONS]
+    np.testing.assert_allclose(found[0], wanted.item(), rtol=1e-6)
+    np.testing.assert_allclose(found[1], slope.numpy(), atol=1e-7)
+
+
+@pytest.mark.numerics
+def test_cross_entropy_when_another_class_is_impossible_then_loss_is_finite() -> None:
+    logits = np.asarray([[0.0, -np.inf, 0.0]], np.float32)
+    found = np.asarray(graph.jit(FUNCTIONS[0])(logits, np.asarray([2])))
+    np.testing.assert_allclose(found, np.log(2), rtol=1e-6)
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize("wrong", [4, 9, -1, -4])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_cross_entropy_when_there_is_no_such_class_then_run_ends_at_the_authors_line(
+    wrong: int, function: Callable[..., object]
+) -> None:
+    classes = np.asarray([0, wrong, 1], np.int8)
+    with pytest.raises(TesseraError) as caught:
+        graph.jit(function)(LOGITS, classes)
+    assert caught.value.code == "INDEX_OUT_OF_RANGE"
+    assert (caught.value.where or "").startswith("test_losses.py:")
+    with executor.using(None), pytest.raises(TesseraError, match="INDEX_OUT_OF_RANGE"):
+        graph.jit(function)(LOGITS, classes)
