@@ -71,6 +71,11 @@ class ConstantPool:
             self.names.setdefault(digest, name)
         return digest
 
+    def is_weight(self, digest: str) -> bool:
+        """Whether a constant is no number of a formula: it has a name and several elements, or is owned (`owned`)."""
+        array = self.arrays[digest]
+        return (digest in self.names and array.size > 1) or digest != digest_of(array)
+
 
 class GraphBuilder:
     """Builds one function, called `entry`, of a module. `dims` gives the range of every symbolic dim."""
@@ -258,6 +263,13 @@ class GraphBuilder:
         if node is None or node.op != "constant":
             return None
         return self.pool.arrays[str(node.attributes["digest"])]
+
+    def is_number(self, value: int) -> bool:
+        """Whether a value is a constant that the model's text states, repeated or as it is; a weight is none."""
+        node = self._producers.get(value)
+        while node is not None and node.op in ("broadcast_to", "reshape"):
+            node = self._producers.get(node.inputs[0])
+        return node is not None and node.op == "constant" and not self.pool.is_weight(str(node.attributes["digest"]))
 
     def function(self) -> Function:
         """What was built so far, as a function."""

@@ -36,6 +36,10 @@ class Emitter(Protocol):
         """The array of a constant value; None for any other value."""
         ...
 
+    def is_number(self, value: int) -> bool:
+        """Whether a value is what the model's text states, and no weight."""
+        ...
+
     def node(self, op: str, inputs: tuple[int, ...], attributes: Mapping[str, Attribute]) -> tuple[int, ...]:
         """Append a node; gives its results."""
         ...

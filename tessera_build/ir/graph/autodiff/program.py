@@ -61,6 +61,10 @@ class Recorder:
         """The array of a constant."""
         return self.to.array(value) if value >= 0 else None
 
+    def is_number(self, value: int) -> bool:
+        """Whether a value is what the model's text states."""
+        return value >= 0 and self.to.is_number(value)
+
     def node(self, op: str, inputs: tuple[int, ...], attributes: Mapping[str, Attribute]) -> tuple[int, ...]:
         """Record a node that reads linear values; emit any other."""
         if all(i >= 0 for i in inputs):

@@ -1,8 +1,8 @@
 """Derivatives of elementwise ops.
 
 Takes sites of ops on operands that broadcast; gives their rows of the table. Invariant: a tangent or cotangent has the
-shape of what it belongs to. Where operands of `max` or `min` are equal, each of two that have tangents gets one half,
-and one beside a constant gets nothing: the derivative of a rectifier at zero is zero.
+shape of what it belongs to. Where operands of `max` or `min` are equal, each has one half, whatever else has a tangent,
+and one beside a number that the model states has nothing: the derivative of a rectifier at zero is zero.
 """
 
 from __future__ import annotations
@@ -207,15 +207,18 @@ def _power_slope(e: Emit, x: int, p: int) -> int:
 def _extremum(better: str) -> Derivative:
     def jvp(site: Site, tangents: Values) -> Values:
         (a, b), (da, db), e = site.inputs, tangents, site.emit
-        terms = [
-            None if da is None else e.where(e.op(better, a, b), da),
-            None if db is None else e.where(e.op(better, b, a), db),
-        ]
-        (strict,) = _sum_of(site, terms)
-        if da is None or db is None or strict is None:
+        (strict,) = _sum_of(
+            site,
+            [
+                None if da is None else e.where(e.op(better, a, b), da),
+                None if db is None else e.where(e.op(better, b, a), db),
+            ],
+        )
+        moved = [t for t in (da, db) if t is not None]
+        if strict is None or (len(moved) == 1 and e.to.is_number(b if db is None else a)):
             return [strict]
-        half = e.where(e.op("eq", a, b), e.scaled(e.op("add", da, db), 0.5))
-        return [e.op("add", strict, half)]
+        both = moved[0] if len(moved) == 1 else e.op("add", *moved)
+        return [e.op("add", strict, e.where(e.op("eq", a, b), e.scaled(both, 0.5)))]
 
     return Derivative(jvp)
 

@@ -1,0 +1,41 @@
+"""Derivatives where operands of an extremum are equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+import pytest
+
+from tessera import graph, op
+from tessera.model.tensor import Value
+
+pytestmark = pytest.mark.numerics
+Function = Callable[..., Value]
+
+
+@pytest.mark.parametrize("name", ["maximum", "minimum"])
+def test_extremum_when_operands_are_equal_then_each_has_half_whatever_else_is_differentiated(name: str) -> None:
+    function = getattr(op, name)
+    x = np.asarray([1.0, 2.0], np.float32)
+
+    def loss(a: Value, b: Value) -> Value:
+        return op.reduce_sum(function(a, b))
+
+    alone = graph.jit(lambda a, b: graph.grad(loss, wrt=0)(a, b))(x, x)
+    both = graph.jit(lambda a, b: graph.grad(loss, wrt=(0, 1))(a, b))(x, x)
+    for found in (alone, *cast("tuple[object, ...]", both)):
+        np.testing.assert_array_equal(np.asarray(found), [0.5, 0.5])
+
+
+def test_extremum_when_beside_a_number_or_a_parameter_then_only_the_number_takes_all() -> None:
+    x, held = np.asarray([0.0], np.float32), op.tensor((1,), name="held", init=np.zeros(1, np.float32))
+
+    def slope(function: Function) -> float:
+        return float(
+            np.asarray(graph.jit(lambda v: graph.grad(lambda q: op.reduce_sum(function(q)))(v))(x), np.float64)[0]
+        )
+
+    assert slope(lambda v: op.maximum(v, 0.0)) == slope(lambda v: op.maximum(v, op.zeros_like(v))) == 0.0
+    assert slope(lambda v: op.maximum(v, held)) == slope(lambda v: op.minimum(v, held)) == 0.5
