@@ -186,13 +186,15 @@ def relu(x: Value) -> Tensor:
 @door
 def leaky_relu(x: Value, slope: Operand = 0.01) -> Tensor:
     """x above 0, slope * x below."""
-    return emit("max", x, 0) + emit("mul", slope, emit("min", x, 0))
+    above, rest = _parts(x)
+    return above + emit("mul", slope, rest)
 
 
 @door
 def elu(x: Value, alpha: Operand = 1.0) -> Tensor:
     """x above 0, alpha * (exp(x) - 1) below."""
-    return emit("max", x, 0) + emit("mul", alpha, emit("exp", emit("min", x, 0)) - 1)
+    above, rest = _parts(x)
+    return above + emit("mul", alpha, emit("exp", rest) - 1)
 
 
 @door
@@ -209,8 +211,18 @@ def silu(x: Value) -> Tensor:
 
 @door
 def softplus(x: Value) -> Tensor:
-    """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|))."""
-    return emit("max", x, 0) + emit("log", emit("exp", -abs(x)) + 1)
+    """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)), right to the last places where it is small, too."""
+    above, rest = _parts(x)
+    small = emit("exp", rest - above)
+    total = small + 1
+    # What the sum rounds away is put back; it is a constant to derivatives, which those of its two terms cancel.
+    return above + (emit("log", total) + (small - (total - 1)) / total)
+
+
+def _parts(x: Value) -> tuple[Tensor, Tensor]:
+    """What of x is above zero, and what is not. At zero derivatives are the other's: max and min would have none."""
+    above = emit("gt", x, 0)
+    return where(above, x, 0), where(above, 0, x)
 
 
 @door
@@ -223,11 +235,11 @@ def gelu(x: Value, approximate: bool = False) -> Tensor:
 
 @door
 def clip(x: Value, low: Operand | None = None, high: Operand | None = None) -> Tensor:
-    """x with what lies outside of the bounds moved to them."""
+    """x with what lies outside of the bounds moved to them; at a bound the derivative is still one."""
     if low is None and high is None:
         raise LanguageError("BAD_ARGUMENT", "clip has no bound", site=here(), expected="low, high or both")
-    result = x if low is None else emit("max", x, low)
-    result = result if high is None else emit("min", result, high)
+    result = x if low is None else where(emit("gt", low, x), low, x)
+    result = result if high is None else where(emit("lt", high, result), high, result)
     assert isinstance(result, Tensor)
     return result
 
@@ -290,7 +302,7 @@ def _within(x: Value, dtype: DType) -> Value:
         return x
     low, high = _range_of(dtype)
     if x.dtype.is_float:
-        return emit("min", emit("max", x, low), _below(high, x.dtype))
+        return clip(x, low, _below(high, x.dtype))
     own_low, own_high = _range_of(x.dtype)
     result = x if low <= own_low else emit("max", x, low)
     return result if high >= own_high else emit("min", result, high)

@@ -12,7 +12,7 @@ import math
 from tessera.model.arguments import door
 from tessera.model.filled import full_like, stop_gradient
 from tessera.model.tensor import Operand, Tensor, Value, emit, floor_quotient, quotient
-from tessera.op.elementwise import absolute, clip, softplus, tanh, where
+from tessera.op.elementwise import absolute, softplus, tanh, where
 
 _SELU = (1.0507009873554805, 1.6732632423543772)  # scale and alpha of Klambauer and others, 2017
 
@@ -159,13 +159,18 @@ def softsign(x: Value) -> Tensor:
 @door
 def relu6(x: Value) -> Tensor:
     """max(0, min(x, 6))."""
-    return clip(x, 0.0, 6.0)
+    return _cut(x, 6.0)
 
 
 @door
 def hard_sigmoid(x: Value) -> Tensor:
     """x / 6 + 1 / 2, cut off at 0 and 1."""
-    return clip(x * (1.0 / 6.0) + 0.5, 0.0, 1.0)
+    return _cut(x * (1.0 / 6.0) + 0.5, 1.0)
+
+
+def _cut(x: Value, high: float) -> Tensor:
+    """max(0, min(x, high)), which is flat where it begins and ends; `clip` is not."""
+    return emit("min", emit("max", x, 0.0), high)
 
 
 @door

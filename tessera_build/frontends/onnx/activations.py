@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tessera_build.frontends.onnx.context import Context, Tensor
-from tessera_build.frontends.onnx.elementwise import softplus
+from tessera_build.frontends.onnx.elementwise import elu, softplus
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 
 Activation = Callable[[Context, Tensor], Tensor]
@@ -39,8 +39,8 @@ def scaled(c: Context, x: Tensor, factor: float, shift: float = 0.0) -> Tensor:
     return x if shift == 0.0 else c.op("add", x, c.scalar(shift, x.dtype))
 
 
-def clamped(c: Context, x: Tensor, low: float, high: float) -> Tensor:
-    """x, but not below `low` or above `high`."""
+def _clamped(c: Context, x: Tensor, low: float, high: float) -> Tensor:
+    """x, but not below `low` or above `high`, and flat at both."""
     return c.op("min", c.op("max", x, c.scalar(low, x.dtype)), c.scalar(high, x.dtype))
 
 
@@ -60,10 +60,6 @@ def _thresholded(c: Context, x: Tensor, alpha: float, _: float) -> Tensor:
     return _chosen(c, x, alpha, x, c.scalar(0, x.dtype))
 
 
-def _elu(c: Context, x: Tensor, alpha: float, _: float) -> Tensor:
-    return _chosen(c, x, 0.0, x, scaled(c, c.op("sub", c.op("exp", x), c.scalar(1, x.dtype)), alpha))
-
-
 def _softsign(c: Context, x: Tensor, _: float, __: float) -> Tensor:
     return c.op("div", x, c.op("add", c.op("abs", x), c.scalar(1, x.dtype)))
 
@@ -80,8 +76,8 @@ _FAMILIES: dict[str, _Family] = {
     "leakyrelu": _Family(_leaky, 0.01),
     "thresholdedrelu": _Family(_thresholded, math.nan),
     "scaledtanh": _Family(lambda c, x, a, b: scaled(c, c.op("tanh", scaled(c, x, b)), a), math.nan, math.nan),
-    "hardsigmoid": _Family(lambda c, x, a, b: clamped(c, scaled(c, x, a, b), 0.0, 1.0), 0.2, 0.5),
-    "elu": _Family(_elu, 1.0),
+    "hardsigmoid": _Family(lambda c, x, a, b: _clamped(c, scaled(c, x, a, b), 0.0, 1.0), 0.2, 0.5),
+    "elu": _Family(lambda c, x, alpha, _: elu(c, x, alpha), 1.0),
     "softsign": _Family(_softsign),
     "softplus": _Family(_softplus),
 }

@@ -52,50 +52,51 @@ def _plus(c: Context, x: Tensor, term: float) -> Tensor:
     return x if term == 0.0 else c.op("add", x, c.scalar(term, x.dtype))
 
 
-def _positive(c: Context, x: Tensor) -> Tensor:
-    return c.op("max", x, c.scalar(0, x.dtype))
-
-
-def _negative(c: Context, x: Tensor) -> Tensor:
-    return c.op("min", x, c.scalar(0, x.dtype))
+def _parts(c: Context, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What of x is above zero, and what is not. At zero derivatives are the other's: max and min would have none."""
+    zero = c.scalar(0, x.dtype)
+    above = c.op("gt", x, zero)
+    return c.op("select", above, x, zero), c.op("select", above, zero, x)
 
 
 def _relu(c: Context, n: Call) -> Tensor:
-    return _positive(c, n.input(0))
+    x = n.input(0)
+    return c.op("max", x, c.scalar(0, x.dtype))
 
 
 def _leaky_relu(c: Context, n: Call) -> Tensor:
-    x = n.input(0)
-    return c.op("add", _positive(c, x), _times(c, _negative(c, x), n.number("alpha", 0.01)))
+    above, rest = _parts(c, n.input(0))
+    return c.op("add", above, _times(c, rest, n.number("alpha", 0.01)))
 
 
 def _prelu(c: Context, n: Call) -> Tensor:
-    x = n.input(0)
-    return c.op("add", _positive(c, x), c.op("mul", _negative(c, x), n.input(1)))
+    above, rest = _parts(c, n.input(0))
+    return c.op("add", above, c.op("mul", rest, n.input(1)))
 
 
-def _exponential_part(c: Context, x: Tensor, alpha: float) -> Tensor:
-    """alpha * (exp(min(x, 0)) - 1), which cannot overflow."""
-    return _times(c, _plus(c, c.op("exp", _negative(c, x)), -1.0), alpha)
+def _exponential(c: Context, x: Tensor, alpha: float) -> Tensor:
+    """alpha * (exp(x) - 1)."""
+    return _times(c, _plus(c, c.op("exp", x), -1.0), alpha)
+
+
+def elu(c: Context, x: Tensor, alpha: float) -> Tensor:
+    """x above 0, alpha * (exp(x) - 1) below; exp is of no number above zero."""
+    above, rest = _parts(c, x)
+    return c.op("add", above, _exponential(c, rest, alpha))
 
 
 def _elu(c: Context, n: Call) -> Tensor:
-    x = n.input(0)
-    return c.op("add", _positive(c, x), _exponential_part(c, x, n.number("alpha", 1.0)))
+    return elu(c, n.input(0), n.number("alpha", 1.0))
 
 
 def _selu(c: Context, n: Call) -> Tensor:
-    x, alpha = n.input(0), n.number("alpha", SELU_ALPHA)
-    return _times(c, c.op("add", _positive(c, x), _exponential_part(c, x, alpha)), n.number("gamma", SELU_GAMMA))
+    return _times(c, elu(c, n.input(0), n.number("alpha", SELU_ALPHA)), n.number("gamma", SELU_GAMMA))
 
 
 def _celu(c: Context, n: Call) -> Tensor:
-    x, alpha = n.input(0), n.number("alpha", 1.0)
-    scaled = c.op("div", x, c.scalar(alpha, x.dtype))
-    if alpha > 0:
-        return c.op("add", _positive(c, x), _exponential_part(c, scaled, alpha))
-    # The other branch is then above zero where x is.
-    return c.op("add", _positive(c, x), _negative(c, _times(c, _plus(c, c.op("exp", scaled), -1.0), alpha)))
+    above, rest = _parts(c, n.input(0))
+    alpha = n.number("alpha", 1.0)
+    return c.op("add", above, _exponential(c, c.op("div", rest, c.scalar(alpha, rest.dtype)), alpha))
 
 
 def _thresholded_relu(c: Context, n: Call) -> Tensor:
@@ -107,16 +108,15 @@ def _thresholded_relu(c: Context, n: Call) -> Tensor:
 
 def softplus(c: Context, x: Tensor) -> Tensor:
     """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)), right to the last places where it is small, too."""
-    small = c.op("exp", c.op("neg", c.op("abs", x)))
-    return c.op("add", _positive(c, x), _log_of_one_plus(c, small))
+    above, rest = _parts(c, x)
+    return c.op("add", above, _log_of_one_plus(c, c.op("exp", c.op("sub", rest, above))))
 
 
 def _log_of_one_plus(c: Context, x: Tensor) -> Tensor:
-    """What 1 + x rounds away of a small x is put back: log(u) x / (u - 1) with u = 1 + x (Kahan)."""
-    sum_ = _plus(c, x, 1.0)
-    kept = _plus(c, sum_, -1.0)
-    none = c.op("eq", kept, c.scalar(0, x.dtype))
-    return c.op("select", none, x, c.op("mul", c.op("log", sum_), c.op("div", x, kept)))
+    """Of x from 0 to 1; what 1 + x rounds away is put back, and is a constant to derivatives: its terms' cancel."""
+    total = _plus(c, x, 1.0)
+    lost = c.op("sub", x, _plus(c, total, -1.0))
+    return c.op("add", c.op("log", total), c.op("div", lost, total))
 
 
 def _shrink(c: Context, n: Call) -> Tensor:
@@ -184,6 +184,12 @@ def _gelu(c: Context, n: Call) -> Tensor:
 _LARGEST = 3.4028234663852886e38  # of float32
 
 
+def clipped(c: Context, x: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:
+    """x with what lies outside of the bounds moved to them; at a bound the derivative is x's."""
+    x = x if low is None else c.op("select", c.op("gt", low, x), low, x)
+    return x if high is None else c.op("select", c.op("lt", high, x), high, x)
+
+
 def _clip(c: Context, n: Call) -> Tensor:
     x = n.input(0)
     if n.opset < 11:
@@ -193,8 +199,7 @@ def _clip(c: Context, n: Call) -> Tensor:
         high = c.scalar(n.number("max", _LARGEST), x.dtype) if cuts or n.has("max") else None
     else:
         low, high = n.optional(1), n.optional(2)
-    x = x if low is None else c.op("max", x, low)
-    return x if high is None else c.op("min", x, high)
+    return clipped(c, x, low, high)
 
 
 def _reciprocal(c: Context, n: Call) -> Tensor:

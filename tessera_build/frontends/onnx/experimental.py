@@ -11,6 +11,7 @@ from dataclasses import replace
 from tessera_build.frontends.onnx.call import Call, Translator
 from tessera_build.frontends.onnx.containers import Value
 from tessera_build.frontends.onnx.context import Context, Tensor
+from tessera_build.frontends.onnx.elementwise import softplus
 from tessera_build.frontends.onnx.errors import ill_formed
 from tessera_build.frontends.onnx.slicing import SLICE_OPERATORS
 
@@ -34,12 +35,9 @@ def _scaled_tanh(c: Context, n: Call) -> Tensor:
     return _times(c, c.op("tanh", _times(c, n.input(0), n.number("beta", 1.0))), n.number("alpha", 1.0))
 
 
-def _softplus(c: Context, n: Call) -> Tensor:
-    """alpha * log(1 + exp(beta * x)), from the side that cannot overflow."""
-    x = _times(c, n.input(0), n.number("beta", 1.0))
-    zero, one = c.scalar(0, x.dtype), c.scalar(1, x.dtype)
-    rest = c.op("log", c.op("add", one, c.op("exp", c.op("neg", c.op("abs", x)))))
-    return _times(c, c.op("add", c.op("max", x, zero), rest), n.number("alpha", 1.0))
+def _parametric_softplus(c: Context, n: Call) -> Tensor:
+    """alpha * log(1 + exp(beta * x))."""
+    return _times(c, softplus(c, _times(c, n.input(0), n.number("beta", 1.0))), n.number("alpha", 1.0))
 
 
 def _image_scaler(c: Context, n: Call) -> Tensor:
@@ -81,7 +79,7 @@ EXPERIMENTAL_OPERATORS: Mapping[str, Translator] = {
     "Crop": _crop,
     "DynamicSlice": _dynamic_slice,
     "ImageScaler": _image_scaler,
-    "ParametricSoftplus": _softplus,
+    "ParametricSoftplus": _parametric_softplus,
     "Scale": _scale,
     "ScaledTanh": _scaled_tanh,
 }

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tessera_build.frontends.onnx.activations import Activation, activations, clamped
+from tessera_build.frontends.onnx.activations import Activation, activations
 from tessera_build.frontends.onnx.call import Call, Translator
 from tessera_build.frontends.onnx.context import Context, Tensor
+from tessera_build.frontends.onnx.elementwise import clipped
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.loops import element, recurrence
 from tessera_build.ir.core.dims import Extent
@@ -165,7 +166,9 @@ def _product(c: Context, state: Tensor, weights: Tensor) -> Tensor:
 def _clip(n: Call) -> Activation:
     """The limit on what goes into an activation."""
     limit = n.number("clip", 0.0)
-    return (lambda c, x: clamped(c, x, -limit, limit)) if limit > 0 else lambda _, x: x
+    if limit <= 0:
+        return lambda _, x: x
+    return lambda c, x: clipped(c, x, c.scalar(-limit, x.dtype), c.scalar(limit, x.dtype))
 
 
 # -- the three layers -------------------------------------------------------------------------------------------------
