@@ -122,18 +122,16 @@ class Trace:
         return self.note(value, site, spec.numeric.policy, name)
 
     def define(self, name: str, limits: Range | None, site: Site | None) -> None:
-        """Make a dimension known, with the narrower of the ranges that the author and the build state."""
+        """Make a dimension known, with the narrower of the ranges that author and build state, else from 1 on."""
         self.defined.setdefault(name, site)
         request = self.requests.get(name)
         if isinstance(request, int):
             self._check_request(name, request, limits, site)
             return
-        low, high = self.builder.dims.get(name, (1, None))
-        for other in (limits, request):
-            if other is not None:
-                low = max(low or 0, other[0] or 0)
-                high = other[1] if high is None else high if other[1] is None else min(high, other[1])
-        if high is not None and low is not None and low > high:
+        stated = [found for found in (self.builder.dims.get(name), limits, request) if found is not None]
+        low = max((least for least, _ in stated if least is not None), default=1)
+        high = min((most for _, most in stated if most is not None), default=None)
+        if high is not None and low > high:
             raise LanguageError(
                 "DIM_RANGE_EMPTY", f"no size of dimension {name} is allowed", site=site, found=f"{low}..{high}"
             )

@@ -127,3 +127,17 @@ def test_loss_when_the_batch_is_0_then_its_gradients_are_zeros(tmp_path: Path) -
     """
     found = built(tmp_path, body, {"B": 0}, {"x": draw(0, 0, 5), "label": np.zeros(0, np.int64)})
     assert sorted(array.shape for array in found.values()) == [(0, 5), (5, 8)]
+
+
+@pytest.mark.parametrize("sizes", [(0, 5), (3, 0), (2, 4)])
+def test_dims_when_the_build_lets_them_be_0_then_a_call_may_have_nothing(
+    tmp_path: Path, sizes: tuple[int, int]
+) -> None:
+    bundle = tmp_path / "model.tessera"
+    dims = {"B": (0, 4), "D": (0, 8)}
+    tessera_build.build(written(tmp_path, PRODUCT), targets=["native"], out=bundle, workers=1, dims=dims)
+    x, y = draw(0, *sizes), draw(1, sizes[1], 6)
+    with tessera_runtime.load(bundle, threads=1) as model:
+        assert [(dim.min, dim.max) for dim in model.main.dims if dim.name in dims] == [(0, 4), (0, 8)]
+        found = model.run({"x": x, "y": y})
+    np.testing.assert_allclose(np.asarray(found["z"], np.float64), np.maximum(x @ y, 0) + 1, rtol=1e-5)
