@@ -8,18 +8,22 @@ function that can be traced can be batched.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
-from tessera.derive.inner import Inner, traced
+import numpy as np
+
+from tessera.derive.inner import Inner, expect_trace, traced
 from tessera.errors import LanguageError
+from tessera.model.expect import expect_functions
 from tessera.model.site import here
-from tessera.model.tensor import Tensor, Value, described, emit
+from tessera.model.tensor import Tensor, Value, described, emit, lift, trace_of
 from tessera.model.tree import leaves, rebuild
 from tessera_build.ir.core.dims import Extent, symbol
 from tessera_build.ir.core.types import Type
 from tessera_build.ir.graph.autodiff.replay import Replay
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.infer import op_named
-from tessera_build.ir.graph.nodes import Attribute, GraphNode
+from tessera_build.ir.graph.nodes import Array, Attribute, GraphNode
 from tessera_build.ir.graph.ops.op import axis_of, extents_of, ints_of
 from tessera_build.ir.graph.regions import captured
 
@@ -29,24 +33,41 @@ Axis = int | None
 def vmap(
     function: Callable[..., object], in_axes: Axis | Sequence[Axis] = 0, out_axes: int = 0
 ) -> Callable[..., object]:
-    """The function for many examples, numbered by an axis of each argument (None: the same for all of them)."""
+    """The function for many examples, numbered by an axis of each argument (None: the same for all of them).
 
-    def batched(*arguments: object) -> object:
-        axes = [in_axes] * len(arguments) if in_axes is None or isinstance(in_axes, int) else list(in_axes)
+    An axis belongs to all tensors of its argument. Keyword arguments are the same for all examples.
+    """
+    expect_functions("graph.vmap", "graph.vmap(f)(x)", function)
+    each = _checked_axes(in_axes, out_axes)
+
+    def batched(*arguments: object, **named: object) -> object:
+        expect_trace("graph.vmap", arguments)
+        axes = list(each) if isinstance(each, tuple) else [each] * len(arguments)
         if len(axes) != len(arguments):
             raise _bad_axes("in_axes has not one axis for each argument", f"{len(arguments)} axes", str(tuple(axes)))
         whole = [_front(argument, axis) for argument, axis in zip(arguments, axes, strict=True)]
         count = _count([leaf for part, axis in zip(whole, axes, strict=True) if axis is not None
                         for _, leaf in leaves(part)])  # fmt: skip
         first = [part if axis is None else _first(part) for part, axis in zip(whole, axes, strict=True)]
-        inner = traced(function, first)
-        flags = [axis is not None for part, axis in zip(whole, axes, strict=True) for _ in leaves(part)]
-        full = [leaf for part in whole for _, leaf in leaves(part)]
-        results = _Batch(inner, count).run(full, flags)
+        inner = traced(function, first, named)
+        full = [(leaf, axis is not None) for part, axis in zip(whole, axes, strict=True) for _, leaf in leaves(part)]
+        results = _Batch(inner, count).run(full)
         tensors = [Tensor(inner.outer, inner.outer.note(value, here())) for value in results]
         return rebuild(inner.result, [_back(tensor, out_axes) for tensor in tensors])
 
     return batched
+
+
+def _checked_axes(in_axes: object, out_axes: object) -> Axis | tuple[Axis, ...]:
+    """The axis of all arguments, or one for each."""
+    listed = isinstance(in_axes, tuple | list)
+    axes = cast("Sequence[object]", in_axes) if listed else (in_axes,)
+    if not all(axis is None or type(axis) is int for axis in axes):
+        raise _bad_axes("in_axes is no axis", "an integer or None, or one of these for each argument", repr(in_axes))
+    if type(out_axes) is not int:
+        raise _bad_axes("out_axes is no axis", "an integer, for all results", repr(out_axes))
+    found = tuple(cast("Sequence[Axis]", axes))
+    return found if listed else found[0]
 
 
 def _front(argument: object, axis: Axis) -> object:
@@ -65,6 +86,9 @@ def _bad_axes(message: str, expected: str, found: str) -> LanguageError:
 
 
 def _moved(leaf: object, source: int, target: int) -> Value:
+    if isinstance(leaf, np.ndarray):
+        trace = trace_of(())
+        leaf = Tensor(trace, lift(trace, cast("Array", leaf), None, here()))
     if not isinstance(leaf, Value):
         raise _bad_axes("an argument that is no tensor has no examples", "in_axes=None for it", repr(leaf)[:200])
     if not -leaf.ndim <= min(source, target) <= max(source, target) < leaf.ndim:
@@ -106,13 +130,12 @@ class _Batch:
         self.batched: set[int] = set()
         self.inner = inner
 
-    def run(self, full: Sequence[object], flags: Sequence[bool]) -> list[int]:
-        """The results for all examples."""
+    def run(self, full: Sequence[tuple[object, bool]]) -> list[int]:
+        """The results for all examples, of arguments and whether they have examples."""
         trace = self.inner.outer
-        tensors = [(leaf, flag) for leaf, flag in zip(full, flags, strict=True) if isinstance(leaf, Value | float)]
+        tensors = [(leaf, flag) for leaf, flag in full if isinstance(leaf, Value)]
         for arg, (leaf, flag) in zip(self.inner.inputs, tensors, strict=True):
-            if isinstance(leaf, Value):
-                self.values[arg] = leaf.value_in(trace)
+            self.values[arg] = leaf.value_in(trace)
             self.batched |= {arg} if flag else set()
         for node in self.function.nodes:
             assert isinstance(node, GraphNode)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 
-from tessera.derive.inner import value_of
+from tessera.derive.inner import expect_trace, value_of
 from tessera.errors import LanguageError
+from tessera.model.expect import expect_functions
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, emit_all, trace_of
 from tessera.model.tree import leaves, rebuild
@@ -31,8 +32,10 @@ def checkpoint(function: Callable[..., object], *, policy: str = "nothing") -> C
     `policy` says which are kept: "nothing"; "dots", the results of matrix products, convolutions and attention, so that
     what is cheap is computed again; or "everything". They are JAX's nothing_saveable, dots_saveable and
     everything_saveable. A checkpoint inside the function has a policy of its own; what loops, branches and it compute
-    is not kept by the outer one.
+    is not kept by the outer one. Keyword arguments are passed on; tensors among them are differentiated by like any
+    tensor that the function reads.
     """
+    expect_functions("graph.checkpoint", "graph.checkpoint(f)(x)", function)
     if policy not in _KEPT:
         near = get_close_matches(str(policy), _KEPT)
         raise LanguageError(
@@ -48,7 +51,8 @@ def checkpoint(function: Callable[..., object], *, policy: str = "nothing") -> C
 
 
 def _checkpointed(function: Callable[..., object], ops: frozenset[str]) -> Callable[..., object]:
-    def kept(*arguments: object) -> object:
+    def kept(*arguments: object, **named: object) -> object:
+        expect_trace("graph.checkpoint", arguments)
         found = [leaf for _, leaf in leaves(arguments)]
         trace = trace_of(found)
         operands = [Tensor(trace, leaf.value_in(trace)) for leaf in found if isinstance(leaf, Value)]
@@ -57,7 +61,7 @@ def _checkpointed(function: Callable[..., object], ops: frozenset[str]) -> Calla
                 trace.note(inside, here(), operand.policy, trace.labels.get(operand.value, ""))
             inputs = iter([Tensor(trace, value) for value in block.args])
             given = [next(inputs) if isinstance(leaf, Value) else leaf for leaf in found]
-            result = function(*_tuple(rebuild(arguments, given)))
+            result = function(*_tuple(rebuild(arguments, given)), **named)
             results = [value_of(trace, leaf) for _, leaf in leaves(result)]
             saved = _results_of(ops, block.nodes)
             block.yields(*results, *saved)

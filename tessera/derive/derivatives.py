@@ -7,18 +7,20 @@ a derivative is an error at the author's line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from typing import cast
 
-from bundle_format.errors import TesseraError
-from tessera.derive.inner import Inner, as_arguments, scalar_loss, traced
+from tessera.derive.inner import Inner, as_arguments, expect_trace, scalar_loss, traced
+from tessera.derive.place import author_place, transposed_inside
 from tessera.errors import LanguageError
+from tessera.model.expect import expect_functions
 from tessera.model.filled import full_like
 from tessera.model.parameter import Parameter
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit, lift, trace_of
 from tessera.model.trace import Trace
 from tessera.model.tree import aligned, leaves, pictured, rebuild
+from tessera_build.ir.core.types import F32
 from tessera_build.ir.graph.autodiff import transform
 
 Function = Callable[..., object]
@@ -27,12 +29,16 @@ _WANTED = "tensors of this trace, or parameters"
 
 def backward(loss: object, *, wrt: object) -> object:
     """Gradients of one number by tensors, in the nesting of `wrt`; those of parameters are named after them."""
-    number = scalar_loss(loss, "graph.backward")
+    return _backward(loss, wrt, "graph.backward")
+
+
+def _backward(loss: object, wrt: object, name: str) -> object:
+    number = scalar_loss(loss, name)
     trace = trace_of((number,))
     targets = [_target(leaf) for _, leaf in leaves(wrt)]
     values = [target.value_in(trace) for target in targets]
     scale = number.policy.scale
-    with author_place(trace):
+    with author_place(trace, name):
         output = number.value_in(trace)
         found = _gradients(trace, output, values, scale)
     results = [
@@ -80,13 +86,27 @@ def _named(gradient: Tensor, target: Value) -> Tensor:
 
 
 def jvp(value: object, *, wrt: object, tangents: object = None, dir: object = None) -> object:  # noqa: A002
-    """The derivative of traced tensors along a direction of `wrt`, by default ones: du/dx of a pointwise u(x)."""
+    """The derivative of traced tensors along a direction of `wrt`, by default ones: du/dx of a pointwise u(x).
+
+    `tangents` and `dir` are two names of the direction.
+    """
+    if tangents is not None and dir is not None:
+        raise LanguageError(
+            "BAD_ARGUMENT",
+            "graph.jvp is given two directions: tangents and dir are the same",
+            site=here(),
+            expected="tangents or dir",
+        )
+    return _along(value, wrt, dir if tangents is None else tangents, "graph.jvp")
+
+
+def _along(value: object, wrt: object, given: object, name: str) -> object:
+    """The change of tensors along a direction, by default ones."""
     trace = trace_of([leaf for _, leaf in leaves(value)])
     targets = [_target(leaf) for _, leaf in leaves(wrt)]
-    given = dir if tangents is None else tangents
     directions = [full_like(t, 1) for t in targets] if given is None else _directions(wrt, given)
     outputs = [_target(leaf) for _, leaf in leaves(value)]
-    with author_place(trace):
+    with author_place(trace, name):
         changes = {t.value_in(trace): d.value_in(trace) for t, d in zip(targets, directions, strict=True)}
         found = transform.forward(trace.builder, [o.value_in(trace) for o in outputs], changes)
     return rebuild(value, [_filled(trace, f, o) for f, o in zip(found, outputs, strict=True)])
@@ -101,18 +121,31 @@ def hvp(value: object, *, wrt: object, dir: object = None, inputs: Sequence[obje
     if callable(value) and not isinstance(value, Value):
         value = value(*(inputs or ()))
     if isinstance(value, Value) and value.shape == ():
-        return jvp(backward(value, wrt=wrt), wrt=wrt, dir=dir)
-    return jvp(jvp(value, wrt=wrt, dir=dir), wrt=wrt, dir=dir)
+        return _along(_backward(value, wrt, "graph.hvp"), wrt, dir, "graph.hvp")
+    return _along(_along(value, wrt, dir, "graph.hvp"), wrt, dir, "graph.hvp")
 
 
 def forward(function: Function, primals: Sequence[object], *, tangents: Sequence[object]) -> tuple[object, object]:
     """The function's results and their change along the tangents of its arguments.
 
-    `tangents`: one for each argument that holds tensors, in its nesting, with None for whatever is no tensor.
+    `tangents`: one for each argument, in its nesting, with None for whatever is no tensor: numbers are constants. Those
+    of arguments without any tensor may be left out.
     """
+    expect_functions("graph.forward", "graph.forward(f, (x,), tangents=(t,))", function)
+    for given in (primals, tangents):
+        if not isinstance(given, tuple | list):
+            raise LanguageError(
+                "BAD_ARGUMENT",
+                "graph.forward takes arguments and tangents in tuples",
+                site=here(),
+                expected="graph.forward(f, (x,), tangents=(t,))",
+                found=described(given) if isinstance(given, Value) else repr(given)[:200],
+            )
+    expect_trace("graph.forward", primals)
     inner = traced(function, primals)
-    directions = _directions(inner.arguments, list(tangents))
-    with author_place(inner.outer):
+    along = tuple(tangent if leaves(tangent) else None for tangent in tangents)
+    directions = _directions(tuple(inner.arguments if len(along) == len(primals) else inner.moving), along)
+    with author_place(inner.outer, "graph.forward"):
         changes = dict(zip(inner.inputs, (d.value_in(inner.outer) for d in directions), strict=True))
         given = [changes.get(arg) for arg in inner.function.args]
         outputs, found = transform.pushforward(inner.outer.builder, inner.function, inner.primals, given)
@@ -125,37 +158,42 @@ def vjp(function: Function, *primals: object) -> tuple[object, Callable[[object]
     """The function's results, and what gives the gradients of the arguments from cotangents of the results.
 
     The cotangents are nested as the results; each argument that holds tensors has a gradient of its own nesting, and
-    one alone has no tuple around it.
+    one alone has no tuple around it. Python numbers are constants, which have none. Gradients may be asked for inside
+    other functions, which may be transformed themselves.
     """
+    expect_functions("graph.vjp", "graph.vjp(f, x)", function)
+    expect_trace("graph.vjp", primals)
     inner = traced(function, primals)
-    with author_place(inner.outer):
-        outputs, transposer = transform.pullback(inner.outer.builder, inner.function, inner.primals, inner.inputs)
+    trace = inner.outer
+    with author_place(trace, "graph.vjp"):
+        outputs, transposer = transform.pullback(trace.builder, inner.function, inner.primals, inner.inputs)
 
     def back(cotangents: object) -> object:
-        seeds = _cotangents(inner, outputs, cotangents)
-        with author_place(inner.outer):
-            found = transposer(seeds)
-        targets = [leaf for _, leaf in leaves(inner.arguments) if isinstance(leaf, Value)]
-        filled = [_filled(inner.outer, f, t) for f, t in zip(found, targets, strict=True)]
-        gradients = as_arguments(rebuild(inner.arguments, filled))
+        to = trace_of(())
+        seeds = _cotangents(inner, outputs, cotangents, to)
+        with author_place(to, "graph.vjp"):
+            found = transposer(seeds) if to is trace else transposed_inside(transposer, trace, to, seeds)
+        targets = [leaf for _, leaf in leaves(inner.moving) if isinstance(leaf, Value)]
+        filled = [_filled(to, f, t) for f, t in zip(found, targets, strict=True)]
+        gradients = as_arguments(rebuild(inner.moving, filled))
         return gradients[0] if len(gradients) == 1 else tuple(gradients)
 
     return inner.rebuilt(outputs), back
 
 
-def _cotangents(inner: Inner, outputs: Sequence[int], cotangents: object) -> list[int | None]:
+def _cotangents(inner: Inner, outputs: Sequence[int], cotangents: object, trace: Trace) -> list[int]:
+    """Cotangents in a trace, one for each result, in the nesting of these and of their types."""
     given = aligned(inner.result, cotangents)
     if given is None:
-        results = inner.rebuilt(outputs)
         raise LanguageError(
             "BAD_ARGUMENT",
             "the cotangents are nested differently from the results",
             site=here(),
-            expected=pictured(results),
+            expected=pictured(inner.rebuilt(outputs)),
             found=pictured(cotangents),
         )
     kinds = [inner.outer.builder.type(output).dtype for output in outputs]
-    return [lift(inner.outer, leaf, kind, here()) for leaf, kind in zip(given, kinds, strict=True)]
+    return [lift(trace, leaf, kind, here()) for leaf, kind in zip(given, kinds, strict=True)]
 
 
 def grad(
@@ -163,19 +201,21 @@ def grad(
 ) -> Function:
     """The function that gives the gradients of another one's number: by arguments at places, or by parameters.
 
-    `value`: it gives (number, gradients).
+    `value`: it gives (number, gradients). Keyword arguments are passed on and are never differentiated by.
     """
+    expect_functions("graph.grad", "graph.grad(f)(x)", function)
     single = isinstance(wrt, int | Parameter)
-    chosen: list[int | Parameter] = [wrt] if isinstance(wrt, int | Parameter) else list(wrt)
+    chosen = _chosen((wrt,) if single else wrt)
 
-    def gradients(*primals: object) -> object:
-        parameters = [c for c in chosen if isinstance(c, Parameter)]
-        inner = traced(function, primals, parameters)
+    def gradients(*arguments: object, **named: object) -> object:
+        expect_trace("graph.grad", arguments)
+        primals, parameters = _numbers(arguments), [c for c in chosen if isinstance(c, Parameter)]
+        inner = traced(function, primals, named, parameters)
         results = [leaf for _, leaf in leaves(inner.result)]
         scale = scalar_loss(results[0] if len(results) == 1 else results, "graph.grad").policy.scale
         places = _places(primals, inner, chosen, parameters)
         builder = inner.outer.builder
-        with author_place(inner.outer):
+        with author_place(inner.outer, "graph.grad"):
             outputs, transposer = transform.pullback(builder, inner.function, inner.primals, places)
             found = transposer([builder.scalar(scale, outputs[0])])
         likes = [Tensor(inner.outer, inner.primal(place)) for place in places]
@@ -186,12 +226,34 @@ def grad(
     return gradients
 
 
+def _chosen(wrt: object) -> list[int | Parameter]:
+    """What gradients are asked by."""
+    found = list(cast("Sequence[object]", wrt) if isinstance(wrt, tuple | list) else (wrt,))
+    if all(isinstance(choice, int | Parameter) for choice in found):
+        return cast("list[int | Parameter]", found)
+    raise LanguageError(
+        "BAD_ARGUMENT",
+        "graph.grad is asked by something that is neither a place nor a parameter",
+        site=here(),
+        expected="the number of an argument, a parameter, or several of these",
+        found=repr(found)[:200],
+    )
+
+
+def _numbers(arguments: Sequence[object]) -> list[object]:
+    """The arguments, with Python's floats as tensors that can be differentiated by."""
+    trace = trace_of([leaf for _, leaf in leaves(arguments)])
+    made = [Tensor(trace, lift(trace, leaf, F32, here())) if isinstance(leaf, float) else leaf
+            for _, leaf in leaves(arguments)]  # fmt: skip
+    return as_arguments(rebuild(list(arguments), made))
+
+
 def _places(
     primals: Sequence[object], inner: Inner, chosen: Sequence[int | Parameter], parameters: Sequence[Parameter]
 ) -> list[int]:
     """The arguments of the inner function that gradients are asked by."""
     count = len(inner.inputs) - len(parameters)
-    tensors = [i for i, primal in enumerate(primals) if isinstance(primal, Value | float)]
+    tensors = [i for i, primal in enumerate(primals) if isinstance(primal, Value)]
     found: list[int] = []
     for choice in chosen:
         if isinstance(choice, Parameter):
@@ -238,23 +300,3 @@ def _direction(target: Value, leaf: object) -> Value:
             found=described(direction),
         )
     return direction
-
-
-@contextmanager
-def author_place(trace: Trace) -> Generator[None]:
-    """What derivatives are made of carries the author's place where it has none of its own; errors do as well."""
-    site = here()
-    try:
-        with trace.at(site):
-            yield
-    except LanguageError:
-        raise
-    except TesseraError as error:
-        raise LanguageError(
-            error.code,
-            error.message + (f" (the operator at {error.where})" if error.where else ""),
-            site=site,
-            expected=error.expected,
-            found=error.found,
-            hint=error.hint,
-        ) from error

@@ -7,24 +7,23 @@ differentiated, batched or written again anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tessera.errors import LanguageError
 from tessera.model.parameter import Parameter
 from tessera.model.site import here
-from tessera.model.tensor import Tensor, Value, described, lift, trace_of
-from tessera.model.trace import Trace, tracing
+from tessera.model.tensor import Tensor, Value, described, trace_of
+from tessera.model.trace import Trace, current, tracing
 from tessera.model.tree import leaves, rebuild
 from tessera_build.ir.core.node import Function
-from tessera_build.ir.core.types import F32
 
 
 @dataclass(frozen=True, slots=True)
 class Inner:
     """One traced function: `inputs` are the arguments that were given, `primals` the outer values of all.
 
-    `arguments` are those with tensors, in their nesting around the outer ones, with None for whatever is no tensor.
+    `arguments` are those of the call, in their nesting around the outer tensors, with None for whatever is no tensor.
     """
 
     outer: Trace
@@ -33,6 +32,11 @@ class Inner:
     primals: tuple[int, ...]
     arguments: list[object]
     result: object
+
+    @property
+    def moving(self) -> list[object]:
+        """The arguments that hold tensors."""
+        return [argument for argument in self.arguments if argument is not None]
 
     def rebuilt(self, values: Sequence[int]) -> object:
         """Values of the outer trace in the nesting of the result."""
@@ -43,9 +47,18 @@ class Inner:
         return self.primals[self.function.args.index(value)]
 
 
-def traced(function: Callable[..., object], arguments: Sequence[object], parameters: Sequence[Parameter] = ()) -> Inner:
-    """Trace a function: tensors among the arguments become its inputs, and so do the parameters named."""
-    outer, site = trace_of([leaf for _, leaf in leaves(arguments)]), here()
+def traced(
+    function: Callable[..., object],
+    arguments: Sequence[object],
+    named: Mapping[str, object] | None = None,
+    parameters: Sequence[Parameter] = (),
+) -> Inner:
+    """Trace a function: tensors among the arguments become its inputs, and so do the parameters.
+
+    Every other argument, and those that are `named`, is passed on as it is: a tensor among these is read from the trace
+    around the function.
+    """
+    outer = trace_of([leaf for _, leaf in leaves(arguments)])
     inner = Trace(getattr(function, "__name__", "function"), outer=outer)
     given: dict[int, int] = {}
 
@@ -54,28 +67,37 @@ def traced(function: Callable[..., object], arguments: Sequence[object], paramet
         given[inside] = value
         return inner.note(inside, outer.sites.get(value), outer.policies.get(value), outer.labels.get(value, ""))
 
-    whole = list(arguments)
-    tensors = [
-        Tensor(outer, lift(outer, leaf, F32, site)) if isinstance(leaf, Value | float) else None
-        for _, leaf in leaves(whole)
-    ]
+    whole, found = list(arguments), [leaf for _, leaf in leaves(arguments)]
+    tensors = [Tensor(outer, leaf.value_in(outer)) if isinstance(leaf, Value) else None for leaf in found]
     taken = [
         leaf if tensor is None else Tensor(inner, entered(tensor.value))
-        for (_, leaf), tensor in zip(leaves(whole), tensors, strict=True)
+        for leaf, tensor in zip(found, tensors, strict=True)
     ]
     for parameter in parameters:
         inner.bind(parameter, entered(outer.weight(parameter)))
     inputs = tuple(given)
     with tracing(inner):
-        result = function(*as_arguments(rebuild(whole, taken)))
+        result = function(*as_arguments(rebuild(whole, taken)), **(named or {}))
         values = [value_of(inner, leaf) for _, leaf in leaves(result)]
         for index, value in enumerate(values):
             inner.builder.output(f"result{index}", value)
     outer.builder.dims.update(inner.builder.dims)
     given |= {c.inside: c.value if c.trace is outer else outer.capture(c.trace, c.value) for c in inner.captured}
     made = inner.builder.function()
-    moving = [argument for argument in as_arguments(rebuild(whole, tensors)) if leaves(argument)]
-    return Inner(outer, made, inputs, tuple(given[arg] for arg in made.args), moving, result)
+    around = [argument if leaves(argument) else None for argument in as_arguments(rebuild(whole, tensors))]
+    return Inner(outer, made, inputs, tuple(given[arg] for arg in made.args), around, result)
+
+
+def expect_trace(name: str, arguments: Sequence[object]) -> None:
+    """Refuse arguments outside of a trace: what `name` gives of a function is a function of tensors."""
+    if current() is None and not any(isinstance(leaf, Tensor) for _, leaf in leaves(arguments)):
+        raise LanguageError(
+            "NO_TRACE",
+            f"what {name} gives is called outside of a model",
+            site=here(),
+            expected="a call inside a function under @graph.module or @graph.jit, or a graph.Module's forward",
+            hint="graph.jit around it makes a function of arrays: graph.jit(graph.grad(f))(array)",
+        )
 
 
 def as_arguments(value: object) -> list[object]:

@@ -97,6 +97,8 @@ class Trace:
         if outer is not None:
             self.builder.dims.update(outer.builder.dims)
         self.sites: dict[int, Site | None] = {}
+        # Places by their text, of this trace and all around and inside of it: IR knows a file by its name alone.
+        self.places: dict[str, Site] = {} if outer is None else outer.places
         self.policies: dict[int, Policy] = {}
         self.labels: dict[int, str] = {}  # names that the author gave: of inputs and parameters
         self.weights: dict[int, tuple[Weight, int]] = {}  # by identity: parameters are compared as objects
@@ -151,6 +153,8 @@ class Trace:
     def note(self, value: int, site: Site | None, policy: Policy | None = None, label: str = "") -> int:
         """Remember where a value came from, and under which policy."""
         self.sites.setdefault(value, site)
+        if site is not None:
+            self.places.setdefault(str(site), site)
         if policy is not None:
             self.policies[value] = policy
         if label:

@@ -11,6 +11,7 @@ from typing import Annotated, cast
 
 from tessera.errors import LanguageError
 from tessera.model.arguments import Inside, door
+from tessera.model.expect import expect_functions
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit, emit_all, lift, trace_of
 from tessera.model.trace import Trace
@@ -175,19 +176,6 @@ def _same(trace: Trace, following: object, carried: object, name: str) -> list[i
             found=", ".join(str(t) for t in types),
         )
     return values
-
-
-def expect_functions(name: str, expected: str, *functions: object) -> None:
-    """Refuse a value where a function is to be traced."""
-    for function in functions:
-        if not callable(function):
-            raise LanguageError(
-                "BAD_ARGUMENT",
-                f"{name} takes functions: what it is given is computed anyway",
-                site=here(),
-                expected=expected,
-                found=described(function) if isinstance(function, Value) else repr(function)[:200],
-            )
 
 
 def _count(number: object, name: str) -> None:

@@ -16,14 +16,15 @@ from tessera.derive.custom import stated
 from tessera.derive.inner import Inner, traced
 from tessera.errors import LanguageError
 from tessera.model.arguments import door
+from tessera.model.expect import expect_functions
 from tessera.model.filled import full_like
 from tessera.model.numeric import boolean
 from tessera.model.site import here
 from tessera.model.tensor import Operand, Tensor, Value, described, emit
 from tessera.model.tree import pictured
-from tessera.op.control import expect_functions, while_
+from tessera.op.control import while_
 from tessera.op.creation import as_tensor, full
-from tessera.op.equation import Equation, Krylov, linear_step
+from tessera.op.equation import Equation, Krylov, is_count, is_tolerance, linear_step
 from tessera_build.ir.core.types import F32, F64
 
 _ROUNDING = 4  # units in the last place by which an element may move on for ever
@@ -69,6 +70,14 @@ def solve(
 def linear_solve(apply: Callable[[Value], Value], right: Operand, linear: Krylov | None = None) -> Tensor:
     """x with apply(x) = right for a linear function of a tensor, without its matrix: by GMRES, or as `linear` says."""
     right = as_tensor(right)
+    if not isinstance(linear, Krylov | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise LanguageError(
+            "BAD_ARGUMENT",
+            "linear_solve has no way to its end",
+            site=here(),
+            expected="linear=op.Krylov(...) or None",
+            found=repr(linear)[:200],
+        )
     inner = _equation(apply, right, "linear_solve")
     operands = [Tensor(inner.outer, primal) for primal in inner.primals]
     equation = Equation(inner)
@@ -126,7 +135,7 @@ class _Way:
     linear: Krylov | None
 
     def __post_init__(self) -> None:
-        if not self.tol > 0 or self.max_iter < 1 or not isinstance(self.linear, Krylov | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not (is_tolerance(self.tol) and is_count(self.max_iter) and isinstance(self.linear, Krylov | None)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise LanguageError(
                 "BAD_ARGUMENT",
                 f"{self.name} has no way to its end",

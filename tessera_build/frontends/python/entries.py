@@ -13,10 +13,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar, cast
 
+from bundle_format.errors import TesseraError
+from tessera.derive.place import placed
 from tessera.errors import LanguageError
 from tessera.graph.module import Derived, Entry, GraphModule, Module
 from tessera.model.parameter import Parameter
 from tessera.model.site import Site
+from tessera.model.trace import Trace
 from tessera_build.frontends.python.execute import Executed
 from tessera_build.ir.core.types import dtype_of
 from tessera_build.ir.graph import nodes
@@ -109,12 +112,16 @@ def _whole(known: Mapping[str, Entry], path: Path) -> list[Entry]:
     return chosen
 
 
-def with_derivatives(module: nodes.Module, chosen: Chosen) -> nodes.Module:
+def with_derivatives(module: nodes.Module, chosen: Chosen, traces: Mapping[str, Trace]) -> nodes.Module:
     """The module of what was traced, with the entries of derivatives and without what was traced for them alone."""
     for name, entry in chosen.derived.items():
         assert entry.derivative is not None
         make = with_grad if entry.derivative.mode == "reverse" else with_jvp
-        module = make(module, entry.name, _wrt(module, entry, entry.derivative), name)
+        names = _wrt(module, entry, entry.derivative)
+        try:
+            module = make(module, entry.name, names, name)
+        except TesseraError as error:
+            raise placed(error, traces[entry.name], "graph.autodiff", entry.site) from error
     return _only(module, chosen.names)
 
 

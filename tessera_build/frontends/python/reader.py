@@ -54,7 +54,8 @@ def read_python(
             traced = tuple(trace_entry(entry, dims, pool) for entry in chosen.traced)
         _check_requests(traced, dims or {})
         parts = [file, *found.imported, *([weights] if weights.is_file() else [])]
-    return LoadedModel(with_derivatives(_module(traced), chosen), _digest(parts), traced, chosen.derived)
+    traces = {entry.trace.builder.entry: entry.trace for entry in traced}
+    return LoadedModel(with_derivatives(_module(traced), chosen, traces), _digest(parts), traced, chosen.derived)
 
 
 def _module(traced: Sequence[TracedEntry]) -> nodes.Module:

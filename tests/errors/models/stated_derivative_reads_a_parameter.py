@@ -16,5 +16,5 @@ def rule(x, t):
 @graph.module("m")
 def m(x: Tensor[4]):
     y = weighted(x)
+    #   ^ NOT_DIFFERENTIABLE: stated has no derivative here
     return graph.backward(op.reduce_sum(y), wrt=W)
-    #      ^ NOT_DIFFERENTIABLE: stated

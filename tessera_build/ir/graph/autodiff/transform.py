@@ -94,7 +94,8 @@ def backward(builder: GraphBuilder, outputs: Sequence[int], cotangents: Values, 
     open.
     """
     if builder.nested:
-        raise TesseraError("NOT_DIFFERENTIABLE", "gradients inside a region are taken of functions: use pullback")
+        message = "gradients inside a region are taken of functions, which are traced there"
+        raise TesseraError("NOT_DIFFERENTIABLE", message, hint="graph.grad or graph.vjp of a function")
     recorder = Recorder(builder)
     walk = Walk(builder, _leading_to(builder.function(), outputs), recorder, written=True)
     found = _linearised(walk, recorder, tuple(wrt), outputs)
@@ -107,7 +108,8 @@ def forward(builder: GraphBuilder, outputs: Sequence[int], tangents: Mapping[int
     Loops between them are. Only the function's own block can be open.
     """
     if builder.nested:
-        raise TesseraError("NOT_DIFFERENTIABLE", "tangents inside a region are pushed through functions: pushforward")
+        message = "tangents inside a region are those of functions, which are traced there"
+        raise TesseraError("NOT_DIFFERENTIABLE", message, hint="graph.forward of a function")
     walk = Walk(builder, _leading_to(builder.function(), outputs), written=True)
     for value, tangent in tangents.items():
         _check_same("a tangent", builder.type(tangent), builder.type(value))

@@ -128,13 +128,15 @@ def _run_checkpoint(
     return bodies[0](arrays, dims)
 
 
-def _infer_stated(types: Sequence[Type], _: Attributes, regions: Sequence[RegionType]) -> tuple[Type, ...]:
-    body, change = regions
-    taken = (*types, *body.results, *types)
-    if body.args != tuple(types) or change.args != taken:
-        raise mismatch("the regions of stated take other values", texts(taken), texts(change.args))
-    if body.results != change.results:
-        raise mismatch("the regions of stated give other values", texts(body.results), texts(change.results))
+def _infer_stated(types: Sequence[Type], attributes: Attributes, regions: Sequence[RegionType]) -> tuple[Type, ...]:
+    body, rule = regions
+    back = attributes["rule"] == "cotangents"
+    taken = (*types, *body.results, *(body.results if back else types))
+    given = tuple(t for t in types if t.dtype.is_float) if back else body.results
+    if body.args != tuple(types) or rule.args != taken:
+        raise mismatch("the regions of stated take other values", texts(taken), texts(rule.args))
+    if given != rule.results:
+        raise mismatch("the regions of stated give other values", texts(given), texts(rule.results))
     return body.results
 
 
@@ -170,10 +172,14 @@ CONTROL: tuple[Op, ...] = (
     ),
     Op(
         "stated",
-        "(operands...) ({body}, {change}) -> what the body gives of the operands. Its derivative is what `change` "
-        "gives of the operands, the results and the operands' tangents, in which it is linear; a pass inlines the body",
+        "(operands...) <{rule}> ({body}, {derivative}) -> what the body gives of the operands. The second region is "
+        "its derivative: where `rule` is tangents, what the results change by, of operands, results and operands' "
+        "tangents; where it is cotangents, the gradients of the operands that are floats, of the operands, the results "
+        "and the results' cotangents. A pass inlines the body",
         None,
         None,
-        control=Control(("body", "change"), _infer_stated, _run_checkpoint),
+        ("rule",),
+        {"rule": "tangents"},
+        control=Control(("body", "derivative"), _infer_stated, _run_checkpoint),
     ),
 )

@@ -1,0 +1,17 @@
+from tessera import Tensor, f32, graph, i8, op
+
+
+@graph.custom_jvp
+def f(x):
+    return x * 1.0
+
+
+@f.defjvp
+def rule(x, change):
+    return op.clip(change, -1.0, 1.0)
+    #      ^ NOT_LINEAR: a custom_jvp has gradients only where its rule is linear in the tangents: what stands here is not (graph.grad at gradient_of_a_clipped_tangent.py:17:12 asks for it)
+
+
+@graph.module("m")
+def m(x: Tensor[4]):
+    return graph.grad(lambda z: op.reduce_sum(f(z)))(x)
