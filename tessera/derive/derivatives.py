@@ -170,6 +170,8 @@ def vjp(function: Function, *primals: object) -> tuple[object, Callable[[object]
 
     def back(cotangents: object) -> object:
         to = trace_of(())
+        for output in outputs:
+            Tensor(trace, output).value_in(trace)  # what was computed in a branch is not there after it
         seeds = _cotangents(inner, outputs, cotangents, to)
         with author_place(to, "graph.vjp"):
             found = transposer(seeds) if to is trace else transposed_inside(transposer, trace, to, seeds)
@@ -209,7 +211,7 @@ def grad(
 
     def gradients(*arguments: object, **named: object) -> object:
         expect_trace("graph.grad", arguments)
-        primals, parameters = _numbers(arguments), [c for c in chosen if isinstance(c, Parameter)]
+        primals, parameters = _numbers(arguments, chosen), [c for c in chosen if isinstance(c, Parameter)]
         inner = traced(function, primals, named, parameters)
         results = [leaf for _, leaf in leaves(inner.result)]
         scale = scalar_loss(results[0] if len(results) == 1 else results, "graph.grad").policy.scale
@@ -240,12 +242,14 @@ def _chosen(wrt: object) -> list[int | Parameter]:
     )
 
 
-def _numbers(arguments: Sequence[object]) -> list[object]:
-    """The arguments, with Python's floats as tensors that can be differentiated by."""
+def _numbers(arguments: Sequence[object], chosen: Sequence[int | Parameter]) -> list[object]:
+    """The arguments, with Python's floats at the places that are asked by as tensors; the others are constants."""
     trace = trace_of([leaf for _, leaf in leaves(arguments)])
-    made = [Tensor(trace, lift(trace, leaf, F32, here())) if isinstance(leaf, float) else leaf
-            for _, leaf in leaves(arguments)]  # fmt: skip
-    return as_arguments(rebuild(list(arguments), made))
+    places = {choice for choice in chosen if isinstance(choice, int)}
+    return [
+        Tensor(trace, lift(trace, argument, F32, here())) if isinstance(argument, float) and i in places else argument
+        for i, argument in enumerate(arguments)
+    ]
 
 
 def _places(

@@ -15,13 +15,15 @@ from tessera_build.ir.core.dims import Extent
 
 def dim(name: str, low: int = 1, high: int | None = None) -> Dimension:
     """A symbolic dimension with a range: `S = graph.dim("S", 1, 512)`, then `Tensor["B", S, 64]`."""
-    if not name.isidentifier() or low < 0 or (high is not None and high < low):
+    whole = type(low) is int and (high is None or type(high) is int)
+    named = isinstance(name, str) and name.isidentifier()  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not (named and whole) or low < 0 or (high is not None and high < low):
         raise LanguageError(
             "BAD_EXTENT",
             "a dimension has no name or an empty range",
             site=here(),
             expected="a name such as S, and 0 <= low <= high",
-            found=f"{name!r}, {low}..{high}",
+            found=f"{name!r}, {low!r}..{high!r}"[:200],
         )
     return Dimension(name, low, high)
 

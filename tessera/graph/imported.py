@@ -42,6 +42,14 @@ def from_onnx(
     dims. Running means and variances are the group "statistics", and frozen. Raises what a build of the file raises.
     """
     site = here()
+    if not isinstance(path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise LanguageError(
+            "BAD_ARGUMENT",
+            "graph.from_onnx takes the path of a file",
+            site=site,
+            expected='graph.from_onnx("model.onnx")',
+            found=repr(path)[:200],
+        )
     file = _resolved(Path(path), site)
     foreign = executor.needed("graph.from_onnx").read_onnx(file, dims)
     note_read(foreign.files)

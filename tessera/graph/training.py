@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar, cast, overload
 
 from tessera.errors import LanguageError
 from tessera.graph.module import Derived, GraphModule, check_name, site_of
+from tessera.model.expect import expect_functions
 from tessera.model.parameter import Parameter
 from tessera.model.site import here
 
@@ -41,6 +42,7 @@ def jit(function: Callable[P, R]) -> GraphModule[P, R]:
 
     Called on arrays it is traced once for each signature: shapes, element types, and everything that is no array.
     """
+    expect_functions("graph.jit", "@graph.jit above a function", function)
     made = isinstance(function, GraphModule)
     entry = cast("GraphModule[P, R]", function) if made else GraphModule(function, _name(function))
     entry.known = {}
@@ -76,6 +78,17 @@ def autodiff(
             "BAD_ARGUMENT", "autodiff has no such mode", site=here(), expected="reverse or forward", found=repr(mode)
         )
     names = (wrt,) if isinstance(wrt, str | Parameter) else wrt
+    listed = names is None or isinstance(names, tuple | list)
+    if not listed or not all(isinstance(name, str | Parameter) for name in names or ()):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise LanguageError(
+            "BAD_ARGUMENT",
+            "autodiff is asked by something that is neither a name nor a parameter",
+            site=here(),
+            expected='wrt="x", a parameter, or several of these',
+            found=repr(wrt)[:200],
+        )
+    if function is not None:
+        expect_functions("graph.autodiff", "@graph.autodiff above a function", function)
 
     def decorate(function: Callable[P, R]) -> GraphModule[P, R]:
         entry: GraphModule[P, R] = jit(function)

@@ -106,7 +106,8 @@ def accum(numeric: object) -> Policy:
 
 def loss_scale(factor: float) -> Policy:
     """Gradients of a loss of this type are computed times `factor`, a power of two, and divided by it in the end."""
-    if not math.isfinite(factor) or factor <= 0 or math.frexp(factor)[0] != 0.5:
+    number = isinstance(factor, int | float)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not number or not math.isfinite(factor) or factor <= 0 or math.frexp(factor)[0] != 0.5:
         raise LanguageError(
             "BAD_POLICY", "a loss is scaled exactly", site=here(), expected="a power of two", found=repr(factor)
         )

@@ -134,6 +134,22 @@ def test_transforms_when_directions_order_their_keys_differently_then_each_belon
 
 
 @pytest.mark.numerics
+def test_pullback_when_called_inside_vmap_then_gradients_have_the_nesting_of_the_argument(tmp_path: Path) -> None:
+    body = """
+    @graph.module("rows")
+    def rows(x: Tensor[3], y: Tensor[3], c: Tensor[2, 3], d: Tensor[2, 3]):
+        both = {"b": x, "n": 3.0, "a": y}
+        _, pull = graph.vjp(lambda p: {"up": p["a"] * p["b"], "down": op.sin(p["b"]) * p["n"]}, both)
+        return graph.vmap(lambda g, h: pull({"down": h, "up": g}))(c, d)
+    """
+    x, y, c, d = (draw(i, *shape) for i, shape in enumerate(((3,), (3,), (2, 3), (2, 3))))
+    found = compiled(tmp_path, body, {"x": x, "y": y, "c": c, "d": d})
+    assert list(found) == ["b", "a"]
+    np.testing.assert_allclose(found["b"], y * c + 3 * np.cos(x) * d, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["a"], x * c, rtol=1e-5)
+
+
+@pytest.mark.numerics
 def test_transforms_when_an_argument_is_a_number_then_it_is_a_constant_without_derivatives(tmp_path: Path) -> None:
     body = """
     @graph.module("numbers")

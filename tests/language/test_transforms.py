@@ -204,3 +204,98 @@ def test_backward_when_a_branch_has_no_derivative_then_only_what_the_loss_reads_
     """
     function = read_python(written(tmp_path, body)).module.entries["best"]
     assert any(node.op == "top_k" for node in graph_nodes(function))
+
+
+PULLED = """
+    def pulled(w):
+        def f(a):
+            return op.scan(lambda c, row: (op.sin(c) * row, op.reduce_sum(c)), a @ w, op.outer(a, a))[0] ** 2
+        return f
+"""
+
+
+@pytest.mark.numerics
+def test_pullback_when_called_inside_another_function_then_composes_with_its_transform(tmp_path: Path) -> None:
+    body = f"""{PULLED}
+    @graph.module("inside")
+    def inside(x: Tensor[5, f64], c: Tensor[5, f64], s: Tensor[5, f64], w: Tensor[5, 5, f64]):
+        back = graph.vjp(pulled(w), x)[1]
+        eye = op.eye(5, dtype=f64)
+        def squared(z):
+            return op.reduce_sum(back(z) ** 2)
+        return {{
+            "plain": op.stack([back(row) for row in eye]), "rows": graph.vmap(back)(eye),
+            "slope": graph.grad(squared)(c), "each": graph.vmap(graph.grad(squared))(eye),
+            "along": graph.forward(back, (c,), tangents=(s,))[1], "there": back(s), "kept": graph.checkpoint(back)(s),
+        }}
+    """
+    x, c, s, w = (draw(i, *shape).astype(np.float64) for i, shape in enumerate(((5,), (5,), (5,), (5, 5))))
+    found = compiled(tmp_path, body, {"x": x, "c": c, "s": s, "w": w}, verify=True)
+    jacobian = found["plain"]
+    np.testing.assert_allclose(jacobian, _slope(x, w), rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(found["rows"], jacobian, rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(found["slope"], 2 * jacobian @ jacobian.T @ c, rtol=1e-9)
+    np.testing.assert_allclose(found["each"], 2 * jacobian @ jacobian.T, rtol=1e-9)
+    for name in ("along", "there", "kept"):
+        np.testing.assert_allclose(found[name], s @ jacobian, rtol=1e-9)
+
+
+@pytest.mark.numerics
+def test_pullback_when_what_it_was_made_of_is_differentiated_by_then_its_derivative_is_found(tmp_path: Path) -> None:
+    body = f"""{PULLED}
+    @graph.module("nested")
+    def nested(x: Tensor[5, f64], w: Tensor[5, 5, f64]):
+        def size(z):
+            return op.reduce_sum(graph.vmap(graph.vjp(pulled(w), z)[1])(op.eye(5, dtype=f64)) ** 2)
+        return graph.grad(size)(x)
+    """
+    x, w = draw(0, 5).astype(np.float64), draw(1, 5, 5).astype(np.float64)
+    found = compiled(tmp_path, body, {"x": x, "w": w}, verify=True)
+    expected = gradient(lambda z: np.asarray((_slope(z, w, 1e-4) ** 2).sum()), x)
+    np.testing.assert_allclose(found["output"], expected, rtol=1e-3, atol=1e-5)
+
+
+def _slope(at: Doubles, w: Doubles, step: float = 1e-6) -> Doubles:
+    """The Jacobian of what the two tests above pull back through."""
+
+    def f(a: Doubles) -> Doubles:
+        value = a @ w
+        for row in np.outer(a, a):
+            value = np.sin(value) * row
+        return value**2
+
+    return np.stack([difference(f, at, e, step) for e in np.eye(5)], axis=1)
+
+
+@pytest.mark.numerics
+def test_arguments_when_they_are_numbers_or_named_then_are_passed_on_and_not_differentiated(tmp_path: Path) -> None:
+    body = """
+    @graph.module("passed")
+    def passed(x: Tensor[3, f64], t: Tensor[3, f64]):
+        def f(a, b, power=1):
+            return op.sin(a) * b ** power
+
+        value, along = graph.forward(f, (x, 2.0), tangents=(t,))
+        back = graph.vjp(f, x, 2.0)[1](t)
+        mapped = graph.vmap(f, in_axes=(0, None))(x, 3.0, power=2)
+        named = graph.grad(lambda a, b: op.reduce_sum(f(a, b)))(x, b=x)
+        beside = graph.grad(lambda a, b: op.reduce_sum(f(a, b)))(x, 2.0)
+        kept = graph.grad(lambda z: op.reduce_sum(graph.checkpoint(f)(z, b=z)))(x)
+        every = graph.vmap(lambda a, b: a * op.reduce_sum(b))(x, b=t)
+        return {"value": value, "along": along, "back": back, "mapped": mapped, "named": named, "kept": kept,
+                "beside": beside, "every": every}
+    """
+    x, t = (draw(i, 3).astype(np.float64) for i in range(2))
+    found = compiled(tmp_path, body, {"x": x, "t": t}, verify=True)
+    expected = {
+        "value": np.sin(x) * 2,
+        "along": np.cos(x) * 2 * t,
+        "back": np.cos(x) * 2 * t,
+        "mapped": np.sin(x) * 9,
+        "named": np.cos(x) * x,
+        "beside": np.cos(x) * 2,
+        "kept": np.cos(x) * x + np.sin(x),
+        "every": x * t.sum(),
+    }
+    for name, wanted in expected.items():
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-12, err_msg=name)

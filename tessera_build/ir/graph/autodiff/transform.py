@@ -108,7 +108,7 @@ def forward(builder: GraphBuilder, outputs: Sequence[int], tangents: Mapping[int
     Loops between them are. Only the function's own block can be open.
     """
     if builder.nested:
-        message = "tangents inside a region are those of functions, which are traced there"
+        message = "tangents inside a region are taken of functions, which are traced there"
         raise TesseraError("NOT_DIFFERENTIABLE", message, hint="graph.forward of a function")
     walk = Walk(builder, _leading_to(builder.function(), outputs), written=True)
     for value, tangent in tangents.items():

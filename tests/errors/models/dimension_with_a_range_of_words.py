@@ -1,0 +1,5 @@
+import numpy as np
+from tessera import Tensor, f32, graph, loss_scale, op
+
+S = graph.dim("S", "a")
+#   ^ BAD_EXTENT: a dimension has no name or an empty range
