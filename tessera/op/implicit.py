@@ -70,14 +70,6 @@ def solve(
 def linear_solve(apply: Callable[[Value], Value], right: Operand, linear: Krylov | None = None) -> Tensor:
     """x with apply(x) = right for a linear function of a tensor, without its matrix: by GMRES, or as `linear` says."""
     right = as_tensor(right)
-    if not isinstance(linear, Krylov | None):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise LanguageError(
-            "BAD_ARGUMENT",
-            "linear_solve has no way to its end",
-            site=here(),
-            expected="linear=op.Krylov(...) or None",
-            found=repr(linear)[:200],
-        )
     inner = _equation(apply, right, "linear_solve")
     operands = [Tensor(inner.outer, primal) for primal in inner.primals]
     equation = Equation(inner)
