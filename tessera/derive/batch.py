@@ -14,7 +14,9 @@ import numpy as np
 
 from tessera.derive.inner import Inner, expect_trace, traced
 from tessera.errors import LanguageError
+from tessera.model.arguments import Place
 from tessera.model.expect import expect_functions
+from tessera.model.filled import scalar_of
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit, lift, trace_of
 from tessera.model.tree import leaves, rebuild
@@ -102,8 +104,15 @@ def _moved(leaf: object, source: int, target: int) -> Value:
 
 
 def _first(argument: object) -> object:
-    """One example, for its type: nothing reads its elements."""
-    return rebuild(argument, [leaf[0] for _, leaf in leaves(argument) if isinstance(leaf, Value)])
+    """One example, for its type: nothing reads its elements, and there may be none."""
+    return rebuild(argument, [_one_of(leaf) for _, leaf in leaves(argument) if isinstance(leaf, Value)])
+
+
+def _one_of(tensor: Value) -> Value:
+    zero = scalar_of(0, tensor.dtype, Place("graph.vmap", "x"))
+    one = emit("broadcast_to", zero, shape=tensor.shape[1:])
+    one.trace.policies[one.value] = tensor.policy
+    return one
 
 
 def _count(tensors: Sequence[object]) -> Extent:

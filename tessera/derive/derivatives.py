@@ -243,11 +243,14 @@ def _chosen(wrt: object) -> list[int | Parameter]:
 
 
 def _numbers(arguments: Sequence[object], chosen: Sequence[int | Parameter]) -> list[object]:
-    """The arguments, with Python's floats at the places that are asked by as tensors; the others are constants."""
-    trace = trace_of([leaf for _, leaf in leaves(arguments)])
+    """The arguments, with Python's floats at the places that are asked by as tensors of the type of the first tensor,
+    else f32; the others are constants.
+    """
+    tensors = [leaf for _, leaf in leaves(arguments) if isinstance(leaf, Value)]
+    trace, like = trace_of(tensors), tensors[0].dtype if tensors else F32
     places = {choice for choice in chosen if isinstance(choice, int)}
     return [
-        Tensor(trace, lift(trace, argument, F32, here())) if isinstance(argument, float) and i in places else argument
+        Tensor(trace, lift(trace, argument, like, here())) if isinstance(argument, float) and i in places else argument
         for i, argument in enumerate(arguments)
     ]
 

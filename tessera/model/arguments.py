@@ -184,14 +184,14 @@ def _instance(kind: type) -> Reader:
 
 
 def _tensor(argument: object, place: Place, given: Sequence[object], wanted: DType | None = None) -> object:
-    """A tensor; numbers take a type that is stated, else that of the first tensor; an extent alone is f32."""
+    """A tensor; numbers take a type that is stated, else that of the first tensor; alone they are f32, as extents."""
     if isinstance(argument, Value):
         return argument
     _operand(argument, place, given)
-    beside = [other for other in given if not isinstance(other, Dim)]
-    like = wanted or element_type("", beside) or (F32 if isinstance(argument, Dim) else None)
-    if wanted == I64 and not isinstance(argument, Dim):
-        like = None  # a number of Python's has no type that could be converted
+    beside: list[object] = [other for other in given if isinstance(other, Value | np.ndarray | np.generic)]
+    like = wanted or (element_type("", beside) if beside else None if isinstance(argument, bool) else F32)
+    if wanted == I64 and isinstance(argument, bool | float):
+        like = None if isinstance(argument, bool) else F32
     trace = trace_of(given)
     return Tensor(trace, lift(trace, argument, like, here()))
 

@@ -356,7 +356,8 @@ def lift(trace: Trace, operand: object, like: DType | None, site: Site | None) -
 def element_type(op: str, operands: Sequence[object]) -> DType | None:
     """What numbers among the operands become: the type of the first tensor, where that is no condition.
 
-    Extents without a tensor are f32, but i64 where whole numbers alone meet in arithmetic that keeps them whole.
+    Numbers and extents without a tensor are f32, but i64 where whole ones alone meet in arithmetic that keeps them
+    whole: an extent counts as the number that `--dims` may make of it.
     """
     if op == "select":
         operands = operands[1:]
@@ -365,10 +366,10 @@ def element_type(op: str, operands: Sequence[object]) -> DType | None:
             return operand.dtype
         if isinstance(operand, np.ndarray | np.generic):
             return numeric_of(str(cast(Array, operand).dtype)).dtype
-    if any(isinstance(operand, Dim) for operand in operands):
-        whole = all(isinstance(operand, int | Dim) for operand in operands) and op not in _OF_FLOATS
-        return I64 if whole else F32
-    return None
+    if any(isinstance(operand, bool) or not isinstance(operand, int | float | Dim) for operand in operands):
+        return None
+    whole = all(isinstance(operand, int | Dim) for operand in operands) and op not in _OF_FLOATS
+    return I64 if whole else F32
 
 
 def indexed(source: Value, key: object) -> Tensor:

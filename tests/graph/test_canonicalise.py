@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tessera_build.ir.core.dims import symbol
-from tessera_build.ir.core.types import BOOL, F32, I32, I64, tensor
+from tessera_build.ir.core.types import BF16, BOOL, F16, F32, I32, I64, DType, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Module
 from tessera_build.ir.graph.passes.canonicalise import Canonicalise
@@ -101,6 +101,18 @@ def test_reciprocals_when_switched_off_then_only_powers_of_two_are_multiplied() 
     assert ops_of(Canonicalise(reciprocals=False).run(quarter)) == ["mul"]
     assert_same_results(third, Canonicalise().run(third), tolerance=2e-7)
     assert_same_results(quarter, Canonicalise().run(quarter), tolerance=0)
+
+
+@pytest.mark.parametrize("narrow", [BF16, F16])
+def test_reciprocals_when_floats_are_narrow_then_quotients_keep_their_bits(narrow: DType) -> None:
+    def make(b: GraphBuilder, x: int) -> int:
+        small = b.op("cast", x, dtype=narrow)
+        return b.op("cast", b.op("div", small, b.scalar(3, small)), dtype=F32)
+
+    module = module_of(make)
+    after = Canonicalise().run(module)
+    assert ops_of(after) == ["cast", "div", "cast"]
+    assert_same_results(module, after, tolerance=0)
 
 
 def test_reciprocals_when_one_number_is_divided_then_it_keeps_the_bits_of_its_quotient() -> None:

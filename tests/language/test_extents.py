@@ -41,11 +41,12 @@ FORMULAS = (
 
 
 @pytest.mark.numerics
-def test_extents_when_computed_with_then_are_extents_or_scalar_tensors(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", ['"N"', "5"])
+def test_extents_when_computed_with_then_are_extents_or_scalar_tensors(tmp_path: Path, rows: str) -> None:
     lines = "".join(f'    found["r{index}"] = {text}\n' for index, text in enumerate(FORMULAS))
     head = (
-        'import numpy as np\n@graph.module("all")\ndef everything(x: Tensor["N", 4]):\n    n, found = x.shape[0], {}\n'
-    )
+        'import numpy as np\n@graph.module("all")\ndef everything(x: Tensor[ROWS, 4]):\n    n, found = x.shape[0], {}\n'
+    ).replace("ROWS", rows)
     x = draw(0, 5, 4)
     found = compiled(tmp_path, f"{head}{lines}    return found\n", {"x": x})
     for index, text in enumerate(FORMULAS):

@@ -141,3 +141,18 @@ def test_dims_when_the_build_lets_them_be_0_then_a_call_may_have_nothing(
         assert [(dim.min, dim.max) for dim in model.main.dims if dim.name in dims] == [(0, 4), (0, 8)]
         found = model.run({"x": x, "y": y})
     np.testing.assert_allclose(np.asarray(found["z"], np.float64), np.maximum(x @ y, 0) + 1, rtol=1e-5)
+
+
+def test_vmap_when_there_are_no_examples_then_gives_no_results(tmp_path: Path) -> None:
+    body = """
+    @graph.module("m")
+    def m(x: Tensor["B", 4], t: Tensor["B"]):
+        return graph.vmap(graph.grad(lambda r, s: op.reduce_sum(op.exp(r) * s)))(x, t)
+    """
+    bundle = tmp_path / "model.tessera"
+    tessera_build.build(written(tmp_path, body), targets=["native"], out=bundle, workers=1, dims={"B": (0, 4)})
+    with tessera_runtime.load(bundle, threads=1) as model:
+        for count in (0, 3):
+            x, t = draw(0, count, 4), draw(1, count)
+            (found,) = model.run({"x": x, "t": t}).values()
+            np.testing.assert_allclose(np.asarray(found, np.float64), np.exp(x) * t[:, None], rtol=1e-5)

@@ -39,3 +39,6 @@ def test_extremum_when_beside_a_number_or_a_parameter_then_only_the_number_takes
 
     assert slope(lambda v: op.maximum(v, 0.0)) == slope(lambda v: op.maximum(v, op.zeros_like(v))) == 0.0
     assert slope(lambda v: op.maximum(v, held)) == slope(lambda v: op.minimum(v, held)) == 0.5
+    table = np.asarray([0.0, 1.0], np.float32)
+    both = graph.jit(lambda v: graph.grad(lambda q: op.reduce_sum(op.maximum(q, table)))(v))(table)
+    np.testing.assert_array_equal(np.asarray(both), [0.5, 0.5])

@@ -265,11 +265,14 @@ class GraphBuilder:
         return self.pool.arrays[str(node.attributes["digest"])]
 
     def is_number(self, value: int) -> bool:
-        """Whether a value is a constant that the model's text states, repeated or as it is; a weight is none."""
+        """Whether a value is a number that the model's text states, also repeated; a weight or a table is none."""
         node = self._producers.get(value)
         while node is not None and node.op in ("broadcast_to", "reshape"):
             node = self._producers.get(node.inputs[0])
-        return node is not None and node.op == "constant" and not self.pool.is_weight(str(node.attributes["digest"]))
+        if node is None or node.op != "constant":
+            return False
+        digest = str(node.attributes["digest"])
+        return self.pool.arrays[digest].size == 1 and not self.pool.is_weight(digest)
 
     def function(self) -> Function:
         """What was built so far, as a function."""
