@@ -14,7 +14,7 @@ from onnx import NodeProto, helper
 from tessera_build.frontends.onnx import read_onnx
 from tessera_build.ir.core.node import Function, Node, Region
 from tessera_build.ir.core.types import F32, F64, Type, tensor
-from tessera_build.ir.graph.builder import GraphBuilder
+from tessera_build.ir.graph.builder import ConstantPool, GraphBuilder
 from tessera_build.ir.graph.nodes import Array, Attribute, GraphNode, Module
 from tessera_build.ir.graph.regions import index_range
 from tests.frontends_onnx.oracle import make_model
@@ -142,6 +142,9 @@ def _write(to: GraphBuilder, module: Module, old: Function, values: dict[int, in
             digest = str(node.attributes["digest"])
             array = module.constants[digest]
             array = array.astype(np.float64) if array.dtype == np.float32 else array
+            if not ConstantPool(module.constants, module.constant_names).is_weight(digest):
+                values[node.output] = to.constant(array, module.constant_names.get(digest, ""))
+                continue
             # Under its old digest: parameters that are equal stay two.
             to.pool.arrays[digest] = array
             if name := module.constant_names.get(digest):
