@@ -34,6 +34,8 @@ def _check_entry(entry: Entry) -> None:
     _check_unique((value.name for value in entry.inputs), ".inputs")
     _check_unique((value.name for value in entry.outputs), ".outputs")
     _check_unique(_names(entry), ".dims")
+    if not entry.outputs and not entry.results:
+        raise BundleError("CONFIG_INCONSISTENT", "an entry gives nothing", where=".outputs", found=entry.name)
     for index, dim in enumerate(entry.dims):
         if dim.max is not None and dim.max < dim.min:
             raise BundleError("CONFIG_INCONSISTENT", "a dim's max is below its min", where=f".dims[{index}]")

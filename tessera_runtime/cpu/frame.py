@@ -26,6 +26,8 @@ from tessera_runtime.errors import RunError, status_error
 from tessera_runtime.limits import Stop
 
 _PAGE_BYTES = mmap.PAGESIZE
+# Extents that no code writes, and room for those of outputs that a signature leaves out: damaged, it is refused.
+_UNTOLD, _SPARE = -2, 1024
 Shape = tuple[int, ...]
 
 
@@ -68,7 +70,9 @@ class Frame:
         self.inputs = (ctypes.c_void_p * len(self._entry.inputs))()
         self.outputs = (ctypes.c_void_p * len(self._entry.outputs))()
         self._dims = (ctypes.c_int64 * len(self._entry.dims))()
-        self._extents = (ctypes.c_int64 * sum(len(value.shape) for value in self._entry.outputs))()
+        self._planned = sum(len(value.shape) for value in self._entry.outputs)
+        untold = [_UNTOLD] * (self._planned + _SPARE)
+        self._extents = (ctypes.c_int64 * len(untold))(*untold)
         self._found = (ctypes.c_int64 * len(self._extents))()
         self._error = ErrorRecord()
         self._workspace, self._workspace_bytes = _map_workspace(_PAGE_BYTES), _PAGE_BYTES
@@ -99,6 +103,8 @@ class Frame:
         status = cast(int, image.prepare(entry, dims, ctypes.addressof(plan), ctypes.addressof(error)))
         if status:
             raise self._failure(status)
+        if self._extents[self._planned] != _UNTOLD:
+            raise RunError("CODE_MISMATCH", "the code plans more outputs than the signature", where=self._entry.name)
         self._reserve(cast(int, plan.workspace_bytes))
         self.sinks = tuple(self._planned_sinks())
         self._shapes = shapes

@@ -47,6 +47,7 @@ def test_config_when_printed_then_parses_to_itself() -> None:
 
 
 REFUSALS: list[tuple[str, str, Callable[[Tree], object]]] = [
+    ("CONFIG_INCONSISTENT", "$.entries[0].outputs", lambda tree: tree["entries"][0].update(outputs=[])),
     ("FIELD_UNKNOWN", "$.speed", lambda tree: tree.update(speed=1)),
     ("FIELD_UNKNOWN", "$.entries[0].inputs[0].stride", lambda tree: tree["entries"][0]["inputs"][0].update(stride=1)),
     ("FIELD_MISSING", "$.weights[1].layout", lambda tree: tree["weights"][1].pop("layout")),

@@ -60,3 +60,9 @@ def sample_variant(code: bytes, name: str = "plain", features: tuple[str, ...] =
 def without_entry(variant: Variant) -> Variant:
     """A variant whose config knows fewer entries than its code."""
     return Variant(variant.config._replace(entries=variant.config.entries[:1]), variant.layers)
+
+
+def without_last_output(variant: Variant) -> Variant:
+    """A variant whose config knows fewer outputs of the first entry than its code writes."""
+    first, *rest = variant.config.entries
+    return Variant(variant.config._replace(entries=(first._replace(outputs=first.outputs[:1]), *rest)), variant.layers)

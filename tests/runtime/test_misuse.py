@@ -15,7 +15,7 @@ from tessera_runtime import BundleError, Model, RunError, State, load
 from tessera_runtime.binding import DimBinder
 from tessera_runtime.errors import status_error
 from tests.runtime.conftest import ARCH
-from tests.runtime.sample import sample_config, sample_variant, without_entry
+from tests.runtime.sample import sample_config, sample_variant, without_entry, without_last_output
 
 X = np.ones((4, 3), np.float32)
 
@@ -167,6 +167,13 @@ def test_load_when_code_is_not_the_configs_then_is_refused(library: Path, tmp_pa
     write_bundle(tmp_path / "m", [without_entry(sample_variant(library.read_bytes(), arch=ARCH))])
     with pytest.raises(BundleError, match="CODE_MISMATCH"):
         load(tmp_path / "m")
+
+
+@pytest.mark.errors
+def test_run_when_code_has_more_outputs_than_the_config_then_is_refused(library: Path, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "m", [without_last_output(sample_variant(library.read_bytes(), arch=ARCH))])
+    with load(tmp_path / "m") as model, pytest.raises(RunError, match="CODE_MISMATCH"):
+        model.run({"x": np.zeros((2, 3), np.float32)})
 
 
 @pytest.mark.errors
