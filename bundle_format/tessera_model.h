@@ -95,7 +95,8 @@ typedef struct tessera_plan {
   int64_t *output_shapes; /* the caller's array: the dimensions of all outputs, one after another, -1 where unknown */
 } tessera_plan;
 
-/* JSON, ended by NUL: {"abi": 1, "entries": ["main"], "weights": 3} */
+/* JSON, ended by NUL: {"abi": 1, "entries": ["main"], "inputs": [1], "outputs": [1], "weights": 3}. "inputs", how many
+ * the code of each entry looks at, at least, and "outputs" may be missing: code of formats before 1.4 has neither. */
 const char *tessera_describe(void);
 
 /* Checks the guards of an entry and fills the plan. */

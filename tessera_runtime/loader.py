@@ -9,7 +9,7 @@ neither read nor copied unless `verify` is `"full"`, so the time of loading does
 import ctypes
 import os
 import time
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -78,19 +78,36 @@ def _checked_code(bundle: Bundle, variant: VariantRecord) -> bytes:
 
 
 def _check_description(found: object, config: Config) -> None:
-    """The code must be the code of this config; a writer that mixes variants up is caught here."""
-    expected = {
+    """The code must be the code of this config; a writer that mixes variants up is caught here.
+
+    How many inputs each entry reads and how many outputs it has is told by code since format 1.4.
+    """
+    expected: dict[str, object] = {
         "abi": ABI_VERSION,
         "entries": [entry.name for entry in config.entries],
         "weights": len(config.weights),
     }
-    if found != expected:
+    text, told = str(found), dict(cast("dict[str, object]", found)) if isinstance(found, dict) else {}
+    read = told.pop("inputs", None)
+    if "outputs" in told:
+        expected["outputs"] = [len(entry.outputs) for entry in config.entries]
+    if told != expected or not _enough(read, config):
         raise BundleError(
             "CODE_MISMATCH",
             "the code describes another model than the config",
             expected=str(expected),
-            found=str(found),
+            found=text,
         )
+
+
+def _enough(read: object, config: Config) -> bool:
+    """Whether every entry has as many inputs as its code reads."""
+    if read is None:
+        return True
+    given = [len(entry.inputs) for entry in config.entries]
+    counts = cast("list[object]", read) if isinstance(read, list) else []
+    known = [count for count in counts if isinstance(count, int)]
+    return len(known) == len(given) and all(count <= there for count, there in zip(known, given, strict=True))
 
 
 def _weight_table(bundle: Bundle, variant: VariantRecord) -> WeightTable:

@@ -181,7 +181,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
 
 def test_describe_when_loaded_then_names_the_entries(library: Library) -> None:
     described = json.loads(library.functions.tessera_describe())
-    assert described == {"abi": 1, "entries": ["main", "single"], "weights": 2}
+    assert described == {"abi": 1, "entries": ["main", "single"], "inputs": [1, 1], "outputs": [3, 1], "weights": 2}
 
 
 @pytest.mark.parametrize("n", [1, 3, 5, 12])

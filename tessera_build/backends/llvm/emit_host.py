@@ -50,8 +50,15 @@ def host_ir(variant: Variant, symbols: Mapping[str, str], options: CodegenOption
 
 
 def _describe(variant: Variant) -> str:
-    names = [entry.name for entry in variant.entries]
-    text = json.dumps({"abi": ABI_VERSION, "entries": names, "weights": variant.weights}).encode()
+    entries = variant.entries
+    described = {
+        "abi": ABI_VERSION,
+        "entries": [entry.name for entry in entries],
+        "inputs": [entry.inputs for entry in entries],
+        "outputs": [len(entry.outputs) for entry in entries],
+        "weights": variant.weights,
+    }
+    text = json.dumps(described).encode()
     escaped = "".join(chr(c) if 32 <= c < 127 and c not in b'"\\' else f"\\{c:02X}" for c in text)
     return (
         f'@description = internal constant [{len(text) + 1} x i8] c"{escaped}\\00"\n'

@@ -145,6 +145,23 @@ class Apart(HostNode):
     body: Region
 
 
+def _places(node: Node) -> tuple[Buffer, ...]:
+    """The places in memory that a node names, without those of its body."""
+    match node:
+        case Launch():
+            return node.buffers
+        case Read():
+            return (node.buffer,)
+        case Repeat():
+            return tuple(place for carried in node.carried for place in (carried.initial, carried.home, carried.spare))
+        case Choose():
+            return (node.condition,)
+        case Apart():
+            return node.left, node.right
+        case _:
+            return ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry:
     """The host program of one entry: nodes in order, arena size in bytes, and the extents of each output.
@@ -162,6 +179,12 @@ class Entry:
     def depends_on_data(self, extent: Extent) -> bool:
         """Whether an extent is known only when a run has read sizes."""
         return not symbols_of(extent) <= set(self.dims)
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs there must be: up to the last one that anything reads."""
+        places = (place for node in walk(self.nodes) for place in _places(node))
+        return max((place.index for place in places if place.space == "input"), default=-1) + 1
 
     @property
     def dynamic_outputs(self) -> tuple[int, ...]:
