@@ -13,13 +13,13 @@ from typing import cast
 from tessera.derive.inner import Inner, as_arguments, expect_trace, scalar_loss, traced
 from tessera.derive.place import author_place, transposed_inside
 from tessera.errors import LanguageError
-from tessera.model.expect import expect_functions
+from tessera.model.expect import expect_functions, matched
 from tessera.model.filled import full_like
 from tessera.model.parameter import Parameter
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit, lift, trace_of
 from tessera.model.trace import Trace
-from tessera.model.tree import aligned, leaves, pictured, rebuild
+from tessera.model.tree import leaves, rebuild
 from tessera_build.ir.core.types import F32
 from tessera_build.ir.graph.autodiff import transform
 
@@ -185,15 +185,8 @@ def vjp(function: Function, *primals: object) -> tuple[object, Callable[[object]
 
 def _cotangents(inner: Inner, outputs: Sequence[int], cotangents: object, trace: Trace) -> list[int]:
     """Cotangents in a trace, one for each result, in the nesting of these and of their types."""
-    given = aligned(inner.result, cotangents)
-    if given is None:
-        raise LanguageError(
-            "BAD_ARGUMENT",
-            "the cotangents are nested differently from the results",
-            site=here(),
-            expected=pictured(inner.rebuilt(outputs)),
-            found=pictured(cotangents),
-        )
+    message = "the cotangents are nested differently from the results"
+    given = matched(inner.rebuilt(outputs), cotangents, "BAD_ARGUMENT", message)
     kinds = [inner.outer.builder.type(output).dtype for output in outputs]
     return [lift(trace, leaf, kind, here()) for leaf, kind in zip(given, kinds, strict=True)]
 
@@ -281,15 +274,8 @@ def _places(
 def _directions(wrt: object, given: object) -> list[Value]:
     """Directions for tensors, in their nesting, of their shapes and types; numbers are the same everywhere."""
     targets = [_target(leaf) for _, leaf in leaves(wrt)]
-    found = aligned(wrt, given)
-    if found is None:
-        raise LanguageError(
-            "BAD_ARGUMENT",
-            "the directions are nested differently from the tensors that they belong to",
-            site=here(),
-            expected=pictured(wrt),
-            found=pictured(given),
-        )
+    message = "the directions are nested differently from the tensors that they belong to"
+    found = matched(wrt, given, "BAD_ARGUMENT", message)
     return [_direction(target, leaf) for target, leaf in zip(targets, found, strict=True)]
 
 

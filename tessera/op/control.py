@@ -11,11 +11,11 @@ from typing import Annotated, cast
 
 from tessera.errors import LanguageError
 from tessera.model.arguments import Inside, door
-from tessera.model.expect import expect_functions
+from tessera.model.expect import expect_functions, matched
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit, emit_all, lift, trace_of
 from tessera.model.trace import Trace
-from tessera.model.tree import aligned, leaves, pictured, rebuild
+from tessera.model.tree import leaves, rebuild
 from tessera_build.ir.core.dims import Dim, Extent, symbol
 from tessera_build.ir.core.node import Region
 from tessera_build.ir.core.types import BOOL, F32
@@ -40,7 +40,10 @@ def cond(
     for branch in (then, otherwise):
         with trace.builder.region() as block:
             trees.append(branch(*operands))
-            block.yields(*(_lifted(trace, leaf) for leaf in _in_order(trees[0], trees[-1])))
+            found = matched(
+                trees[0], trees[-1], "BRANCHES_DIFFER", "the branches of cond nest their results differently"
+            )
+            block.yields(*(_lifted(trace, leaf) for leaf in found))
         regions.append(block.region)
     types = [[trace.builder.type(v) for v in region.results] for region in regions]
     if types[0] != types[1]:
@@ -53,20 +56,6 @@ def cond(
         )
     results = emit_all("if", (predicate,), {}, regions)
     return rebuild(trees[0], results)
-
-
-def _in_order(first: object, branch: object) -> list[object]:
-    """What a branch gives in the order of the first one: mappings are matched by their keys."""
-    found = aligned(first, branch)
-    if found is None:
-        raise LanguageError(
-            "BRANCHES_DIFFER",
-            "the branches of cond nest their results differently",
-            site=here(),
-            expected=pictured(first),
-            found=pictured(branch),
-        )
-    return found
 
 
 @door
@@ -155,15 +144,8 @@ def _lifted(trace: Trace, leaf: object) -> int:
 
 def _same(trace: Trace, following: object, carried: object, name: str) -> list[int]:
     """What the next iteration gets, which must be nested as what this one has, and of its types."""
-    found = aligned(carried, following)
-    if found is None:
-        raise LanguageError(
-            "CARRY_CHANGES_TYPE",
-            f"what {name} carries is nested differently from one iteration to the next",
-            site=here(),
-            expected=pictured(carried),
-            found=pictured(following),
-        )
+    message = f"what {name} carries is nested differently from one iteration to the next"
+    found = matched(carried, following, "CARRY_CHANGES_TYPE", message)
     values = [_lifted(trace, leaf) for leaf in found]
     now = [x for _, x in leaves(carried) if isinstance(x, Tensor)]
     types = [trace.builder.type(value) for value in values]

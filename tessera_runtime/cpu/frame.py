@@ -26,7 +26,8 @@ from tessera_runtime.errors import RunError, status_error
 from tessera_runtime.limits import Stop
 
 _PAGE_BYTES = mmap.PAGESIZE
-# Extents that no code writes, and room for those of outputs that a signature leaves out: damaged, it is refused.
+# Extents that no code writes, and room for those of outputs that a signature leaves out: damaged, it is refused. Code
+# of formats before 1.4 does not say how many outputs it has.
 _UNTOLD, _SPARE = -2, 1024
 Shape = tuple[int, ...]
 
