@@ -6,7 +6,7 @@ one is always one that dominates the place of use, because each open region has 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -223,6 +223,19 @@ class TargetBuilder:
             yield self._scopes[-1].nodes
         finally:
             self._scopes.pop()
+
+    @property
+    def length(self) -> int:
+        """How many nodes the innermost open region has."""
+        return len(self._scopes[-1].nodes)
+
+    def rearrange(self, starts: Sequence[int], order: Callable[[Sequence[Sequence[Node]]], Sequence[Node]]) -> None:
+        """Put the innermost region's nodes from `starts[0]` on in another order, which `order` finds from the parts
+        that begin at `starts`."""
+        nodes, ends = self._scopes[-1].nodes, (*starts[1:], self.length)
+        parts = [nodes[start:end] for start, end in zip(starts, ends, strict=True)]
+        if parts:
+            nodes[starts[0] :] = order(parts)
 
     def finish(self, attributes: Mapping[str, object]) -> Function:
         """The finished kernel."""

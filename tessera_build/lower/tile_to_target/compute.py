@@ -20,6 +20,7 @@ from tessera_build.lower.tile_to_target.memory import Memory
 from tessera_build.lower.tile_to_target.scalars import ScalarEmitter
 from tessera_build.lower.tile_to_target.transpose import transposed
 from tessera_build.lower.tile_to_target.values import Key, TileValue, ViewValue, positions, vector_lanes
+from tessera_build.lower.tile_to_target.weave import woven
 
 Operand = TileValue | ViewValue
 
@@ -31,6 +32,7 @@ class Arithmetic:
         self._b = builder
         self._memory = memory
         self._machine_lanes = machine.lanes
+        self._registers = machine.registers
         self._scalars = ScalarEmitter(builder, machine.fused, machine.scales)
         self._bytes = ByteProducts(builder, memory, machine.byte_products)
 
@@ -38,16 +40,21 @@ class Arithmetic:
         """Lanes of the registers of a tile of this shape."""
         return vector_lanes(shape[-1], self._machine_lanes) if shape[-1] > 1 else 1
 
-    def map(self, shape: tuple[int, ...], program: ScalarProgram, operands: Sequence[TileValue]) -> TileValue:
-        """Run a scalar program on every register of the broadcast operands."""
+    def map(
+        self, shape: tuple[int, ...], program: ScalarProgram, operands: Sequence[TileValue], beside: int = 0
+    ) -> TileValue:
+        """Run a scalar program on every register of the broadcast operands; other tiles hold `beside` registers."""
         lanes = self.lanes(shape)
         registers: dict[Key, int] = {}
         done: dict[tuple[int, ...], int] = {}
+        starts: list[int] = []
         for key in positions(shape, lanes):
+            starts.append(self._b.length)
             args = tuple(self._b.splat(o.register(key), lanes) for o in operands)
             if args not in done:
                 done[args] = self._b.splat(self._scalars.run(program, args)[0], lanes)
             registers[key] = done[args]
+        self._b.rearrange(starts, lambda chains: woven(chains, self._registers - beside))
         return TileValue(shape, program.dtype(program.results[0]), lanes, registers)
 
     def iota(self, node: Iota, shape: tuple[int, ...], dtype: DType) -> TileValue:

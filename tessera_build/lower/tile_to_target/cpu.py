@@ -22,6 +22,7 @@ from tessera_build.ir.tile.text import print_function as print_tile
 from tessera_build.lower.tile_to_target.builder import TargetBuilder, make_region
 from tessera_build.lower.tile_to_target.compute import Arithmetic
 from tessera_build.lower.tile_to_target.memory import INDEX_OUT_OF_RANGE, Memory
+from tessera_build.lower.tile_to_target.pressure import registers_beside
 from tessera_build.lower.tile_to_target.table import ValueTable
 from tessera_build.lower.tile_to_target.values import (
     BufferValue,
@@ -75,6 +76,7 @@ class _CpuLowering:
         self._memory = Memory(self._b, machine.lanes)
         self._memory.ranges.update(ranges)
         self._math = Arithmetic(self._b, self._memory, machine)
+        self._beside = registers_beside(function, machine.lanes)
         self._values = ValueTable(TileValue)
         self._count: Extent = 1
 
@@ -144,8 +146,8 @@ class _CpuLowering:
                 loaded = self._load(self._values.view(node.source), node.pad)
                 self._store(self._values.view(node.target), loaded)
             case t.Map():
-                shape = self._type(node.result).static_shape
-                values[node.result] = self._math.map(shape, node.program, [self._values.tile(o) for o in node.operands])
+                shape, operands = self._type(node.result).static_shape, [values.tile(o) for o in node.operands]
+                values[node.result] = self._math.map(shape, node.program, operands, self._beside[node.result])
             case t.Contract():
                 acc, a, b = values.tile(node.acc), values.operand(node.a), values.operand(node.b)
                 values[node.result] = self._math.contract(node, acc, a, b)
