@@ -191,13 +191,6 @@ def leaky_relu(x: Value, slope: Operand = 0.01) -> Tensor:
 
 
 @door
-def elu(x: Value, alpha: Operand = 1.0) -> Tensor:
-    """x above 0, alpha * (exp(x) - 1) below."""
-    above, rest = _parts(x)
-    return above + emit("mul", alpha, emit("exp", rest) - 1)
-
-
-@door
 def sigmoid(x: Value) -> Tensor:
     """1 / (1 + exp(-x))."""
     return emit("sigmoid", x)

@@ -1,5 +1,5 @@
 """Functions of one and two numbers beyond arithmetic: inverse circular and hyperbolic ones, logarithms and
-exponentials near one, angles, activations of mobile networks.
+exponentials near one, angles, exponential units, activations of mobile networks.
 
 Takes tensors that broadcast as numpy's do; gives one tensor. Invariant: formulas are chosen so that neither the value
 nor the derivative loses digits where the function itself is harmless; nothing is divided by zero on a side not taken.
@@ -12,7 +12,7 @@ import math
 from tessera.model.arguments import door
 from tessera.model.filled import full_like, stop_gradient
 from tessera.model.tensor import Operand, Tensor, Value, emit, floor_quotient, quotient
-from tessera.op.elementwise import absolute, softplus, tanh, where
+from tessera.op.elementwise import absolute, sign, softplus, tanh, where
 
 _SELU = (1.0507009873554805, 1.6732632423543772)  # scale and alpha of Klambauer and others, 2017
 
@@ -87,8 +87,10 @@ def log1p(x: Value) -> Tensor:
 
 @door
 def expm1(x: Value) -> Tensor:
-    """exp(x) - 1, as tanh(x / 2) (exp(x) + 1), which keeps the digits of x."""
-    return tanh(x * 0.5) * (emit("exp", x) + 1.0)
+    """exp(x) - 1; near zero by 2 t / (1 - t) with t = tanh(x / 2), which keeps the digits of x."""
+    near = absolute(x) < 0.5
+    half = tanh(where(near, x, 0.0) * 0.5)
+    return where(near, half * 2.0 / (1.0 - half), emit("exp", where(near, 0.0, x)) - 1.0)
 
 
 @door
@@ -111,31 +113,39 @@ def exp2(x: Value) -> Tensor:
 
 @door
 def logaddexp(a: Value, b: Value) -> Tensor:
-    """log(exp(a) + exp(b)), by the larger of the two; of two infinities of one sign, that."""
-    top = stop_gradient(emit("max", a, b))
-    top = where(absolute(top) < math.inf, top, 0.0)
-    return emit("log", emit("exp", a - top) + emit("exp", b - top)) + top
+    """log(exp(a) + exp(b)), as the larger and log(1 + exp(the other less the larger)); of two infinities of one sign,
+    that."""
+    first = a > b
+    high, low = where(first, a, b), where(first, b, a)
+    infinite = (low == high) & (absolute(high) == math.inf)
+    return high + log1p(emit("exp", where(infinite, 0.0, low - high)))
 
 
 @door
 def hypot(a: Value, b: Value) -> Tensor:
     """The length of (a, b); squares of what is divided by the larger do not overflow."""
     size = stop_gradient(emit("max", absolute(a), absolute(b)))
-    size = where(size > 0.0, size, 1.0)
+    size = where((size > 0.0) & (size < math.inf), size, 1.0)
     left, right = a / size, b / size
     return emit("sqrt", left * left + right * right) * size
 
 
 @door
 def atan2(y: Value, x: Value) -> Tensor:
-    """The angle of (x, y), from -pi to pi."""
+    """The angle of (x, y), from -pi to pi; of zeros and of infinities, what their signs say."""
     wide = absolute(x) >= absolute(y)
-    flat = wide & (x != 0.0)
-    near = emit("atan", where(flat, y, 0.0) / where(flat, x, 1.0))
-    half = where(y < 0.0, full_like(y, -0.5 * math.pi), 0.5 * math.pi)
-    near = near + where(x < 0.0, half * 2.0, 0.0)
+    both = wide & (absolute(y) == math.inf)
+    flat = wide & (x != 0.0) & ~both
+    slope = where(both, sign(y) * sign(x), where(flat, y, 0.0) / where(flat, x, 1.0))
+    half = where(_has_minus(y), full_like(y, -0.5 * math.pi), 0.5 * math.pi)
+    near = emit("atan", slope) + where(_has_minus(x), half * 2.0, 0.0)
     far = half - emit("atan", where(wide, 0.0, x) / where(wide, 1.0, y))
     return where(wide, near, far)
+
+
+def _has_minus(x: Value) -> Tensor:
+    """Where x is below zero, or the zero that is approached from there."""
+    return (x < 0.0) | (quotient(1, x) < 0.0)
 
 
 @door
@@ -177,6 +187,12 @@ def _cut(x: Value, high: float) -> Tensor:
 def hard_swish(x: Value) -> Tensor:
     """x hard_sigmoid(x)."""
     return x * hard_sigmoid(x)
+
+
+@door
+def elu(x: Value, alpha: Operand = 1.0) -> Tensor:
+    """x above 0, alpha * (exp(x) - 1) below."""
+    return where(x > 0.0, x, emit("mul", expm1(where(x > 0.0, 0.0, x)), alpha))
 
 
 @door

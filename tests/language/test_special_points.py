@@ -40,6 +40,8 @@ SMOOTH: dict[str, Function] = {
     "third power": lambda x: op.power(x, 3.0),
     "atan2 to one": lambda x: op.atan2(x, op.ones_like(x)),
     "hypot of one": lambda x: op.hypot(x, op.ones_like(x)),
+    "logaddexp of zero": lambda x: op.logaddexp(x, op.zeros_like(x)),
+    "expm1": op.expm1,
 }
 BENT: dict[str, Function] = {
     "relu": op.relu,
@@ -103,6 +105,33 @@ def test_softplus_when_its_value_is_small_then_keeps_its_digits() -> None:
     x = np.concatenate([np.linspace(-85, 20, 4001), -np.logspace(-6, 1, 500)]).astype(np.float32)
     found = np.asarray(graph.jit(cast("Function", op.softplus))(x))
     assert float(np.abs(found / np.logaddexp(0, x.astype(np.float64)) - 1).max()) < 1e-6
+
+
+@pytest.mark.parametrize(("name", "scale"), [("elu", 1.0), ("celu", 1.0), ("selu", 1.7580993408473766), ("expm1", 1.0)])
+def test_exponential_unit_when_below_zero_then_value_and_slope_keep_their_digits(name: str, scale: float) -> None:
+    function = cast("Function", getattr(op, name))
+    x = -np.concatenate([np.linspace(0.2, 60, 500), np.logspace(-30, 0, 300)]).astype(np.float32)
+    value, slope = _found(function, x, 2)
+    assert float(np.abs(value / (scale * np.expm1(x.astype(np.float64))) - 1).max()) < 1e-6
+    assert float(np.abs(slope / (scale * np.exp(x.astype(np.float64))) - 1).max()) < 1e-5
+
+
+def test_expm1_when_its_exponential_overflows_then_its_slope_does() -> None:
+    slope = _found(cast("Function", op.expm1), np.asarray([700.0, np.inf], np.float32), 2)[1]
+    np.testing.assert_array_equal(slope, [np.inf, np.inf])
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's hypot overflows on purpose
+@pytest.mark.parametrize("name", ["atan2", "hypot", "logaddexp"])
+def test_function_of_two_when_given_signed_zeros_and_infinities_then_is_numpys(name: str) -> None:
+    points = np.asarray([-np.inf, -1e30, -60.0, -2.0, -0.0, 0.0, 1e-20, 1.0, 50.0, 1e30, np.inf])
+    a, b = (np.ascontiguousarray(each.ravel()) for each in np.meshgrid(points, points))
+    wanted = getattr(np, name)(a, b)
+    function = graph.jit(cast("Function", getattr(op, name)))
+    with executor.using(None):
+        np.testing.assert_allclose(np.asarray(function(a, b)), wanted, rtol=1e-12)
+    found = np.asarray(graph.jit(cast("Function", getattr(op, name)))(a.astype(np.float32), b.astype(np.float32)))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-40)
 
 
 def test_activations_when_given_infinities_and_nan_then_are_what_torch_gives() -> None:

@@ -31,6 +31,8 @@ FUNCTIONS: dict[str, tuple[int, Wanted]] = {
     "third power": (2, lambda x: x**3.0),
     "atan2 to one": (2, lambda x: torch.atan2(x, torch.ones_like(x))),
     "hypot of one": (2, lambda x: torch.hypot(x, torch.ones_like(x))),
+    "logaddexp of zero": (2, lambda x: torch.logaddexp(x, torch.zeros_like(x))),
+    "expm1": (2, torch.expm1),
     "relu": (1, functional.relu),
     "relu6": (1, functional.relu6),
     "leaky_relu": (1, functional.leaky_relu),
