@@ -100,7 +100,7 @@ def softmax_safe(x: Value, axis: Axis = -1) -> Tensor:
     """Softmax, but zeros for a row of minus infinities, such as one that a mask covers wholly."""
     place = axis_of(axis, x)
     highest = _shift(x, place)
-    alive = emit("gt", highest, float("-inf"))
+    alive = emit("ne", highest, float("-inf"))  # of NaN, too: a row that has one is NaN, as softmax's
     shifted = emit("exp", x - emit("select", alive, highest, 0.0))
     total = reduce_sum(shifted, place, keepdims=True)
     return emit("div", shifted, emit("select", alive, total, 1.0))

@@ -209,6 +209,15 @@ def test_safe_forms_when_rows_are_huge_or_masked_then_stay_finite(tmp_path: Path
     np.testing.assert_allclose(found["log"], [-np.inf, math.log(2)], rtol=1e-6)
 
 
+@pytest.mark.numerics
+def test_safe_softmax_when_an_element_is_nan_then_its_row_is() -> None:
+    rows = np.asarray([[np.nan, 0, 1], [0, -np.inf, 0]], np.float32)
+    expected = [[np.nan] * 3, [0.5, 0, 0.5]]
+    np.testing.assert_array_equal(np.asarray(graph.jit(lambda x: op.softmax_safe(x))(rows)), expected)
+    with executor.using(None):
+        np.testing.assert_array_equal(np.asarray(graph.jit(lambda x: op.softmax_safe(x))(rows)), expected)
+
+
 def _file(header: object, data: bytes, length: int | None = None) -> bytes:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return (len(text) if length is None else length).to_bytes(8, "little") + text + data
