@@ -348,7 +348,10 @@ _VIEWS = (
     "alias as_strided detach diagonal expand permute select slice split split_with_sizes squeeze t transpose unbind"
 )
 VIEWS = frozenset((*_VIEWS.split(), "unsqueeze", "view", "_unsafe_view"))
-FRESH = ("empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided", "clone", "full")
+# What may give its operand's memory; every other operator's result lies in memory of its own.
+BORROWED = VIEWS | {"reshape", "contiguous", "positive", "lift_fresh_copy", "view_of", "_to_copy", "broadcast_in_dim"}
+# What gives an operand another shape in place.
+SHAPED = ("squeeze_", "unsqueeze_", "transpose_")
 
 
 def _call(w: Writer, node: torch.fx.Node, made: dict[torch.fx.Node, Any]) -> Any:
@@ -356,7 +359,7 @@ def _call(w: Writer, node: torch.fx.Node, made: dict[torch.fx.Node, Any]) -> Any
     if node.target is operator.getitem:
         return args[0][args[1]]
     name = _name(node)
-    if name in ("copy_", "squeeze_"):
+    if name in ("copy_", *SHAPED):
         return _in_place(w, name.removesuffix("_"), node, made)
     if name not in ROWS:
         raise Unmapped(name)
@@ -388,7 +391,8 @@ def _in_place(w: Writer, name: str, node: torch.fx.Node, made: dict[torch.fx.Nod
     (changed, *rest) = node.args
     assert isinstance(changed, torch.fx.Node)
     seen = [u for u in changed.users if u.op == "call_function" and _name(u) in VIEWS] if name == "copy" else []
-    if seen or not (changed.op == "placeholder" or _name(changed) in FRESH or name == "squeeze"):
+    own = changed.op == "placeholder" or (hasattr(changed.target, "_schema") and _name(changed) not in BORROWED)
+    if seen or not (own or name != "copy"):
         raise Unmapped(f"{name} into a view")
     args = torch.fx.node.map_arg(tuple(rest), lambda n: made[n])
     made[changed] = Value(ROWS[name](w, made[changed], *args))
