@@ -84,7 +84,16 @@ def test_scattered_product_when_factors_are_zero_then_slopes_are_exact() -> None
     module = module_of(lambda b, x: b.op("scatter_elements", *x, axis=0, reduction="mul"), types)
     places = np.array([0, 0, 1, 1, 2])
     check(module, {"x0": np.array([2.0, 0.0, 3.0]), "x1": places, "x2": np.array([0.0, 5.0, 7.0, 1.0, 11.0])}, order=2)
-    check(module, {"x0": np.array([2.0, 0.0, 3.0]), "x1": places, "x2": np.array([0.0, 5.0, 7.0, 0.0, 11.0])})
+    check(module, {"x0": np.array([2.0, 0.0, 3.0]), "x1": places, "x2": np.array([0.0, 5.0, 7.0, 0.0, 11.0])}, order=2)
+    check(module, {"x0": np.array([2.0, 4.0, 0.0]), "x1": places, "x2": np.array([0.0, 0.0, 7.0, 3.0, 0.0])}, order=2)
+
+
+def test_scattered_product_of_rows_when_two_factors_are_zero_then_slopes_are_exact() -> None:
+    types = [f64(2, 2), tensor(I64, 4, 1), f64(4, 2)]
+    module = module_of(lambda b, x: b.op("scatter_nd", *x, reduction="mul"), types)
+    updates = np.array([[0.0, 2.0], [0.0, 0.0], [3.0, 0.0], [5.0, 0.0]])
+    given = {"x0": np.array([[2.0, 3.0], [0.0, 4.0]]), "x1": np.array([[0], [-2], [1], [1]]), "x2": updates}
+    check(module, given, order=2)
 
 
 def test_scattered_maximum_when_equal_then_data_and_updates_share_alike() -> None:

@@ -71,20 +71,46 @@ def _chosen(site: Site, data: int, updates: int) -> int:
 
 
 def _multiplied(site: Site, data: int, updates: int) -> int:
-    """The product times the sum of relative changes of factors; where one factor alone is zero, its change times the
-    product of the others. Nothing is divided by zero. Second derivatives lack those by two factors of one place that
-    are both zero."""
-    e, y, dtype = site.emit, site.outputs[0], site.type(0).dtype
-    factors = site.inputs[0], site.inputs[2]
-    zero, one = (e.scalar(n, y) for n in (0.0, 1.0))
-    masks = [e.op("eq", factor, zero) for factor in factors]
-    rest = [e.op("select", mask, one, factor) for mask, factor in zip(masks, factors, strict=True)]
-    ratios = [e.op("div", change, factor) for change, factor in zip((data, updates), rest, strict=True)]
-    relative = _added(site, *(e.op("select", mask, zero, r) for mask, r in zip(masks, ratios, strict=True)))
-    alone = e.op("eq", _added(site, *(e.op("cast", mask, dtype=dtype) for mask in masks)), one)
-    others = e.where(alone, site.again(rest[0], site.inputs[1], rest[1]))
-    own = _added(site, *(e.where(mask, c) for mask, c in zip(masks, (data, updates), strict=True)))
-    return e.op("add", e.op("mul", y, relative), e.op("mul", others, own))
+    """The change of the data times the updates' product, and theirs times the data. At each place the first update
+    that is zero is a factor beside the product of the others, so that derivatives by two zeros are there; third ones
+    lack those by three zeros of one place."""
+    e, (x, indices, factors) = site.emit, site.inputs
+    one, nothing = e.scalar(1.0, x), e.zeros(site.type(0))
+    first = _first_zeros(site)
+    rest = e.op("select", first, one, factors)
+    others = site.again(e.full(1.0, site.type(0)), indices, rest)
+    there = _added(site, nothing, e.op("cast", first, dtype=site.type(0).dtype))
+    zero = _added(site, e.op("sub", one, there), e.where(first, factors))
+    change = e.op("mul", _added(site, nothing, e.where(first, updates)), others)
+    kept = e.where(e.op("not", first), updates)
+    change = e.op("add", change, e.op("mul", zero, _product_change(site, rest, others, kept)))
+    by_data = e.op("mul", data, e.op("mul", zero, others))
+    return e.op("add", by_data, e.op("mul", x, change))
+
+
+def _product_change(site: Site, factors: int, product: int, updates: int) -> int:
+    """The change of each place's product: that times the sum of relative changes of factors, and where one factor
+    alone is zero, its change times the product of the others. Nothing is divided by zero."""
+    e, indices = site.emit, site.inputs[1]
+    nothing, (zero, one) = e.zeros(site.type(0)), (e.scalar(n, product) for n in (0.0, 1.0))
+    mask = e.op("eq", factors, zero)
+    rest = e.op("select", mask, one, factors)
+    relative = _added(site, nothing, e.op("select", mask, zero, e.op("div", updates, rest)))
+    alone = e.op("eq", _added(site, nothing, e.op("cast", mask, dtype=site.type(0).dtype)), one)
+    others = e.where(alone, site.again(e.full(1.0, site.type(0)), indices, rest))
+    own = _added(site, nothing, e.where(mask, updates))
+    return e.op("add", e.op("mul", product, relative), e.op("mul", others, own))
+
+
+def _first_zeros(site: Site) -> int:
+    """For each update, whether it is zero and no earlier one of its place is."""
+    e, factors, shape = site.emit, site.inputs[2], site.type(2).shape
+    numbers = e.op("reshape", e.op("iota", shape=(count(shape),), axis=0, dtype=I64), shape=shape)
+    behind = e.broadcast(e.op("dimension", value=count(shape), dtype=I64), site.type(0).shape)
+    zeros = e.op("eq", factors, e.scalar(0.0, factors))
+    numbers = e.op("select", zeros, numbers, e.op("dimension", value=count(shape), dtype=I64))
+    least = e.op(site.node.op, behind, site.inputs[1], numbers, **{**site.attributes, "reduction": "min"})
+    return e.op("and", zeros, e.op("eq", _read(site, least), numbers))
 
 
 def _scatter(site: Site, cotangents: Values) -> Values:
