@@ -206,7 +206,8 @@ class Trace:
         for known in self.captured:
             if known.trace is trace and known.value == value:
                 return known.inside
-        inside = self.builder.input(f"captured{len(self.captured)}", trace.builder.type(value))
+        type_, number = trace.builder.type(value), trace.builder.is_number(value)
+        inside = self.builder.input(f"captured{len(self.captured)}", type_, number=number)
         self.note(inside, trace.sites.get(value), trace.policies.get(value), trace.labels.get(value, ""))
         self.captured.append(Captured(trace, value, inside))
         return inside

@@ -42,3 +42,37 @@ def test_extremum_when_beside_a_number_or_a_parameter_then_only_the_number_takes
     table = np.asarray([0.0, 1.0], np.float32)
     both = graph.jit(lambda v: graph.grad(lambda q: op.reduce_sum(op.maximum(q, table)))(v))(table)
     np.testing.assert_array_equal(np.asarray(both), [0.5, 0.5])
+
+
+def _total(function: Callable[..., object]) -> Function:
+    return lambda v: op.reduce_sum(cast(Value, function(v)))
+
+
+WAYS: dict[str, Callable[[Function, Value], object]] = {
+    "alone": lambda f, v: graph.grad(_total(f))(v),
+    "vmap": lambda f, v: graph.vmap(graph.grad(_total(f)))(v),
+    "second order": lambda f, v: graph.grad(_total(lambda p: cast(Value, graph.grad(_total(f))(p)) * p))(v),
+    "checkpoint": lambda f, v: graph.grad(_total(graph.checkpoint(f)))(v),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_extremum_when_a_number_is_made_outside_of_what_is_transformed_then_it_still_takes_nothing(
+    way: str, shape: tuple[int, ...]
+) -> None:
+    def entry(v: Value) -> object:
+        held = op.zeros(shape)
+        return WAYS[way](lambda q: op.maximum(q, held), v)
+
+    found = graph.jit(lambda v: entry(v))(np.asarray([[0.0], [1.0], [-1.0]], np.float32))
+    np.testing.assert_array_equal(np.asarray(found), [[0.0], [1.0], [0.0]])
+
+
+def test_extremum_when_differentiated_by_a_number_made_outside_then_the_equal_operands_share() -> None:
+    def entry(v: Value) -> object:
+        held = op.constant(0.0)
+        return graph.backward(_total(graph.vmap(lambda q: op.maximum(q, held)))(v), wrt=[held])
+
+    (found,) = cast("list[object]", graph.jit(lambda v: entry(v))(np.asarray([0.0, 1.0, -1.0], np.float32)))
+    assert float(np.asarray(found, np.float64)) == 1.5

@@ -94,6 +94,7 @@ class GraphBuilder:
         self._numbers: dict[tuple[str, tuple[int, ...], tuple[tuple[str, Attribute], ...]], tuple[int, ...]] = {}
         self._locations: dict[Node, Span] = {}
         self._inputs: dict[str, int] = {}
+        self._stated: set[int] = set()  # inputs by which a number that a text around this one states is read
         self._outputs: dict[str, int] = {}
         self._guards: dict[Guard, Span | None] = {}
         self._span: Span | None = None
@@ -126,15 +127,19 @@ class GraphBuilder:
         """How many regions are open, one inside the other."""
         return len(self._blocks) - 1
 
-    def input(self, name: str, type_: Type) -> int:
-        """A new input of the function; symbols of its shape without a range are taken to be at least 1."""
+    def input(self, name: str, type_: Type, *, number: bool = False) -> int:
+        """A new input of the function; symbols of its shape without a range are taken to be at least 1.
+
+        `number`: the function is traced inside another one, of which it reads a number (`is_number`).
+        """
         if name in self._inputs:
             raise TesseraError("DUPLICATE_NAME", f"two inputs are called {name!r}", expected="distinct names")
         for extent in type_.shape:
             for symbol in () if isinstance(extent, int) else sorted(extent.symbols):
                 self.dims.setdefault(symbol, (1, None))
-        self._inputs[name] = self._new(type_)
-        return self._inputs[name]
+        self._inputs[name] = value = self._new(type_)
+        self._stated |= {value} if number else set()
+        return value
 
     def constant(self, array: ArrayLike, name: str = "") -> int:
         """The value of a constant; `name` is for reports. Equal arrays give the same value."""
@@ -268,9 +273,10 @@ class GraphBuilder:
         """Whether a value is a number that the model's text states, also repeated; a weight or a table is none."""
         node = self._producers.get(value)
         while node is not None and node.op in ("broadcast_to", "reshape"):
-            node = self._producers.get(node.inputs[0])
+            value = node.inputs[0]
+            node = self._producers.get(value)
         if node is None or node.op != "constant":
-            return False
+            return value in self._stated
         digest = str(node.attributes["digest"])
         return self.pool.arrays[digest].size == 1 and not self.pool.is_weight(digest)
 

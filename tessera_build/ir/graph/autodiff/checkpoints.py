@@ -101,7 +101,9 @@ def _needed(region: Region, fixed: int) -> tuple[Region, list[int]]:
 def _computed(walk: Walking, values: list[int]) -> list[int]:
     """The values that are no inputs and no constants; where there are none, all that are no constants.
 
-    What a loop carries has a place of its own in memory: weights that are inputs would be copied.
+    What a loop carries has a place of its own in memory: weights that are inputs would be copied. A number that is
+    repeated would no longer be one, whose equals it leaves the derivative of a maximum.
     """
-    varying = [v for v in dict.fromkeys(values) if walk.to.array(walk.value(v)) is None]
+    to = walk.to
+    varying = [v for v in dict.fromkeys(values) if to.array(walk.value(v)) is None and not to.is_number(walk.value(v))]
     return [v for v in varying if walk.to.producer(walk.value(v)) is not None] or varying
