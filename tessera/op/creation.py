@@ -19,12 +19,13 @@ from tessera.model.elements import elements
 from tessera.model.filled import full_like, numbers_of, scalar_of
 from tessera.model.numeric import Numeric, f32, i64, numeric_of
 from tessera.model.parameter import Initialiser, Parameter
+from tessera.model.policies import bounds_of
 from tessera.model.site import Site, here
 from tessera.model.tensor import Operand, Tensor, Value, constant_of, emit, trace_of
 from tessera.model.trace import current, needed
 from tessera.op.axes import Shape, extents_of_shape
 from tessera_build.ir.core.dims import Dim, Extent
-from tessera_build.ir.core.types import DType
+from tessera_build.ir.core.types import I64, DType
 from tessera_build.ir.graph.infer import LARGEST_VALUE_BYTES
 from tessera_build.ir.graph.nodes import Array
 
@@ -157,6 +158,8 @@ def one_hot(indices: Value, depth: Count, dtype: Element = f32) -> Tensor:
         raise LanguageError(
             "TYPE_MISMATCH", "one_hot takes integers", site=here(), expected="an integer type", found=str(indices.dtype)
         )
+    if depth - 1 > bounds_of(indices.dtype)[1]:  # its places are no numbers of the indices' type
+        indices = emit("cast", indices, dtype=I64)
     column = emit("reshape", indices, shape=(*indices.shape, 1))
     places = emit("iota", shape=(depth,), axis=0, dtype=indices.dtype)
     return emit("cast", emit("eq", column, places), dtype=numeric_of(dtype).dtype)

@@ -18,6 +18,7 @@ from tessera.model.site import here
 from tessera.model.tensor import Operand, Tensor, Value, emit, quotient
 from tessera.op.creation import Element
 from tessera.op.random import dropout as dropped
+from tessera_build.ir.core.dims import Dim
 from tessera_build.ir.core.types import BF16, BOOL, F32, F64, I32, U32, DType
 
 
@@ -231,10 +232,19 @@ def clip(x: Value, low: Operand | None = None, high: Operand | None = None) -> T
     """x with what lies outside of the bounds moved to them; at a bound the derivative is still one."""
     if low is None and high is None:
         raise LanguageError("BAD_ARGUMENT", "clip has no bound", site=here(), expected="low, high or both")
-    result = x if low is None else where(emit("gt", low, x), low, x)
-    result = result if high is None else where(emit("lt", high, result), high, result)
+    result = x if low is None else _bounded(x, "gt", low)
+    result = result if high is None else _bounded(result, "lt", high)
     assert isinstance(result, Tensor)
     return result
+
+
+def _bounded(x: Value, beyond: str, bound: Operand) -> Tensor:
+    """x, but the bound where that is beyond x, or NaN."""
+    outside = emit(beyond, bound, x)
+    never_nan = isinstance(bound, Dim) or (isinstance(bound, int | float) and not math.isnan(bound))
+    if x.dtype.is_float and not never_nan:
+        outside = emit("or", outside, emit("isnan", bound))
+    return where(outside, bound, x)
 
 
 @door

@@ -111,6 +111,8 @@ FORMULAS: dict[str, Formula] = {
     "op.squeeze(op.expand_dims(x, 1))": lambda x, y: x,
     "op.top_k(x, 2)[0]": lambda x, y: -np.sort(-x, -1)[:, :2],
     "op.one_hot(op.argmax(x), 6)": lambda x, y: np.eye(6)[x.argmax(-1)],
+    'op.one_hot(op.cast(op.argmax(x), "u8"), 300)': lambda x, y: np.eye(300)[x.argmax(-1)],
+    'op.one_hot(op.cast(op.argmax(x), "i8"), 128)': lambda x, y: np.eye(128)[x.argmax(-1)],
     "op.eye(3) + op.zeros((3, 3))": lambda x, y: np.eye(3),
     "op.cast(op.dimension(x.shape[0]), f32) * op.ones((2,))": lambda x, y: np.full(2, float(len(x))),
     "op.scatter(y, op.constant([2, 2], i64), x[:2, :4], add=True)": lambda x, y: np.concatenate(

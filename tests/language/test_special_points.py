@@ -144,6 +144,14 @@ def test_activations_when_given_infinities_and_nan_then_are_what_torch_gives() -
     np.testing.assert_array_equal(slope, [0, 1])
 
 
+def test_clip_when_a_bound_is_nan_then_gives_nan_as_numpy_and_torch_do() -> None:
+    x, bounds = np.asarray([-3.0, 0.5, 3.0], np.float32), np.asarray([np.nan, np.nan, 1.0], np.float32)
+    for low, high in ((bounds, None), (None, bounds)):
+        found = graph.jit(lambda v, b, least=low is None: op.clip(v, None, b) if least else op.clip(v, b))(x, bounds)
+        np.testing.assert_array_equal(np.asarray(found), np.clip(x, low, high))
+    np.testing.assert_array_equal(np.asarray(graph.jit(lambda v: op.clip(v, float("nan")))(x)), [np.nan] * 3)
+
+
 _NODES: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     "Softplus": ({}, {}),
     "Mish": ({}, {}),
