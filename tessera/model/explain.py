@@ -12,12 +12,14 @@ from bundle_format.errors import TesseraError
 from tessera.errors import LanguageError, Note
 from tessera.model.numeric import NO_POLICY
 from tessera.model.policies import bounds_of
-from tessera.model.site import Site
+from tessera.model.site import Site, here
 from tessera.model.trace import Trace
-from tessera_build.ir.core.types import BOOL, DType
+from tessera_build.ir.core.dims import Extent
+from tessera_build.ir.core.types import BOOL, I64, DType
 from tessera_build.ir.graph.ops.shapes import shape_text
 
 _TOO_LARGE = 1 << 1023  # for any float
+_LARGEST_EXTENT = (1 << 63) - 1
 _SIDES = {2: ("left", "right"), 3: ("condition", "left", "right")}
 
 
@@ -77,3 +79,17 @@ def element_number(number: bool | int | float, like: DType | None, site: Site | 
             hint="convert the tensor first: op.cast(x, f32)",
         )
     return number if like == BOOL else int(number)
+
+
+def expect_extent(trace: Trace, extent: Extent, dtype: DType) -> None:
+    """Demand that an integer type holds an extent, which only a run may tell; floats round it."""
+    if dtype.kind not in ("signed", "unsigned") or dtype == I64:
+        return
+    if isinstance(extent, int):
+        element_number(extent, dtype, here())
+        return
+    low, high = (int(bound) for bound in bounds_of(dtype))
+    message = f"the extent {extent} is no number of type {dtype}"
+    trace.require(extent, ">=", low, message)
+    if high < _LARGEST_EXTENT:
+        trace.require(high, ">=", extent, message)

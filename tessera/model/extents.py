@@ -13,6 +13,7 @@ import numpy as np
 
 from tessera.errors import LanguageError
 from tessera.model.site import here
+from tessera.model.trace import current
 from tessera_build.ir.core.dims import Dim, Extent, floordiv, mod
 
 Compute = Callable[[str, object, object], object]  # an op of two operands, one of them an extent, as a tensor
@@ -175,6 +176,9 @@ def _by_positive(function: Callable[[Extent, Extent], Extent]) -> Callable[[Exte
                 expected="a number of 1 or more",
                 found=str(right),
             )
+        trace = current()
+        if trace is not None:
+            trace.require(right, ">=", 1, f"an extent is divided by {right}, which is not above zero")
         return function(left, right)
 
     return checked

@@ -16,7 +16,7 @@ import numpy as np
 from bundle_format.errors import TesseraError
 from tessera.errors import LanguageError, Note
 from tessera.model.annotation import TensorSpec, spec_of
-from tessera.model.explain import element_number, explained, wanted_type
+from tessera.model.explain import element_number, expect_extent, explained, wanted_type
 from tessera.model.extents import sized
 from tessera.model.index import index_plan
 from tessera.model.numeric import NO_POLICY, Policy, numeric_of
@@ -339,6 +339,7 @@ def lift(trace: Trace, operand: object, like: DType | None, site: Site | None) -
                 return trace.note(trace.builder.scalar(element_number(operand, dtype, site), dtype), site)
         case Dim():
             wanted = wanted_type(like, operand, site)
+            expect_extent(trace, operand, wanted)
             with trace.at(site):
                 return trace.note(trace.builder.op("dimension", value=trace.extent(operand), dtype=wanted), site)
         case np.ndarray() | np.generic():

@@ -51,12 +51,18 @@ def extents_of_shape(trace: Trace, shape: Sequence[Extent], *, low: int = 0) -> 
             expected="extents in parentheses, such as (x.shape[0], 4) or (3,)",
             found=found_text(shape),
         )
-    return tuple(trace.extent(_extent(extent, low)) for extent in cast("Sequence[object]", shape))
+    return tuple(_extent(trace, extent, low) for extent in cast("Sequence[object]", shape))
 
 
-def _extent(extent: object, low: int) -> Extent:
+def expect_size(trace: Trace, extent: Extent) -> Extent:
+    """An extent that an author computes, which must be 0 or more in every call; with the dims that the build fixes."""
+    trace.require(extent, ">=", 0, f"the extent {extent} is below zero")
+    return trace.extent(extent)
+
+
+def _extent(trace: Trace, extent: object, low: int) -> Extent:
     if isinstance(extent, Dim):
-        return extent
+        return expect_size(trace, extent)
     if isinstance(extent, bool) or not isinstance(extent, int | np.integer):
         raise LanguageError(
             "BAD_EXTENT",

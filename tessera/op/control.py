@@ -16,6 +16,7 @@ from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit, emit_all, lift, trace_of
 from tessera.model.trace import Trace
 from tessera.model.tree import leaves, rebuild
+from tessera.op.axes import expect_size
 from tessera_build.ir.core.dims import Dim, Extent, symbol
 from tessera_build.ir.core.node import Region
 from tessera_build.ir.core.types import BOOL, F32
@@ -101,7 +102,7 @@ def scan(
     _count(length, "length of scan")
     trace, carried = _carried(initial)
     inputs = [_tensor(trace, leaf) for _, leaf in leaves(xs)]
-    loop = _Loop(trace, _trips(inputs, length))
+    loop = _Loop(trace, expect_size(trace, _trips(inputs, length)))
     with trace.builder.region([x.type for x in carried], {loop.index: (0, loop.last)}) as block:
         arguments = [Tensor(trace, trace.note(v, here())) for v in block.args]
         slices = [_slice(x, loop.position) for x in inputs]

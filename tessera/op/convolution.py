@@ -13,8 +13,10 @@ from tessera.errors import LanguageError
 from tessera.model.arguments import Count, Place, door, whole
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit
+from tessera.model.trace import needed
 from tessera.op.creation import ones
 from tessera.op.reduction import reduce_mean
+from tessera_build.ir.core.dims import Extent
 
 Sizes = int | Sequence[int]
 
@@ -32,17 +34,10 @@ def conv(  # noqa: PLR0913  every option is a keyword
 ) -> Tensor:
     """The convolution of an image with weights [O, C / groups, *kernel], over one to three spatial axes."""
     axes = _spatial(x)
-    pads = _sizes(padding, axes, "padding", 0)
-    result = emit(
-        "conv",
-        x,
-        weight,
-        strides=_sizes(stride, axes, "stride"),
-        low=pads,
-        high=pads,
-        dilations=_sizes(dilation, axes, "dilation"),
-        groups=groups,
-    )
+    pads, apart = _sizes(padding, axes, "padding", 0), _sizes(dilation, axes, "dilation")
+    strides = _sizes(stride, axes, "stride")
+    result = emit("conv", x, weight, strides=strides, low=pads, high=pads, dilations=apart, groups=groups)
+    _expect_room(x, [(size - 1) * step + 1 for size, step in zip(weight.shape[2:], apart, strict=True)], pads)
     if bias is None:
         return result
     return emit("add", result, emit("reshape", bias, shape=(*bias.shape, *(1,) * axes)))
@@ -75,7 +70,7 @@ def _pool(kind: str, x: Value, window: Sizes, how: tuple[Sizes | None, Sizes]) -
     axes = _spatial(x)
     sizes, pads = _sizes(window, axes, "window"), _sizes(how[1], axes, "padding", 0)
     strides = sizes if how[0] is None else _sizes(how[0], axes, "stride")
-    return emit(
+    pooled = emit(
         "reduce_window",
         x,
         kind=kind,
@@ -85,6 +80,14 @@ def _pool(kind: str, x: Value, window: Sizes, how: tuple[Sizes | None, Sizes]) -
         high=(0, 0, *pads),
         dilations=(1,) * x.ndim,
     )
+    _expect_room(x, sizes, pads)
+    return pooled
+
+
+def _expect_room(x: Value, spans: Sequence[Extent], pads: Sequence[int]) -> None:
+    """Demand that windows, which reach over so many elements, fit into the padded image."""
+    for extent, span, pad in zip(x.shape[2:], spans, pads, strict=True):
+        needed().require(extent + 2 * pad, ">=", span, "a window is larger than its padded image")
 
 
 def _spatial(x: Value) -> int:

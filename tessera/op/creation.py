@@ -16,12 +16,13 @@ from tessera.errors import LanguageError
 from tessera.model.annotation import TensorSpec
 from tessera.model.arguments import Count, Inside, Place, door
 from tessera.model.elements import elements
+from tessera.model.explain import expect_extent
 from tessera.model.filled import full_like, numbers_of, scalar_of
 from tessera.model.numeric import Numeric, f32, i64, numeric_of
 from tessera.model.parameter import Initialiser, Parameter
 from tessera.model.policies import bounds_of
 from tessera.model.site import Site, here
-from tessera.model.tensor import Operand, Tensor, Value, constant_of, emit, trace_of
+from tessera.model.tensor import Operand, Tensor, Value, constant_of, emit, lift, trace_of
 from tessera.model.trace import current, needed
 from tessera.op.axes import Shape, extents_of_shape
 from tessera_build.ir.core.dims import Dim, Extent
@@ -139,8 +140,11 @@ def ones_like(x: Value) -> Tensor:
 
 @door
 def arange(count: Extent, dtype: Element = i64) -> Tensor:
-    """0, 1, 2, ... below `count`, which may be symbolic."""
-    return emit("iota", shape=extents_of_shape(needed(), (count,)), axis=0, dtype=numeric_of(dtype).dtype)
+    """0, 1, 2, ... below `count`, which may be symbolic; integers that the type does not hold are refused."""
+    (extent,), wanted = extents_of_shape(needed(), (count,)), numeric_of(dtype).dtype
+    if extent != 0:
+        expect_extent(needed(), extent - 1, wanted)
+    return emit("iota", shape=(extent,), axis=0, dtype=wanted)
 
 
 @door
@@ -170,7 +174,7 @@ def dimension(extent: Extent, dtype: Element = i64) -> Tensor:
     """An extent as a scalar tensor, such as the length of a sequence as a number to compute with."""
     wanted = numeric_of(dtype).dtype
     if isinstance(extent, Dim):
-        return emit("dimension", value=needed().extent(extent), dtype=wanted)
+        return Tensor(needed(), lift(needed(), extent, wanted, here()))
     return full((), extent, wanted)
 
 

@@ -10,6 +10,7 @@ from tessera.errors import LanguageError
 from tessera.model.arguments import Count, door
 from tessera.model.site import here
 from tessera.model.tensor import Operand, Tensor, Value, described, emit, emit_all
+from tessera.model.trace import needed
 from tessera.op.axes import Axis, axis_of
 from tessera_build.ir.graph.ops.shapes import count
 
@@ -59,5 +60,6 @@ def top_k(x: Value, k: Count, axis: Axis = -1, *, largest: bool = True) -> tuple
         raise LanguageError("BAD_AXIS", "top_k works along the last axis", site=here(), hint="transpose first")
     rows = emit("reshape", x, shape=(count(x.shape[:-1]), x.shape[-1]))
     values, places = emit_all("top_k", (rows,), {"k": k, "largest": largest})
+    needed().require(x.shape[-1], ">=", k, "top_k chooses more elements than there are")
     shape = (*x.shape[:-1], k)
     return emit("reshape", values, shape=shape), emit("reshape", places, shape=shape)

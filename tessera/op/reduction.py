@@ -11,6 +11,7 @@ from tessera.model.arguments import door
 from tessera.model.filled import stop_gradient
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit, quotient
+from tessera.model.trace import needed
 from tessera.op.axes import Axes, Axis, axes_of, axis_of
 from tessera.op.creation import dimension
 from tessera.op.elementwise import cast
@@ -154,6 +155,7 @@ def _place(kind: str, x: Value, axis: int) -> Tensor:
         raise LanguageError(
             "BAD_ARGUMENT", f"arg{kind} along an axis without elements", site=here(), found=described(x)
         )
+    needed().require(x.shape[place], ">=", 1, f"arg{kind} along an axis without elements")
     found = emit("eq", x, emit("reduce", x, kind=kind, axes=(place,), keepdims=True))
     if x.dtype.is_float:
         found = emit("or", found, emit("isnan", x))
