@@ -95,9 +95,12 @@ typedef struct tessera_plan {
   int64_t *output_shapes; /* the caller's array: the dimensions of all outputs, one after another, -1 where unknown */
 } tessera_plan;
 
-/* JSON, ended by NUL: {"abi": 1, "entries": ["main"], "inputs": [1], "outputs": [1], "weights": 3}. "inputs", how many
- * the code of each entry looks at, at least, and "outputs" may be missing: code of formats before 1.4 has neither. */
+/* JSON, ended by NUL: {"abi": 1, "entries": ["main"], "weights": 3} */
 const char *tessera_describe(void);
+
+/* JSON, ended by NUL: {"inputs": [1], "outputs": [1]}: how many inputs the code of each entry looks at, at least, and how
+ * many outputs it has. Code of formats before 1.4 does not export it. */
+const char *tessera_signature(void);
 
 /* Checks the guards of an entry and fills the plan. */
 int32_t tessera_prepare(uint32_t entry, const int64_t *dims, tessera_plan *plan, tessera_error *error);

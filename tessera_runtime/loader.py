@@ -60,6 +60,7 @@ def load(
         image = CodeImage(memoryview(_checked_code(bundle, choice.variant)))
         config = choice.variant.config
         _check_description(image.describe(), config)
+        _check_signature(image.signature(), config)
         weights = _weight_table(bundle, choice.variant)
         program = Program(config, image, PROCESS_POOLS.get(image, count), weights)
         reporter = Reporter(str(bundle.identity), config.target.name, observers) if observers else None
@@ -78,36 +79,36 @@ def _checked_code(bundle: Bundle, variant: VariantRecord) -> bytes:
 
 
 def _check_description(found: object, config: Config) -> None:
-    """The code must be the code of this config; a writer that mixes variants up is caught here.
-
-    How many inputs each entry reads and how many outputs it has is told by code since format 1.4.
-    """
-    expected: dict[str, object] = {
+    """The code must be the code of this config; a writer that mixes variants up is caught here."""
+    expected = {
         "abi": ABI_VERSION,
         "entries": [entry.name for entry in config.entries],
         "weights": len(config.weights),
     }
-    text, told = str(found), dict(cast("dict[str, object]", found)) if isinstance(found, dict) else {}
-    read = told.pop("inputs", None)
-    if "outputs" in told:
-        expected["outputs"] = [len(entry.outputs) for entry in config.entries]
-    if told != expected or not _enough(read, config):
-        raise BundleError(
-            "CODE_MISMATCH",
-            "the code describes another model than the config",
-            expected=str(expected),
-            found=text,
-        )
+    if found != expected:
+        raise _mismatch(expected, found)
 
 
-def _enough(read: object, config: Config) -> bool:
-    """Whether every entry has as many inputs as its code reads."""
-    if read is None:
-        return True
-    given = [len(entry.inputs) for entry in config.entries]
-    counts = cast("list[object]", read) if isinstance(read, list) else []
+def _check_signature(found: object, config: Config) -> None:
+    """Every entry must have as many outputs as its code writes, and no fewer inputs than that reads."""
+    if found is None:
+        return
+    inputs, outputs = [len(entry.inputs) for entry in config.entries], [len(entry.outputs) for entry in config.entries]
+    told = cast("dict[str, object]", found) if isinstance(found, dict) else {}
+    counts = cast("list[object]", read) if isinstance(read := told.get("inputs"), list) else []
     known = [count for count in counts if isinstance(count, int)]
-    return len(known) == len(given) and all(count <= there for count, there in zip(known, given, strict=True))
+    enough = len(known) == len(inputs) and all(count <= there for count, there in zip(known, inputs, strict=True))
+    if not enough or told.get("outputs") != outputs:
+        raise _mismatch({"inputs": inputs, "outputs": outputs}, told)
+
+
+def _mismatch(expected: object, found: object) -> BundleError:
+    return BundleError(
+        "CODE_MISMATCH",
+        "the code describes another model than the config",
+        expected=str(expected),
+        found=str(found),
+    )
 
 
 def _weight_table(bundle: Bundle, variant: VariantRecord) -> WeightTable:

@@ -38,11 +38,14 @@ class CodeImage:
         self.prepare: _Function = self._bind("tessera_prepare", _Prepare)
         self.run: _Function = self._bind("tessera_run", _Run)
         self.pool_create: _Function = self._bind("tessera_pool_create", _PoolCreate)
-        self._describe: _Function = self._bind("tessera_describe", _Describe)
 
     def describe(self) -> object:
         """What the code says of itself."""
-        return cast(object, json.loads(cast(bytes, self._describe())))
+        return self._told("tessera_describe")
+
+    def signature(self) -> object:
+        """How many inputs and outputs its entries have; None of formats before 1.4, whose code does not say."""
+        return self._told("tessera_signature") if hasattr(self._library, "tessera_signature") else None
 
     def address(self, name: str) -> int:
         """Where a function lies."""
@@ -61,6 +64,9 @@ class CodeImage:
             _ctypes.dlclose(self._library._handle)
             if self._descriptor >= 0:
                 os.close(self._descriptor)
+
+    def _told(self, name: str) -> object:
+        return cast(object, json.loads(cast(bytes, self._bind(name, _Describe)())))
 
     def _bind(self, name: str, prototype: Callable[[int], _Function]) -> _Function:
         return prototype(self.address(name))

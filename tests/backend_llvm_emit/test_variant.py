@@ -127,6 +127,7 @@ class Library:
     def __init__(self, path: Path) -> None:
         self.functions = ctypes.CDLL(str(path))
         self.functions.tessera_describe.restype = ctypes.c_char_p
+        self.functions.tessera_signature.restype = ctypes.c_char_p
 
     def prepare(self, entry: int, dims: Sequence[int], outputs: int) -> tuple[int, int, list[int], Error]:
         values = np.array([*dims, 0], np.int64)
@@ -181,7 +182,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
 
 def test_describe_when_loaded_then_names_the_entries(library: Library) -> None:
     described = json.loads(library.functions.tessera_describe())
-    assert described == {"abi": 1, "entries": ["main", "single"], "inputs": [1, 1], "outputs": [3, 1], "weights": 2}
+    # Readers of every minor compare the whole of it.
+    assert described == {"abi": 1, "entries": ["main", "single"], "weights": 2}
+    assert json.loads(library.functions.tessera_signature()) == {"inputs": [1, 1], "outputs": [3, 1]}
 
 
 @pytest.mark.parametrize("n", [1, 3, 5, 12])

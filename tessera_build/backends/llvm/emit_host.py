@@ -21,7 +21,7 @@ from tessera_build.ir.core.dims import symbols_of
 from tessera_build.ir.core.node import walk
 from tessera_build.ir.target.host import Entry, Guard, Read, Repeat, Variant, extents_of
 
-HOST_EXPORTS = ("tessera_describe", "tessera_prepare", "tessera_run")
+HOST_EXPORTS = ("tessera_describe", "tessera_signature", "tessera_prepare", "tessera_run")
 ABI_VERSION = 1
 
 
@@ -50,19 +50,21 @@ def host_ir(variant: Variant, symbols: Mapping[str, str], options: CodegenOption
 
 
 def _describe(variant: Variant) -> str:
+    """What the code says of itself. Readers of formats before 1.4 refuse more than they know: the rest stands apart."""
     entries = variant.entries
-    described = {
-        "abi": ABI_VERSION,
-        "entries": [entry.name for entry in entries],
-        "inputs": [entry.inputs for entry in entries],
-        "outputs": [len(entry.outputs) for entry in entries],
-        "weights": variant.weights,
-    }
-    text = json.dumps(described).encode()
+    names = [entry.name for entry in entries]
+    counts = {"inputs": [entry.inputs for entry in entries], "outputs": [len(entry.outputs) for entry in entries]}
+    described = {"abi": ABI_VERSION, "entries": names, "weights": variant.weights}
+    return _text("tessera_describe", described) + _text("tessera_signature", counts)
+
+
+def _text(name: str, content: Mapping[str, object]) -> str:
+    """A function that gives JSON."""
+    text = json.dumps(content).encode()
     escaped = "".join(chr(c) if 32 <= c < 127 and c not in b'"\\' else f"\\{c:02X}" for c in text)
     return (
-        f'@description = internal constant [{len(text) + 1} x i8] c"{escaped}\\00"\n'
-        "define ptr @tessera_describe() #0 {\n  ret ptr @description\n}\n"
+        f'@{name}.text = internal constant [{len(text) + 1} x i8] c"{escaped}\\00"\n'
+        f"define ptr @{name}() #0 {{\n  ret ptr @{name}.text\n}}\n"
     )
 
 
