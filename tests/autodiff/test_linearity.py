@@ -47,6 +47,11 @@ def _positive(builder: GraphBuilder, value: int) -> int:
     return builder.op("gt", total, builder.scalar(0.0, total))
 
 
+def _scattered(builder: GraphBuilder, c: int, g: int, reduction: str) -> int:
+    places = builder.constant(np.asarray([0, 1, 0]))
+    return builder.op("scatter_elements", c, places, g, axis=0, reduction=reduction)
+
+
 def _zeros(builder: GraphBuilder) -> int:
     return builder.op("broadcast_to", builder.scalar(0.0, F64), shape=(3,))
 
@@ -63,6 +68,7 @@ STRAIGHT: dict[str, Make] = {
     "a loop from zeros": lambda b, c, g: _loop(b, _zeros(b), lambda x: b.op("add", x, g)),
     "a loop that a constant ends": lambda b, c, g: _loop(b, g, lambda x: b.op("mul", x, c), until=_positive(b, c)),
     "a choice": lambda b, c, g: _if(b, _positive(b, c), (g, _zeros(b))),
+    "added to zeros": lambda b, c, g: _scattered(b, _zeros(b), g, "add"),
     "checked": lambda b, c, g: b.op("checked", g, _positive(b, g), message="it holds"),
 }
 BENT: dict[str, Make] = {
@@ -71,6 +77,9 @@ BENT: dict[str, Make] = {
     "divides": lambda b, c, g: b.op("div", c, g),
     "jump": lambda b, c, g: b.op("sign", g),
     "largest": lambda b, c, g: b.op("reduce", g, kind="max", axes=(0,), keepdims=True),
+    "scattered products": lambda b, c, g: _scattered(b, _zeros(b), g, "mul"),
+    "scattered maxima": lambda b, c, g: _scattered(b, _zeros(b), g, "max"),
+    "added to what is constant": lambda b, c, g: _scattered(b, c, g, "add"),
     "padded with ones": lambda b, c, g: b.op("pad", g, low=(1,), high=(0,), value=1.0),
     "chosen by itself": lambda b, c, g: b.op("select", b.op("gt", g, c), g, b.scalar(0.0, c)),
     "a loop that adds": lambda b, c, g: _loop(b, g, lambda x: b.op("add", x, c)),

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.language.build import compiled, draw
+from tessera_build.frontends.python import read_python
+from tessera_build.ir.graph.builder import graph_nodes
+from tests.language.build import compiled, draw, written
 from tests.language.numeric import gradient
 
 RULES = {
@@ -204,3 +206,45 @@ def test_rule_when_it_is_the_derived_one_then_every_transform_gives_the_same(tmp
     assert half == 7
     for stated, derived in zip(found[:half], found[half:], strict=True):
         np.testing.assert_allclose(stated, derived, rtol=1e-9)
+
+
+HALF_LINEAR = """
+    @graph.custom_vjp
+    def product(a, b):
+        return a * b
+
+    @product.defvjp
+    def rule(a, b, g):
+        return g * b * 2.0, op.clip(g * a, -0.5, 0.5)
+"""
+
+
+@pytest.mark.numerics
+def test_rule_when_differentiated_by_one_argument_then_the_gradients_of_the_others_may_be_of_any_kind(
+    tmp_path: Path,
+) -> None:
+    module = """
+    @graph.module("m")
+    def m(x: Tensor[5], y: Tensor[5]):
+        return {
+            "first": graph.grad(lambda a: op.reduce_sum(product(a, y)))(x),
+            "second": graph.grad(lambda b: op.reduce_sum(product(x, b)))(y),
+            "along": graph.forward(lambda a: product(a, y), (x,), tangents=(x,))[1],
+        }
+    """
+    x, y = draw(3, 5), draw(4, 5)
+    found = compiled(tmp_path, HALF_LINEAR + module, {"x": x, "y": y})
+    np.testing.assert_allclose(found["first"], 2 * y, rtol=1e-6)
+    np.testing.assert_allclose(found["second"], np.clip(x, -0.5, 0.5), rtol=1e-6)
+    np.testing.assert_allclose(found["along"], 2 * x * y, rtol=1e-6)
+
+
+@pytest.mark.unit
+def test_change_when_it_is_zero_then_nothing_is_computed_of_it(tmp_path: Path) -> None:
+    module = """
+    @graph.module("m")
+    def m(x: Tensor[5]):
+        return graph.forward(lambda a: op.exp(op.stop_gradient(a)) + a, (x,), tangents=(x,))[1]
+    """
+    (function,) = read_python(written(tmp_path, module)).module.entries.values()
+    assert "mul" not in {node.op for node in graph_nodes(function)}

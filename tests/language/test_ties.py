@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -10,6 +11,9 @@ import pytest
 
 from tessera import graph, op
 from tessera.model.tensor import Value
+from tessera_build.frontends.python import read_python
+from tessera_build.ir.graph.reference import run
+from tests.language.build import written
 
 pytestmark = pytest.mark.numerics
 Function = Callable[..., Value]
@@ -57,12 +61,12 @@ WAYS: dict[str, Callable[[Function, Value], object]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("shape", [(), (1,)])
+@pytest.mark.parametrize(("shape", "reshaped"), [((), False), ((1,), False), ((1,), True)])
 def test_extremum_when_a_number_is_made_outside_of_what_is_transformed_then_it_still_takes_nothing(
-    way: str, shape: tuple[int, ...]
+    way: str, shape: tuple[int, ...], reshaped: bool
 ) -> None:
     def entry(v: Value) -> object:
-        held = op.zeros(shape)
+        held = op.reshape(op.constant(0.0), shape) if reshaped else op.zeros(shape)
         return WAYS[way](lambda q: op.maximum(q, held), v)
 
     found = graph.jit(lambda v: entry(v))(np.asarray([[0.0], [1.0], [-1.0]], np.float32))
@@ -76,3 +80,16 @@ def test_extremum_when_differentiated_by_a_number_made_outside_then_the_equal_op
 
     (found,) = cast("list[object]", graph.jit(lambda v: entry(v))(np.asarray([0.0, 1.0, -1.0], np.float32)))
     assert float(np.asarray(found, np.float64)) == 1.5
+
+
+def test_extremum_when_beside_a_parameter_of_one_element_in_a_build_then_half_is_each_ones(tmp_path: Path) -> None:
+    body = """
+    held = op.tensor((), init=op.init.constant(0.0))
+
+    @graph.module("m")
+    def m(x: Tensor[3]):
+        return graph.grad(lambda v: op.reduce_sum(op.maximum(v, held)))(x)
+    """
+    module = read_python(written(tmp_path, body)).module
+    found = run(module, "m", {"x": np.asarray([0.0, 1.0, -1.0], np.float32)})
+    np.testing.assert_array_equal(next(iter(found.values())), [0.5, 1.0, 0.0])

@@ -74,7 +74,7 @@ def _again(walk: Walking, node: GraphNode, outputs: list[bool], cotangents: Valu
     with to.region([to.type(v) for v in operands], {index: (0, 0)}) as block:
         own = walk.inside(None)
         own.tangents.update(walk.tangents)
-        own.kept = walk.kept | frozenset(region.results[len(region.results) - number :])
+        own.kept = frozenset(region.results[len(region.results) - number :])
         own.values.update(zip(read, block.args, strict=False))
         own.values.update((r, own.value(o)) for o, r in zip(node.outputs, region.results, strict=True) if o in kept)
         found = record(own, region, [own.value(i) for i in node.inputs], active)
