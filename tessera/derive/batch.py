@@ -53,9 +53,8 @@ def vmap(
         first = [part if axis is None else _first(part) for part, axis in zip(whole, axes, strict=True)]
         inner = traced(function, first, named)
         full = [(leaf, axis is not None) for part, axis in zip(whole, axes, strict=True) for _, leaf in leaves(part)]
-        results = _Batch(inner, count).run(full)
-        tensors = [Tensor(inner.outer, inner.outer.note(value, here())) for value in results]
-        return rebuild(inner.result, [_back(tensor, out_axes) for tensor in tensors])
+        results = inner.results(_Batch(inner, count).run(full))
+        return rebuild(inner.result, [_moved(tensor, 0, out_axes) for tensor in results])
 
     return batched
 
@@ -77,10 +76,6 @@ def _front(argument: object, axis: Axis) -> object:
     if axis is None:
         return argument
     return rebuild(argument, [_moved(leaf, axis, 0) for _, leaf in leaves(argument)])
-
-
-def _back(tensor: Tensor, axis: int) -> Value:
-    return _moved(tensor, 0, axis)
 
 
 def _bad_axes(message: str, expected: str, found: str) -> LanguageError:

@@ -149,7 +149,7 @@ def forward(function: Function, primals: Sequence[object], *, tangents: Sequence
         changes = dict(zip(inner.inputs, (d.value_in(inner.outer) for d in directions), strict=True))
         given = [changes.get(arg) for arg in inner.function.args]
         outputs, found = transform.pushforward(inner.outer.builder, inner.function, inner.primals, given)
-    results = [Tensor(inner.outer, inner.outer.note(value, here())) for value in outputs]
+    results = inner.results(outputs)
     filled = [_filled(inner.outer, value, result) for value, result in zip(found, results, strict=True)]
     return inner.rebuilt(outputs), rebuild(inner.result, filled)
 

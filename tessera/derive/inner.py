@@ -38,9 +38,15 @@ class Inner:
         """The arguments that hold tensors."""
         return [argument for argument in self.arguments if argument is not None]
 
+    def results(self, values: Sequence[int]) -> list[Tensor]:
+        """Values of the outer trace as the results, which are under the policies that they have inside."""
+        found = [leaf for _, leaf in leaves(self.result) if isinstance(leaf, Value)]
+        pairs = zip(values, found, strict=True)
+        return [Tensor(self.outer, self.outer.note(value, here(), leaf.policy)) for value, leaf in pairs]
+
     def rebuilt(self, values: Sequence[int]) -> object:
         """Values of the outer trace in the nesting of the result."""
-        return rebuild(self.result, [Tensor(self.outer, value) for value in values])
+        return rebuild(self.result, self.results(values))
 
     def primal(self, value: int) -> int:
         """The outer value of one argument."""

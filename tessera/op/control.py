@@ -12,6 +12,7 @@ from typing import Annotated, cast
 from tessera.errors import LanguageError
 from tessera.model.arguments import Inside, door
 from tessera.model.expect import expect_functions, matched
+from tessera.model.numeric import NO_POLICY, Policy
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit, emit_all, lift, trace_of
 from tessera.model.trace import Trace
@@ -38,6 +39,7 @@ def cond(
     expect_functions("cond", "lambda: x", then, otherwise)
     regions: list[Region] = []
     trees: list[object] = []
+    policies: list[list[Policy]] = []
     for branch in (then, otherwise):
         with trace.builder.region() as block:
             trees.append(branch(*operands))
@@ -46,6 +48,7 @@ def cond(
             )
             block.yields(*(_lifted(trace, leaf) for leaf in found))
         regions.append(block.region)
+        policies.append([leaf.policy if isinstance(leaf, Value) else NO_POLICY for leaf in found])
     types = [[trace.builder.type(v) for v in region.results] for region in regions]
     if types[0] != types[1]:
         raise LanguageError(
@@ -56,6 +59,8 @@ def cond(
             found=", ".join(map(str, types[1])),
         )
     results = emit_all("if", (predicate,), {}, regions)
+    for result, one, other in zip(results, *policies, strict=True):
+        trace.policies[result.value] = one.joined(other)
     return rebuild(trees[0], results)
 
 

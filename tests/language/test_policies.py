@@ -8,7 +8,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.language.build import compiled, draw
+from tessera_build.frontends.python import read_python
+from tessera_build.ir.graph.reference import run
+from tests.language.build import compiled, draw, written
 
 pytestmark = pytest.mark.numerics
 
@@ -155,3 +157,31 @@ def test_loss_scale_when_gradients_would_vanish_on_the_way_then_saves_them(tmp_p
     plain = compiled(tmp_path, body.format(policy="", door=door), {"x": x})
     np.testing.assert_allclose(next(iter(scaled.values())), 3e-5, rtol=2e-2)
     np.testing.assert_array_equal(next(iter(plain.values())), 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "graph.vmap(lambda v: v + v)(x)",
+        "graph.vmap(lambda v: v + v, out_axes=1)(x)",
+        "graph.forward(lambda v: v + v, (x,), tangents=(x,))[0]",
+        "graph.vjp(lambda v: v + v, x)[0]",
+        "graph.checkpoint(lambda v: v + v)(x)",
+        "op.cond(op.equal(op.ones(()), 1.0), lambda: x + x, lambda: x)",
+        "op.scan(lambda c, _: (c + x, c), x, length=1)[0]",
+    ],
+)
+def test_policy_when_a_function_is_transformed_or_chosen_then_its_results_are_under_it(
+    tmp_path: Path, text: str
+) -> None:
+    body = f"""
+    from tessera import saturate
+
+    @graph.module("m")
+    def m(x: Tensor[2, 2, f16 @ saturate]):
+        y = {text}
+        return y + y
+    """
+    module = read_python(written(tmp_path, body)).module
+    found = next(iter(run(module, "m", {"x": np.full((2, 2), 30000, np.float16)}).values()))
+    np.testing.assert_array_equal(found, np.full((2, 2), 65504, np.float16))
