@@ -10,6 +10,8 @@ import pytest
 
 import tessera_build
 import tessera_runtime
+from tessera_build.frontends.python import read_python
+from tessera_build.ir.graph.builder import graph_nodes
 from tessera_runtime.model import Model
 from tessera_runtime.observe import LoadRecord, RunRecord
 from tests.language.build import Floats, draw, written
@@ -165,3 +167,27 @@ def test_policy_when_it_names_convolutions_and_attention_then_gradients_are_equa
     plain, kernel, *others = found["m"]
     for gradient, expected in zip(others, [plain, kernel] * 2, strict=True):
         np.testing.assert_allclose(gradient, expected, atol=1e-5 * float(np.abs(expected).max()))
+
+
+@pytest.mark.parametrize(
+    ("op", "text"),
+    [
+        ("matmul", "op.tanh(q) @ k"),
+        ("conv", "op.conv(q[0], k[0, :, :, :3])"),
+        ("attention", "op.attention(q, k, k)"),
+    ],
+)
+def test_policy_when_it_names_an_op_then_that_is_computed_once_less_than_without(
+    tmp_path: Path, op: str, text: str
+) -> None:
+    counts: list[int] = []
+    for policy in ("nothing", "dots"):
+        kept = f"graph.checkpoint(lambda v: op.tanh({text.replace('q', 'v')}), policy={policy!r})"
+        body = f"""
+        @graph.module("m")
+        def m(q: Tensor[1, 4, 4, 4], k: Tensor[1, 4, 4, 4]):
+            return graph.grad(lambda v: op.reduce_sum({kept}(v)))(op.sin(q))
+        """
+        (function,) = read_python(written(tmp_path, body)).module.entries.values()
+        counts.append(sum(node.op == op for node in graph_nodes(function)))
+    assert counts[1] == counts[0] - 1

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
+from tessera import graph, op
+from tessera.model.tensor import Value
 from tessera_build.frontends.python import read_python
 from tessera_build.ir.graph.builder import graph_nodes
 from tests.language.build import compiled, draw, written
@@ -299,3 +302,13 @@ def test_arguments_when_they_are_numbers_or_named_then_are_passed_on_and_not_dif
     }
     for name, wanted in expected.items():
         np.testing.assert_allclose(found[name], wanted, rtol=1e-12, err_msg=name)
+
+
+def test_grad_when_floats_stand_beside_what_is_asked_by_then_they_stay_pythons() -> None:
+    def powered(v: Value, exponent: float, factor: float) -> Value:
+        return op.reduce_sum(v**exponent * factor) if exponent > 1.0 else op.reduce_sum(v)
+
+    found = graph.jit(lambda v: graph.grad(powered, wrt=(0, 2))(v, 3.0, 2.0))(np.asarray([1.0, 2.0], np.float32))
+    first, factor = (np.asarray(part, np.float64) for part in cast("tuple[object, object]", found))
+    np.testing.assert_allclose(first, [6.0, 24.0])
+    np.testing.assert_allclose(factor, 9.0)
