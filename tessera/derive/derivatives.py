@@ -196,7 +196,8 @@ def grad(
 ) -> Function:
     """The function that gives the gradients of another one's number: by arguments at places, or by parameters.
 
-    `value`: it gives (number, gradients). Keyword arguments are passed on and are never differentiated by.
+    The gradient of an argument is nested as it, with None for whatever is no tensor. `value`: it gives
+    (number, gradients). Keyword arguments are passed on and are never differentiated by.
     """
     expect_functions("graph.grad", "graph.grad(f)(x)", function)
     single = isinstance(wrt, int | Parameter)
@@ -208,14 +209,16 @@ def grad(
         inner = traced(function, primals, named, parameters)
         results = [leaf for _, leaf in leaves(inner.result)]
         scale = scalar_loss(results[0] if len(results) == 1 else results, "graph.grad").policy.scale
-        places = _places(primals, inner, chosen, parameters)
+        asked = [_asked(inner, choice, parameters) for choice in chosen]
+        nesting, places = [tree for tree, _ in asked], [place for _, found in asked for place in found]
+        likes = [_target(leaf) for _, leaf in leaves(nesting)]
         builder = inner.outer.builder
         with author_place(inner.outer, "graph.grad"):
             outputs, transposer = transform.pullback(builder, inner.function, inner.primals, places)
             found = transposer([builder.scalar(scale, outputs[0])])
-        likes = [Tensor(inner.outer, inner.primal(place)) for place in places]
         filled = [_filled(inner.outer, f, like, scale) for f, like in zip(found, likes, strict=True)]
-        result = filled[0] if single else tuple(filled)
+        made = as_arguments(rebuild(nesting, filled))
+        result = made[0] if single else tuple(made)
         return (inner.rebuilt(outputs), result) if value else result
 
     return gradients
@@ -242,33 +245,32 @@ def _numbers(arguments: Sequence[object], chosen: Sequence[int | Parameter]) -> 
     tensors = [leaf for _, leaf in leaves(arguments) if isinstance(leaf, Value)]
     trace, like = trace_of(tensors), tensors[0].dtype if tensors else F32
     places = {choice for choice in chosen if isinstance(choice, int)}
-    return [
-        Tensor(trace, lift(trace, argument, like, here())) if isinstance(argument, float) and i in places else argument
-        for i, argument in enumerate(arguments)
-    ]
+
+    def lifted(argument: object) -> object:
+        found = [leaf for _, leaf in leaves(argument)]
+        return rebuild(
+            argument, [Tensor(trace, lift(trace, x, like, here())) if isinstance(x, float) else x for x in found]
+        )
+
+    return [lifted(argument) if i in places else argument for i, argument in enumerate(arguments)]
 
 
-def _places(
-    primals: Sequence[object], inner: Inner, chosen: Sequence[int | Parameter], parameters: Sequence[Parameter]
-) -> list[int]:
-    """The arguments of the inner function that gradients are asked by."""
-    count = len(inner.inputs) - len(parameters)
-    tensors = [i for i, primal in enumerate(primals) if isinstance(primal, Value)]
-    found: list[int] = []
-    for choice in chosen:
-        if isinstance(choice, Parameter):
-            found.append(inner.inputs[count + [id(p) for p in parameters].index(id(choice))])
-        elif choice in tensors and len(tensors) == count:
-            found.append(inner.inputs[tensors.index(choice)])
-        else:
-            raise LanguageError(
-                "NOT_DIFFERENTIABLE",
-                f"there is no floating-point argument at place {choice}",
-                site=here(),
-                expected=f"one of {tensors}",
-                hint="arguments that are tuples or dicts are differentiated by graph.vjp",
-            )
-    return found
+def _asked(inner: Inner, choice: int | Parameter, parameters: Sequence[Parameter]) -> tuple[object, Sequence[int]]:
+    """What a gradient is asked by, tensors outside of the function in their nesting, and what they are inside of it."""
+    if isinstance(choice, Parameter):
+        inside = inner.inputs[len(inner.inputs) - len(parameters) + [id(p) for p in parameters].index(id(choice))]
+        return Tensor(inner.outer, inner.primal(inside)), (inside,)
+    counts = [len(leaves(argument)) for argument in inner.arguments]
+    if not 0 <= choice < len(counts) or not counts[choice]:
+        raise LanguageError(
+            "NOT_DIFFERENTIABLE",
+            f"there is no floating-point argument at place {choice}",
+            site=here(),
+            expected=f"one of {[place for place, count in enumerate(counts) if count]}",
+            found=f"{len(counts)} arguments",
+        )
+    first = sum(counts[:choice])
+    return inner.arguments[choice], inner.inputs[first : first + counts[choice]]
 
 
 def _directions(wrt: object, given: object) -> list[Value]:

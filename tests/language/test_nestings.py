@@ -150,6 +150,37 @@ def test_pullback_when_called_inside_vmap_then_gradients_have_the_nesting_of_the
 
 
 @pytest.mark.numerics
+def test_grad_when_an_argument_is_nested_then_its_gradient_is_nested_as_it(tmp_path: Path) -> None:
+    body = """
+    W = op.tensor((3,), init=op.init.normal(seed=1))
+
+    @graph.module("nested")
+    def nested(x: Tensor[3], y: Tensor[3], c: Tensor[3]):
+        def loss(p, c, more):
+            b, half = p["b"]
+            return op.reduce_sum(op.sin(p["a"]) * b * half + c * c * more["n"] + W * c)
+
+        p, more = {"a": x, "b": (y, 0.5), "none": None, "name": "p"}, {"n": 2, "c": c}
+        one = graph.grad(loss)(p, c, more)
+        (two, by_c), by_w = graph.grad(loss, wrt=(0, 1))(p, c, more), graph.grad(loss, wrt=[W])(p, c, more)
+        value, again = graph.grad(loss, 1, value=True)(p, c, more)
+        assert one["none"] is None and one["name"] is None and isinstance(one["b"], tuple)
+        second = graph.grad(lambda p: op.reduce_sum(graph.grad(loss)(p, c, more)["a"]))(p)
+        return {"one": one, "two": two, "by_c": by_c, "by_w": by_w[0], "again": again, "value": value, "second": second}
+    """
+    x, y, c = (draw(i, 3).astype(np.float64) for i in range(3))
+    found = compiled(tmp_path, body, {n: v.astype(np.float32) for n, v in (("x", x), ("y", y), ("c", c))})
+    for name in ("one", "two"):
+        np.testing.assert_allclose(found[f"{name}.a"], np.cos(x) * y / 2, rtol=1e-5)
+        np.testing.assert_allclose(found[f"{name}.b.0"], np.sin(x) / 2, rtol=1e-5)
+        np.testing.assert_allclose(found[f"{name}.b.1"], (np.sin(x) * y).sum(), rtol=1e-5)
+    np.testing.assert_allclose(found["by_w"], c, rtol=1e-6)
+    np.testing.assert_array_equal(found["by_c"], found["again"])
+    np.testing.assert_allclose(found["second.a"], -np.sin(x) * y / 2, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["second.b.0"], np.cos(x) / 2, rtol=1e-5)
+
+
+@pytest.mark.numerics
 def test_transforms_when_an_argument_is_a_number_then_it_is_a_constant_without_derivatives(tmp_path: Path) -> None:
     body = """
     @graph.module("numbers")
