@@ -14,7 +14,7 @@ import numpy as np
 
 from tessera.errors import LanguageError
 from tessera.model.annotation import TensorSpec
-from tessera.model.arguments import Count, Inside, Place, door
+from tessera.model.arguments import Inside, Place, door
 from tessera.model.elements import elements
 from tessera.model.explain import expect_extent
 from tessera.model.filled import full_like, numbers_of, scalar_of
@@ -156,8 +156,11 @@ def eye(count: Extent, dtype: Element = f32) -> Tensor:
 
 
 @door
-def one_hot(indices: Value, depth: Count, dtype: Element = f32) -> Tensor:
-    """A last axis of `depth` elements, of which the one at the index is 1; a row of zeros where none is."""
+def one_hot(indices: Value, depth: Extent, dtype: Element = f32) -> Tensor:
+    """A last axis of `depth` elements, of which the one at the index is 1; a row of zeros where none is.
+
+    The depth may be symbolic.
+    """
     if indices.dtype.kind not in ("signed", "unsigned"):
         raise LanguageError(
             "TYPE_MISMATCH", "one_hot takes integers", site=here(), expected="an integer type", found=str(indices.dtype)
@@ -165,7 +168,7 @@ def one_hot(indices: Value, depth: Count, dtype: Element = f32) -> Tensor:
     if depth - 1 > bounds_of(indices.dtype)[1]:  # its places are no numbers of the indices' type
         indices = emit("cast", indices, dtype=I64)
     column = emit("reshape", indices, shape=(*indices.shape, 1))
-    places = emit("iota", shape=(depth,), axis=0, dtype=indices.dtype)
+    places = emit("iota", shape=extents_of_shape(needed(), (depth,), low=1), axis=0, dtype=indices.dtype)
     return emit("cast", emit("eq", column, places), dtype=numeric_of(dtype).dtype)
 
 

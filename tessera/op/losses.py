@@ -14,6 +14,7 @@ from tessera.op.creation import arange, one_hot
 from tessera.op.elementwise import cast, where
 from tessera.op.indexing import gather
 from tessera.op.reduction import log_softmax, reduce_mean, reduce_sum
+from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.types import BOOL, I64
 
 
@@ -29,13 +30,13 @@ def cross_entropy(logits: Value, truth: Value) -> Tensor:
             raise _unfit(logits, truth)
         return reduce_mean(-reduce_sum(scores * truth, -1))
     classes = logits.shape[-1]
-    if truth.shape != logits.shape[:-1] or not isinstance(classes, int):
+    if truth.shape != logits.shape[:-1]:
         raise _unfit(logits, truth)
     found = one_hot(_inside(truth, classes), classes, BOOL)
     return reduce_mean(-reduce_sum(where(found, scores, 0), -1))
 
 
-def _inside(truth: Value, classes: int) -> Tensor:
+def _inside(truth: Value, classes: Extent) -> Tensor:
     """The classes, read from a table of themselves, which refuses one outside of it, and with it what is negative."""
     wide = cast(truth, I64)
     return gather(arange(classes), where(wide < 0, classes, wide))
@@ -46,7 +47,7 @@ def _unfit(logits: Value, truth: Value) -> LanguageError:
         "TYPE_MISMATCH",
         "cross_entropy's truth does not fit the logits",
         site=here(),
-        expected="integer classes [...] or a distribution [..., C] for logits [..., C] with C known",
+        expected="integer classes [...] or a distribution [..., C] for logits [..., C]",
         found=f"{described(logits)} and {described(truth)}",
     )
 
