@@ -12,6 +12,7 @@ from tessera.model.site import here
 from tessera.model.tensor import Operand, Tensor, Value, described, emit, emit_all
 from tessera.model.trace import needed
 from tessera.op.axes import Axis, axis_of
+from tessera.op.movement import transpose
 from tessera_build.ir.graph.ops.shapes import count
 
 
@@ -55,9 +56,13 @@ def scatter(data: Value, indices: Value, updates: Value, *, add: bool = False) -
 
 @door
 def top_k(x: Value, k: Count, axis: Axis = -1, *, largest: bool = True) -> tuple[Tensor, Tensor]:
-    """The k largest (or smallest) elements along the last axis, best first, and their places."""
-    if axis_of(axis, x) != x.ndim - 1:
-        raise LanguageError("BAD_AXIS", "top_k works along the last axis", site=here(), hint="transpose first")
+    """The k largest (or smallest) elements along an axis, best first, and their places in it."""
+    along = axis_of(axis, x)
+    if along != x.ndim - 1:
+        order = [*range(along), *range(along + 1, x.ndim), along]
+        values, places = top_k(transpose(x, order), k, largest=largest)
+        back = [*range(along), x.ndim - 1, *range(along, x.ndim - 1)]
+        return transpose(values, back), transpose(places, back)
     rows = emit("reshape", x, shape=(count(x.shape[:-1]), x.shape[-1]))
     values, places = emit_all("top_k", (rows,), {"k": k, "largest": largest})
     needed().require(x.shape[-1], ">=", k, "top_k chooses more elements than there are")

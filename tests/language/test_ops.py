@@ -110,6 +110,8 @@ FORMULAS: dict[str, Formula] = {
     "y[op.constant([3, 0, 3], i64)]": lambda x, y: y[[3, 0, 3]],
     "op.squeeze(op.expand_dims(x, 1))": lambda x, y: x,
     "op.top_k(x, 2)[0]": lambda x, y: -np.sort(-x, -1)[:, :2],
+    "op.top_k(x, 2, axis=0, largest=False)[0]": lambda x, y: np.sort(x, 0)[:2],
+    "op.top_k(op.reshape(x, (-1, 2, 3)), 1, axis=1)[1]": lambda x, y: x.reshape(-1, 2, 3).argmax(1)[:, None],
     "op.one_hot(op.argmax(x), 6)": lambda x, y: np.eye(6)[x.argmax(-1)],
     'op.one_hot(op.cast(op.argmax(x), "u8"), 300)': lambda x, y: np.eye(300)[x.argmax(-1)],
     'op.one_hot(op.cast(op.argmax(x), "i8"), 128)': lambda x, y: np.eye(128)[x.argmax(-1)],
