@@ -9,13 +9,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from typing import cast
+
+import numpy as np
 
 from tessera.errors import LanguageError, Note
 from tessera.model.annotation import TensorSpec
+from tessera.model.elements import elements
+from tessera.model.explain import element_number
 from tessera.model.site import Site, here
 from tessera.model.tensor import Tensor, Value, described
 from tessera.state import StateSpec
 from tessera_build.ir.core.dims import Dim, Extent, substitute, symbol
+from tessera_build.ir.graph.nodes import Array
 
 Call = tuple[Sequence[object], Mapping[str, object]]
 Spec = TensorSpec | StateSpec
@@ -70,6 +77,25 @@ def check_call(name: str, arguments: Sequence[Argument], call: Call) -> None:
     for argument, given in matched(arguments, call):
         if isinstance(argument.spec, TensorSpec) and isinstance(given, Value):
             _check_tensor(name, argument, given, (bound, site))
+
+
+def arrays_of(arguments: Sequence[Argument], call: Call) -> Call:
+    """A call on arrays with its numbers as arrays too where annotations state tensors: numpy's of their own type,
+    Python's of the stated one. They are then inputs of what is traced, and not parts of it.
+    """
+    site = here()
+    specs = [argument.spec for argument in arguments if argument.positional]
+    by_name = {argument.name: argument.spec for argument in arguments if not argument.variadic}
+    args = [_array_of(value, spec, site) for value, spec in zip_longest(call[0], specs[: len(call[0])])]
+    return args, {key: _array_of(value, by_name.get(key), site) for key, value in call[1].items()}
+
+
+def _array_of(value: object, spec: Spec | None, site: Site | None) -> object:
+    if not isinstance(spec, TensorSpec):
+        return value
+    if isinstance(value, int | float):
+        return elements(element_number(value, spec.dtype, site), spec.dtype, site)
+    return np.asarray(cast(Array, value)) if isinstance(value, np.generic) else value
 
 
 def matched(arguments: Sequence[Argument], call: Call) -> list[tuple[Argument, object]]:

@@ -17,7 +17,7 @@ from bundle_format.foreign import Exports, lent_bits
 from tessera import executor
 from tessera.errors import LanguageError
 from tessera.executor import Compiled
-from tessera.graph.bind import Argument, Call, check_call
+from tessera.graph.bind import Argument, Call, arrays_of, check_call
 from tessera.model.annotation import TensorSpec
 from tessera.model.numeric import Numeric, numeric_of
 from tessera.model.site import Site, here
@@ -56,8 +56,9 @@ def run_eagerly(
     """The function's results for arrays; `known` keeps what was traced, by signature."""
     site = here()
     arrays: list[Array] = []
-    args = [_taken(value, arrays, site) for value in call[0]]
-    kwargs = {key: _taken(value, arrays, site) for key, value in call[1].items()}
+    given = arrays_of(arguments, call)
+    args = [_taken(value, arrays, site) for value in given[0]]
+    kwargs = {key: _taken(value, arrays, site) for key, value in given[1].items()}
     signature = _signature(args, kwargs, arrays) if known is not None else None
     if known is not None and signature in known:
         return known[signature].call(arrays)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
+
+from tessera.errors import LanguageError
 
 # As an author writes it: annotations of the language are values, which a type checker cannot read.
 _MODEL = """
@@ -26,3 +31,65 @@ def test_module_when_called_with_what_speaks_dlpack_then_answers_as_for_the_arra
     exec(compile(_MODEL, "model.py", "exec"), space)
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     assert np.array_equal(space["answer"](array), 2 * array)  # type: ignore[operator]
+
+
+_STEPS = """
+from tessera import Tensor, bf16, executor, f32, graph, i64, op, u64
+
+@graph.jit
+def step(x: Tensor["B", 3, f32], rate: Tensor[f32], times: Tensor[i64], power: int = 2):
+    return {"x": x * rate, "times": (times + 1,), "power": op.cast(times, f32) ** power}
+
+@graph.module("noise")
+def noise(x: Tensor["B", 3, f32], key: Tensor[u64]):
+    return x + op.random.normal(key, x.shape)
+"""
+
+
+def _steps() -> dict[str, Any]:
+    space: dict[str, Any] = {}
+    exec(compile(_STEPS, "model.py", "exec"), space)
+    return space
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("rate", [0.5, 2, np.float32(3), np.float64(0.25), np.asarray(7, np.float32)])
+def test_number_when_its_argument_is_a_tensor_then_is_an_array_of_that_type(rate: float) -> None:
+    x = np.ones((2, 3), np.float32)
+    for times in (4, np.int64(4), np.asarray(4)):
+        found = _steps()["step"](x, rate, times=times)
+        np.testing.assert_array_equal(found["x"], np.float32(rate) * x)
+        assert (found["times"][0].dtype, int(found["times"][0])) == (np.int64, 5)
+        assert float(found["power"]) == 16.0
+
+
+@pytest.mark.numerics
+def test_jit_when_a_rate_changes_then_is_not_traced_again() -> None:
+    step, x = _steps()["step"], np.ones((2, 3), np.float32)
+    for rate in (0.1, 0.2, np.float32(0.3)):
+        step(x, rate, 1)
+    assert len(step.known) == 1
+    step(x, 0.1, 1, 3)
+    assert len(step.known) == 2
+
+
+@pytest.mark.numerics
+def test_key_when_given_as_a_number_then_is_the_one_of_an_array() -> None:
+    noise, x = _steps()["noise"], np.zeros((2, 3), np.float32)
+    np.testing.assert_array_equal(noise(x, 7), noise(x, np.asarray(7, np.uint64)))
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    ("rate", "times", "code"),
+    [
+        (0.5, 1.5, "NUMBER_CHANGES_TYPE"),
+        (np.int64(2), 1, "ARGUMENT_MISMATCH"),
+        (0.5, 1 << 63, "NUMBER_CHANGES_TYPE"),
+    ],
+)
+def test_number_when_its_type_is_another_then_is_refused_at_the_call(rate: float, times: float, code: str) -> None:
+    with pytest.raises(LanguageError) as refused:
+        _steps()["step"](np.ones((2, 3), np.float32), rate, times)
+    assert refused.value.code == code
+    assert (refused.value.where or "").startswith("test_eager.py:")
