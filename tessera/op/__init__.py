@@ -93,6 +93,7 @@ from tessera.op.functions import (
     sinh,
     softsign,
 )
+from tessera.op.images import conv_transpose, resize
 from tessera.op.implicit import fixed_point, linear_solve, solve
 from tessera.op.indexing import gather, scatter, scatter_elements, take_along, top_k
 from tessera.op.linear import determinant, dot, inverse, linear, matmul, outer, solve_linear
@@ -164,6 +165,7 @@ __all__ = [
     "cond",
     "constant",
     "conv",
+    "conv_transpose",
     "cos",
     "cosh",
     "cross_entropy",
@@ -242,6 +244,7 @@ __all__ = [
     "relu6",
     "reshape",
     "residual",
+    "resize",
     "rmsnorm",
     "rmsnorm_safe",
     "round_half_even",

@@ -33,9 +33,9 @@ def conv(  # noqa: PLR0913  every option is a keyword
     groups: Count = 1,
 ) -> Tensor:
     """The convolution of an image with weights [O, C / groups, *kernel], over one to three spatial axes."""
-    axes = _spatial(x)
-    pads, apart = _sizes(padding, axes, "padding", 0), _sizes(dilation, axes, "dilation")
-    strides = _sizes(stride, axes, "stride")
+    axes = spatial_axes(x)
+    pads, apart = sizes_of(padding, axes, "padding", 0), sizes_of(dilation, axes, "dilation")
+    strides = sizes_of(stride, axes, "stride")
     result = emit("conv", x, weight, strides=strides, low=pads, high=pads, dilations=apart, groups=groups)
     _expect_room(x, [(size - 1) * step + 1 for size, step in zip(weight.shape[2:], apart, strict=True)], pads)
     if bias is None:
@@ -53,23 +53,23 @@ def max_pool(x: Value, window: Sizes, *, stride: Sizes | None = None, padding: S
 def avg_pool(x: Value, window: Sizes, *, stride: Sizes | None = None, padding: Sizes = 0) -> Tensor:
     """The average of every window's elements; padding does not count."""
     total = _pool("sum", x, window, (stride, padding))
-    axes = _spatial(x)
-    if not any(_sizes(padding, axes, "padding", 0)):
-        return total * (1.0 / math.prod(_sizes(window, axes, "window")))
+    axes = spatial_axes(x)
+    if not any(sizes_of(padding, axes, "padding", 0)):
+        return total * (1.0 / math.prod(sizes_of(window, axes, "window")))
     return emit("div", total, _pool("sum", ones((1, 1, *x.shape[2:]), x.dtype), window, (stride, padding)))
 
 
 @door
 def global_avg_pool(x: Value, *, keepdims: bool = False) -> Tensor:
     """The average of every channel's image."""
-    _spatial(x)
+    spatial_axes(x)
     return reduce_mean(x, tuple(range(2, x.ndim)), keepdims=keepdims)
 
 
 def _pool(kind: str, x: Value, window: Sizes, how: tuple[Sizes | None, Sizes]) -> Tensor:
-    axes = _spatial(x)
-    sizes, pads = _sizes(window, axes, "window"), _sizes(how[1], axes, "padding", 0)
-    strides = sizes if how[0] is None else _sizes(how[0], axes, "stride")
+    axes = spatial_axes(x)
+    sizes, pads = sizes_of(window, axes, "window"), sizes_of(how[1], axes, "padding", 0)
+    strides = sizes if how[0] is None else sizes_of(how[0], axes, "stride")
     pooled = emit(
         "reduce_window",
         x,
@@ -90,7 +90,7 @@ def _expect_room(x: Value, spans: Sequence[Extent], pads: Sequence[int]) -> None
         needed().require(extent + 2 * pad, ">=", span, "a window is larger than its padded image")
 
 
-def _spatial(x: Value) -> int:
+def spatial_axes(x: Value) -> int:
     """How many axes the image has."""
     if not 3 <= x.ndim <= 5:
         raise LanguageError(
@@ -103,7 +103,8 @@ def _spatial(x: Value) -> int:
     return x.ndim - 2
 
 
-def _sizes(value: Sizes, axes: int, what: str, low: int = 1) -> tuple[int, ...]:
+def sizes_of(value: Sizes, axes: int, what: str, low: int = 1) -> tuple[int, ...]:
+    """A number for each spatial axis; raises where there are others."""
     given = value if isinstance(value, list | tuple) else (value,) * axes
     sizes = tuple(whole(size, Place("a window over an image", what), low=low) for size in given)
     if len(sizes) != axes:

@@ -60,6 +60,7 @@ SPECIAL = {
     "op.cond": "choice, lambda *_: x, lambda *_: x + 1, x",
     "op.constant": "array=[1.0, 2.0]",
     "op.conv": "x=image, weight=filters",
+    "op.conv_transpose": "x=image, weight=op.ones((4, 3, 2, 2))",
     "op.cumprod": "x=x",
     "op.determinant": "a=matrices",
     "op.dimension": "extent=y.shape[0]",
@@ -101,6 +102,7 @@ SPECIAL = {
     "op.random.dropout": "x=x, p=0.5, parent=key",
     "op.random.split": "parent=key",
     "op.reshape": "x=x, shape=(4, 3)",
+    "op.resize": "x=image, size=(5, 16)",
     "op.acosh": "x=x",
 }
 WRONG = (
