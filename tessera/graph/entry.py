@@ -104,7 +104,8 @@ def _check_dims(trace: Trace) -> None:
                 site=site,
                 expected=f"an input with {symbol(name)} alone as one of its extents",
                 found=", ".join(str(list(map(str, shape))) for shape in shapes),
-                hint=f"fix it with --dims {name}=SIZE",
+                hint=f"fix it with --dims {name}=SIZE, or name the whole extent and demand of it what must hold: "
+                'graph.require(x.shape[0] % 2, "==", 0)',
             )
 
 

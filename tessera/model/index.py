@@ -105,6 +105,8 @@ def _place(plan: _Plan, item: object, axis: tuple[Extent, Trace], site: Site | N
         case slice():
             _slice(plan, cast("slice[object, object, object]", item), axis, site)
         case Shaped() if not isinstance(item, ModuleType):  # numpy itself has a function of this name
+            if str(getattr(item, "dtype", "")) == "bool":  # it would say how many elements there are only in a run
+                raise _bad(item, site)
             if plan.gathered is not None:
                 raise LanguageError(
                     "BAD_INDEX", "only one index may be a tensor", site=site, hint="use op.gather for each axis in turn"
