@@ -7,6 +7,18 @@ import pytest
 
 from tests.cli.conftest import Tessera
 
+EMPTY = """\
+from tessera import Tensor, bf16, graph, op
+
+class Net(graph.Module):
+    def __init__(self):
+        self.w = op.tensor((4, 3), bf16)
+
+    def forward(self, x: Tensor["B", 4, bf16]):
+        return op.relu(x @ self.w)
+
+net = Net()
+"""
 MODEL = """
 from tessera import Tensor, graph, op
 
@@ -52,6 +64,22 @@ def test_build_when_the_weights_change_then_so_does_the_models_digest(tessera: T
         done = tessera("build", model_py, "--no-verify", "-o", model_py.with_suffix(".tessera"), "--json")
         digests.add(json.loads(done.stdout)["digest"])
     assert len(digests) == 2
+
+
+@pytest.mark.cli
+def test_shapes_when_parameters_have_no_numbers_then_prints_them_and_finds_what_does_not_fit(
+    tessera: Tessera, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.py"
+    path.write_text(EMPTY, encoding="utf-8")
+    done = tessera("shapes", path)
+    assert "model.py:5:18  bf16[4, 3]" in done.stdout
+    assert "model.py:8:16  bf16[B, 3]" in done.stdout
+    path.write_text(EMPTY.replace('["B", 4', '["B", 5'), encoding="utf-8")
+    wrong = tessera("shapes", path)
+    assert wrong.exit_code == 2
+    assert "error[TYPE_MISMATCH]" in wrong.stderr
+    assert "model.py:8:24" in wrong.stderr
 
 
 @pytest.mark.cli

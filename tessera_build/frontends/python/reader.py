@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
+import numpy as np
+
 from bundle_format.canonical import canonical_bytes
 from bundle_format.digest import Digest
 from tessera.errors import LanguageError
@@ -41,13 +43,23 @@ class LoadedModel:
 
 
 def read_python(
-    path: str | Path, *, dims: Mapping[str, DimRequest] | None = None, entries: Sequence[str] = ()
+    path: str | Path,
+    *,
+    dims: Mapping[str, DimRequest] | None = None,
+    entries: Sequence[str] = (),
+    without_values: bool = False,
 ) -> LoadedModel:
-    """The model as Graph IR; without `entries`, all whose arguments are annotated, and those of their derivatives."""
+    """The model as Graph IR; without `entries`, all whose arguments are annotated, and those of their derivatives.
+
+    `without_values`: parameters that have no numbers are zeros, for who looks at shapes alone.
+    """
     file = Path(path)
     with executed(file) as found:
         weights = file.with_suffix(".safetensors")
-        _assign(found, weights)
+        named = _assign(found, weights)
+        for parameter in named.values() if without_values else ():
+            if parameter.array is None:
+                parameter.assign(np.zeros(parameter.static_shape))
         chosen = chosen_entries(found, entries)
         pool = ConstantPool()
         with author_errors(file):
@@ -88,7 +100,7 @@ def _check_requests(traced: Sequence[TracedEntry], dims: Mapping[str, DimRequest
         )
 
 
-def _assign(found: Executed, weights: Path) -> None:
+def _assign(found: Executed, weights: Path) -> dict[str, Parameter]:
     """Name the parameters and give them the numbers of the file beside the model."""
     arrays = read_safetensors(weights) if weights.is_file() else {}
     named: dict[str, Parameter] = {}
@@ -109,6 +121,7 @@ def _assign(found: Executed, weights: Path) -> None:
     for name, parameter in named.items():
         if name in arrays:
             _fill(parameter, arrays, weights)
+    return named
 
 
 def _check_left_over(

@@ -60,8 +60,8 @@ def shapes_of(
     entries: Sequence[str] = (),
     all_values: bool = False,
 ) -> ModelShapes:
-    """The shapes of a model's values."""
-    loaded = read_python(path, dims=dims, entries=entries)
+    """The shapes of a model's values; its parameters may still be without numbers."""
+    loaded = read_python(path, dims=dims, entries=entries, without_values=True)
     rows: list[ShapeRow] = []
     traced = {entry.trace.builder.entry: entry.trace for entry in loaded.entries}
     for name in loaded.module.entries:
