@@ -60,6 +60,12 @@ class LanguageError(TesseraError):
         self.site = site
         self.notes = notes
 
+    def at(self, site: Site) -> LanguageError:
+        """This error; where it has no place of its own, at this one."""
+        if self.site is None:
+            self.site, self.where = site, str(site)
+        return self
+
     def diagnostics(self) -> str:
         """The facts, with the author's line and a caret under the place, and the operands after them."""
         lines: list[str] = []

@@ -82,6 +82,9 @@ class State:
     def __class_getitem__(cls, items: object) -> StateSpec:
         return StateSpec((("", spec_of(items)),), "state")
 
+    def __repr__(self) -> str:
+        return f"State({described(self.value)}), whose tensor is .value"
+
     def set(self, value: Value) -> State:
         """The next state."""
         _same_type(self.value, value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from typing import cast
 
@@ -51,7 +52,7 @@ def arguments_of(function: Callable[..., object]) -> tuple[Argument, ...]:
     """The parameters of a function, in order; `self` of a bound method is none, nor what takes any others untyped."""
     signature = inspect.signature(function)
     try:
-        notes = inspect.get_annotations(inspect.unwrap(_plain(function)), eval_str=True)
+        notes = inspect.get_annotations(plain(function), eval_str=True)
     except (NameError, SyntaxError):
         notes = {}
     found: list[Argument] = []
@@ -66,8 +67,11 @@ def arguments_of(function: Callable[..., object]) -> tuple[Argument, ...]:
     return tuple(found)
 
 
-def _plain(function: Callable[..., object]) -> Callable[..., object]:
-    return getattr(function, "__func__", function)
+def plain(function: Callable[..., object]) -> Callable[..., object]:
+    """The function that the author wrote: of a bound method, of `functools.partial`, of what wraps another one."""
+    while isinstance(function, partial):
+        function = cast("partial[object]", function).func
+    return inspect.unwrap(cast("Callable[..., object]", getattr(function, "__func__", function)))
 
 
 def check_call(name: str, arguments: Sequence[Argument], call: Call) -> None:

@@ -6,11 +6,16 @@ by the ranges or by a guard that the bundle checks.
 
 from __future__ import annotations
 
+from typing import cast
+
+import numpy as np
+
 from tessera.errors import LanguageError
 from tessera.model.annotation import Dimension
+from tessera.model.arguments import found_text
 from tessera.model.site import here
 from tessera.model.trace import needed
-from tessera_build.ir.core.dims import Extent
+from tessera_build.ir.core.dims import Dim, Extent
 
 
 def dim(name: str, low: int = 1, high: int | None = None) -> Dimension:
@@ -36,4 +41,21 @@ def require(left: Extent, relation: str, right: Extent, message: str = "") -> No
         raise LanguageError(
             "BAD_ARGUMENT", "an unknown relation of extents", site=here(), expected="==, >= or <=", found=repr(relation)
         )
+    left, right = _extent(left), _extent(right)
     needed().require(left, relation, right, message or f"the model demands {left} {relation} {right}")
+
+
+def _extent(given: object) -> Extent:
+    """One side of a demand."""
+    if isinstance(given, int | np.integer) and not isinstance(given, bool):
+        return int(cast(int, given))
+    if isinstance(given, Dim):
+        return given
+    raise LanguageError(
+        "BAD_ARGUMENT",
+        "graph.require compares extents",
+        site=here(),
+        expected="whole numbers, and extents such as x.shape[0]",
+        found=found_text(given),
+        hint="what data decide is no extent: op.where and op.cond choose by it",
+    )

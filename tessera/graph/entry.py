@@ -50,7 +50,10 @@ def trace_entry(
             given[argument.name] = _input(trace, argument, entry, incoming)
         _check_dims(trace)
         result = _called(entry, given)
-        pairs = _Outputs(trace, entry, incoming).add(result)
+        try:
+            pairs = _Outputs(trace, entry, incoming).add(result)
+        except LanguageError as error:  # the author's function has ended: no line of it is running
+            raise error.at(entry.site) from None
     return TracedEntry(trace, pairs)
 
 

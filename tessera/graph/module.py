@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Generic, ParamSpec, TypeVar, cast
 
 from tessera.errors import LanguageError
-from tessera.graph.bind import Argument, arguments_of, check_call
+from tessera.graph.bind import Argument, arguments_of, check_call, plain
 from tessera.graph.eager import Traced, run_eagerly
+from tessera.model.expect import expect_functions
 from tessera.model.parameter import Parameter
 from tessera.model.site import Site, definition_site, here
 from tessera.model.trace import current
@@ -105,16 +106,22 @@ def module(name: str | None = None) -> Callable[[Callable[P, R]], GraphModule[P,
     check_name(name)
 
     def decorate(function: Callable[P, R]) -> GraphModule[P, R]:
-        if isinstance(function, GraphModule):
-            raise LanguageError(
-                "BAD_ARGUMENT",
-                f"the function is an entry already, called {cast('GraphModule[P, R]', function).name!r}",
-                site=here(),
-                expected="one @graph.module",
-            )
+        check_function(function, "graph.module")
         return GraphModule(function, name or getattr(function, "__name__", "main"))
 
     return decorate
+
+
+def check_function(function: object, name: str) -> None:
+    """Raise unless the decorator `name` can make an entry of it: a function that is none yet."""
+    expect_functions(name, f'@{name}("name") above a function', function)
+    if isinstance(function, GraphModule):
+        raise LanguageError(
+            "BAD_ARGUMENT",
+            f"the function is an entry already, called {cast('GraphModule[..., object]', function).name!r}",
+            site=here(),
+            expected=f"one @{name}",
+        )
 
 
 class Module:
@@ -185,6 +192,6 @@ def site_of(function: object) -> Site:
         lines, first = inspect.getsourcelines(function)
         del lines
         return Site(inspect.getsourcefile(function) or "", first)
-    code = getattr(inspect.unwrap(cast("Callable[..., object]", function)), "__code__", None)
-    code = code or getattr(getattr(function, "__func__", None), "__code__", None)
+    function = plain(cast("Callable[..., object]", function))
+    code = getattr(function, "__code__", None)
     return definition_site(code) if inspect.iscode(code) else Site("", 0)

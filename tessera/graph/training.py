@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar, cast, overload
 
 from tessera.errors import LanguageError
-from tessera.graph.module import Derived, GraphModule, check_name, site_of
+from tessera.graph.module import Derived, GraphModule, check_function, check_name, site_of
 from tessera.model.expect import expect_functions
 from tessera.model.parameter import Parameter
 from tessera.model.site import here
@@ -32,6 +32,7 @@ def training_step(module: str) -> Callable[[Callable[P, R]], GraphModule[P, R]]:
     check_name(module)
 
     def decorate(function: Callable[P, R]) -> GraphModule[P, R]:
+        check_function(function, "graph.training_step")
         return GraphModule(function, module, free=True)
 
     return decorate

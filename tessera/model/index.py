@@ -97,10 +97,7 @@ def _place(plan: _Plan, item: object, axis: tuple[Extent, Trace], site: Site | N
         case bool():
             raise _bad(item, site)
         case int() | Dim():
-            start = _from_end(item, extent)
-            message = f"index {item} lies outside of an axis of extent {extent}"
-            trace.require(start, ">=", 0, message)
-            trace.require(extent, ">=", start + 1, message)
+            start = _inside(item, extent, trace)
             plan.axis(start, start + 1)
         case slice():
             _slice(plan, cast("slice[object, object, object]", item), axis, site)
@@ -111,11 +108,32 @@ def _place(plan: _Plan, item: object, axis: tuple[Extent, Trace], site: Site | N
                 raise LanguageError(
                     "BAD_INDEX", "only one index may be a tensor", site=site, hint="use op.gather for each axis in turn"
                 )
+            for index in _ends(item):
+                _inside(index, extent, trace)
             plan.gathered = (len(plan.starts), item)
             plan.axis(0, extent)
             plan.shape += item.shape
         case _:
             raise _bad(item, site)
+
+
+def _inside(index: Extent, extent: Extent, trace: Trace) -> Extent:
+    """An index counted from the beginning of its axis, which it must lie on."""
+    start = _from_end(index, extent)
+    message = f"index {index} lies outside of an axis of extent {extent}"
+    trace.require(start, ">=", 0, message)
+    trace.require(extent, ">=", start + 1, message)
+    return start
+
+
+def _ends(indices: object) -> tuple[int, ...]:
+    """The smallest and the largest of indices that are known now."""
+    if not isinstance(indices, np.ndarray):
+        return ()
+    array = cast("np.ndarray[tuple[int, ...], np.dtype[np.generic]]", indices)
+    if not array.size or array.dtype.kind not in "iu":
+        return ()
+    return int(cast(int, array.min())), int(cast(int, array.max()))
 
 
 def _slice(plan: _Plan, item: slice[object, object, object], axis: tuple[Extent, Trace], site: Site | None) -> None:

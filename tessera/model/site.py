@@ -2,7 +2,8 @@
 
 Takes nothing but the interpreter's own frames; gives a `Site` that prints as `file:line:column`, with the source line
 and a caret. Invariant: a site is never a line of the language or of the compiler, and its span holds a file's name
-alone, so that no folder of this machine enters an IR.
+alone, so that no folder of this machine enters an IR. A package that is installed is the author's only where the model
+lies in it: numpy's lines between a model's line and the language are not.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from types import CodeType, FrameType, TracebackType
 
 from tessera_build.ir.core.node import Span
 
-_LANGUAGE = str(Path(__file__).resolve().parents[1]) + "/"
+_HOUSE = tuple(
+    str(Path(__file__).resolve().parents[2] / room) + "/"
+    for room in ("tessera", "tessera_build", "tessera_runtime", "bundle_format")
+)
+_READER = str(Path(__file__).resolve().parents[2] / "tessera_build/frontends/python") + "/"
 _PYTHON = str(Path(linecache.__file__).resolve().parent) + "/"
-_INSTALLED = "/site-packages/"
-_COMPILER = str(Path(__file__).resolve().parents[2] / "tessera_build") + "/"
+_INSTALLED = ("/site-packages/", "/dist-packages/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +76,29 @@ def is_ours(path: str) -> bool:
     """Whether a file belongs to the language, to the compiler or to Python itself."""
     if path == "<string>":  # what dataclasses write
         return True
-    return path.startswith((_LANGUAGE, _COMPILER)) or (path.startswith(_PYTHON) and _INSTALLED not in path)
+    return path.startswith(_HOUSE) or (path.startswith(_PYTHON) and not _installed(path))
+
+
+def _installed(path: str) -> bool:
+    """Whether a file lies in a package that pip or a distribution installed."""
+    return any(folder in path for folder in _INSTALLED)
 
 
 def author_frame() -> FrameType | None:
-    """The innermost frame of code that is neither the language's nor the compiler's."""
+    """The innermost frame of the author's code; of an installed package's, where there is none of a file beside it.
+
+    What called the reader of a model, click or pytest, is not the model's.
+    """
     frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-    while frame is not None and is_ours(frame.f_code.co_filename):
+    installed: FrameType | None = None
+    while frame is not None and not frame.f_code.co_filename.startswith(_READER):
+        path = frame.f_code.co_filename
+        if not is_ours(path):
+            if not _installed(path):
+                return frame
+            installed = installed or frame
         frame = frame.f_back
-    return frame
+    return installed
 
 
 def here() -> Site | None:
@@ -101,14 +119,17 @@ def definition_site(code: CodeType) -> Site:
 
 
 def traceback_site(traceback: TracebackType | None) -> Site | None:
-    """The innermost place of the author in the traceback of an exception."""
+    """The innermost place of the author in the traceback of an exception; of an installed package's, as above."""
     found: Site | None = None
+    installed: Site | None = None
     while traceback is not None:
         code = traceback.tb_frame.f_code
-        if not is_ours(code.co_filename) and not code.co_filename.startswith("<"):
+        if _installed(code.co_filename) and not is_ours(code.co_filename):
+            installed = _site(code, traceback.tb_lasti, traceback.tb_lineno)
+        elif not is_ours(code.co_filename) and not code.co_filename.startswith("<"):
             found = _site(code, traceback.tb_lasti, traceback.tb_lineno)
         traceback = traceback.tb_next
-    return found
+    return found or installed
 
 
 def _site(code: CodeType, instruction: int, fallback: int | None) -> Site:

@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import cast
 
+from tessera.errors import LanguageError
+from tessera.model.site import here
 from tessera.model.tensor import Value, described
 
 Path = tuple[str, ...]
 _LONGEST = 400  # characters of a nesting in a message
+_DEEPEST = 100  # levels; a nesting that holds itself has no end
 
 
 def leaves(tree: object, path: Path = ()) -> list[tuple[Path, object]]:
@@ -21,6 +24,7 @@ def leaves(tree: object, path: Path = ()) -> list[tuple[Path, object]]:
     parts = _parts(tree)
     if parts is None:
         return [(path, tree)]
+    _check_depth(len(path))
     return [leaf for key, item in parts.items() for leaf in leaves(item, (*path, str(key)))]
 
 
@@ -30,7 +34,7 @@ def rebuild(tree: object, replacements: Sequence[object]) -> object:
     return _rebuilt(tree, rest)
 
 
-def aligned(like: object, tree: object) -> list[object] | None:
+def aligned(like: object, tree: object, depth: int = 0) -> list[object] | None:
     """The leaves of a tree in the order of those of another one; None where the two are nested otherwise.
 
     Mappings and named tuples are alike where they have the same keys, in whatever order; tuples and lists, which count
@@ -39,11 +43,12 @@ def aligned(like: object, tree: object) -> list[object] | None:
     wanted, found = _parts(like), _parts(tree)
     if wanted is None or found is None:
         return [tree] if wanted is found else None
+    _check_depth(depth)
     if _kind(like) != _kind(tree) or wanted.keys() != found.keys():
         return None
     result: list[object] = []
     for key, part in wanted.items():
-        more = aligned(part, found[key])
+        more = aligned(part, found[key], depth + 1)
         if more is None:
             return None
         result += more
@@ -69,6 +74,16 @@ class _Word:
 
     def __repr__(self) -> str:
         return described(self.leaf) if isinstance(self.leaf, Value) else repr(self.leaf)
+
+
+def _check_depth(depth: int) -> None:
+    if depth > _DEEPEST:
+        raise LanguageError(
+            "NESTED_TOO_DEEP",
+            "a nesting of tensors holds itself, or has more levels than any program needs",
+            site=here(),
+            expected=f"at most {_DEEPEST} levels",
+        )
 
 
 def _parts(tree: object) -> Mapping[Hashable, object] | None:

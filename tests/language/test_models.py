@@ -193,3 +193,17 @@ def test_eager_call_when_given_arrays_then_gives_the_references_numbers(tmp_path
         found = cast(Floats, importlib.import_module("eager_mlp").mlp(draw(0, 3, 8)))
     assert found.shape == (3, 4)
     np.testing.assert_allclose(found.sum(-1), 1, atol=1e-6)
+
+
+@pytest.mark.unit
+def test_entry_when_it_is_a_partial_function_then_has_its_types_and_its_numbers(tmp_path: Path) -> None:
+    body = """
+    from functools import partial
+
+    def scaled(x: Tensor["B", 4, f32], factor):
+        return x * factor
+
+    m = graph.module("m")(partial(scaled, factor=3.0))
+    """
+    found = compiled(tmp_path, body, {"x": draw(0, 2, 4)})
+    np.testing.assert_array_equal(found["output"], draw(0, 2, 4) * np.float32(3.0))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from tessera.errors import LanguageError
 from tessera_build.frontends.python import read_python
 from tessera_build.ir.graph.builder import graph_nodes
 from tessera_build.ir.graph.nodes import Module
@@ -66,3 +68,30 @@ def test_constants_and_dimensions_when_read_then_have_the_lines_that_they_are_fr
     assert lines["net: constant"] == {7}
     assert lines["cached: dimension"] == {16}
     assert {3, 21} <= lines["kept: constant"]
+
+
+@pytest.mark.parametrize(
+    ("source", "place"),
+    [
+        (
+            "from layers import layer\n\n@graph.module('m')\ndef m(x: Tensor[3]):\n    return layer(x)\n",
+            "model.py:6:12",
+        ),
+        ("from layers import m\n", "layers.py:8:12"),
+    ],
+)
+def test_error_when_a_package_is_installed_then_is_the_authors_or_else_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, place: str
+) -> None:
+    installed = tmp_path / "site-packages"
+    installed.mkdir()
+    body = "\ndef layer(x):\n    return x @ x[:2]\n\n@graph.module('m')\ndef m(x: Tensor[3]):\n    return x @ x[:2]\n"
+    written(installed, body, "layers.py")
+    monkeypatch.syspath_prepend(str(installed))
+    path = written(tmp_path, source)
+    try:
+        with pytest.raises(LanguageError) as caught:
+            read_python(path)
+    finally:
+        sys.modules.pop("layers", None)
+    assert caught.value.where == place, caught.value.diagnostics()
