@@ -73,10 +73,36 @@ class Krylov:
 
 def linear_step(apply: Map, right: Value, how: Krylov | None) -> tuple[Tensor, Tensor]:
     """x with apply(x) = right and whether it is one; without `how`, by elimination where the unknowns are few."""
+    few = _few(right) if how is None else None
+    if few is None:
+        return _iterated(apply, right, how or Krylov())
+    found = _eliminated(_matrix(apply, right, few), right)
+    return found, _finite(found)
+
+
+def linear_change(apply: Map, right: Value, how: Krylov | None, message: str) -> Tensor:
+    """As `linear_step`, for a derivative: the run ends with the message where there is no answer, in both modes.
+
+    What is eliminated is transposed with its matrix, whose check stays; an iteration has one for each mode of its own.
+    """
+    few = _few(right) if how is None else None
+    if few is None:
+        found, good = _iterated(apply, right, how or Krylov())
+        return emit("checked", found, good, message=message)
+    matrix = _matrix(apply, right, few)
+    regular = _finite(_eliminated(matrix, full_like(right, 1)))
+    found = _eliminated(emit("checked", matrix, regular, message=message), right)
+    return emit("checked", found, _finite(found), message=message)
+
+
+def _few(right: Value) -> int | None:
+    """The number of unknowns, where it is known and small."""
     unknowns = count(right.shape)
-    if how is None and isinstance(unknowns, int) and 0 < unknowns <= _FEW:
-        return _eliminated(apply, right, unknowns)
-    how = how or Krylov()
+    return unknowns if isinstance(unknowns, int) and 0 < unknowns <= _FEW else None
+
+
+def _iterated(apply: Map, right: Value, how: Krylov) -> tuple[Tensor, Tensor]:
+    """By an op that applies the map as often as it must."""
     trace = trace_of((right,))
     operand = Tensor(trace, right.value_in(trace))
     with trace.builder.region([operand.type]) as block:
@@ -89,17 +115,27 @@ def linear_step(apply: Map, right: Value, how: Krylov | None) -> tuple[Tensor, T
     return x, good
 
 
-def _eliminated(apply: Map, right: Value, unknowns: int) -> tuple[Tensor, Tensor]:
-    """By the matrix, whose columns are what the map makes of unit vectors."""
+def _matrix(apply: Map, right: Value, unknowns: int) -> Tensor:
+    """The matrix of a map as a batch of one: its columns are what the map makes of unit vectors."""
 
     def column(unit: Value) -> object:
         return emit("reshape", apply(emit("reshape", unit, shape=right.shape)), shape=(unknowns,))
 
     columns = cast(Value, vmap(column)(eye(unknowns, right.dtype)))
-    matrix = emit("reshape", emit("transpose", columns, perm=(1, 0)), shape=(1, unknowns, unknowns))
-    found = solve_linear(matrix, emit("reshape", right, shape=(1, unknowns, 1)))
-    size = emit("reduce", abs(found), kind="max", axes=(0, 1, 2), keepdims=False)
-    return emit("reshape", found, shape=right.shape), emit("lt", size, float("inf"))
+    return emit("reshape", emit("transpose", columns, perm=(1, 0)), shape=(1, unknowns, unknowns))
+
+
+def _eliminated(matrix: Value, right: Value) -> Tensor:
+    """By elimination; a pivot of zero leaves an element that is not finite."""
+    found = solve_linear(matrix, emit("reshape", right, shape=(1, matrix.shape[1], 1)))
+    return emit("reshape", found, shape=right.shape)
+
+
+def _finite(found: Value) -> Tensor:
+    """Whether all elements are."""
+    sizes = abs(found)
+    size = emit("reduce", sizes, kind="max", axes=tuple(range(found.ndim)), keepdims=False) if found.ndim else sizes
+    return emit("lt", size, float("inf"))
 
 
 class Equation:

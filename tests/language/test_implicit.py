@@ -274,6 +274,10 @@ def endless(theta: Tensor[{n}]):
             "the linear equation of a derivative of model.py:6:9 is not solved to 1e-05 within 1 applications",
         ),
         (
+            "x = op.fixed_point(lambda x: x + theta * 0.0, start)",
+            "the derivative of op.fixed_point at model.py:6:9 is not solved",
+        ),
+        (
             "x = op.linear_solve(lambda t: t * theta, theta, op.Krylov(symmetric=True, max_iter=2))",
             "the linear equation of op.linear_solve at model.py:6:9 is not solved",
         ),
