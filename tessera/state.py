@@ -6,8 +6,9 @@ next state. Invariant: a state is changed by nothing but being returned, and wha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import final
+from typing import cast, final
 
 from tessera.errors import LanguageError
 from tessera.model.annotation import TensorSpec, spec_of
@@ -15,6 +16,7 @@ from tessera.model.numeric import Numeric, f32, i64
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit
 from tessera.model.trace import needed
+from tessera.model.tree import Nesting
 from tessera.placement import Device, unplaced
 from tessera_build.ir.core.types import I64
 
@@ -70,7 +72,7 @@ def _bad_suffix(spec: StateSpec, found: object) -> LanguageError:
 
 
 @final
-class State:
+class State(Nesting):
     """One tensor that is remembered. As an annotation: `State["B", 64, f32]`; `state.set(x)` is the next one."""
 
     __slots__ = ("incoming", "value")
@@ -83,16 +85,25 @@ class State:
         return StateSpec((("", spec_of(items)),), "state")
 
     def __repr__(self) -> str:
-        return f"State({described(self.value)}), whose tensor is .value"
+        return f"State(value={self.value!r}, incoming={self.incoming!r})"
 
     def set(self, value: Value) -> State:
         """The next state."""
         _same_type(self.value, value)
         return State(value, self.incoming)
 
-    def tensors(self) -> tuple[Value, ...]:
+    @property
+    def kind(self) -> str:
+        """Its name: one state never stands for another one."""
+        return f"state {self.incoming}"
+
+    def parts(self) -> Mapping[str, object]:
         """What is remembered."""
-        return (self.value,)
+        return {"value": self.value}
+
+    def around(self, parts: Mapping[str, object]) -> State:
+        """The state that remembers something else."""
+        return State(cast(Value, parts["value"]), self.incoming)
 
 
 @final
@@ -113,7 +124,7 @@ class OptimizerState:
 
 @final
 @dataclass(frozen=True, slots=True)
-class KVCache:
+class KVCache(Nesting):
     """Keys and values [B, H, S_max, D] of a sequence that grows, and how many of them count.
 
     As an annotation: `KVCache["B", 8, 128, 64, f32]`. `append` gives the next cache. With `@ rolling_window` it goes
@@ -200,9 +211,19 @@ class KVCache:
             hidden = emit("or", hidden, emit("lt", column, 0))
         return emit("select", hidden, zeros + low, 0.0)
 
-    def tensors(self) -> tuple[Value, ...]:
+    @property
+    def kind(self) -> str:
+        """Its name, and how it forgets: one cache never stands for another one."""
+        return f"cache {self.incoming} {self.rolling}"
+
+    def parts(self) -> Mapping[str, object]:
         """What is remembered."""
-        return self.keys, self.values, self.length
+        return {"keys": self.keys, "values": self.values, "length": self.length}
+
+    def around(self, parts: Mapping[str, object]) -> KVCache:
+        """The cache that remembers something else."""
+        keys, values, length = (cast(Value, parts[name]) for name in ("keys", "values", "length"))
+        return replace(self, keys=keys, values=values, length=length)
 
 
 def _same_type(old: Value, new: Value) -> None:

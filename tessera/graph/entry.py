@@ -124,7 +124,7 @@ class _Outputs:
 
     def add(self, result: object) -> tuple[StatePair, ...]:
         """Make every leaf an output; raises where there is none, or where one is no tensor."""
-        found = leaves(result)
+        found = leaves(result, whole=True)
         if not found:
             raise LanguageError(
                 "NO_RESULT",
@@ -178,7 +178,8 @@ class _Outputs:
         names = [f"{state.incoming}.{part}" for part in ("keys", "values", "length")]
         if len(values) == 1:
             names = [state.incoming]
-        for name, old, new in zip(names, values, state.tensors(), strict=True):
+        for name, old, new in zip(names, values, state.parts().values(), strict=True):
+            assert isinstance(new, Value)
             value = new.value_in(self.trace)
             if self.trace.builder.type(old) != self.trace.builder.type(value):
                 raise LanguageError(

@@ -1,14 +1,16 @@
 """Values as a person nests them: tensors in tuples, lists and mappings, taken apart and put together again.
 
-Takes any nesting of tuples, named tuples, lists, mappings and None around leaves; gives the leaves in order with a path
-each, and the same nesting around other leaves. Invariant: `rebuild(tree, [leaf for _, leaf in leaves(tree)])` equals
-the tree. Leaves of two trees belong together by `aligned` alone: the order of a mapping's keys says nothing.
+Takes any nesting of tuples, named tuples, lists, mappings, states and None around leaves; gives the leaves in order
+with a path each, and the same nesting around other leaves. Invariant: `rebuild(tree, [leaf for _, leaf in
+leaves(tree)])` equals the tree. Leaves of two trees belong together by `aligned` alone: the order of a mapping's keys
+says nothing.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import cast
+from typing import Self, cast
 
 from tessera.errors import LanguageError
 from tessera.model.site import here
@@ -19,13 +21,32 @@ _LONGEST = 400  # characters of a nesting in a message
 _DEEPEST = 100  # levels; a nesting that holds itself has no end
 
 
-def leaves(tree: object, path: Path = ()) -> list[tuple[Path, object]]:
-    """All leaves with their paths; None is no leaf but an empty place."""
-    parts = _parts(tree)
+class Nesting(ABC):
+    """A class of objects that hold tensors, as states do, and that pass through transforms and loops as nestings."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """What two of them have in common that are alike."""
+
+    @abstractmethod
+    def parts(self) -> Mapping[str, object]:
+        """What it holds, by name."""
+
+    @abstractmethod
+    def around(self, parts: Mapping[str, object]) -> Self:
+        """One of the same kind that holds other things."""
+
+
+def leaves(tree: object, path: Path = (), *, whole: bool = False) -> list[tuple[Path, object]]:
+    """All leaves with their paths; None is no leaf but an empty place. `whole`: a `Nesting` is a leaf."""
+    parts = None if whole and isinstance(tree, Nesting) else _parts(tree)
     if parts is None:
         return [(path, tree)]
     _check_depth(len(path))
-    return [leaf for key, item in parts.items() for leaf in leaves(item, (*path, str(key)))]
+    return [leaf for key, item in parts.items() for leaf in leaves(item, (*path, str(key)), whole=whole)]
 
 
 def rebuild(tree: object, replacements: Sequence[object]) -> object:
@@ -92,6 +113,8 @@ def _parts(tree: object) -> Mapping[Hashable, object] | None:
         return {}
     if isinstance(tree, Mapping):
         return cast("Mapping[Hashable, object]", tree)
+    if isinstance(tree, Nesting):
+        return cast("Mapping[Hashable, object]", tree.parts())
     if isinstance(tree, tuple | list):
         elements = cast("Sequence[object]", tree)
         names = cast("tuple[Hashable, ...]", getattr(elements, "_fields", tuple(range(len(elements)))))
@@ -104,6 +127,8 @@ def _kind(tree: object) -> str:
         return "nothing"
     if isinstance(tree, Mapping):
         return "mapping"
+    if isinstance(tree, Nesting):
+        return tree.kind
     return "names" if hasattr(tree, "_fields") else "places"
 
 
@@ -116,6 +141,8 @@ def _rebuilt(tree: object, rest: Iterator[object]) -> object:
     made = {key: _rebuilt(item, rest) for key, item in parts.items()}
     if isinstance(tree, Mapping):
         return made
+    if isinstance(tree, Nesting):
+        return tree.around(cast("Mapping[str, object]", made))
     if isinstance(tree, list):
         return list(made.values())
     make = cast("Callable[..., object]", type(tree))
