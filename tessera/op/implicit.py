@@ -10,67 +10,68 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Annotated, TypeVar, cast
 
 from tessera.derive.custom import stated
 from tessera.derive.inner import Inner, traced
 from tessera.errors import LanguageError
-from tessera.model.arguments import door
-from tessera.model.expect import expect_functions
+from tessera.model.arguments import Inside, door
 from tessera.model.filled import full_like
 from tessera.model.numeric import boolean
 from tessera.model.site import here
-from tessera.model.tensor import Operand, Tensor, Value, described, emit
-from tessera.model.tree import pictured
+from tessera.model.tensor import Tensor, Value, emit
 from tessera.op.control import while_
-from tessera.op.creation import as_tensor, full
+from tessera.op.creation import full
 from tessera.op.equation import Equation, Krylov, is_count, is_tolerance, linear_change, linear_step
-from tessera_build.ir.core.types import F32, F64
+from tessera.op.unknowns import Unknowns
+from tessera_build.ir.core.types import F32
 
+T = TypeVar("T")
 _ROUNDING = 4  # units in the last place by which an element may move on for ever
 
 
 @door
 def fixed_point(
-    function: Callable[[Value], Value],
-    initial: Operand,
+    function: Callable[[T], T],
+    initial: Annotated[T, Inside()],
     *,
     tol: float = 1e-6,
     max_iter: int = 100,
     linear: Krylov | None = None,
-) -> Tensor:
+) -> T:
     """x with function(x) = x, from `initial` on, until no element moves by more than `tol` and rounding.
 
     It is an error of the run if that takes more than `max_iter` turns. The function may read any tensor around it.
     Derivatives solve t - F't = c, by elimination for few unknowns and by GMRES for many; `linear` chooses. The answer
-    does not depend on `initial`.
+    does not depend on `initial`, which is a tensor, or several unknowns in tuples, lists and dicts.
     """
-    return _Answer(_equation(function, initial, "fixed_point"), _Way("fixed_point", tol, max_iter, linear)).found()
+    return _answered(function, initial, _Way("fixed_point", tol, max_iter, linear))
 
 
 @door
 def solve(
-    residual: Callable[[Value], Value],
-    initial: Operand,
+    residual: Callable[[T], T],
+    initial: Annotated[T, Inside()],
     *,
     tol: float = 1e-6,
     max_iter: int = 30,
     linear: Krylov | None = None,
-) -> Tensor:
+) -> T:
     """x with residual(x) = 0, by Newton's method, until no element moves by more than `tol` and rounding.
 
-    There are as many equations as unknowns. Each step, and each derivative, is a linear equation with the residual's
-    slope: by elimination for few unknowns, without ever writing the slope down for many; `linear` chooses. An
-    optimisation layer, argmin f, is `solve(graph.grad(f), x0, linear=op.Krylov(symmetric=True))`.
+    There are as many equations as unknowns, nested alike. Each step, and each derivative, is a linear equation with the
+    residual's slope: by elimination for few unknowns, without ever writing the slope down for many; `linear` chooses.
+    An optimisation layer, argmin f, is `solve(graph.grad(f), x0, linear=op.Krylov(symmetric=True))`.
     """
-    return _Answer(_equation(residual, initial, "solve"), _Way("solve", tol, max_iter, linear)).found()
+    return _answered(residual, initial, _Way("solve", tol, max_iter, linear))
 
 
 @door
-def linear_solve(apply: Callable[[Value], Value], right: Operand, linear: Krylov | None = None) -> Tensor:
-    """x with apply(x) = right for a linear function of a tensor, without its matrix: by GMRES, or as `linear` says."""
-    right = as_tensor(right)
-    inner = _equation(apply, right, "linear_solve")
+def linear_solve(apply: Callable[[T], T], right: Annotated[T, Inside()], linear: Krylov | None = None) -> T:
+    """x with apply(x) = right for a linear function, without its matrix: by GMRES, or as `linear` says."""
+    unknowns = Unknowns(right, "linear_solve", "right")
+    joined = unknowns.begin()
+    inner = traced(unknowns.function(apply), (joined,))
     operands = [Tensor(inner.outer, primal) for primal in inner.primals]
     equation = Equation(inner)
     if not equation.linear():
@@ -80,36 +81,17 @@ def linear_solve(apply: Callable[[Value], Value], right: Operand, linear: Krylov
             site=here(),
             hint="op.solve(lambda x: apply(x) - right, x0) solves any equation",
         )
-    beside = equation.value([full_like(right, 0) if i == equation.place else x for i, x in enumerate(operands)])
-    found, good = linear_step(equation.slope(operands), emit("sub", right, beside), linear or Krylov())
-    return emit("checked", found, good, message=f"the linear equation of {_place('linear_solve')} is not solved")
+    beside = equation.value([full_like(joined, 0) if i == equation.place else x for i, x in enumerate(operands)])
+    found, good = linear_step(equation.slope(operands), emit("sub", joined, beside), linear or Krylov())
+    message = f"the linear equation of {_place('linear_solve')} is not solved"
+    return unknowns.taken(emit("checked", found, good, message=message))
 
 
-def _equation(function: Callable[[Value], Value], initial: Operand, name: str) -> Inner:
-    """The function, traced, which must give what it takes."""
-    expect_functions(name, "lambda x: ...", function)
-    initial = as_tensor(initial)
-    if initial.dtype not in (F32, F64):
-        raise LanguageError(
-            "TYPE_MISMATCH",
-            f"{name} looks for an answer in f32 or f64",
-            site=here(),
-            expected="f32 or f64",
-            found=described(initial),
-            hint="op.cast(x, f32)",
-        )
-    inner = traced(function, (initial,))
-    types = inner.function.types
-    found = [types[result] for result in inner.function.results]
-    if not isinstance(inner.result, Value) or found != [types[inner.inputs[0]]]:
-        raise LanguageError(
-            "CARRY_CHANGES_TYPE",
-            f"the function of {name} gives another type than it takes",
-            site=here(),
-            expected=described(initial),
-            found=pictured(inner.result),
-        )
-    return inner
+def _answered(function: Callable[[T], T], initial: T, way: _Way) -> T:
+    """The answer of an equation, nested as the beginning of the search."""
+    unknowns = Unknowns(initial, way.name, "initial")
+    inner = traced(unknowns.function(function), (unknowns.begin(),))
+    return unknowns.taken(_Answer(inner, way).found())
 
 
 def _place(name: str) -> str:
