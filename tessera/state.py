@@ -12,9 +12,10 @@ from typing import cast, final
 
 from tessera.errors import LanguageError
 from tessera.model.annotation import TensorSpec, spec_of
+from tessera.model.arguments import Place, value_at
 from tessera.model.numeric import Numeric, f32, i64
 from tessera.model.site import here
-from tessera.model.tensor import Tensor, Value, described, emit
+from tessera.model.tensor import Operand, Tensor, Value, described, emit
 from tessera.model.trace import needed
 from tessera.model.tree import Nesting
 from tessera.placement import Device, unplaced
@@ -72,23 +73,19 @@ def _bad_suffix(spec: StateSpec, found: object) -> LanguageError:
 
 
 @final
+@dataclass(frozen=True, slots=True)
 class State(Nesting):
     """One tensor that is remembered. As an annotation: `State["B", 64, f32]`; `state.set(x)` is the next one."""
 
-    __slots__ = ("incoming", "value")
-
-    def __init__(self, value: Value, incoming: str = "") -> None:
-        self.value = value
-        self.incoming = incoming
+    value: Value
+    incoming: str = ""
 
     def __class_getitem__(cls, items: object) -> StateSpec:
         return StateSpec((("", spec_of(items)),), "state")
 
-    def __repr__(self) -> str:
-        return f"State(value={self.value!r}, incoming={self.incoming!r})"
-
-    def set(self, value: Value) -> State:
+    def set(self, value: Operand) -> State:
         """The next state."""
+        value = value_at(Place("State.set", "value"), value, (self.value,))
         _same_type(self.value, value)
         return State(value, self.incoming)
 
@@ -150,14 +147,17 @@ class KVCache(Nesting):
         count = TensorSpec((spec.shape[0],), i64, (), spec.site)
         return StateSpec((("keys", spec), ("values", spec), ("length", count)), "cache")
 
-    def append(self, keys: Value, values: Value) -> KVCache:
+    def append(self, keys: Operand, values: Operand) -> KVCache:
         """The cache with [B, H, T, D] more keys and values behind those that count."""
+        keys = value_at(Place("KVCache.append", "keys"), keys, (self.keys,))
+        values = value_at(Place("KVCache.append", "values"), values, (self.values,))
         grown = [self._written(old, new) for old, new in ((self.keys, keys), (self.values, values))]
         return replace(self, keys=grown[0], values=grown[1], length=self.length + keys.shape[2])
 
     def _written(self, old: Value, new: Value) -> Value:
         """Rows are axis 2 of the cache; the op writes rows of [B, P, S, Q] with P before them."""
-        if new.ndim != 4 or old.ndim != 4 or new.shape[:2] != old.shape[:2] or new.shape[3] != old.shape[3]:
+        apart = [(x.dtype, x.ndim, *x.shape[:2], *x.shape[3:]) for x in (old, new)]
+        if old.ndim != 4 or apart[0] != apart[1]:
             raise LanguageError(
                 "TYPE_MISMATCH",
                 "what is appended does not fit the cache",

@@ -196,6 +196,11 @@ def _tensor(argument: object, place: Place, given: Sequence[object], wanted: DTy
     return Tensor(trace, lift(trace, argument, like, here()))
 
 
+def value_at(place: Place, argument: object, beside: Sequence[object] = ()) -> Value:
+    """An argument as a tensor, beside others that give numbers their type; raises where it is none."""
+    return cast(Value, _tensor(argument, place, beside))
+
+
 def _operand(argument: object, place: Place, _: Sequence[object]) -> object:
     """A tensor, an array, a number or an extent, which the op makes a tensor of."""
     if not isinstance(argument, _NUMBERS):

@@ -9,16 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar, cast
 
-import numpy as np
-
 from tessera.errors import LanguageError
-from tessera.model.arguments import Place
+from tessera.model.arguments import Place, value_at
 from tessera.model.expect import expect_functions, matched
 from tessera.model.site import here
-from tessera.model.tensor import Operand, Value, described, emit
+from tessera.model.tensor import Value, described, emit
 from tessera.model.tree import leaves, pictured, rebuild
-from tessera.op.creation import as_tensor
-from tessera_build.ir.core.dims import Dim
 from tessera_build.ir.core.types import F32, F64
 from tessera_build.ir.graph.ops.shapes import count
 
@@ -34,7 +30,7 @@ class Unknowns(Generic[T]):
         place = Place(f"op.{name}", argument)
         found = leaves(initial)
         self.nested = any(path for path, _ in found)
-        self.tensors = [_tensor(leaf, place) for _, leaf in found]
+        self.tensors = [value_at(place, leaf) for _, leaf in found]
         kinds = {tensor.dtype for tensor in self.tensors}
         if kinds not in ({F32}, {F64}):
             raise LanguageError(
@@ -88,9 +84,3 @@ class Unknowns(Generic[T]):
             return tensors[0]
         flat = [emit("reshape", tensor, shape=(count(tensor.shape),)) for tensor in tensors]
         return emit("concat", *flat, axis=0)
-
-
-def _tensor(leaf: object, place: Place) -> Value:
-    if isinstance(leaf, bool) or not isinstance(leaf, Value | Dim | int | float | np.ndarray | np.generic):
-        raise place.refused("a tensor of f32 or f64, or several of these in tuples, lists and dicts", leaf)
-    return as_tensor(cast(Operand, leaf))

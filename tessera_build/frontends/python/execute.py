@@ -75,7 +75,9 @@ def author_errors(path: Path) -> Generator[None]:
         raise LanguageError(
             error.code, error.message, site=site, expected=error.expected, found=error.found, hint=error.hint
         ) from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         site = traceback_site(error.__traceback__) or Site(str(path), 1)
         raise LanguageError(
             "AUTHOR_CODE_FAILED", f"{type(error).__name__}: {error}"[:500], site=site, hint=hint_of(error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError
 from difflib import get_close_matches
 
 import tessera
@@ -27,6 +28,8 @@ def hint_of(error: BaseException) -> str | None:
         return "a model's Python runs once, without data: recursion on tensors never ends; op.while_ and op.scan do"
     if isinstance(error, TypeError):
         return _of_type_error(text)
+    if isinstance(error, FrozenInstanceError):
+        return "a state is never changed: state.set(x) and cache.append(keys, values) give the next one"
     if isinstance(error, AttributeError):
         return _near_attribute(text)
     if isinstance(error, ImportError):

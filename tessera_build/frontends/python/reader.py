@@ -63,11 +63,11 @@ def read_python(
         chosen = chosen_entries(found, entries)
         pool = ConstantPool()
         with author_errors(file):
-            traced = tuple(trace_entry(entry, dims, pool) for entry in chosen.traced)
+            traced = [trace_entry(entry, dims, pool) for entry in chosen.traced]  # a generator swallows StopIteration
         _check_requests(traced, dims or {})
         parts = [file, *found.imported, *([weights] if weights.is_file() else [])]
     traces = {entry.trace.builder.entry: entry.trace for entry in traced}
-    return LoadedModel(with_derivatives(_module(traced), chosen, traces), _digest(parts), traced, chosen.derived)
+    return LoadedModel(with_derivatives(_module(traced), chosen, traces), _digest(parts), tuple(traced), chosen.derived)
 
 
 def _module(traced: Sequence[TracedEntry]) -> nodes.Module:
