@@ -33,7 +33,7 @@ Spec = TensorSpec | StateSpec
 class Argument:
     """One parameter of a function: its specification where it is a tensor, its default where it has one.
 
-    A `variadic` one, `*xs` or `**xs`, takes any number of them.
+    A `variadic` one, `*xs` or `**xs`, takes any number of them. `unread`: why the annotations say nothing.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Argument:
     default: object
     positional: bool
     variadic: bool = False
+    unread: str | None = None
 
     @property
     def required(self) -> bool:
@@ -51,10 +52,11 @@ class Argument:
 def arguments_of(function: Callable[..., object]) -> tuple[Argument, ...]:
     """The parameters of a function, in order; `self` of a bound method is none, nor what takes any others untyped."""
     signature = inspect.signature(function)
+    unread: str | None = None
     try:
         notes = inspect.get_annotations(plain(function), eval_str=True)
-    except (NameError, SyntaxError):
-        notes = {}
+    except (NameError, SyntaxError) as error:
+        notes, unread = {}, f"an annotation that cannot be read: {error}"
     found: list[Argument] = []
     for parameter in signature.parameters.values():
         note = notes.get(parameter.name)
@@ -63,7 +65,7 @@ def arguments_of(function: Callable[..., object]) -> tuple[Argument, ...]:
         if variadic and spec is None:
             continue
         positional = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        found.append(Argument(parameter.name, spec, parameter.default, positional, variadic))
+        found.append(Argument(parameter.name, spec, parameter.default, positional, variadic, unread))
     return tuple(found)
 
 

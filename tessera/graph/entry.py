@@ -83,6 +83,7 @@ def _input(trace: Trace, argument: Argument, entry: Entry, incoming: dict[str, t
                 f"argument {argument.name} of the entry {entry.name} has no type",
                 site=entry.site,
                 expected=f'{argument.name}: Tensor["B", 784, f32]',
+                found=argument.unread,
                 hint="or give it a default, which then is part of the model",
             )
 

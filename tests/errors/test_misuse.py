@@ -77,3 +77,14 @@ def test_file_when_it_is_no_python_then_the_place_of_the_mistake_is_named(tmp_pa
         read_python(path)
     assert (caught.value.code, caught.value.where) == ("PYTHON_SYNTAX", "broken.py:2:24")
     assert '     2 | def m(x: Tensor["B", 4]:' in caught.value.diagnostics()
+
+
+@pytest.mark.errors
+def test_annotation_when_it_is_a_text_that_cannot_be_read_then_the_error_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "model.py"
+    text = 'from tessera import Tensor, graph\n\n\n@graph.module("m")\ndef m(x: "Tensor[3, f99]"):\n    return x\n'
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(LanguageError) as caught:
+        read_python(path)
+    assert (caught.value.code, caught.value.where) == ("INPUT_WITHOUT_TYPE", "model.py:5:1")
+    assert "name 'f99' is not defined" in caught.value.diagnostics()
