@@ -165,7 +165,7 @@ def one_hot(indices: Value, depth: Extent, dtype: Element = f32) -> Tensor:
         raise LanguageError(
             "TYPE_MISMATCH", "one_hot takes integers", site=here(), expected="an integer type", found=str(indices.dtype)
         )
-    if depth - 1 > bounds_of(indices.dtype)[1]:  # its places are no numbers of the indices' type
+    if not isinstance(depth, int) or depth - 1 > bounds_of(indices.dtype)[1]:  # places may be no numbers of its type
         indices = emit("cast", indices, dtype=I64)
     column = emit("reshape", indices, shape=(*indices.shape, 1))
     places = emit("iota", shape=extents_of_shape(needed(), (depth,), low=1), axis=0, dtype=indices.dtype)
