@@ -137,7 +137,8 @@ class _Shapes:
 
 
 def make_inputs(module: Module, entry: str, sizes: Sizes, seed: int) -> dict[str, Array]:
-    """One array per input: standard normal floats, indices within the axis they select from, small other integers.
+    """One array per input: normal floats of magnitude 1 or the module's, indices within the axis they select from,
+    small other integers.
 
     Integers that divide are at least 1; those compared with many numbers at once, as a one-hot code is made, are of
     as many kinds. Those that sizes are computed from are within the sizes' bounds, or few and small, as the seed says.
@@ -148,7 +149,7 @@ def make_inputs(module: Module, entry: str, sizes: Sizes, seed: int) -> dict[str
     function = module.entries[entry]
     shrinking = 0.25 ** (seed // SEED_STEP % _SHRINKING) if checks(function) else 1.0
     divisors = set(_reaching(function, _divisors(function)))
-    lengths, masks = size_limits(function), _masks(function)
+    lengths, masks, magnitudes = size_limits(function), _masks(function), module.magnitudes.get(entry, {})
     limits = lengths | _kinds(function) | index_limits(function)
     generator = np.random.default_rng(seed)
     made: dict[str, Array] = {}
@@ -156,8 +157,9 @@ def make_inputs(module: Module, entry: str, sizes: Sizes, seed: int) -> dict[str
         bounds = [evaluate(extent, sizes) for extent in limits.get(value, ()) if symbols_of(extent) <= sizes.keys()]
         type_ = function.types[value]
         array = random_array(generator, type_, shape_at(type_, sizes), min(bounds, default=None))
-        if shrinking != 1.0 and type_.dtype.is_float:
-            array = np.asarray(np.multiply(array, shrinking)).astype(array.dtype)
+        size = shrinking * magnitudes.get(name, 1.0)
+        if size != 1.0 and type_.dtype.is_float:
+            array = np.asarray(np.multiply(array, size)).astype(array.dtype)
         if value in masks and type_.dtype.kind in ("signed", "unsigned"):
             made[name] = np.ones_like(array)
             continue

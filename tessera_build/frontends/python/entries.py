@@ -141,6 +141,7 @@ def _only(module: nodes.Module, names: Sequence[str]) -> nodes.Module:
             output_names=kept(module.output_names),
             states=kept(module.states),
             results=kept(module.results),
+            magnitudes=kept(module.magnitudes),
         )
     )
 

@@ -45,6 +45,8 @@ def print_module(module: Module, *, locations: bool = False) -> str:
         attributes["guards"] = module.guards
     if module.results:
         attributes["results"] = {entry: tuple(map(_print_result, rows)) for entry, rows in module.results.items()}
+    if module.magnitudes:
+        attributes["magnitudes"] = {entry: dict(sorted(m.items())) for entry, m in sorted(module.magnitudes.items())}
     if locations:
         attributes["constant_names"] = dict(sorted(module.constant_names.items()))
     functions = [print_function(f, locations=locations) for f in module.entries.values()]
@@ -82,6 +84,10 @@ def _module(parser: Parser, operation: Operation, constants: Mapping[str, Array]
         {digest: str(name) for digest, name in _record(attributes.get("constant_names", {})).items()},
         cast("tuple[tuple[Extent, str, Extent, str], ...]", attributes.get("guards", ())),
         {entry: _results(rows) for entry, rows in _record(attributes.get("results", {})).items()},
+        magnitudes={
+            entry: cast("Mapping[str, float]", _record(rows))
+            for entry, rows in _record(attributes.get("magnitudes", {})).items()
+        },
     )
 
 
