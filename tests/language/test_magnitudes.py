@@ -42,7 +42,7 @@ def test_module_when_parameters_are_inputs_then_knows_how_large_their_numbers_ar
 def test_inputs_when_the_module_knows_magnitudes_then_are_drawn_so(tmp_path: Path) -> None:
     module = read_python(written(tmp_path, LAYERS)).module
     inputs = make_inputs(module, "train", {"B": 4}, 0)
-    sizes = {name: float(np.std(array)) for name, array in inputs.items()}
+    sizes = {name: float(np.std(array.astype(np.float64))) for name, array in inputs.items()}
     assert all(0.01 < size < 0.02 for name, size in sizes.items() if "weights" in name)
     assert all(0.5 < size < 2.0 for name, size in sizes.items() if "weights" not in name)
 
