@@ -17,7 +17,7 @@ from tessera_build.lower.program.assemble import lower_module
 from tessera_build.lower.program.kernels import Chooser, derived
 from tessera_build.lower.program.records import LoweredVariant
 
-AVX512 = CpuMachine("avx512", lanes=16, registers=32, fused=True)
+AVX512 = CpuMachine("avx512", lanes=16, registers=32, fused=True, scales=True)
 AVX2 = CpuMachine("avx2", lanes=8, registers=16, fused=True)
 
 
