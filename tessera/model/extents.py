@@ -6,15 +6,16 @@ node; everything else is computed by the model when it runs, as what stands besi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Never, cast, final
 
 import numpy as np
 
 from tessera.errors import LanguageError
-from tessera.model.site import here
+from tessera.model.site import here, is_ours
 from tessera.model.trace import current
-from tessera_build.ir.core.dims import Dim, Extent, floordiv, mod
+from tessera_build.ir.core.dims import Dim, Extent, bounds, floordiv, mod
 
 Compute = Callable[[str, object, object], object]  # an op of two operands, one of them an extent, as a tensor
 
@@ -97,6 +98,23 @@ class Size(Dim):
 
     def __neg__(self) -> Extent:
         return sized(-self.dim, self.compute)
+
+    def __eq__(self, other: object) -> bool:
+        whole = _whole(other)
+        if whole is None or whole == self.dim:
+            return NotImplemented if whole is None else True
+        asked_by = sys._getframe(1).f_code.co_filename  # pyright: ignore[reportPrivateUsage]
+        if is_ours(asked_by) or self._differs(whole):  # the language itself asks whether they are written alike
+            return False
+        raise self._unknown("whether two numbers are equal")
+
+    __hash__ = Dim.__hash__
+
+    def _differs(self, other: Extent) -> bool:
+        """Whether no sizes make both the same."""
+        trace = current()
+        low, high = bounds(self.dim - other, {} if trace is None else trace.builder.dims)
+        return (low is not None and low > 0) or (high is not None and high < 0)
 
     def __lt__(self, other: object) -> bool:
         return self._compared(other)

@@ -92,3 +92,17 @@ def test_extent_when_cast_then_large_ones_are_exact(tmp_path: Path) -> None:
     """
     (found,) = compiled(tmp_path, body, {"x": np.zeros((1 << 24) + 1, np.int8)}).values()
     assert found == (1 << 24) + 1
+
+
+@pytest.mark.numerics
+def test_extents_when_no_size_leaves_it_open_then_are_equal_or_not(tmp_path: Path) -> None:
+    body = """
+    @graph.module("m")
+    def m(x: Tensor["B", graph.dim("S", 4, 64)], y: Tensor["B", "S"]):
+        b, s = x.shape
+        decided = [x.shape == y.shape, b == y.shape[0], s != 3, b + 1 != b, s not in (1, 2), {b: 1}[y.shape[0]] == 1]
+        return x * float(all(decided))
+    """
+    x = draw(0, 2, 5)
+    (found,) = compiled(tmp_path, body, {"x": x, "y": x}).values()
+    np.testing.assert_array_equal(found, x)
