@@ -59,7 +59,7 @@ def load(
             bundle.verify_full()
         image = CodeImage(memoryview(_checked_code(bundle, choice.variant)))
         config = choice.variant.config
-        _check_description(image.describe(), config)
+        check_description(image.describe(), config)
         _check_signature(image.signature(), config)
         weights = _weight_table(bundle, choice.variant)
         program = Program(config, image, PROCESS_POOLS.get(image, count), weights)
@@ -78,15 +78,19 @@ def _checked_code(bundle: Bundle, variant: VariantRecord) -> bytes:
     return bundle.copy(variant.layers(media.ELF_CODE)[0])
 
 
-def _check_description(found: object, config: Config) -> None:
-    """The code must be the code of this config; a writer that mixes variants up is caught here."""
+def check_description(found: object, config: Config) -> None:
+    """The code must be the code of this config; a writer that mixes variants up is caught here.
+
+    It may say more than this reader knows: what later minor versions of the format describe can be ignored.
+    """
     expected = {
         "abi": ABI_VERSION,
         "entries": [entry.name for entry in config.entries],
         "weights": len(config.weights),
     }
-    if found != expected:
-        raise _mismatch(expected, found)
+    told = _members(found)
+    if any(told.get(key) != value for key, value in expected.items()):
+        raise _mismatch(expected, told)
 
 
 def _check_signature(found: object, config: Config) -> None:
@@ -94,12 +98,16 @@ def _check_signature(found: object, config: Config) -> None:
     if found is None:
         return
     inputs, outputs = [len(entry.inputs) for entry in config.entries], [len(entry.outputs) for entry in config.entries]
-    told = cast("dict[str, object]", found) if isinstance(found, dict) else {}
+    told = _members(found)
     counts = cast("list[object]", read) if isinstance(read := told.get("inputs"), list) else []
     known = [count for count in counts if isinstance(count, int)]
     enough = len(known) == len(inputs) and all(count <= there for count, there in zip(known, inputs, strict=True))
     if not enough or told.get("outputs") != outputs:
         raise _mismatch({"inputs": inputs, "outputs": outputs}, told)
+
+
+def _members(found: object) -> dict[str, object]:
+    return cast("dict[str, object]", found) if isinstance(found, dict) else {}
 
 
 def _mismatch(expected: object, found: object) -> BundleError:

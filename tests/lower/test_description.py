@@ -13,7 +13,7 @@ from bundle_format.schema import Entry
 from bundle_format.writer import Variant, write_bundle
 from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
-from tessera_runtime import load
+from tessera_runtime import load, loader
 from tests.lower.compiled import compile_module
 
 
@@ -44,3 +44,17 @@ def test_load_when_the_config_leaves_an_argument_out_then_is_refused(what: str, 
     write_bundle(tmp_path / "less", [_without(variant, **{what: getattr(entry, what)[:1]})])
     with pytest.raises(BundleError, match="CODE_MISMATCH"):
         load(tmp_path / "less")
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("found", "fits"), [({"later": [1]}, True), ({"weights": 9}, False), ({"abi": 2}, False)])
+def test_description_when_it_says_more_than_is_known_then_only_what_is_known_counts(
+    found: dict[str, object], fits: bool
+) -> None:
+    config = _built().config
+    told: dict[str, object] = {"abi": 1, "entries": ["main"], "weights": 0, **found}
+    if fits:
+        loader.check_description(told, config)
+        return
+    with pytest.raises(BundleError, match="CODE_MISMATCH"):
+        loader.check_description(told, config)
