@@ -7,7 +7,7 @@ a derivative is an error at the author's line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from tessera.derive.inner import Inner, as_arguments, expect_trace, scalar_loss, traced
@@ -143,6 +143,7 @@ def forward(function: Function, primals: Sequence[object], *, tangents: Sequence
             )
     expect_trace("graph.forward", primals)
     inner = traced(function, primals)
+    inner.expect_read(inner.inputs, "graph.forward")
     along = tuple(tangent if leaves(tangent) else None for tangent in tangents)
     directions = _directions(tuple(inner.arguments if len(along) == len(primals) else inner.moving), along)
     with author_place(inner.outer, "graph.forward"):
@@ -164,6 +165,7 @@ def vjp(function: Function, *primals: object) -> tuple[object, Callable[[object]
     expect_functions("graph.vjp", "graph.vjp(f, x)", function)
     expect_trace("graph.vjp", primals)
     inner = traced(function, primals)
+    inner.expect_read(inner.inputs, "graph.vjp")
     trace = inner.outer
     with author_place(trace, "graph.vjp"):
         outputs, transposer = transform.pullback(trace.builder, inner.function, inner.primals, inner.inputs)
@@ -192,16 +194,19 @@ def _cotangents(inner: Inner, outputs: Sequence[int], cotangents: object, trace:
 
 
 def grad(
-    function: Function, wrt: int | Sequence[int] | Parameter | Sequence[Parameter] = 0, *, value: bool = False
+    function: Function,
+    wrt: int | Parameter | Sequence[int | Parameter] | Mapping[str, Parameter] = 0,
+    *,
+    value: bool = False,
 ) -> Function:
     """The function that gives the gradients of another one's number: by arguments at places, or by parameters.
 
-    The gradient of an argument is nested as it, with None for whatever is no tensor. `value`: it gives
-    (number, gradients). Keyword arguments are passed on and are never differentiated by.
+    The gradient of an argument is nested as it, with None for whatever is no tensor; those by `wrt` are nested as it:
+    a dict such as `net.trainable()` gives a dict, a list a tuple. `value`: it gives (number, gradients). Keyword
+    arguments are passed on and are never differentiated by.
     """
     expect_functions("graph.grad", "graph.grad(f)(x)", function)
-    single = isinstance(wrt, int | Parameter)
-    chosen = _chosen((wrt,) if single else wrt)
+    chosen = _chosen(wrt)
 
     def gradients(*arguments: object, **named: object) -> object:
         expect_trace("graph.grad", arguments)
@@ -211,6 +216,7 @@ def grad(
         scale = scalar_loss(results[0] if len(results) == 1 else results, "graph.grad").policy.scale
         asked = [_asked(inner, choice, parameters) for choice in chosen]
         nesting, places = [tree for tree, _ in asked], [place for _, found in asked for place in found]
+        inner.expect_read(places, "graph.grad")
         likes = [_target(leaf) for _, leaf in leaves(nesting)]
         builder = inner.outer.builder
         with author_place(inner.outer, "graph.grad"):
@@ -218,7 +224,7 @@ def grad(
             found = transposer([builder.scalar(scale, outputs[0])])
         filled = [_filled(inner.outer, f, like, scale) for f, like in zip(found, likes, strict=True)]
         made = as_arguments(rebuild(nesting, filled))
-        result = made[0] if single else tuple(made)
+        result = rebuild(tuple(wrt) if isinstance(wrt, list) else wrt, made)
         return (inner.rebuilt(outputs), result) if value else result
 
     return gradients
@@ -226,14 +232,14 @@ def grad(
 
 def _chosen(wrt: object) -> list[int | Parameter]:
     """What gradients are asked by."""
-    found = list(cast("Sequence[object]", wrt) if isinstance(wrt, tuple | list) else (wrt,))
+    found = [None] if wrt is None else [leaf for _, leaf in leaves(wrt)]
     if all(isinstance(choice, int | Parameter) for choice in found):
         return cast("list[int | Parameter]", found)
     raise LanguageError(
         "BAD_ARGUMENT",
         "graph.grad is asked by something that is neither a place nor a parameter",
         site=here(),
-        expected="the number of an argument, a parameter, or several of these",
+        expected="the number of an argument, a parameter, or several of these in a tuple, list or dict",
         found=repr(found)[:200],
     )
 

@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tessera.errors import LanguageError
+from tessera.model.explain import value_text
 from tessera.model.parameter import Parameter
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, trace_of
 from tessera.model.trace import Trace, current, tracing
 from tessera.model.tree import leaves, rebuild
-from tessera_build.ir.core.node import Function
+from tessera_build.ir.core.node import Function, Region
+from tessera_build.ir.graph.regions import captured
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,24 @@ class Inner:
     def primal(self, value: int) -> int:
         """The outer value of one argument."""
         return self.primals[self.function.args.index(value)]
+
+    def expect_read(self, places: Sequence[int], name: str) -> None:
+        """Refuse derivatives by an argument that is never read, of a function that reads its tensor from around it.
+
+        They would be zeros: `graph.grad(lambda weights: loss(model(x)))(weights)`, where the model reads its own ones.
+        """
+        read = captured((Region((), self.function.nodes, self.function.results),))
+        around = {self.primal(value) for value in read if value not in self.inputs}
+        missed = [self.primal(place) for place in places if place not in read and self.primal(place) in around]
+        if missed:
+            raise LanguageError(
+                "NOT_DIFFERENTIABLE",
+                f"{name} is asked by an argument that the function never reads: it reads the same tensor around it",
+                site=here(),
+                expected="a function that computes with its argument",
+                found=value_text(self.outer, missed[0]),
+                hint="graph.grad(f, wrt=[W]) gives gradients by parameters that a function reads itself",
+            )
 
 
 def traced(

@@ -312,3 +312,30 @@ def test_grad_when_floats_stand_beside_what_is_asked_by_then_they_stay_pythons()
     first, factor = (np.asarray(part, np.float64) for part in cast("tuple[object, object]", found))
     np.testing.assert_allclose(first, [6.0, 24.0])
     np.testing.assert_allclose(factor, 9.0)
+
+
+@pytest.mark.numerics
+def test_grad_when_asked_by_parameters_in_a_dict_then_is_a_dict_inside_a_scan_too(tmp_path: Path) -> None:
+    body = """
+    V, B = op.tensor((4, 3)), op.tensor((3,))
+    NAMED = {"V": V, "rest": [B]}
+
+    @graph.training_step(module="accumulated")
+    def accumulated(xs: Tensor["M", 5, 4]):
+        def loss(x):
+            return op.reduce_sum(op.square(x @ V + B))
+
+        def turn(sums, x):
+            grads = graph.grad(loss, wrt=NAMED)(x)
+            return {"V": sums["V"] + grads["V"], "rest": [sums["rest"][0] + grads["rest"][0]]}, None
+
+        sums, _ = op.scan(turn, {"V": op.zeros_like(V), "rest": [op.zeros_like(B)]}, xs)
+        return {"by_v": sums["V"], "by_b": sums["rest"][0], "unread": graph.grad(lambda v: op.reduce_sum(xs))(V)}
+    """
+    xs, v, b = draw(0, 2, 5, 4), draw(1, 4, 3), draw(2, 3)
+    found = compiled(tmp_path, body, {"xs": xs, "V": v, "B": b}, verify=True)
+    wide = [array.astype(np.float64) for array in (xs, v, b)]
+    residual = 2 * (wide[0] @ wide[1] + wide[2])
+    np.testing.assert_allclose(found["by_v"], np.einsum("mni,mnj->ij", wide[0], residual), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found["by_b"], residual.sum((0, 1)), rtol=1e-5, atol=1e-5)
+    assert not found["unread"].any()

@@ -95,7 +95,7 @@ def backward(builder: GraphBuilder, outputs: Sequence[int], cotangents: Values, 
     """
     if builder.nested:
         message = "gradients inside a region are taken of functions, which are traced there"
-        raise TesseraError("NOT_DIFFERENTIABLE", message, hint="graph.grad or graph.vjp of a function")
+        raise TesseraError("NOT_DIFFERENTIABLE", message, hint="graph.grad(f, wrt=[W])(x), or graph.vjp")
     recorder = Recorder(builder)
     walk = Walk(builder, _leading_to(builder.function(), outputs), recorder, written=True)
     found = _linearised(walk, recorder, tuple(wrt), outputs)
