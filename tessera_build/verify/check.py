@@ -115,7 +115,8 @@ def _first_case(
         return Expected(Case(entry, found, own, inputs), answers, versions)
     raise VerificationError(
         "INPUTS_NOT_FOUND",
-        "no random inputs were found that the model accepts",
+        f"no random inputs were found that the model accepts in its entry {entry}",
+        where=refusal.where if refusal else None,
         expected=refusal.expected if refusal else None,
         found=refusal.message if refusal else None,
         hint="what is computed decides whether a run ends well; build with --no-verify to get a bundle without a proof",

@@ -20,6 +20,7 @@ from tessera_build.frontends.onnx import ModelError, UnsupportedError
 from tessera_build.verify.errors import VerificationError
 from tests.driver.models import digits, embedding, mlp, unsupported
 from tests.frontends_onnx.oracle import one_node
+from tests.language.build import written
 
 # A machine that does not exist: what it runs on x86-64-v4 beside, no processor lists the second feature.
 FUTURE = {"name: x86-64-v3": "name: future", "\nfeatures:": "\nfeatures:\n  - avx10_9"}
@@ -216,3 +217,24 @@ def test_build_when_a_model_reads_outside_its_data_then_its_proof_says_that_the_
     with pytest.raises(VerificationError, match="no random inputs were found that the model accepts") as caught:
         tessera_build.build(model, ["x86-64-v3"], tmp_path / "m", workers=1, cache=None)
     assert (caught.value.code, caught.value.found) == ("INPUTS_NOT_FOUND", "gather reads outside its data")
+
+
+@pytest.mark.errors
+def test_build_when_one_of_several_entries_accepts_no_input_then_its_proof_names_it_and_the_line(
+    tmp_path: Path,
+) -> None:
+    body = """
+    @graph.module("doubled")
+    def doubled(x: Tensor[4]):
+        return x * 2.0
+
+    @graph.module("picked")
+    def picked(x: Tensor["B", 4], low: Tensor["B", 1]):
+        below = op.reduce_sum(op.cast(x < low, i64), axes=-1)
+        return op.take_along(x, below[:, None] + 4, -1)
+    """
+    model = written(tmp_path, body)
+    line = next(n for n, text in enumerate(model.read_text().splitlines(), 1) if "take_along" in text)
+    with pytest.raises(VerificationError, match="accepts in its entry picked") as caught:
+        tessera_build.build(model, ["native"], tmp_path / "m", workers=1, cache=None)
+    assert caught.value.where == f"model.py:{line}:12"

@@ -121,20 +121,31 @@ class _Interpreter:
     def _node(self, node: GraphNode, values: Mapping[int, Array], dims: DimValues) -> tuple[Array, ...]:
         self._spend()
         operands = [values[i] for i in node.inputs]
-        op = op_named(node.op)
         if node.op == "constant":
             operands = [self.module.constants[str(node.attributes["digest"])]]
-        with np.errstate(all="ignore"):
-            if op.evaluate is not None:
-                results = op.evaluate(operands, node.attributes, dims)
-            else:
-                assert op.control is not None, "an op without a plain meaning has regions"
-                bodies = [self._body(region, values) for region in node.regions]
-                blanks = [self._blank(output, dims) for output in node.outputs]
-                results = op.control.run(operands, node.attributes, dims, bodies, blanks)
+        try:
+            with np.errstate(all="ignore"):
+                results = self._results(node, operands, values, dims)
+        except TesseraError as error:  # the innermost node that has a place is the one that fails
+            error.where = error.where or self._place(node)
+            raise
         for output, result in zip(node.outputs, results, strict=True):
             self._check(node, output, result, dims)
         return results
+
+    def _results(
+        self, node: GraphNode, operands: list[Array], values: Mapping[int, Array], dims: DimValues
+    ) -> tuple[Array, ...]:
+        op = op_named(node.op)
+        if op.evaluate is not None:
+            return op.evaluate(operands, node.attributes, dims)
+        assert op.control is not None, "an op without a plain meaning has regions"
+        bodies = [self._body(region, values) for region in node.regions]
+        blanks = [self._blank(output, dims) for output in node.outputs]
+        return op.control.run(operands, node.attributes, dims, bodies, blanks)
+
+    def _place(self, node: GraphNode) -> str | None:
+        return str(self.function.locations.get(node, "")) or None
 
     def _spend(self) -> None:
         if self.patience is not None:
@@ -185,7 +196,7 @@ class _Interpreter:
             raise TesseraError(
                 "REFERENCE_MISMATCH",
                 f"the reference of {node.op} disagrees with its type rule",
-                where=str(self.function.locations.get(node, "")) or None,
+                where=self._place(node),
                 expected=f"{type_} with {dict(dims)}",
                 found=f"{result.dtype} of shape {list(result.shape)}",
             )
