@@ -147,6 +147,15 @@ def split_heads(x: Value, heads: Count) -> Tensor:
 @door
 def merge_heads(x: Value) -> Tensor:
     """[B, H, S, D] as [B, S, H * D]."""
+    if x.ndim != 4:
+        raise LanguageError(
+            "TYPE_MISMATCH",
+            "merge_heads takes heads",
+            site=here(),
+            expected="[B, H, S, D]",
+            found=described(x),
+            hint="op.flash_attention gives the heads side by side already",
+        )
     swapped = emit("transpose", x, perm=(0, 2, 1, 3))
     return emit("reshape", swapped, shape=(x.shape[0], x.shape[2], x.shape[1] * x.shape[3]))
 
