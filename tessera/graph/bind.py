@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
-from typing import cast
+from typing import TypeGuard, cast
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from tessera.model.elements import elements
 from tessera.model.explain import element_number
 from tessera.model.site import Site, here
 from tessera.model.tensor import Tensor, Value, described
+from tessera.model.tree import leaves, rebuild
 from tessera.state import StateSpec
 from tessera_build.ir.core.dims import Dim, Extent, substitute, symbol
 from tessera_build.ir.graph.nodes import Array
@@ -31,13 +32,14 @@ Spec = TensorSpec | StateSpec
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One parameter of a function: its specification where it is a tensor, its default where it has one.
+    """One parameter of a function: its specification where it holds tensors, its default where it has one.
 
-    A `variadic` one, `*xs` or `**xs`, takes any number of them. `unread`: why the annotations say nothing.
+    A specification is of one tensor or state, or of several in a nesting: `{"m": State[3], "v": State[3]}`. A
+    `variadic` one, `*xs` or `**xs`, takes any number of them. `unread`: why the annotations say nothing.
     """
 
     name: str
-    spec: Spec | None
+    spec: object
     default: object
     positional: bool
     variadic: bool = False
@@ -47,6 +49,10 @@ class Argument:
     def required(self) -> bool:
         """Whether a call must give it."""
         return self.default is inspect.Parameter.empty
+
+    def parts(self) -> list[tuple[str, Spec]]:
+        """Its tensors and states with the names that they have as inputs: `adam.m`; none where it holds none."""
+        return [(".".join((self.name, *path)), leaf) for path, leaf in leaves(self.spec) if _states(leaf)]
 
 
 def arguments_of(function: Callable[..., object]) -> tuple[Argument, ...]:
@@ -60,13 +66,18 @@ def arguments_of(function: Callable[..., object]) -> tuple[Argument, ...]:
     found: list[Argument] = []
     for parameter in signature.parameters.values():
         note = notes.get(parameter.name)
-        spec = note if isinstance(note, TensorSpec | StateSpec) else None
+        noted = leaves(note)
+        spec = note if noted and all(_states(leaf) for _, leaf in noted) else None
         variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if variadic and spec is None:
             continue
         positional = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         found.append(Argument(parameter.name, spec, parameter.default, positional, variadic, unread))
     return tuple(found)
+
+
+def _states(leaf: object) -> TypeGuard[Spec]:
+    return isinstance(leaf, TensorSpec | StateSpec)
 
 
 def plain(function: Callable[..., object]) -> Callable[..., object]:
@@ -81,8 +92,11 @@ def check_call(name: str, arguments: Sequence[Argument], call: Call) -> None:
     site = here()
     bound: dict[str, tuple[Extent, str]] = {}
     for argument, given in matched(arguments, call):
-        if isinstance(argument.spec, TensorSpec) and isinstance(given, Value):
-            _check_tensor(name, argument, given, (bound, site))
+        found = {".".join((argument.name, *path)): leaf for path, leaf in leaves(given, whole=True)}
+        for part, spec in argument.parts():
+            value = found.get(part)
+            if isinstance(spec, TensorSpec) and isinstance(value, Value):
+                _check_tensor(f"{part} of {name}", spec, value, (bound, site))
 
 
 def arrays_of(arguments: Sequence[Argument], call: Call) -> Call:
@@ -96,7 +110,10 @@ def arrays_of(arguments: Sequence[Argument], call: Call) -> Call:
     return args, {key: _array_of(value, by_name.get(key), site) for key, value in call[1].items()}
 
 
-def _array_of(value: object, spec: Spec | None, site: Site | None) -> object:
+def _array_of(value: object, spec: object, site: Site | None) -> object:
+    if spec is not None and not _states(spec):
+        specs = dict(leaves(spec))
+        return rebuild(value, [_array_of(leaf, specs.get(path), site) for path, leaf in leaves(value)])
     if not isinstance(spec, TensorSpec):
         return value
     if isinstance(value, int | float):
@@ -113,20 +130,19 @@ def matched(arguments: Sequence[Argument], call: Call) -> list[tuple[Argument, o
 
 
 def _check_tensor(
-    name: str, argument: Argument, given: Value, known: tuple[dict[str, tuple[Extent, str]], Site | None]
+    name: str, spec: TensorSpec, given: Value, known: tuple[dict[str, tuple[Extent, str]], Site | None]
 ) -> None:
-    spec, (bound, site) = argument.spec, known
-    assert isinstance(spec, TensorSpec)
+    bound, site = known
     fits = given.dtype == spec.dtype and given.ndim == len(spec.shape)
-    reason = f"argument {argument.name} of {name} has another type than its annotation states"
+    reason = f"argument {name} has another type than its annotation states"
     for axis, (wanted, actual) in enumerate(zip(spec.shape, given.shape, strict=False) if fits else ()):
         if isinstance(wanted, Dim) and wanted.text.isidentifier() and wanted.text not in bound:
-            bound[wanted.text] = actual, f"axis {axis} of {argument.name}"
+            bound[wanted.text] = actual, f"axis {axis} of {name.partition(' ')[0]}"
         meant = substitute(wanted, {symbol_name: extent for symbol_name, (extent, _) in bound.items()})
         if meant != actual and not _open(wanted, bound):
             fits = False
             source = bound[str(wanted)][1] if str(wanted) in bound else "the annotation"
-            reason = f"axis {axis} of argument {argument.name} of {name} is {actual}, but {meant} by {source}"
+            reason = f"axis {axis} of argument {name} is {actual}, but {meant} by {source}"
             break
     if not fits:
         made = given.site if isinstance(given, Tensor) else None

@@ -18,7 +18,7 @@ from tessera.graph.module import Entry
 from tessera.model.annotation import TensorSpec
 from tessera.model.tensor import Tensor, Value, described
 from tessera.model.trace import Trace, tracing
-from tessera.model.tree import leaves
+from tessera.model.tree import leaves, rebuild
 from tessera.state import KVCache, State, StateSpec, state_of
 from tessera_build.ir.core.dims import DimRequest, symbol
 from tessera_build.ir.graph.builder import ConstantPool
@@ -66,26 +66,32 @@ def _input(trace: Trace, argument: Argument, entry: Entry, incoming: dict[str, t
             expected=f"{argument.name}_1: Tensor[...], {argument.name}_2: Tensor[...]",
             hint="name each input: how many an entry has, and what they are called, is part of the bundle",
         )
-    match argument.spec:
-        case TensorSpec() as spec:
-            site = spec.site or entry.site
-            return Tensor(trace, trace.input(argument.name, spec, site))
-        case StateSpec() as spec:
-            values = tuple(
-                trace.input(f"{argument.name}.{part}" if part else argument.name, tensor, tensor.site or entry.site)
-                for part, tensor in spec.parts
-            )
-            incoming[argument.name] = values
-            return state_of(spec, tuple(Tensor(trace, value) for value in values), argument.name)
-        case None:
-            raise LanguageError(
-                "INPUT_WITHOUT_TYPE",
-                f"argument {argument.name} of the entry {entry.name} has no type",
-                site=entry.site,
-                expected=f'{argument.name}: Tensor["B", 784, f32]',
-                found=argument.unread,
-                hint="or give it a default, which then is part of the model",
-            )
+    parts = argument.parts()
+    if not parts:
+        raise LanguageError(
+            "INPUT_WITHOUT_TYPE",
+            f"argument {argument.name} of the entry {entry.name} has no type",
+            site=entry.site,
+            expected=f'{argument.name}: Tensor["B", 784, f32]',
+            found=argument.unread,
+            hint="or give it a default, which then is part of the model",
+        )
+    return rebuild(argument.spec, [_given(trace, name, spec, (entry, incoming)) for name, spec in parts])
+
+
+def _given(
+    trace: Trace, name: str, spec: TensorSpec | StateSpec, into: tuple[Entry, dict[str, tuple[int, ...]]]
+) -> Tensor | State | KVCache:
+    """One tensor or state that comes in, as inputs of the entry."""
+    entry, incoming = into
+    if isinstance(spec, TensorSpec):
+        return Tensor(trace, trace.input(name, spec, spec.site or entry.site))
+    values = tuple(
+        trace.input(f"{name}.{part}" if part else name, tensor, tensor.site or entry.site)
+        for part, tensor in spec.parts
+    )
+    incoming[name] = values
+    return state_of(spec, tuple(Tensor(trace, value) for value in values), name)
 
 
 def _called(entry: Entry, given: Mapping[str, object]) -> object:
