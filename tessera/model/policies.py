@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from tessera.errors import LanguageError
 from tessera.model.numeric import LARGEST, NO_POLICY, Policy
@@ -181,3 +182,15 @@ def _stored(builder: GraphBuilder, plan: Plan, result: int) -> int:
 
 def _unsupported(message: str, site: Site | None, hint: str) -> LanguageError:
     return LanguageError("POLICY_UNSUPPORTED", message, site=site, hint=hint)
+
+
+def inner_policies(known: Mapping[int, Policy], op: str, regions: Sequence[Region], count: int) -> list[Policy]:
+    """What each result of an op that runs regions is under inside of them; nothing of any other op.
+
+    Behind its first region a stated function has its derivative; before what they carry, loops yield their condition.
+    """
+    if op not in ("if", "loop", "checkpoint", "stated"):
+        return []
+    given = [region.results[len(region.results) - count :] for region in (regions[:1] if op == "stated" else regions)]
+    rows = [[known.get(value, NO_POLICY) for value in values] for values in given]
+    return [reduce(Policy.joined, column) for column in zip(*rows, strict=True)]

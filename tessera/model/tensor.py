@@ -21,7 +21,7 @@ from tessera.model.extents import sized
 from tessera.model.index import index_plan
 from tessera.model.numeric import NO_POLICY, Policy, numeric_of
 from tessera.model.operators import Operators
-from tessera.model.policies import plan_of, written
+from tessera.model.policies import inner_policies, plan_of, written
 from tessera.model.site import Site, here
 from tessera.model.trace import Trace, constant_of, current, needed
 from tessera_build.ir.core.dims import Dim, Extent
@@ -229,7 +229,8 @@ def emit_all(
             expected=f"at most {_LONGEST}",
             hint="a Python loop is unrolled: op.scan and op.while_ are loops of the model",
         )
-    return tuple(Tensor(trace, trace.note(value, site, plan.policy)) for value in results)
+    policies = inner_policies(trace.policies, op, regions, len(results)) or [plan.policy] * len(results)
+    return tuple(Tensor(trace, trace.note(*row)) for row in zip(results, [site] * len(results), policies, strict=True))
 
 
 def _operated(op: str, *operands: object) -> Tensor:

@@ -7,12 +7,13 @@ type from one iteration to the next, and a loop that is to be differentiated has
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, cast
 
 from tessera.errors import LanguageError
 from tessera.model.arguments import Inside, door
 from tessera.model.expect import expect_functions, matched
-from tessera.model.numeric import NO_POLICY, Policy
+from tessera.model.numeric import NO_POLICY
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit, emit_all, lift, trace_of
 from tessera.model.trace import Trace
@@ -39,7 +40,6 @@ def cond(
     expect_functions("cond", "lambda: x", then, otherwise)
     regions: list[Region] = []
     trees: list[object] = []
-    policies: list[list[Policy]] = []
     for branch in (then, otherwise):
         with trace.builder.region() as block:
             trees.append(branch(*operands))
@@ -48,7 +48,6 @@ def cond(
             )
             block.yields(*(_lifted(trace, leaf) for leaf in found))
         regions.append(block.region)
-        policies.append([leaf.policy if isinstance(leaf, Value) else NO_POLICY for leaf in found])
     types = [[trace.builder.type(v) for v in region.results] for region in regions]
     if types[0] != types[1]:
         raise LanguageError(
@@ -59,8 +58,6 @@ def cond(
             found=", ".join(map(str, types[1])),
         )
     results = emit_all("if", (predicate,), {}, regions)
-    for result, one, other in zip(results, *policies, strict=True):
-        trace.policies[result.value] = one.joined(other)
     return rebuild(trees[0], results)
 
 
@@ -79,14 +76,15 @@ def while_(
     first = condition(rebuild(initial, carried))
     _scalar_condition(first, "while_")
     loop = _Loop(trace, _UNLIMITED if max_iter is None else max_iter)
-    with trace.builder.region([x.type for x in carried], {loop.index: (0, loop.last)}) as block:
-        arguments = [Tensor(trace, trace.note(v, here())) for v in block.args]
+
+    def turn(arguments: Sequence[Tensor]) -> _Turn:
         following = body(rebuild(initial, arguments))
         results = _same(trace, following, rebuild(initial, carried), "while_")
         again = condition(rebuild(initial, [Tensor(trace, v) for v in results]))
         _scalar_condition(again, "while_")
-        block.yields(_lifted(trace, again), *results)
-    found = loop.emit([first, *carried], block.region, conditional=True)
+        return _Turn([_lifted(trace, again)], results)
+
+    found, _ = loop.emit((first,), carried, turn, conditional=True)
     return rebuild(initial, found)
 
 
@@ -108,15 +106,25 @@ def scan(
     trace, carried = _carried(initial)
     inputs = [_tensor(trace, leaf) for _, leaf in leaves(xs)]
     loop = _Loop(trace, expect_size(trace, _trips(inputs, length)))
-    with trace.builder.region([x.type for x in carried], {loop.index: (0, loop.last)}) as block:
-        arguments = [Tensor(trace, trace.note(v, here())) for v in block.args]
+
+    def turn(arguments: Sequence[Tensor]) -> _Turn:
         slices = [_slice(x, loop.position) for x in inputs]
         following, made = _pair(body(rebuild(initial, arguments), rebuild(xs, slices)))
         results = _same(trace, following, rebuild(initial, carried), "scan")
-        stacked = [_lifted(trace, leaf) for _, leaf in leaves(made)]
-        block.yields(*results, *stacked)
-    found = loop.emit(carried, block.region, scans=len(stacked), downward=reverse)
-    return rebuild(initial, found[: len(carried)]), rebuild(made, found[len(carried) :])
+        return _Turn([], results, [_lifted(trace, leaf) for _, leaf in leaves(made)], made)
+
+    found, last = loop.emit((), carried, turn, downward=reverse)
+    return rebuild(initial, found[: len(carried)]), rebuild(last.made, found[len(carried) :])
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What one iteration gives: conditions, what is carried on, what is stacked, and how that is nested."""
+
+    conditions: Sequence[int]
+    carried: Sequence[int]
+    stacked: Sequence[int] = ()
+    made: object = None
 
 
 class _Loop:
@@ -129,8 +137,32 @@ class _Loop:
         self.position = symbol(self.index)
         self.last = trips - 1 if isinstance(trips, int) else None
 
-    def emit(self, operands: Sequence[Value], region: Region, **how: Attribute) -> tuple[Tensor, ...]:
-        return emit_all("loop", operands, {"index": self.index, "trips": self.trips, **how}, [region])
+    def emit(
+        self,
+        conditions: Sequence[Value],
+        carried: Sequence[Tensor],
+        turn: Callable[[Sequence[Tensor]], _Turn],
+        **how: Attribute,
+    ) -> tuple[tuple[Tensor, ...], _Turn]:
+        """The loop's results, and what a turn gives. What is carried is under every policy that comes with its
+        beginning or with a turn: the turn is traced again until these are known.
+        """
+        trace, policies = self.trace, [x.policy for x in carried]
+        while True:
+            with trace.builder.region([x.type for x in carried], {self.index: (0, self.last)}) as block:
+                rows = zip(block.args, policies, strict=True)
+                given = turn([Tensor(trace, trace.note(value, here(), policy)) for value, policy in rows])
+                block.yields(*given.conditions, *given.carried, *given.stacked)
+            after = [trace.policies.get(value, NO_POLICY) for value in given.carried]
+            grown = [one.joined(policy) for one, policy in zip(after, policies, strict=True)]
+            if grown == policies:
+                break
+            policies = grown
+        how = {"index": self.index, "trips": self.trips, "scans": len(given.stacked), **how}
+        found = emit_all("loop", (*conditions, *carried), how, [block.region])
+        for result, policy in zip(found, policies, strict=False):
+            trace.policies[result.value] = policy
+        return found, given
 
 
 def _carried(initial: object) -> tuple[Trace, list[Tensor]]:

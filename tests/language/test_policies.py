@@ -169,6 +169,10 @@ def test_loss_scale_when_gradients_would_vanish_on_the_way_then_saves_them(tmp_p
         "graph.checkpoint(lambda v: v + v)(x)",
         "op.cond(op.equal(op.ones(()), 1.0), lambda: x + x, lambda: x)",
         "op.scan(lambda c, _: (c + x, c), x, length=1)[0]",
+        "op.scan(lambda c, _: (x, c + c + c), op.zeros((2, 2), f16), length=2)[1][1]",
+        "graph.checkpoint(lambda v: op.cast(v, f16 @ saturate))(op.cast(x + x, f32))",
+        "op.scan(lambda c, v: (c, op.cast(v, f16 @ saturate)), (), op.stack([op.cast(x + x, f32)]))[1][0]",
+        "clipped(op.cast(x + x, f32))",
     ],
 )
 def test_policy_when_a_function_is_transformed_or_chosen_then_its_results_are_under_it(
@@ -176,6 +180,14 @@ def test_policy_when_a_function_is_transformed_or_chosen_then_its_results_are_un
 ) -> None:
     body = f"""
     from tessera import saturate
+
+    @graph.custom_vjp
+    def clipped(x):
+        return op.cast(x, f16 @ saturate)
+
+    @clipped.defvjp
+    def gradient_of_clipped(x, cotangent):
+        return op.cast(cotangent, f32)
 
     @graph.module("m")
     def m(x: Tensor[2, 2, f16 @ saturate]):
@@ -185,3 +197,18 @@ def test_policy_when_a_function_is_transformed_or_chosen_then_its_results_are_un
     module = read_python(written(tmp_path, body)).module
     found = next(iter(run(module, "m", {"x": np.full((2, 2), 30000, np.float16)}).values()))
     np.testing.assert_array_equal(found, np.full((2, 2), 65504, np.float16))
+
+
+@pytest.mark.numerics
+def test_policy_when_a_loop_carries_it_then_holds_in_every_turn(tmp_path: Path) -> None:
+    body = """
+    from tessera import i8, saturate
+
+    @graph.module("m")
+    def m(x: Tensor[3, i8 @ saturate]):
+        _, sums = op.scan(lambda c, _: (c, c + c), x, length=1)
+        _, later = op.scan(lambda c, _: (x, c + c), op.zeros((3,), i8), length=2)
+        return sums[0], later[1], op.while_(lambda c: c[0] > 0, lambda c: c + c, x, max_iter=1)
+    """
+    found = compiled(tmp_path, body, {"x": np.array([100, -100, 5], np.int8)})
+    np.testing.assert_array_equal(list(found.values()), [[127, -128, 10]] * 3)
