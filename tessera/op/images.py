@@ -64,6 +64,8 @@ def conv_transpose(  # noqa: PLR0913  every option is a keyword
     trace = needed()
     how = {"groups": groups, "strides": strides, "low": pads, "dilations": dilations}
     spatial = [trace.extent(extent) for extent in extents]
+    for extent in spatial:
+        trace.require(extent, ">=", 1, "a transposed convolution has no such image")
     value = transposed_convolution(Emit(_Written(trace)), x.value_in(trace), weight.value_in(trace), how, spatial)
     result = Tensor(trace, value)
     return result if bias is None else emit("add", result, emit("reshape", bias, shape=(*bias.shape, *(1,) * axes)))
@@ -127,6 +129,8 @@ def resize(x: Value, size: Shape, *, mode: str = "nearest") -> Tensor:
             found=f"{', '.join(map(str, extents))}, {mode!r}",
         )
     pairs = list(zip(x.shape[2:], extents, strict=True))
+    for extent in (*x.shape[2:], *extents):
+        trace.require(extent, ">=", 1, "resize takes and gives images of 1 or more elements an axis")
     factors = [floordiv(new, old) for old, new in pairs]
     if mode == "nearest" and all(_times(*pair) for pair in pairs):
         return emit("repeat", x, factors=(1, 1, *factors))
