@@ -7,7 +7,7 @@ within one call, so `inner(x: Tensor["N", "D"], y: Tensor["D"])` refuses operand
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
@@ -22,7 +22,7 @@ from tessera.model.explain import element_number
 from tessera.model.site import Site, here
 from tessera.model.tensor import Tensor, Value, described
 from tessera.model.tree import leaves, rebuild
-from tessera.state import StateSpec
+from tessera.state import KVCache, State, StateSpec, rolling_window
 from tessera_build.ir.core.dims import Dim, Extent, substitute, symbol
 from tessera_build.ir.graph.nodes import Array
 
@@ -91,12 +91,41 @@ def check_call(name: str, arguments: Sequence[Argument], call: Call) -> None:
     """Raise unless the tensors of a call have the types that the function's annotations state."""
     site = here()
     bound: dict[str, tuple[Extent, str]] = {}
+    for part, spec, given in tensors_of(name, arguments, call):
+        _check_tensor(f"{part} of {name}", spec, given, (bound, site))
+
+
+def tensors_of(name: str, arguments: Sequence[Argument], call: Call) -> list[tuple[str, TensorSpec, Value]]:
+    """The tensors of a call, those of states too, by name with what annotations state of them; raises for another
+    state than is stated.
+    """
+    found: list[tuple[str, TensorSpec, Value]] = []
     for argument, given in matched(arguments, call):
-        found = {".".join((argument.name, *path)): leaf for path, leaf in leaves(given, whole=True)}
+        there = {".".join((argument.name, *path)): leaf for path, leaf in leaves(given, whole=True)}
         for part, spec in argument.parts():
-            value = found.get(part)
+            value = there.get(part)
             if isinstance(spec, TensorSpec) and isinstance(value, Value):
-                _check_tensor(f"{part} of {name}", spec, value, (bound, site))
+                found.append((part, spec, value))
+            if isinstance(spec, StateSpec) and isinstance(value, State | KVCache):
+                _check_state(f"{part} of {name}", spec, value)
+                rows = zip(spec.parts, cast("Iterable[Value]", value.parts().values()), strict=True)
+                found += [(".".join(filter(None, (part, own))), stated, tensor) for (own, stated), tensor in rows]
+    return found
+
+
+def _check_state(name: str, spec: StateSpec, given: State | KVCache) -> None:
+    wanted = ("cache", rolling_window.name in spec.suffixes) if spec.kind == "cache" else ("state", False)
+    found = ("cache", given.rolling) if isinstance(given, KVCache) else ("state", False)
+    if wanted != found:
+        words = {False: "KVCache(keys, values, length)", True: "KVCache(keys, values, length, rolling=True)"}
+        texts = [words[rolling] if kind == "cache" else "State(value)" for kind, rolling in (wanted, found)]
+        raise LanguageError(
+            "ARGUMENT_MISMATCH",
+            f"argument {name} is another state than its annotation states",
+            site=here(),
+            expected=texts[0],
+            found=texts[1],
+        )
 
 
 def arrays_of(arguments: Sequence[Argument], call: Call) -> Call:

@@ -17,7 +17,7 @@ from bundle_format.foreign import Exports, lent_bits
 from tessera import executor
 from tessera.errors import LanguageError
 from tessera.executor import Compiled
-from tessera.graph.bind import Argument, Call, arrays_of, check_call
+from tessera.graph.bind import Argument, Call, arrays_of, check_call, tensors_of
 from tessera.model.annotation import TensorSpec
 from tessera.model.numeric import Numeric, numeric_of
 from tessera.model.site import Site, here
@@ -110,6 +110,9 @@ def _trace(
         args = [_placed(value, inputs) for value in call[0]]
         kwargs = {key: _placed(value, inputs) for key, value in call[1].items()}
         check_call(name, arguments, (args, kwargs))
+        for _, spec, given in tensors_of(name, arguments, (args, kwargs)):
+            if isinstance(given, Tensor):
+                trace.note(given.value_in(trace), site, spec.numeric.policy)
         result = function(*args, **kwargs)
         values: list[int] = []
         for _, leaf in leaves(result):

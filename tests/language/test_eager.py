@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tessera.errors import LanguageError
+from tessera_build.ir.graph.nodes import Array
+from tests.language.build import HEAD
 
 # As an author writes it: annotations of the language are values, which a type checker cannot read.
 _MODEL = """
@@ -93,3 +96,53 @@ def test_number_when_its_type_is_another_then_is_refused_at_the_call(rate: float
         _steps()["step"](np.ones((2, 3), np.float32), rate, times)
     assert refused.value.code == code
     assert (refused.value.where or "").startswith("test_eager.py:")
+
+
+STATED = """
+from tessera import i8, rolling_window, saturate
+
+@graph.module("twice")
+def twice(x: Tensor[3, i8 @ saturate], last: State[3, i8 @ saturate]):
+    return x + x, last.set(last.value + last.value)
+
+@graph.module("cached")
+def cached(q: Tensor[1, 2, 1, 4], cache: KVCache[1, 2, 8, 4, f32] @ rolling_window):
+    return op.flash_attention(q, cache), cache
+
+def saturated(x):
+    y, last = twice(x, State(x))
+    return y, last.value
+
+def grown(q):
+    rows = np.zeros((1, 2, 8, 4), np.float32)
+    return cached(q, KVCache(rows, rows, np.zeros(1, np.int64)))
+
+def narrow(x):
+    return twice(x, State(x[:2]))
+"""
+
+
+def _stated() -> dict[str, Callable[[Array], tuple[Array, Array]]]:
+    names: dict[str, Callable[[Array], tuple[Array, Array]]] = {}
+    exec(f"import numpy as np\n{HEAD}{STATED}", names)
+    return names
+
+
+@pytest.mark.numerics
+def test_call_when_annotations_state_policies_then_arrays_are_under_them() -> None:
+    for found in _stated()["saturated"](np.array([100, -100, 5], np.int8)):
+        np.testing.assert_array_equal(found, [127, -128, 10])
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("grown", np.zeros((1, 2, 1, 4), np.float32), "KVCache(keys, values, length, rolling=True)"),
+        ("narrow", np.zeros(3, np.int8), "i8[3] @ saturate"),
+    ],
+)
+def test_call_when_a_state_is_another_than_stated_then_is_refused(name: str, given: Array, expected: str) -> None:
+    with pytest.raises(LanguageError, match="ARGUMENT_MISMATCH") as refused:
+        _stated()[name](given)
+    assert refused.value.expected == expected
