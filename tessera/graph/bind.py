@@ -20,7 +20,8 @@ from tessera.model.annotation import TensorSpec
 from tessera.model.elements import elements
 from tessera.model.explain import element_number
 from tessera.model.site import Site, here
-from tessera.model.tensor import Tensor, Value, described
+from tessera.model.tensor import Tensor, Value, described, lift
+from tessera.model.trace import Trace
 from tessera.model.tree import leaves, rebuild
 from tessera.state import KVCache, State, StateSpec, rolling_window
 from tessera_build.ir.core.dims import Dim, Extent, substitute, symbol
@@ -133,16 +134,39 @@ def arrays_of(arguments: Sequence[Argument], call: Call) -> Call:
     Python's of the stated one. They are then inputs of what is traced, and not parts of it.
     """
     site = here()
+    return _changed(arguments, call, lambda value, spec: _array_of(value, spec, site))
+
+
+def values_of(trace: Trace, arguments: Sequence[Argument], call: Call) -> Call:
+    """A call inside a trace with its numbers as tensors where annotations state tensors: of the types that a call on
+    arrays gives them. They stay numbers of the text.
+    """
+    site = here()
+
+    def value_of(value: object, spec: object) -> object:
+        if not isinstance(spec, TensorSpec) or not isinstance(value, int | float | np.generic | Dim):
+            return value
+        return Tensor(trace, lift(trace, cast(object, value), spec.dtype, site))
+
+    return _changed(arguments, call, value_of)
+
+
+def _changed(arguments: Sequence[Argument], call: Call, change: Callable[[object, object], object]) -> Call:
+    """A call whose values were changed, each by what its annotation states."""
+
+    def changed(value: object, spec: object) -> object:
+        if spec is None or _states(spec):
+            return change(value, spec)
+        specs = dict(leaves(spec))
+        return rebuild(value, [change(leaf, specs.get(path)) for path, leaf in leaves(value)])
+
     specs = [argument.spec for argument in arguments if argument.positional]
     by_name = {argument.name: argument.spec for argument in arguments if not argument.variadic}
-    args = [_array_of(value, spec, site) for value, spec in zip_longest(call[0], specs[: len(call[0])])]
-    return args, {key: _array_of(value, by_name.get(key), site) for key, value in call[1].items()}
+    args = [changed(value, spec) for value, spec in zip_longest(call[0], specs[: len(call[0])])]
+    return args, {key: changed(value, by_name.get(key)) for key, value in call[1].items()}
 
 
 def _array_of(value: object, spec: object, site: Site | None) -> object:
-    if spec is not None and not _states(spec):
-        specs = dict(leaves(spec))
-        return rebuild(value, [_array_of(leaf, specs.get(path), site) for path, leaf in leaves(value)])
     if not isinstance(spec, TensorSpec):
         return value
     if isinstance(value, int | float):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Generic, ParamSpec, TypeVar, cast
 
 from tessera.errors import LanguageError
-from tessera.graph.bind import Argument, arguments_of, check_call, plain
+from tessera.graph.bind import Argument, arguments_of, check_call, plain, values_of
 from tessera.graph.eager import Traced, run_eagerly
 from tessera.model.expect import expect_functions
 from tessera.model.parameter import Parameter
@@ -73,10 +73,12 @@ class GraphModule(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Part of the trace that grows; outside of one, run on arrays."""
         entry = self.entry()
-        if current() is None:
+        trace = current()
+        if trace is None:
             return cast(R, run_eagerly(entry.name, self.function, entry.arguments, (args, kwargs), self.known))
-        check_call(entry.name, entry.arguments, (args, kwargs))
-        return self.function(*args, **kwargs)
+        given = values_of(trace, entry.arguments, (args, kwargs))
+        check_call(entry.name, entry.arguments, given)
+        return cast("Callable[..., R]", self.function)(*given[0], **given[1])
 
     def entry(self) -> Entry:
         """What the bundle's entry is made from."""
@@ -139,10 +141,12 @@ class Module:
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Part of the trace that grows; outside of one, run on arrays."""
         arguments = arguments_of(self.forward)
-        if current() is None:
+        trace = current()
+        if trace is None:
             return run_eagerly(type(self).__name__, self.forward, arguments, (args, kwargs))
-        check_call(type(self).__name__, arguments, (args, kwargs))
-        return self.forward(*args, **kwargs)
+        given = values_of(trace, arguments, (args, kwargs))
+        check_call(type(self).__name__, arguments, given)
+        return self.forward(*given[0], **given[1])
 
     def entry(self, name: str) -> Entry:
         """What the bundle's entry is made from."""

@@ -109,6 +109,14 @@ def twice(x: Tensor[3, i8 @ saturate], last: State[3, i8 @ saturate]):
 def cached(q: Tensor[1, 2, 1, 4], cache: KVCache[1, 2, 8, 4, f32] @ rolling_window):
     return op.flash_attention(q, cache), cache
 
+@graph.module("root")
+def root(s: Tensor[f64]):
+    return op.sqrt(s), op.reshape(s, (1,))[0]
+
+@graph.module("roots")
+def roots(x: Tensor[2, f64]):
+    return root(x.shape[0] - 0), root(2.0)
+
 def saturated(x):
     y, last = twice(x, State(x))
     return y, last.value
@@ -146,3 +154,9 @@ def test_call_when_a_state_is_another_than_stated_then_is_refused(name: str, giv
     with pytest.raises(LanguageError, match="ARGUMENT_MISMATCH") as refused:
         _stated()[name](given)
     assert refused.value.expected == expected
+
+
+@pytest.mark.numerics
+def test_call_when_another_entry_makes_it_with_a_number_then_is_of_the_stated_type() -> None:
+    for root, number in _stated()["roots"](np.zeros(2)):
+        assert (root.dtype, float(root), float(number)) == (np.float64, np.sqrt(2.0), 2.0)
