@@ -9,7 +9,7 @@ from bundle_format.errors import TesseraError
 from tessera_build.ir.core.dims import symbol
 from tessera_build.ir.core.math.numpy_emitter import computed
 from tessera_build.ir.core.node import Span
-from tessera_build.ir.core.types import F32, I64, tensor
+from tessera_build.ir.core.types import F16, F32, I64, DType, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import StatePair
 from tessera_build.ir.graph.passes.eliminate_common import EliminateCommon
@@ -192,3 +192,29 @@ def test_constants_when_each_doubles_the_last_then_folding_stops_early() -> None
     builder.output("y", value)
     folded = FoldConstants().run(builder.finish())
     assert sum(array.nbytes for array in folded.constants.values()) < 16 << 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "factors", "size", "merged"),
+    [
+        (F16, (1e-3, 1e-5), 6e4, False),
+        (F16, (3e3, 3e2), 1e-3, False),
+        (F32, (1e-30, 1e-20), 1e30, False),
+        (F32, (2.0, 3.0, 1e20, 1e30), 1e-30, False),
+        (F32, (1e-3, 1e-5), 1.0, True),
+        (F32, (0.0, 1e-5), 1.0, True),
+    ],
+)
+def test_factors_when_their_product_leaves_the_type_then_stay_apart(
+    kind: DType, factors: tuple[float, ...], size: float, merged: bool
+) -> None:
+    b = GraphBuilder()
+    value = b.input("x", tensor(kind, 4))
+    for factor in factors:
+        value = b.op("mul", value, b.scalar(factor, kind))
+    b.output("y", value)
+    before = b.finish()
+    after = FoldScale().run(before)
+    assert (ops_of(FoldConstants().run(after)).count("mul") == 1) == merged
+    found, wanted = (run(module, "main", {"x": np.full(4, size, kind.numpy)})["y"] for module in (after, before))
+    np.testing.assert_allclose(np.asarray(found, np.float64), np.asarray(wanted, np.float64), rtol=1e-2)

@@ -212,3 +212,19 @@ def test_policy_when_a_loop_carries_it_then_holds_in_every_turn(tmp_path: Path) 
     """
     found = compiled(tmp_path, body, {"x": np.array([100, -100, 5], np.int8)})
     np.testing.assert_array_equal(list(found.values()), [[127, -128, 10]] * 3)
+
+
+@pytest.mark.numerics
+def test_loss_scale_when_a_loop_multiplies_by_small_numbers_then_saves_its_gradients(tmp_path: Path) -> None:
+    body = """
+    from tessera import loss_scale
+
+    def loss(x):
+        return op.scan(lambda total, v: (total + ((v * 3000.0) * 1e-5) * 1e-3, None), op.zeros((), f16), x)[0]
+
+    @graph.module("m")
+    def m(x: Tensor[4, f16 @ loss_scale(1024)]):
+        return graph.grad(loss)(x)
+    """
+    (found,) = compiled(tmp_path, body, {"x": np.ones(4, np.float16)}).values()
+    np.testing.assert_allclose(found, 3e-5, rtol=2e-2)

@@ -24,9 +24,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
-from tessera_build.ir.core.dims import Extent
-from tessera_build.ir.graph.nodes import GraphNode, Module
+import ml_dtypes
+import numpy as np
+
+from tessera_build.ir.core.dims import Dim, Extent
+from tessera_build.ir.graph.infer import op_named
+from tessera_build.ir.graph.nodes import Array, GraphNode, Module
 from tessera_build.ir.graph.ops.shapes import Shape, count
 from tessera_build.ir.graph.sweep import Rule, Site, rewrite
 
@@ -60,7 +65,8 @@ def _rule() -> Rule:
         if source is None or site.to.type(site.inputs[0]) != site.old.types[site.node.output]:
             return None
         if source.op == site.node.op and _constant(site, source.inputs[1]):
-            return [_merged(site, source)]
+            factors = source.inputs[1], site.inputs[1]
+            return None if source.op == "mul" and not _holds_product(site, factors) else [_merged(site, source)]
         return _scale(site, source, shared) if site.node.op == "mul" else None
 
     return fold
@@ -70,6 +76,34 @@ def _merged(site: Site, source: GraphNode) -> int:
     """(y + b) + t → y + (b + t), and (y * b) * t → y * (b * t)."""
     constant = site.to.op(site.node.op, source.inputs[1], site.inputs[1])
     return site.to.op(site.node.op, source.inputs[0], constant)
+
+
+def _holds_product(site: Site, factors: tuple[int, int]) -> bool:
+    """Whether products of two constants keep their digits: 1e-3 * 1e-5 is zero in f16, where (1024 y * 1e-3) * 1e-5 is
+    none."""
+    a, b = (_computed(site, factor) for factor in factors)
+    if a is None or b is None:
+        return False
+    limits = cast("np.finfo[np.float64]", ml_dtypes.finfo(site.to.type(factors[0]).dtype.numpy))
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    with np.errstate(all="ignore"):
+        size = np.abs(a * b)
+    normal = (size >= float(limits.smallest_normal)) & (size <= float(limits.max))
+    return bool(np.all(normal | (a == 0) | (b == 0)))
+
+
+def _computed(site: Site, value: int) -> Array | None:
+    """What a constant, or what this pass makes of some, will be once constants are folded; None for any other value."""
+    known, node = site.to.array(value), site.to.producer(value)
+    if known is not None or node is None or node.op not in ("mul", "add", "reshape"):
+        return known
+    operands = [_computed(site, operand) for operand in node.inputs]
+    evaluate, arrays = op_named(node.op).evaluate, [operand for operand in operands if operand is not None]
+    symbolic = any(isinstance(extent, Dim) for extent in site.to.type(value).shape)
+    if evaluate is None or len(arrays) < len(operands) or symbolic:
+        return None
+    with np.errstate(all="ignore"):
+        return evaluate(arrays, node.attributes, {})[0]
 
 
 def _scale(site: Site, source: GraphNode, shared: set[int]) -> Sequence[int] | None:
