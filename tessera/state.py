@@ -79,6 +79,7 @@ class State(Nesting):
 
     value: Value
     incoming: str = ""
+    is_derivative: bool = False
 
     def __class_getitem__(cls, items: object) -> StateSpec:
         return StateSpec((("", spec_of(items)),), "state")
@@ -87,7 +88,7 @@ class State(Nesting):
         """The next state."""
         value = value_at(Place("State.set", "value"), value, (self.value,))
         _same_type(self.value, value)
-        return State(value, self.incoming)
+        return replace(self, value=value)
 
     @property
     def kind(self) -> str:
@@ -100,7 +101,11 @@ class State(Nesting):
 
     def around(self, parts: Mapping[str, object]) -> State:
         """The state that remembers something else."""
-        return State(cast(Value, parts["value"]), self.incoming)
+        return replace(self, value=cast(Value, parts["value"]))
+
+    def derivative(self) -> State:
+        """The state that holds a derivative, which is not remembered."""
+        return replace(self, is_derivative=True)
 
 
 @final
@@ -133,6 +138,7 @@ class KVCache(Nesting):
     length: Value
     incoming: str = ""
     rolling: bool = False
+    is_derivative: bool = False
 
     def __class_getitem__(cls, items: object) -> StateSpec:
         spec = spec_of(items)
@@ -224,6 +230,10 @@ class KVCache(Nesting):
         """The cache that remembers something else."""
         keys, values, length = (cast(Value, parts[name]) for name in ("keys", "values", "length"))
         return replace(self, keys=keys, values=values, length=length)
+
+    def derivative(self) -> KVCache:
+        """The cache that holds derivatives, which are not remembered."""
+        return replace(self, is_derivative=True)
 
 
 def _same_type(old: Value, new: Value) -> None:

@@ -19,7 +19,7 @@ from tessera.model.parameter import Parameter
 from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit, lift, trace_of
 from tessera.model.trace import Trace
-from tessera.model.tree import leaves, rebuild
+from tessera.model.tree import leaves, rebuild, rebuild_derivatives
 from tessera_build.ir.core.types import F32
 from tessera_build.ir.graph.autodiff import transform
 
@@ -44,7 +44,7 @@ def _backward(loss: object, wrt: object, name: str) -> object:
     results = [
         _named(_filled(trace, gradient, target, scale), target) for gradient, target in zip(found, targets, strict=True)
     ]
-    return rebuild(wrt, results)
+    return rebuild_derivatives(wrt, results)
 
 
 def _gradients(trace: Trace, output: int, values: Sequence[int], scale: float) -> list[int | None]:
@@ -152,7 +152,7 @@ def forward(function: Function, primals: Sequence[object], *, tangents: Sequence
         outputs, found = transform.pushforward(inner.outer.builder, inner.function, inner.primals, given)
     results = inner.results(outputs)
     filled = [_filled(inner.outer, value, result) for value, result in zip(found, results, strict=True)]
-    return inner.rebuilt(outputs), rebuild(inner.result, filled)
+    return inner.rebuilt(outputs), rebuild_derivatives(inner.result, filled)
 
 
 def vjp(function: Function, *primals: object) -> tuple[object, Callable[[object], object]]:
@@ -179,7 +179,7 @@ def vjp(function: Function, *primals: object) -> tuple[object, Callable[[object]
             found = transposer(seeds) if to is trace else transposed_inside(transposer, trace, to, seeds)
         targets = [leaf for _, leaf in leaves(inner.moving) if isinstance(leaf, Value)]
         filled = [_filled(to, f, t) for f, t in zip(found, targets, strict=True)]
-        gradients = as_arguments(rebuild(inner.moving, filled))
+        gradients = as_arguments(rebuild_derivatives(inner.moving, filled))
         return gradients[0] if len(gradients) == 1 else tuple(gradients)
 
     return inner.rebuilt(outputs), back
@@ -223,7 +223,7 @@ def grad(
             outputs, transposer = transform.pullback(builder, inner.function, inner.primals, places)
             found = transposer([builder.scalar(scale, outputs[0])])
         filled = [_filled(inner.outer, f, like, scale) for f, like in zip(found, likes, strict=True)]
-        made = as_arguments(rebuild(nesting, filled))
+        made = as_arguments(rebuild_derivatives(nesting, filled))
         result = rebuild(tuple(wrt) if isinstance(wrt, list) else wrt, made)
         return (inner.rebuilt(outputs), result) if value else result
 

@@ -159,6 +159,9 @@ class _Outputs:
 
     def _leaf(self, name: str, leaf: object) -> None:
         match leaf:
+            case State() | KVCache() if leaf.is_derivative or not leaf.incoming:
+                for part, tensor in leaf.parts().items():
+                    self._leaf(name if isinstance(leaf, State) else f"{name}.{part}", tensor)
             case State() | KVCache():
                 self._state(leaf)
             case Value():

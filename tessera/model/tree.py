@@ -39,6 +39,10 @@ class Nesting(ABC):
     def around(self, parts: Mapping[str, object]) -> Self:
         """One of the same kind that holds other things."""
 
+    @abstractmethod
+    def derivative(self) -> Self:
+        """The same as what holds derivatives: the slope of a state is no state that is remembered."""
+
 
 def leaves(tree: object, path: Path = (), *, whole: bool = False) -> list[tuple[Path, object]]:
     """All leaves with their paths; None is no leaf but an empty place. `whole`: a `Nesting` is a leaf."""
@@ -51,8 +55,12 @@ def leaves(tree: object, path: Path = (), *, whole: bool = False) -> list[tuple[
 
 def rebuild(tree: object, replacements: Sequence[object]) -> object:
     """The same nesting around other leaves."""
-    rest = iter(replacements)
-    return _rebuilt(tree, rest)
+    return _rebuilt(tree, iter(replacements))
+
+
+def rebuild_derivatives(tree: object, replacements: Sequence[object]) -> object:
+    """The same nesting around the derivatives of its leaves, or around those by them."""
+    return _rebuilt(tree, iter(replacements), derivatives=True)
 
 
 def aligned(like: object, tree: object, depth: int = 0) -> list[object] | None:
@@ -132,17 +140,18 @@ def _kind(tree: object) -> str:
     return "names" if hasattr(tree, "_fields") else "places"
 
 
-def _rebuilt(tree: object, rest: Iterator[object]) -> object:
+def _rebuilt(tree: object, rest: Iterator[object], *, derivatives: bool = False) -> object:
     parts = _parts(tree)
     if parts is None:
         return next(rest)
     if tree is None:
         return None
-    made = {key: _rebuilt(item, rest) for key, item in parts.items()}
+    made = {key: _rebuilt(item, rest, derivatives=derivatives) for key, item in parts.items()}
     if isinstance(tree, Mapping):
         return made
     if isinstance(tree, Nesting):
-        return tree.around(cast("Mapping[str, object]", made))
+        around = tree.around(cast("Mapping[str, object]", made))
+        return around.derivative() if derivatives else around
     if isinstance(tree, list):
         return list(made.values())
     make = cast("Callable[..., object]", type(tree))

@@ -131,3 +131,33 @@ def test_branches_when_they_return_other_states_then_are_refused(tmp_path: Path)
     """
     with pytest.raises(LanguageError, match="BRANCHES_DIFFER"):
         read_python(written(tmp_path, body))
+
+
+@pytest.mark.numerics
+def test_gradient_when_it_is_of_a_state_then_is_an_output_and_no_next_state(tmp_path: Path) -> None:
+    body = """
+    @graph.module("m")
+    def m(x: Tensor[3, f32], s: State[3, f32]):
+        loss = lambda state: op.reduce_sum(x * state.value * state.value)
+        y, slope = graph.forward(lambda state: state.set(state.value * 3.0), (s,), tangents=(s,))
+        return {"g": graph.grad(loss)(s), "slope": slope}, s.set(s.value + 1.0)
+    """
+    tessera_build.build(written(tmp_path, body), targets=["native"], out=tmp_path / "m.tessera")
+    with tessera_runtime.load(tmp_path / "m.tessera", threads=1) as model:
+        state, x = model.new_state(), draw(0, 3)
+        for turn in range(3):
+            found = {name: array.astype(np.float64) for name, array in model.run({"x": x}, state=state).items()}
+            assert list(found) == ["g", "slope"]
+            np.testing.assert_allclose(found["g"], 2 * x * turn, rtol=1e-6)
+            np.testing.assert_allclose(found["slope"], np.full(3, 3.0 * turn), rtol=1e-6)
+
+
+@pytest.mark.errors
+def test_gradient_when_it_alone_is_returned_for_a_state_then_the_next_state_is_missed(tmp_path: Path) -> None:
+    body = """
+    @graph.module("m")
+    def m(s: State[3, f32]):
+        return graph.grad(lambda state: op.reduce_sum(state.value * state.value))(s)
+    """
+    with pytest.raises(LanguageError, match="does not return the next s"):
+        read_python(written(tmp_path, body))
