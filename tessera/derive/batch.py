@@ -21,13 +21,13 @@ from tessera.model.site import here
 from tessera.model.tensor import Tensor, Value, described, emit, lift, trace_of
 from tessera.model.tree import leaves, rebuild
 from tessera_build.ir.core.dims import Extent, symbol
+from tessera_build.ir.core.structure import captured
 from tessera_build.ir.core.types import Type
 from tessera_build.ir.graph.autodiff.replay import Replay
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.infer import op_named
 from tessera_build.ir.graph.nodes import Array, Attribute, GraphNode
 from tessera_build.ir.graph.ops.op import axis_of, extents_of, ints_of
-from tessera_build.ir.graph.regions import captured
 
 Axis = int | None
 

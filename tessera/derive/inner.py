@@ -18,7 +18,7 @@ from tessera.model.tensor import Tensor, Value, described, trace_of
 from tessera.model.trace import Trace, current, tracing
 from tessera.model.tree import leaves, rebuild
 from tessera_build.ir.core.node import Function, Region
-from tessera_build.ir.graph.regions import captured
+from tessera_build.ir.core.structure import captured
 
 
 @dataclass(frozen=True, slots=True)

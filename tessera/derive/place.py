@@ -14,9 +14,9 @@ from tessera.errors import LanguageError
 from tessera.model.site import Site, here
 from tessera.model.tensor import Tensor
 from tessera.model.trace import Trace
+from tessera_build.ir.core.structure import captured
 from tessera_build.ir.graph.autodiff.replay import Replay, live_part
 from tessera_build.ir.graph.autodiff.transform import Transposer
-from tessera_build.ir.graph.regions import captured
 
 
 @contextmanager

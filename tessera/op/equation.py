@@ -22,13 +22,13 @@ from tessera.model.trace import Trace
 from tessera.op.creation import eye
 from tessera.op.linear import solve_linear
 from tessera_build.ir.core.node import Function
+from tessera_build.ir.core.structure import captured
 from tessera_build.ir.core.types import F32
 from tessera_build.ir.graph.autodiff import transform
 from tessera_build.ir.graph.autodiff.replay import Replay
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import GraphNode
 from tessera_build.ir.graph.ops.shapes import count
-from tessera_build.ir.graph.regions import captured
 
 Map = Callable[[Value], Value]
 _FEW = 32  # unknowns: a root and its gradient take 0.10 ms by elimination and 0.20 by GMRES; of 64, 0.54 and 0.29

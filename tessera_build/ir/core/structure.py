@@ -14,7 +14,7 @@ from typing import Annotated, Literal, cast, get_args, get_origin, get_type_hint
 
 from tessera_build.ir.core.attributes import Attr, decode, encode
 from tessera_build.ir.core.dims import Dim
-from tessera_build.ir.core.node import Node, Region
+from tessera_build.ir.core.node import Node, Region, walk
 from tessera_build.ir.core.types import Type
 
 Role = Literal[
@@ -153,6 +153,24 @@ def regions_of(node: Node) -> tuple[Region, ...]:
         elif f.role == "regions":
             found.extend(cast("tuple[Region, ...]", getattr(node, f.name)))
     return tuple(found)
+
+
+def captured(regions: Iterable[Region]) -> tuple[int, ...]:
+    """Values that regions read and do not define, in order of first use."""
+    found: dict[int, None] = {}
+    for region in regions:
+        defined = set(region.args)
+        for node in walk(region.nodes):
+            defined.update(defs_of(node))
+            for inner in regions_of(node):
+                defined.update(inner.args)
+        read = [v for node in walk(region.nodes) for v in (*uses_of(node), *_given(node))]
+        found |= dict.fromkeys(v for v in (*read, *region.results) if v not in defined)
+    return tuple(found)
+
+
+def _given(node: Node) -> tuple[int, ...]:
+    return tuple(v for region in regions_of(node) for v in region.results)
 
 
 def to_generic(node: Node) -> Generic:

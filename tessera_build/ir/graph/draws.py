@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tessera_build.ir.core.node import Function, Node, walk
-from tessera_build.ir.core.structure import symbols_defined_by, symbols_used_by
+from tessera_build.ir.core.structure import captured, symbols_defined_by, symbols_used_by
 from tessera_build.ir.graph.builder import graph_nodes
 from tessera_build.ir.graph.nodes import GraphNode, Module
-from tessera_build.ir.graph.regions import captured
 
 DRAW = "random"
 

@@ -15,13 +15,13 @@ from bundle_format.errors import TesseraError
 from tessera_build.ir.core.dims import Dim, evaluate, symbol
 from tessera_build.ir.core.node import Function, Node, Region, Span
 from tessera_build.ir.core.rewrite import Live
+from tessera_build.ir.core.structure import captured
 from tessera_build.ir.core.types import Type
 from tessera_build.ir.graph.builder import guard_symbols
 from tessera_build.ir.graph.infer import op_named
 from tessera_build.ir.graph.nodes import Array, GraphNode, Guard, Module
 from tessera_build.ir.graph.ops.op import Body, DimValues
 from tessera_build.ir.graph.ops.sizes import read_sizes
-from tessera_build.ir.graph.regions import captured
 
 
 def run(module: Module, entry: str, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.node import Function, Node
+from tessera_build.ir.core.structure import captured
 from tessera_build.ir.graph.nodes import Array, GraphNode
-from tessera_build.ir.graph.regions import captured
 from tessera_build.ir.schedule.nodes import Compute, KernelCall
 from tessera_build.lower.graph_to_schedule.defining import Context
 from tessera_build.lower.graph_to_schedule.definitions import define

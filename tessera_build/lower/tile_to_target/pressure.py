@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tessera_build.ir.core.node import Function, Node, Region
-from tessera_build.ir.core.structure import defs_of, regions_of, uses_of
+from tessera_build.ir.core.node import Function, Node
+from tessera_build.ir.core.structure import captured, defs_of, regions_of, uses_of
 from tessera_build.ir.tile import nodes as t
 
 
@@ -31,23 +31,12 @@ def _before(function: Function, lanes: int, nodes: Sequence[Node], wanted: set[i
         inside: set[int] = set()
         for region in regions_of(node):
             # What a loop reads from outside is wanted until its last turn.
-            again = _read(region) if isinstance(node, t.For) else set[int]()
-            inside |= _before(function, lanes, region.nodes, live | again | set(region.results), found)
+            again = captured((region,)) if isinstance(node, t.For) else ()
+            inside |= _before(function, lanes, region.nodes, live.union(again, region.results), found)
             inside.difference_update(region.args)
         live |= inside
         live.update(uses_of(node))
     return live
-
-
-def _read(region: Region) -> set[int]:
-    """Values from outside that a region reads."""
-    found = set(region.results)
-    for node in reversed(region.nodes):
-        found.difference_update(defs_of(node))
-        for inner in regions_of(node):
-            found |= _read(inner)
-        found.update(uses_of(node))
-    return found - set(region.args)
 
 
 def _registers(function: Function, value: int, lanes: int) -> int:

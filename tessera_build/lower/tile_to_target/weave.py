@@ -1,9 +1,9 @@
 """In which order the registers of an elementwise tile are computed: a few at a time, operation by operation.
 
 Takes what the computation of each register appended; gives the same nodes in another order. A processor looks for work
-among the operations that wait for their operands, about 110 of vectors on a Zen 5: of one erf after the other, each a
-chain of some 40 that takes 100 cycles, it sees three. Invariant: a node stands behind all that it reads; operations and
-their operands are the same, and so are the bits.
+among the operations that wait for their operands, which are few chains where each is long: an erf, 37 operations, took
+18 cycles a register of a Zen 5, where its multiply-adds alone are 10. Invariant: a node stands behind all that it
+reads; operations and their operands are the same, and so are the bits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tessera_build.ir.core.node import Node
-from tessera_build.ir.core.structure import defs_of, regions_of, uses_of
+from tessera_build.ir.core.structure import captured, defs_of, regions_of, uses_of
 from tessera_build.ir.target.kernel import Const
 
 # Registers that are computed in turns at most. Measured on a Zen 5, 400,000 elements, against one after the other: of
@@ -62,11 +62,6 @@ def _in_turns(chains: Sequence[Sequence[Node]]) -> Iterator[Node]:
                     break
 
 
-def _reads(node: Node) -> set[int]:
+def _reads(node: Node) -> tuple[int, ...]:
     """Values that a node or what its regions hold reads."""
-    found = set(uses_of(node))
-    for region in regions_of(node):
-        found.update(region.results)
-        for inner in region.nodes:
-            found |= _reads(inner)
-    return found
+    return (*uses_of(node), *captured(regions_of(node)))

@@ -9,12 +9,12 @@ before.
 from __future__ import annotations
 
 from tessera_build.ir.core.node import Region
+from tessera_build.ir.core.structure import captured
 from tessera_build.ir.graph.autodiff.emit import Emit, Values
 from tessera_build.ir.graph.autodiff.regions import Walking, activity, outside_tangents, record, zeros
 from tessera_build.ir.graph.autodiff.replay import Replay, live_part
 from tessera_build.ir.graph.nodes import GraphNode
 from tessera_build.ir.graph.ops.control import kept_of
-from tessera_build.ir.graph.regions import captured
 
 
 def push_checkpoint(walk: Walking, node: GraphNode) -> None:

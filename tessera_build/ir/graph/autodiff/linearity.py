@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tessera_build.ir.core.node import Node, Region
+from tessera_build.ir.core.structure import captured
 from tessera_build.ir.graph.autodiff.rules.linear import LINEAR, Linear
 from tessera_build.ir.graph.nodes import Array, GraphNode
 from tessera_build.ir.graph.ops.op import flag_of
-from tessera_build.ir.graph.regions import captured
 
 _NOWHERE = Linear(when=lambda _: False)
 

@@ -14,13 +14,12 @@ from typing import Protocol
 from tessera_build.ir.core.dims import Range
 from tessera_build.ir.core.node import Function, Node, Region
 from tessera_build.ir.core.rewrite import RegionBuilder
-from tessera_build.ir.core.structure import defs_of
+from tessera_build.ir.core.structure import captured, defs_of
 from tessera_build.ir.core.types import Type
 from tessera_build.ir.graph.autodiff.emit import Values
 from tessera_build.ir.graph.autodiff.program import Recorder
 from tessera_build.ir.graph.autodiff.replay import Replay, live_part
 from tessera_build.ir.graph.builder import GraphBuilder
-from tessera_build.ir.graph.regions import captured
 
 
 class Walking(Protocol):

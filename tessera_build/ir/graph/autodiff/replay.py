@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from tessera_build.ir.core.node import Node, Region, Span
+from tessera_build.ir.core.structure import captured
 from tessera_build.ir.core.types import Type
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import GraphNode
-from tessera_build.ir.graph.regions import captured, index_range
+from tessera_build.ir.graph.regions import index_range
 
 
 class Replay:

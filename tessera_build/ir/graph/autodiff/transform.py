@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 
 from bundle_format.errors import TesseraError
 from tessera_build.ir.core.node import Function, Node
+from tessera_build.ir.core.structure import captured
 from tessera_build.ir.core.types import Type
 from tessera_build.ir.graph.autodiff.emit import Emit, Values
 from tessera_build.ir.graph.autodiff.program import Recorder
 from tessera_build.ir.graph.autodiff.walk import Walk
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import GraphNode
-from tessera_build.ir.graph.regions import captured
 
 Transposer = Callable[[Values], list[int | None]]
 

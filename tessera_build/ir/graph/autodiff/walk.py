@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tessera_build.ir.core.node import Function, Node
+from tessera_build.ir.core.structure import captured
 from tessera_build.ir.core.types import BOOL, Type
 from tessera_build.ir.graph.autodiff.branches import push_if, record_if
 from tessera_build.ir.graph.autodiff.checkpoints import push_checkpoint, record_checkpoint
@@ -24,7 +25,6 @@ from tessera_build.ir.graph.autodiff.stated import differentiate_stated
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.composed import COMPOSED
 from tessera_build.ir.graph.nodes import GraphNode
-from tessera_build.ir.graph.regions import captured
 
 
 class Walk:
