@@ -8,6 +8,7 @@ from onnx import helper
 
 from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx import read_onnx
+from tessera_build.ir.core.dims import symbol
 from tessera_build.ir.graph.nodes import Array
 from tessera_build.ir.graph.reference import run
 from tests.frontends_onnx.oracle import assert_agrees, make_model
@@ -87,6 +88,18 @@ def test_trilu_when_the_diagonal_is_computed_then_agrees(seed: int) -> None:
     rng = np.random.default_rng(seed)
     x = rng.standard_normal(shape_of(rng, 2)).astype(np.float32)
     check("Trilu", {"x": x, "k": np.array(rng.integers(-7, 8))}, upper=seed % 2)
+
+
+@pytest.mark.parametrize("index", [2, -3, [0, 1, 2]])
+def test_gather_when_its_places_are_known_then_a_guard_asks_for_the_axis_to_reach_them(index: int | list[int]) -> None:
+    """A traced loop over tokens reads them one by one: the proof found no sizes to run such a model with."""
+    node = helper.make_node("Gather", ["x", "i"], ["y"], axis=1)
+    model = make_model([node], {"x": (np.float32, (2, "S"))}, ["y"], {"i": np.array(index)})
+    x = np.arange(10, dtype=np.float32).reshape(2, 5)
+    module = assert_agrees(model, {"x": x}, {"x": np.ascontiguousarray(x[:, :3])})
+    assert [guard[:3] for guard in module.guards] == [(symbol("S"), ">=", 3)]
+    with pytest.raises(TesseraError, match="Gather reads beyond its data"):
+        run(module, "main", {"x": np.ascontiguousarray(x[:, :2])})
 
 
 @pytest.mark.errors

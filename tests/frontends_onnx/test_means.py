@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from tests.frontends_onnx.built import run_built
+from tests.frontends_onnx.built import assert_built_agrees, run_built
 
 LOG_2 = float(np.log(2.0))
 
@@ -41,3 +41,23 @@ def test_mean_when_half_floats_hold_neither_sum_nor_count_then_is_right(batch: i
     rows = np.stack([np.full(70000, value, np.float16) for value in (0.5, 3, -1000)])
     ((found,),) = run_built(model, [{"x": rows}])
     np.testing.assert_array_equal(found, rows[:, 0])
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_mean_when_data_leave_nothing_then_is_0_as_in_onnxruntime(dtype: type[np.generic]) -> None:
+    """A bag without members, as torch exports embedding bags: their mean was 0 / 0."""
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    nodes = [
+        helper.make_node("Slice", ["x", "start", "stop"], ["bag"]),
+        helper.make_node("ReduceMean", ["bag"], ["y"], axes=[0], keepdims=0),
+    ]
+    inputs = [helper.make_tensor_value_info("x", kind, ["n", 3])]
+    inputs += [helper.make_tensor_value_info(name, 7, [1]) for name in ("start", "stop")]
+    y = helper.make_tensor_value_info("y", kind, [3])
+    opset = [helper.make_opsetid("", 17)]
+    model = helper.make_model(helper.make_graph(nodes, "g", inputs, [y]), opset_imports=opset, ir_version=8)
+    x = np.arange(12).reshape(4, 3).astype(dtype)
+    assert_built_agrees(
+        model, *({"x": x, "start": np.array([a]), "stop": np.array([b])} for a, b in ((1, 3), (2, 2), (3, 1)))
+    )

@@ -162,6 +162,29 @@ def test_expand_when_target_is_patched_by_where_then_the_condition_is_decided() 
     assert "select" not in ops(module)
 
 
+def test_expand_when_its_target_counts_windows_then_it_is_known_that_some_are() -> None:
+    # Exported masks of speech models: without the convolution's own guard, its count might be -1.
+    model = x_model(
+        [
+            node("Conv", ["x", "weight"], "windows", strides=[5]),
+            node("Shape", ["windows"], "s"),
+            node("Equal", ["s", "minus"], "open"),
+            node("Where", ["open", "one", "s"], "target"),
+            node("Expand", ["row", "target"], "wide"),
+            node("Add", ["windows", "wide"], "y"),
+        ],
+        ["B", 1, "L"],
+        weight=floats(4, 1, 10),
+        minus=integers(-1),
+        one=integers(1),
+        row=floats(1, 1, 1),
+    )
+    module = assert_agrees(model, {"x": floats(2, 1, 40)}, {"x": floats(1, 1, 10)})
+    assert "select" not in ops(module)
+    with pytest.raises(TesseraError, match="window"):
+        run(module, "main", {"x": floats(1, 1, 9)})
+
+
 def test_floor_when_a_float_division_of_dims_is_exact_then_it_is_floordiv() -> None:
     model = x_model(
         [
@@ -229,6 +252,24 @@ def test_dims_when_two_names_must_be_equal_then_they_become_one() -> None:
         run(module, "main", {"a": floats(2, 3), "b": floats(4, 3)})
     assert_agrees(model, {"a": floats(2, 3), "b": floats(2, 3)})
     assert read_onnx(model, dims={"N": (2, 9), "M": (1, 5)}).dims == {"M": (2, 5)}
+
+
+def test_dims_when_numbers_of_elements_fix_one_then_it_is_a_number() -> None:
+    # Exported attention with a length written into its reshapes: 2 * B * S elements are 6 * B.
+    nodes = [node("Shape", ["x"], "s"), node("Slice", ["s", "none", "first"], "b"), node("Concat", ["b", "rest"], "t")]
+    nodes[-1].attribute.extend([helper.make_attribute("axis", 0)])
+    model = x_model(
+        [*nodes, node("Reshape", ["x", "t"], "y")],
+        ["B", "S", 2],
+        none=integers(0),
+        first=integers(1),
+        rest=integers(3, 2),
+    )
+    module = assert_agrees(model, {"x": floats(2, 3, 2)}, {"x": floats(1, 3, 2)})
+    assert set(module.dims) == {"B"}
+    assert not module.guards
+    guarded = read_onnx(model, dims={"B": (0, 4)})  # of nothing, any S is right
+    assert set(guarded.dims) == {"B", "S"}
 
 
 def test_skip_connection_when_pooling_loses_an_element_then_a_guard_refuses_odd_sizes() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from tessera_build.frontends.onnx.content import Ratio, fold_one, fold_several, is_empty, is_symbolic, pack
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
-from tessera_build.frontends.onnx.order import is_multiple, is_related, sign_of, solve
+from tessera_build.frontends.onnx.order import is_multiple, is_related, larger, primitive, sign_of, solve, tightened
 from tessera_build.frontends.onnx.restarts import Unified
 from tessera_build.frontends.onnx.tracing import Piece, Place, pieces_of
 from tessera_build.ir.core.dims import Dim, Extent, Range, bounds, symbol, symbols_of
@@ -186,13 +186,11 @@ class Context:
         return self.cast(Tensor(tensor(I64), None, content), dtype)
 
     def mean(self, source: Tensor, axes: Sequence[int], keepdims: bool) -> Tensor:
-        """The sum divided by the count; a known count of nothing is taken for 1. Half floats hold neither of many."""
+        """The sum divided by the count, that of nothing taken for 1 as onnxruntime does. Half floats hold neither."""
         if source.dtype.is_float and source.dtype.bits < F32.bits:
             return self.cast(self.mean(self.cast(source, F32), axes, keepdims), source.dtype)
-        number, total = count([source.shape[axis] for axis in axes]), self.reduce("sum", source, axes, keepdims)
-        if isinstance(number, int) and source.dtype.is_float:
-            return self.op("div", total, self.scalar(max(number, 1), source.dtype))
-        return self.op("div", total, self.number(number, source.dtype))
+        number = larger(count([source.shape[axis] for axis in axes]), 1, self.ranges)
+        return self.op("div", self.reduce("sum", source, axes, keepdims), self.number(number, source.dtype))
 
     def known(self, source: Tensor, what: str) -> Array:
         """The content of an operand that must be known at build time."""
@@ -283,12 +281,12 @@ class Context:
     @contextmanager
     def trial(self) -> Generator[None, None, None]:
         """Try something for nothing: what it demands of the dims and reads from data is forgotten."""
-        before = self.guards, self.sizes, self._read
+        before = self.guards, self.ranges, self.sizes, self._read
         try:
-            self.guards, self.sizes, self._read = dict(self.guards), dict(self.sizes), dict(self._read)
+            self.guards, self.ranges, self.sizes, self._read = (dict(known) for known in before)
             yield
         finally:
-            self.guards, self.sizes, self._read = before
+            self.guards, self.ranges, self.sizes, self._read = before
 
     @contextmanager
     def branch(self) -> Generator[RegionBuilder, None, None]:
@@ -346,6 +344,8 @@ class Context:
             holding = self.op("eq" if relation == "==" else "ge", self.number(left, I64), self.number(right, I64))
             message = f"{message}: {left} {relation} {right}"
             left, relation, right = self.size(self.cast(holding, I64), 1), "==", 1
+        elif relation == ">=" and symbols_of(difference).isdisjoint(self.sizes):  # checked before anything else
+            self.ranges.update(tightened(difference, self.ranges))
         self.guards[(left, relation, right, message)] = self.builder.span
 
     def unify(self, left: Extent, right: Extent, message: str) -> Extent:
@@ -356,8 +356,9 @@ class Context:
             raise ill_formed(message, expected=f"equal extents, or {left}", found=str(right))
         # What data say, or a loop counts, can be compared, not renamed.
         fixed = {*self.sizes, *self.indices}
-        for name in sorted(symbols_of(left - right) - fixed, reverse=True):
-            solution = solve(left - right, name)
+        difference = primitive(left - right, self.ranges)
+        for name in sorted(symbols_of(difference) - fixed, reverse=True):
+            solution = solve(difference, name)
             if solution is not None and not symbols_of(solution).isdisjoint(fixed):
                 continue
             if not self.choosing and solution is not None and sign_of(solution - 1, self.ranges) != -1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tessera_build.frontends.onnx.call import Call, Translator
+from tessera_build.frontends.onnx.content import is_symbolic
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed
 from tessera_build.frontends.onnx.shapes import reshaped
@@ -73,7 +74,12 @@ def _split_sizes(c: Context, n: Call, extent: Extent) -> tuple[Extent, ...]:
 
 def _gather(c: Context, n: Call) -> Tensor:
     x, indices = n.input(0), n.input(1)
-    return c.op("gather", x, indices, axis=n.axis(x.rank, 0))
+    axis, places = n.axis(x.rank, 0), indices.content
+    # Known places say how long the axis is, where the node surely runs.
+    if c.builder.depth == 0 and places is not None and not is_symbolic(places) and not isinstance(x.shape[axis], int):
+        least = int(max(places.max(initial=-1) + 1, -places.min(initial=0)))
+        c.require(x.shape[axis], ">=", least, f"{n.op} reads beyond its data at axis {axis}")
+    return c.op("gather", x, indices, axis=axis)
 
 
 def _tile(c: Context, n: Call) -> Tensor:

@@ -6,6 +6,7 @@ an answer holds for every value of the dims within their ranges; what is not pro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from tessera_build.ir.core.dims import (
@@ -15,6 +16,7 @@ from tessera_build.ir.core.dims import (
     Monomial,
     Range,
     bounds,
+    evaluate,
     maximum,
     minimum,
     symbols_of,
@@ -24,6 +26,7 @@ from tessera_build.ir.core.dims import (
 Ranges = Mapping[str, Range]
 # Each step removes one function from a difference; shapes of real models nest less than ten divisions.
 STEPS = 24
+_FARTHEST = 1 << 40  # no dim is longer
 
 
 def sign_of(extent: Extent, ranges: Ranges) -> int | None:
@@ -95,6 +98,54 @@ def is_multiple(extent: Extent, other: Extent) -> bool:
     """Whether one expression is a number times another."""
     (_, own), (_, base) = terms_of(extent)[0], terms_of(other)[0]
     return own * other == base * extent
+
+
+def primitive(difference: Extent, ranges: Ranges) -> Extent:
+    """The difference without the factors that all its terms share and that are never 0: it is 0 for the same dims."""
+    terms = terms_of(difference)
+    powers = [dict(monomial) for monomial, _ in terms]
+    common = {atom: min(p.get(atom, 0) for p in powers) for atom in (powers[0] if powers else ())}
+    common = {atom: p for atom, p in common.items() if p and never_negative(Dim(((((atom, 1),), 1),)) - 1, ranges)}
+    divisor = math.gcd(*(coefficient for _, coefficient in terms))
+    result: Extent = 0
+    for monomial, coefficient in terms:
+        rest: Extent = coefficient // divisor
+        for atom, power in monomial:
+            for _ in range(power - common.get(atom, 0)):
+                rest = rest * Dim(((((atom, 1),), 1),))
+        result = result + rest
+    return result
+
+
+def tightened(difference: Extent, ranges: Ranges) -> dict[str, Range]:
+    """The range of the one dim that the difference grows with, where the difference is not negative; else nothing."""
+    name, *others = symbols_of(difference)
+    low, high = ranges.get(name, (None, None))
+    if others or low is None or low < 0 or not _grows(difference):
+        return {}
+    beyond = low
+    while evaluate(difference, {name: beyond}) < 0:
+        if beyond > _FARTHEST:
+            return {}
+        low, beyond = beyond + 1, 2 * beyond + 1
+    while low < beyond:
+        middle = (low + beyond) // 2
+        low, beyond = (low, middle) if evaluate(difference, {name: middle}) >= 0 else (middle + 1, beyond)
+    return {name: (low, high)} if high is None or low <= high else {}
+
+
+def _grows(extent: Extent) -> bool:
+    """Whether larger dims, none of them negative, never make the extent smaller."""
+    return all(coefficient > 0 and _product_grows(monomial) for monomial, coefficient in terms_of(extent) if monomial)
+
+
+def _product_grows(monomial: Monomial) -> bool:
+    (first, power), *others = monomial
+    if others or power > 1:  # a quotient or a minimum may be negative
+        return all(not atom.function for atom, _ in monomial)
+    if first.function == "floordiv":
+        return isinstance(first.right, int) and first.right > 0 and _grows(first.left)
+    return not first.function or (first.function in ("min", "max") and _grows(first.left) and _grows(first.right))
 
 
 def solve(difference: Extent, name: str) -> Extent | None:
