@@ -10,7 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from tessera_build.frontends.onnx import ModelError, UnsupportedError, read_onnx
+from tessera_build.ir.graph.builder import graph_nodes
 from tessera_build.ir.graph.reference import run
+from tests.frontends_onnx.oracle import assert_agrees
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 
@@ -93,11 +95,100 @@ def test_loop_when_it_carries_a_sequence_then_is_unrolled() -> None:
     np.testing.assert_array_equal(found, np.concatenate([X, X, X]))
 
 
+def _loop_over_rows(*after: onnx.NodeProto, before: Sequence[onnx.NodeProto] = ()) -> list[onnx.NodeProto]:
+    """A state that each row of x is added to; the states are appended to a sequence, as torch scripts scans."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["again"]),
+            helper.make_node("SequenceAt", ["rows", "i"], ["row"]),
+            helper.make_node("Add", ["state", "row"], ["next"]),
+            helper.make_node("SequenceInsert", ["so_far", "next"], ["further"]),
+            helper.make_node("Neg", ["next"], ["slice"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_sequence_value_info("so_far", TensorProto.FLOAT, None),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, [3]),
+        ],
+        [
+            helper.make_tensor_value_info("again", TensorProto.BOOL, []),
+            helper.make_tensor_sequence_value_info("further", TensorProto.FLOAT, None),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, [3]),
+            helper.make_tensor_value_info("slice", TensorProto.FLOAT, [3]),
+        ],
+    )
+    return [
+        _constant("yes", np.bool_(True)),
+        _constant("zeros", np.zeros(3, np.float32)),
+        helper.make_node("SplitToSequence", ["x"], ["rows"], axis=0, keepdims=0),
+        helper.make_node("SequenceLength", ["rows"], ["n"]),
+        *(before or [helper.make_node("SequenceEmpty", [], ["none"], dtype=TensorProto.FLOAT)]),
+        helper.make_node("Loop", ["n", "yes", "none", "zeros"], ["s", "last", "slices"], body=body),
+        *after,
+    ]
+
+
+BEFORE = helper.make_node("SequenceConstruct", ["zeros"], ["none"])
+AFTER: dict[str, list[onnx.NodeProto]] = {
+    "stacked": [helper.make_node("ConcatFromSequence", ["s"], ["y"], axis=1, new_axis=1)],
+    "joined": [helper.make_node("ConcatFromSequence", ["s"], ["y"], axis=-1)],
+    "one": [_constant("end", np.int64(-1)), helper.make_node("SequenceAt", ["s", "end"], ["y"])],
+    "counted": [helper.make_node("SequenceLength", ["s"], ["y"])],
+    "state": [helper.make_node("Sub", ["last", "slices"], ["y"])],
+}
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("before", [(), (BEFORE,)])
+@pytest.mark.parametrize("name", AFTER)
+def test_loop_when_a_run_counts_what_it_appends_then_is_a_loop_that_stacks(
+    name: str, before: tuple[onnx.NodeProto, ...]
+) -> None:
+    """Scans that torch scripts: a list of outputs, as many as the sequence has elements."""
+    model = _model(_loop_over_rows(*AFTER[name], before=before), ("S", 3))
+    module = assert_agrees(model, {"x": X}, {"x": X[:1]})
+    assert name == "counted" or any(node.op == "loop" for node in graph_nodes(module.entries["main"]))
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize(("axis", "keepdims", "fresh"), [(0, 1, 0), (1, 1, 0), (1, 0, 1), (-1, 0, 0)])
+def test_split_when_a_run_counts_the_parts_then_they_are_slices_of_one_tensor(
+    axis: int, keepdims: int, fresh: int
+) -> None:
+    nodes = [
+        helper.make_node("SplitToSequence", ["x"], ["s"], axis=axis, keepdims=keepdims),
+        helper.make_node("ConcatFromSequence", ["s"], ["y"], axis=0, new_axis=fresh),
+    ]
+    assert_agrees(_model(nodes, ("N", "M")), {"x": X}, {"x": np.ascontiguousarray(X[:2, :1])})
+
+
 @pytest.mark.errors
-def test_loop_when_it_would_be_unrolled_without_end_then_is_refused() -> None:
+def test_sequence_when_only_a_run_knows_its_length_then_what_needs_it_is_refused() -> None:
+    after = helper.make_node("SequenceErase", ["s"], ["y"], name="shorter")
     with pytest.raises(UnsupportedError) as caught:
-        read_onnx(_model(_accumulating_loop(10**9)))
-    assert "1000000000 iterations" in caught.value.problems[0].message
+        read_onnx(_model(_loop_over_rows(after), ("S", 3)))
+    (problem,) = caught.value.problems
+    assert (problem.where, problem.found) == ("shorter", "a sequence of S tensors")
+    assert problem.message == "SequenceErase of a sequence whose length only a run knows"
+
+
+@pytest.mark.errors
+def test_loop_when_a_run_counts_it_and_it_appends_twice_then_is_refused() -> None:
+    nodes = _loop_over_rows(helper.make_node("SequenceLength", ["s"], ["y"]))
+    body = nodes[5].attribute[0].g
+    body.node.append(helper.make_node("SequenceInsert", ["further", "row"], ["twice"]))
+    body.output[1].name = "twice"
+    with pytest.raises(UnsupportedError) as caught:
+        read_onnx(_model(nodes, ("S", 3)))
+    assert "more to a sequence than append one tensor" in caught.value.problems[0].message
+
+
+@pytest.mark.numerics
+def test_loop_when_it_has_more_iterations_than_are_unrolled_then_is_a_loop() -> None:
+    shape = read_onnx(_model(_accumulating_loop(10**4))).entries["main"]
+    assert shape.types[shape.results[0]].shape == (40000, 3)
 
 
 @pytest.mark.errors
@@ -123,6 +214,14 @@ def test_tensor_operator_when_it_is_given_a_sequence_then_says_what_it_takes() -
 
 @pytest.mark.errors
 def test_split_when_the_axis_is_dynamic_then_names_the_dim() -> None:
+    nodes = [_constant("two", np.int64(2)), helper.make_node("SplitToSequence", ["x", "two"], ["y"], axis=0)]
     with pytest.raises(UnsupportedError) as caught:
-        read_onnx(_model([helper.make_node("SplitToSequence", ["x"], ["y"], axis=0)], ["batch", 3]))
+        read_onnx(_model(nodes, ["batch", 3]))
     assert "batch" in (caught.value.problems[0].found or "")
+
+
+@pytest.mark.errors
+def test_sequence_output_when_only_a_run_knows_its_length_then_is_refused_by_name() -> None:
+    with pytest.raises(UnsupportedError, match="output y is a sequence whose length only a run knows") as caught:
+        read_onnx(_model([helper.make_node("SplitToSequence", ["x"], ["y"], axis=0)], ["batch", 3]))
+    assert caught.value.found == "a sequence of batch tensors"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tessera_build.frontends.onnx.containers import TensorSequence, Value
+from tessera_build.frontends.onnx.containers import AppendedSequence, StackedSequence, TensorSequence, Value
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.ir.graph.nodes import Array
@@ -69,8 +69,10 @@ class Call:
         return self.input(index) if found is None else found
 
     def sequence(self, index: int) -> TensorSequence:
-        """An operand that must be a sequence."""
+        """An operand that must be a sequence whose length the build knows."""
         found = self.operand(index)
+        if isinstance(found, StackedSequence | AppendedSequence):
+            raise unsupported(f"{self.op} of a sequence whose length only a run knows", found=str(found))
         if not isinstance(found, TensorSequence):
             raise ill_formed(f"{self.op} takes a sequence", found="a tensor or an optional")
         return found

@@ -1,4 +1,5 @@
-"""What ONNX's sequences and optionals are to the importer: tuples of tensors whose length the build knows.
+"""What ONNX's sequences and optionals are to the importer: tuples of tensors, or one tensor of as many slices as a run
+says.
 
 Takes tensors; gives immutable containers of them. Invariant: a container never becomes a value of the graph; only its
 tensors do. As outputs of a model they are called `name[0]`, `name[1]`, ...; the module's results say what they were.
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tessera_build.frontends.onnx.context import Tensor
+from tessera_build.frontends.onnx.errors import unsupported
 from tessera_build.ir.graph.nodes import Result
 
 
@@ -23,10 +25,31 @@ class TensorSequence:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class StackedSequence:
+    """Tensors of one type in order, as the slices of `stack` along its first axis: only a run may know how many."""
+
+    stack: Tensor
+
+    def __str__(self) -> str:
+        return f"a sequence of {self.stack.shape[0]} tensors"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AppendedSequence:
+    """The sequence that a Loop carries at a place, as an iteration finds it, and what the iteration has appended."""
+
+    place: int
+    added: tuple[Tensor, ...] = ()
+
+    def __str__(self) -> str:
+        return f"a sequence of the Loop with {len(self.added)} tensors more"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class OptionalValue:
     """A tensor, a sequence, or nothing."""
 
-    content: Tensor | TensorSequence | None = None
+    content: Tensor | TensorSequence | StackedSequence | AppendedSequence | None = None
 
     def __str__(self) -> str:
         return "an optional without a value" if self.content is None else f"an optional that holds {self.content}"
@@ -54,7 +77,7 @@ class Words:
         return f"strings, of which there are {len(self.words)}"
 
 
-Container = TensorSequence | OptionalValue | ScoreMaps | Words
+Container = TensorSequence | StackedSequence | AppendedSequence | OptionalValue | ScoreMaps | Words
 Value = Tensor | Container
 
 
@@ -64,6 +87,12 @@ def flattened(name: str, value: Value) -> tuple[tuple[str, Tensor], ...]:
         return () if value.content is None else flattened(name, value.content)
     if isinstance(value, TensorSequence):
         return tuple((f"{name}[{index}]", member) for index, member in enumerate(value.members))
+    if isinstance(value, StackedSequence | AppendedSequence):
+        raise unsupported(
+            f"the model's output {name} is a sequence whose length only a run knows",
+            found=str(value),
+            hint="join its tensors in the model, for instance by torch.stack",
+        )
     if isinstance(value, ScoreMaps):
         return ((name, value.scores),)
     return ((name, value.places if isinstance(value, Words) else value),)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bundle_format.errors import TesseraError
+from tessera_build.frontends.onnx.appending import appended
 from tessera_build.frontends.onnx.call import Call, Subgraph, Translator, normalise_axis
 from tessera_build.frontends.onnx.containers import Value
 from tessera_build.frontends.onnx.context import Context, Tensor
@@ -21,7 +22,7 @@ from tessera_build.frontends.onnx.order import larger, smaller
 from tessera_build.frontends.onnx.restarts import Undecided
 from tessera_build.frontends.onnx.tracing import Place, pieces_of
 from tessera_build.frontends.onnx.truth import known_truth, tensors
-from tessera_build.frontends.onnx.unrolled import unrolled
+from tessera_build.frontends.onnx.unrolled import LONGEST, unrolled
 from tessera_build.ir.core.dims import Extent, symbols_of
 from tessera_build.ir.core.node import Region
 from tessera_build.ir.core.types import BOOL, I64
@@ -156,14 +157,15 @@ def _loop(c: Context, n: Call) -> tuple[Value, ...]:
     trips, first = _trips(c, n.inputs[0] if n.inputs else None), n.optional(1)
     start = True if first is None else known_truth(first)
     given = [n.operand(i) for i in range(2, len(n.inputs))]
-    if not all(isinstance(value, Tensor) for value in given) and start is not None:
-        (count,) = c.known_ints(c.number(trips, I64), "the trip count of a Loop over a sequence")
-        return unrolled(c, graph, count if start else 0, given)
-    initial = tensors("Loop", given)
-    scans = graph.outputs - 1 - len(initial)
-    if graph.inputs != 2 + len(initial) or scans < 0:
+    if graph.inputs != 2 + len(given) or graph.outputs < 1 + len(given):
         raise ill_formed("the body of Loop does not fit its operands", found=f"{graph.inputs} inputs")
-    return _repeated(c, graph, initial, 0 if start is False else trips, first if start is None else None)
+    if start is False:
+        trips = 0
+    of_tensors = all(isinstance(value, Tensor) for value in given)
+    if not of_tensors and start is not None and isinstance(trips, int) and trips <= LONGEST:
+        return unrolled(c, graph, trips, given)
+    asked = first if start is None else None
+    return appended(c, graph, given, lambda body, initial: _repeated(c, body, initial, trips, asked))
 
 
 def _repeated(

@@ -1,15 +1,24 @@
 """Operators on sequences and optionals, carried out by the importer: none of them is left to run.
 
-Takes containers of tensors; gives containers or their tensors. Invariant: the length of every sequence is known at
-build time; what would make it depend on data is refused.
+Takes containers of tensors; gives containers or their tensors. Invariant: a sequence whose length only a run knows is
+one tensor, and what would change its length is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from tessera_build.frontends.onnx.call import Call, Translator, normalise_axis
-from tessera_build.frontends.onnx.containers import OptionalValue, ScoreMaps, TensorSequence, Value, Words
+from tessera_build.frontends.onnx.containers import (
+    AppendedSequence,
+    OptionalValue,
+    ScoreMaps,
+    StackedSequence,
+    TensorSequence,
+    Value,
+    Words,
+)
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.movement import joined
@@ -34,6 +43,9 @@ def _empty(_: Context, call: Call) -> Value:
 
 
 def _at(context: Context, call: Call) -> Value:
+    whole = call.operand(0)
+    if isinstance(whole, StackedSequence):
+        return context.op("gather", whole.stack, context.reshape(context.cast(call.input(1), I64), ()), axis=0)
     members, position = call.sequence(0).members, call.input(1)
     if position.content is None and members and all(m.type == members[0].type for m in members):
         return _pick(context, members, position)
@@ -50,8 +62,10 @@ def _pick(context: Context, members: tuple[Tensor, ...], position: Tensor) -> Te
 
 
 def _insert(context: Context, call: Call) -> Value:
-    members, tensor = call.sequence(0).members, call.input(1)
-    place = call.optional(2)
+    whole, tensor, place = call.operand(0), call.input(1), call.optional(2)
+    if isinstance(whole, AppendedSequence) and place is None:
+        return replace(whole, added=(*whole.added, tensor))
+    members = call.sequence(0).members
     index = len(members) if place is None else context.known_ints(place, "the position in a sequence")[0]
     index = _checked(index, len(members) + 1, len(members))
     return TensorSequence((*members[:index], tensor, *members[index:]))
@@ -66,6 +80,9 @@ def _erase(context: Context, call: Call) -> Value:
 
 
 def _length(context: Context, call: Call) -> Value:
+    whole = call.operand(0)
+    if isinstance(whole, StackedSequence):
+        return context.number(whole.stack.shape[0], I64)
     return context.scalar(len(call.sequence(0).members), I64)
 
 
@@ -82,6 +99,9 @@ def _split(context: Context, call: Call) -> Value:
     axis = call.integer("axis", 0) % max(source.rank, 1)
     keep = call.integer("keepdims", 1) != 0 or sizes is not None
     extent = source.shape[axis]
+    if _is_single(context, sizes) and not (isinstance(extent, int) and extent <= _LONGEST_SPLIT):
+        kept = [1 if i == axis else e for i, e in enumerate(source.shape) if keep or i != axis]
+        return StackedSequence(context.reshape(_moved(context, source, axis, 0), (extent, *kept)))
     lengths = _lengths(context, extent, sizes)
     parts: list[Tensor] = []
     start: Extent = 0
@@ -92,6 +112,17 @@ def _split(context: Context, call: Call) -> Value:
         parts.append(part if keep else context.reshape(part, source.shape[:axis] + source.shape[axis + 1 :]))
         start = start + length
     return TensorSequence(tuple(parts))
+
+
+def _is_single(context: Context, sizes: Tensor | None) -> bool:
+    """Whether every part is one element long, however long the axis is."""
+    return sizes is None or (sizes.rank == 0 and context.numbers(sizes) == (1,))
+
+
+def _moved(context: Context, source: Tensor, axis: int, place: int) -> Tensor:
+    """The tensor with one axis in another place."""
+    perm = [i for i in range(source.rank) if i != axis]
+    return context.transpose(source, [*perm[:place], axis, *perm[place:]])
 
 
 def _lengths(context: Context, extent: Extent, sizes: Tensor | None) -> tuple[int, ...]:
@@ -110,8 +141,14 @@ def _lengths(context: Context, extent: Extent, sizes: Tensor | None) -> tuple[in
 
 
 def _concat(context: Context, call: Call) -> Value:
+    axis, fresh, whole = call.integer("axis"), call.integer("new_axis", 0), call.operand(0)
+    if isinstance(whole, StackedSequence):
+        rank = whole.stack.rank - 1
+        position = normalise_axis(axis, rank + (1 if fresh else 0))
+        moved = _moved(context, whole.stack, 0, position)
+        before, (number, *after) = moved.shape[:position], moved.shape[position:]
+        return moved if fresh else context.reshape(moved, (*before, number * after[0], *after[1:]))
     members = call.sequence(0).members
-    axis, fresh = call.integer("axis"), call.integer("new_axis", 0)
     if not members:
         raise ill_formed("a concatenation of no tensors has no shape")
     position = normalise_axis(axis, members[0].rank + (1 if fresh else 0))

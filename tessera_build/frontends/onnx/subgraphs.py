@@ -1,6 +1,7 @@
 """Which names nodes read, subgraphs included, and which nodes are needed.
 
-Takes protobuf nodes; gives names and nodes. Invariant: a name that a subgraph defines itself is none that it reads.
+Takes protobuf nodes; gives names and nodes. Invariant: a name that a subgraph defines itself is none that it reads, and
+nodes stand behind those that they read from.
 """
 
 from __future__ import annotations
@@ -34,8 +35,29 @@ def captured_by(graph: onnx.GraphProto) -> set[str]:
 
 
 def named_nodes(graph: onnx.GraphProto, prefix: str = "") -> list[NamedNode]:
-    """The nodes of a graph with names for reports."""
-    return [(n, n.name or f"{prefix}{n.op_type}_{i}") for i, n in enumerate(graph.node)]
+    """The nodes of a graph with names for reports, each behind those that it reads from.
+
+    ONNX asks for that order in files; onnxruntime does not, and its own converter to half floats does not keep it.
+    """
+    return _ordered([(n, n.name or f"{prefix}{n.op_type}_{i}") for i, n in enumerate(graph.node)])
+
+
+def _ordered(nodes: Sequence[NamedNode]) -> list[NamedNode]:
+    """The nodes behind what they read, else as they were; of a cycle, one reads what is made after it."""
+    makers = {output: i for i, (node, _) in reversed(list(enumerate(nodes))) for output in node.output if output}
+    order: dict[int, None] = {}
+    begun: set[int] = set()
+    for last in range(len(nodes)):
+        waiting = [last]
+        while waiting:
+            at = waiting[-1]
+            read = () if at in begun else names_read(nodes[at][0])
+            begun.add(at)
+            before = sorted({makers[name] for name in read if name in makers} - begun, reverse=True)
+            if not before:
+                order.setdefault(waiting.pop())
+            waiting += before
+    return [nodes[i] for i in order]
 
 
 def needed(nodes: Sequence[NamedNode], wanted: set[str]) -> Iterator[NamedNode]:
