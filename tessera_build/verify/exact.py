@@ -1,4 +1,4 @@
-"""What a model's conditioning leaves to be judged: how far float32 itself takes the model from the exact answer.
+"""What a model's conditioning leaves to be judged: how far its floats themselves take it from the exact answer.
 
 Takes a module as a frontend made it and inputs; gives, for each output, the error of the Graph reference against the
 same graph in float64, and how far roundings move it. Invariant: only Tessera's own
@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from bundle_format.errors import TesseraError
 from tessera_build.ir.core.node import Function, Node
 from tessera_build.ir.core.rewrite import map_nodes
 from tessera_build.ir.core.scalar import COMPARISONS
-from tessera_build.ir.core.types import F32, F64
+from tessera_build.ir.core.types import BF16, F16, F32, F64, DType, dtype_of
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.builder import graph_nodes
 from tessera_build.ir.graph.nodes import Array, Attribute, GraphNode, Module
@@ -35,8 +37,13 @@ LARGEST = 1e-2
 _DRAWS = 3
 # Each element of these is rounded as its terms ask for, which may be as large as the largest of all.
 _SUMS = frozenset({"attention", "conv", "matmul", "reduce", "reduce_window"})
+_FULL = frozenset({F32})
+# Of whole runs, roundings to half floats count as float32's do: a converted model has f32 inputs and outputs, and is
+# 1e-3 off between two right runs. Eight bits are a quantisation, which the model means.
+_ROUNDED = frozenset({BF16, F16, F32})
 _MOVED_SLACK = 2.0
 _MOVED_LARGEST = 0.5
+_Key = TypeVar("_Key")
 
 
 def widened_limit(limit: float, noise: float) -> float:
@@ -47,18 +54,23 @@ def widened_limit(limit: float, noise: float) -> float:
 def noise_of(source: Module, entry: str, inputs: Mapping[str, Array], answers: Mapping[str, Array]) -> dict[str, float]:
     """The error of the Graph reference's `answers` by output; none where the model cannot be computed in float64."""
     results = dict(zip(source.output_names[entry], source.entries[entry].results, strict=True))
-    noise = noise_of_values(source, entry, inputs, {results[name]: array for name, array in answers.items()})
+    values = {results[name]: array for name, array in answers.items()}
+    noise = noise_of_values(source, entry, inputs, values, _ROUNDED)
     return {name: noise[value] for name, value in results.items() if value in noise}
 
 
 def noise_of_values(
-    module: Module, entry: str, inputs: Mapping[str, Array], answers: Mapping[int, Array]
+    module: Module,
+    entry: str,
+    inputs: Mapping[str, Array],
+    answers: Mapping[int, Array],
+    kinds: frozenset[DType] = _FULL,
 ) -> dict[int, float]:
-    """The same for any values of an entry."""
-    wide = {name: array.astype(np.float64) if array.dtype == np.float32 else array for name, array in inputs.items()}
+    """The same for any values of an entry; `kinds`: the types whose roundings count."""
     try:
         patience = reference.Patience(MOST_STEPS)
-        exact, _ = reference.run_with_sizes(_widened(module), entry, wide, answers.keys(), patience)
+        wide = _wide_arrays(inputs, kinds)
+        exact, _ = reference.run_with_sizes(_widened(module, kinds), entry, wide, answers.keys(), patience)
     except TesseraError:
         return {}
     return {value: error_of(array, exact[value].astype(array.dtype)) for value, array in answers.items()}
@@ -74,8 +86,7 @@ def limits_of_moves(module: Module, entry: str, inputs: Mapping[str, Array]) -> 
     """
     if data_sizes(module.entries[entry]):
         return {}
-    wide = _widened(module)
-    floats = {name: array.astype(np.float64) if array.dtype == np.float32 else array for name, array in inputs.items()}
+    wide, floats = _widened(module, _FULL), _wide_arrays(inputs, _FULL)
     try:
         exact = _Course.of(wide, entry, floats, None)
         draws = [_Course.of(wide, entry, floats, np.random.default_rng(seed)) for seed in range(_DRAWS)]
@@ -136,19 +147,26 @@ def _largest(array: Array) -> float:
     return float(np.abs(array[np.isfinite(array)].astype(np.float64)).max(initial=0.0))
 
 
-def _widened(module: Module) -> Module:
-    """The module with float64 wherever it has float32; constants keep the names they are found by."""
-    constants = {d: a.astype(np.float64) if a.dtype == np.float32 else a for d, a in module.constants.items()}
-    return replace(module, constants=constants, entries={n: _wide_function(f) for n, f in module.entries.items()})
+def _wide_arrays(arrays: Mapping[_Key, Array], kinds: frozenset[DType]) -> dict[_Key, Array]:
+    """The arrays, in float64 where they are of these types."""
+    return {key: a.astype(np.float64) if dtype_of(a.dtype) in kinds else a for key, a in arrays.items()}
 
 
-def _wide_function(function: Function) -> Function:
-    types = {v: replace(t, dtype=F64) if t.dtype == F32 else t for v, t in function.types.items()}
-    return replace(map_nodes(function, _wide_node), types=types)
+def _widened(module: Module, kinds: frozenset[DType]) -> Module:
+    """The module with float64 wherever it has these types; constants keep the names they are found by."""
+    constants = _wide_arrays(module.constants, kinds)
+    return replace(
+        module, constants=constants, entries={n: _wide_function(f, kinds) for n, f in module.entries.items()}
+    )
 
 
-def _wide_node(node: Node) -> Node:
+def _wide_function(function: Function, kinds: frozenset[DType]) -> Function:
+    types = {v: replace(t, dtype=F64) if t.dtype in kinds else t for v, t in function.types.items()}
+    return replace(map_nodes(function, partial(_wide_node, kinds=kinds)), types=types)
+
+
+def _wide_node(node: Node, kinds: frozenset[DType]) -> Node:
     if not isinstance(node, GraphNode):
         return node
-    attributes: dict[str, Attribute] = {k: F64 if v == F32 else v for k, v in node.attributes.items()}
+    attributes: dict[str, Attribute] = {k: F64 if v in kinds else v for k, v in node.attributes.items()}
     return replace(node, attributes=attributes)

@@ -1,7 +1,7 @@
 """Outputs of whole runs against the references' answers.
 
 Takes a case with its answers and what a run gave; gives the first output that is wrong, as an error. Invariant: a limit
-is the policy's, and wider only by what float32 makes of the model where nothing is built wrongly.
+is the policy's, and wider only by what its floats make of the model where nothing is built wrongly.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def output_failure(
 ) -> VerificationError | None:
     """The first output that differs from a reference, as an error that no group explains yet.
 
-    Where float32 itself takes the model far from the exact answer, that is the measure. A float may always be off by
+    Where its own floats take the model far from the exact answer, that is the measure. A float may always be off by
     the `least` of its output.
     """
     policy = subject.precision.tolerance
@@ -55,10 +55,10 @@ def output_failure(
 
 
 def undetermined(where: str, what: str, noise: float) -> VerificationError:
-    """The error of what cannot be proved, right or wrong: float32 leaves nothing of the answer."""
+    """The error of what cannot be proved, right or wrong: roundings leave nothing of the answer."""
     return VerificationError(
         "ILL_CONDITIONED",
-        f"float32 does not determine {what} on the inputs of the proof",
+        f"the model's floats do not determine {what} on the inputs of the proof",
         where=where,
         expected=f"answers that roundings move by at most {LARGEST:g} of the largest",
         found=f"{noise:g}",

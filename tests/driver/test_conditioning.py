@@ -46,6 +46,30 @@ def test_build_when_float32_cannot_do_better_then_is_accepted_and_says_what_it_w
     assert 1e-4 < proof.max_error < LARGEST
 
 
+def half_floats(offset: float) -> onnx.ModelProto:
+    """Layers in f16 between inputs and outputs in f32, as onnxruntime's converter leaves them."""
+    rng = np.random.default_rng(4)
+    weights = {f"w{i}": (rng.standard_normal((64, 64)) / 8).astype(np.float16) for i in range(4)}
+    nodes = [helper.make_node("Cast", ["x"], ["h0"], to=TensorProto.FLOAT16)]
+    for i in range(4):
+        nodes += [helper.make_node("MatMul", [f"h{i}", f"w{i}"], [f"m{i}"])]
+        nodes += [helper.make_node("Tanh", [f"m{i}"], [f"h{i + 1}"])]
+    nodes += [helper.make_node("Add", ["h4", "offset"], ["far"]), helper.make_node("Sub", ["far", "offset"], ["near"])]
+    nodes += [helper.make_node("Cast", ["near"], ["y"], to=TensorProto.FLOAT)]
+    return model_of(nodes, {**weights, "offset": np.asarray(np.float16(offset))}, ["n", 64], ["n", 64])
+
+
+def test_build_when_a_model_of_floats_computes_in_half_floats_then_is_held_to_what_those_leave(
+    tmp_path: Path, kernel_cache: Path
+) -> None:
+    result = tessera_build.build(half_floats(0), ["x86-64-v3"], tmp_path / "m", cache=kernel_cache)
+    (proof,) = result.verification
+    assert 1e-4 < proof.max_error < LARGEST
+    with pytest.raises(VerificationError) as caught:
+        tessera_build.build(half_floats(1e3), ["x86-64-v3"], tmp_path / "n", cache=kernel_cache)
+    assert caught.value.code == "ILL_CONDITIONED"
+
+
 def test_build_when_nothing_of_the_answer_is_left_then_is_refused(tmp_path: Path, kernel_cache: Path) -> None:
     with pytest.raises(VerificationError) as caught:
         tessera_build.build(variance(1e-4), ["x86-64-v3"], tmp_path / "m", cache=kernel_cache)
