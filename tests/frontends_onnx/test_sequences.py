@@ -153,6 +153,20 @@ def test_loop_when_a_run_counts_what_it_appends_then_is_a_loop_that_stacks(
 
 
 @pytest.mark.numerics
+@pytest.mark.parametrize("size", [1, [1, 1, 1]])
+def test_split_when_its_axis_is_to_go_then_goes_from_parts_of_one_stated_size_alone(size: int | list[int]) -> None:
+    """What torch writes for unbind; the axis stayed."""
+    nodes = [
+        _constant("size", np.array(size)),
+        helper.make_node("SplitToSequence", ["x", "size"], ["s"], axis=1, keepdims=0),
+        helper.make_node("ConcatFromSequence", ["s"], ["y"], axis=0),
+    ]
+    for shape in ((4, 3), ("N", 3), ("N", "M")):
+        if shape[1] == 3 or size == 1:
+            assert_agrees(_model(nodes, shape), {"x": X})
+
+
+@pytest.mark.numerics
 @pytest.mark.parametrize(("axis", "keepdims", "fresh"), [(0, 1, 0), (1, 1, 0), (1, 0, 1), (-1, 0, 0)])
 def test_split_when_a_run_counts_the_parts_then_they_are_slices_of_one_tensor(
     axis: int, keepdims: int, fresh: int

@@ -97,9 +97,10 @@ def _checked(index: int, length: int, modulus: int | None = None) -> int:
 def _split(context: Context, call: Call) -> Value:
     source, sizes = call.input(0), call.optional(1)
     axis = call.integer("axis", 0) % max(source.rank, 1)
-    keep = call.integer("keepdims", 1) != 0 or sizes is not None
-    extent = source.shape[axis]
-    if _is_single(context, sizes) and not (isinstance(extent, int) and extent <= _LONGEST_SPLIT):
+    # ONNX's text has a stated size keep the axis; onnxruntime removes it for parts of 1, which is how torch unbinds.
+    single, extent = _is_single(context, sizes), source.shape[axis]
+    keep = call.integer("keepdims", 1) != 0 or not single
+    if single and not (isinstance(extent, int) and extent <= _LONGEST_SPLIT):
         kept = [1 if i == axis else e for i, e in enumerate(source.shape) if keep or i != axis]
         return StackedSequence(context.reshape(_moved(context, source, axis, 0), (extent, *kept)))
     lengths = _lengths(context, extent, sizes)
