@@ -20,7 +20,7 @@ from tessera_build.driver.build import build
 from tessera_build.driver.inspect import show_level
 from tessera_build.driver.result import BuildResult
 from tessera_build.ir.schedule.program_text import NamedSchedule, parse_named, print_named
-from tessera_build.ir.schedule.trace import Rewrite, Schedule, Split, Step
+from tessera_build.ir.schedule.trace import Bind, Rewrite, Schedule, Split, Step
 
 TARGET = "x86-64-v3"
 Maker = Callable[[str | None], BuildResult]
@@ -158,6 +158,8 @@ def test_schedule_when_a_step_does_not_fit_then_the_task_and_the_reason_are_name
         (_text("last", Schedule((Split("_d0", 1),))) * 2, "SCHEDULES_TOO_MANY", "2 schedules"),
         ('"tsched.task"() <{node = "last", trace = [{step = "spilt"}]}>', "TEXT_SYNTAX", "given.mlir:1:18"),
         ('"tsched.task"() <{node = "last"}>', "TEXT_SYNTAX", "trace"),
+        (_text("last", Schedule((Bind("_d1", "parallel"),))).replace("parallel", "vector"), "TEXT_SYNTAX", "'unroll'"),
+        (_text("last", Schedule((Split("_d1", 8),))).replace("bit-pres", "pres"), "TEXT_SYNTAX", "'bit-preserving'"),
         ('"tsched.tusk"() <{}>', "TEXT_SYNTAX", "tsched.task"),
         ('"tsched.task"() <{node = "last", trace = []}> ({', "TEXT_SYNTAX", "do not end"),
         (_text("lost", Schedule()), "TASK_UNKNOWN", "did you mean last?"),

@@ -7,9 +7,9 @@ step that this module has never heard of cannot be printed, because the table is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast, get_args
+from typing import Literal, cast, get_args, get_origin
 
-from tessera_build.ir.core.attributes import Attr, decode_fields, encode_fields
+from tessera_build.ir.core.attributes import Attr, decode_fields, encode_fields, field_annotations
 from tessera_build.ir.core.text.lexer import Lexer
 from tessera_build.ir.core.text.literals import print_dictionary
 from tessera_build.ir.core.text.values import ValueParser
@@ -50,6 +50,11 @@ def decode_step(fields: Mapping[str, Attr], lexer: Lexer, offset: int) -> Step:
     if not isinstance(name, str) or name not in STEPS:
         lexer.fail(f"no step is called {name!r}; there are {', '.join(sorted(STEPS))}", offset)
     try:
-        return cast(Step, decode_fields({k: v for k, v in fields.items() if k != "step"}, STEPS[name]))
+        step = decode_fields({k: v for k, v in fields.items() if k != "step"}, STEPS[name])
     except ValueError as error:
         lexer.fail(str(error), offset)
+    for field, annotation in field_annotations(STEPS[name]).items():
+        found, words = getattr(step, field), get_args(annotation)
+        if get_origin(annotation) is Literal and found not in words:
+            lexer.fail(f"the {field} of {name} is {found!r}; there are {', '.join(map(repr, words))}", offset)
+    return cast(Step, step)
