@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from tessera_build.cli.console import human_seconds, json_option, print_json
-from tessera_build.cli.options import FILE, read_sizes, threads_option
+from tessera_build.cli.options import FILE, entry_option, read_sizes, threads_option
 from tessera_build.driver.bench import Bench, BenchRequest, bench
 
 
@@ -13,6 +13,7 @@ from tessera_build.driver.bench import Bench, BenchRequest, bench
 @click.argument("bundle", type=FILE)
 @click.option("--against", type=click.Choice(["onnxruntime"]), help="Run this peer in turns with the bundle.")
 @click.option("--model", type=FILE, help="The ONNX file for the peer. Default: the one beside the bundle that fits.")
+@entry_option
 @click.option("--dims", "--dim", "dims", multiple=True, help="Sizes of dynamic dims: N=8,S=128. Default: 1 if it may.")
 @click.option("--seconds", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="How long to measure.")
 @threads_option
@@ -21,6 +22,7 @@ def bench_command(
     bundle: Path,
     against: str | None,
     model: Path | None,
+    entry: str | None,
     dims: tuple[str, ...],
     seconds: float,
     threads: int | None,
@@ -32,7 +34,7 @@ def bench_command(
     Example:
       tessera bench model.tessera --against onnxruntime --model model.onnx --dims batch=8
     """
-    found = bench(BenchRequest(bundle, against, model, threads, read_sizes(dims), seconds))
+    found = bench(BenchRequest(bundle, against, model, threads, read_sizes(dims), seconds, entry))
     if as_json:
         print_json(found)
     else:
@@ -42,9 +44,8 @@ def bench_command(
 def print_bench(found: Bench) -> None:
     """A line for each runner, and the ratio."""
     sizes = "".join(f", {name}={size}" for name, size in found.sizes.items())
-    click.echo(
-        f"{found.target}, {found.threads} thread{'s' if found.threads > 1 else ''}{sizes}, {found.rounds} rounds"
-    )
+    plural = "s" if found.threads > 1 else ""
+    click.echo(f"{found.target}, {found.entry}, {found.threads} thread{plural}{sizes}, {found.rounds} rounds")
     for times in found.times:
         click.echo(f"  {times.name:<12} median {human_seconds(times.median)}, best {human_seconds(times.minimum)}")
     if found.ratio is not None:

@@ -15,6 +15,7 @@ FILE = click.Path(path_type=Path)
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="Threads to run on. Default: what this process may use."
 )
+entry_option = click.option("--entry", help="Which of the bundle's entries. Default: the main one, or the first.")
 
 _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)B?")
 _SIZE = re.compile(r"(\d+)(?:(?:\.\.|:)(\d+))?")

@@ -5,12 +5,13 @@ from pathlib import Path
 import click
 
 from tessera_build.cli.console import human_seconds, json_option, print_json
-from tessera_build.cli.options import FILE, read_sizes, threads_option
+from tessera_build.cli.options import FILE, entry_option, read_sizes, threads_option
 from tessera_build.driver.profile import KernelRow, Profile, ProfileRequest, profile
 
 
 @click.command("profile")
 @click.argument("bundle", type=FILE)
+@entry_option
 @click.option("--dims", "--dim", "dims", multiple=True, help="Sizes of dynamic dims: N=8,S=128. Default: 1 if it may.")
 @click.option("--seconds", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="How long to measure.")
 @click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="How many kernels to show.")
@@ -19,6 +20,7 @@ from tessera_build.driver.profile import KernelRow, Profile, ProfileRequest, pro
 @json_option
 def profile_command(
     bundle: Path,
+    entry: str | None,
     dims: tuple[str, ...],
     seconds: float,
     top: int,
@@ -35,7 +37,7 @@ def profile_command(
     Example:
       tessera profile model.tessera --threads 1 --trace run.json
     """
-    found = profile(ProfileRequest(bundle, threads, read_sizes(dims), seconds, trace))
+    found = profile(ProfileRequest(bundle, entry, threads, read_sizes(dims), seconds, trace))
     if as_json:
         print_json(found)
         return
@@ -48,7 +50,7 @@ def print_profile(found: Profile, top: int) -> None:
     """The table, dearest kernel first."""
     sizes = "".join(f", {name}={size}" for name, size in found.sizes.items())
     roof, plural = found.roofline, "s" if found.threads > 1 else ""
-    click.echo(f"{found.target}, {found.threads} thread{plural}{sizes}, {found.rounds} rounds")
+    click.echo(f"{found.target}, {found.entry}, {found.threads} thread{plural}{sizes}, {found.rounds} rounds")
     outside = human_seconds(found.outside)
     click.echo(
         f"run {human_seconds(found.seconds)}; profiled {human_seconds(found.profiled)}, {outside} outside kernels"

@@ -1,6 +1,5 @@
 """`tessera run`: a bundle on inputs from files."""
 
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 import tessera_runtime
 from tessera_build.cli.console import json_option, print_json
 from tessera_build.cli.options import FILE, threads_option
-from tessera_build.config import ConfigError, HostError
+from tessera_build.config import ConfigError
+from tessera_build.driver.outputs import whole_file
 from tessera_build.ir.graph.nodes import Array
 
 
@@ -86,17 +86,8 @@ def _load(path: Path, word: str) -> "Array | dict[str, Array]":
 
 def write_outputs(path: Path, results: Mapping[str, Array]) -> None:
     """An .npz file, all of it or nothing."""
-    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
-    try:
-        with partial.open("xb") as file:
-            np.savez(file, allow_pickle=False, **dict(results))
-        partial.replace(path)
-    except OSError as error:
-        raise HostError(
-            "OUTPUT_UNWRITABLE", f"the outputs cannot be written: {error.strerror}", where=str(path)
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        np.savez(file, allow_pickle=False, **dict(results))
 
 
 def _facts(array: Array) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """How long a bundle takes, alone or beside onnxruntime.
 
-Takes: a bundle, sizes of its dims, a number of threads and, to compare, the model.
+Takes: a bundle, one of its entries, sizes of its dims, a number of threads and, to compare, the model.
 Gives: `Bench`: times of single runs and the median of their ratios.
 Invariant: the two are run in turns in one process, so that what else the machine does meets both; ratios count,
 absolute times on a shared machine don't.
@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,11 +18,11 @@ import tessera_runtime
 from bundle_format.digest import Digest
 from bundle_format.reader import open_bundle
 from tessera_build.config import ConfigError
-from tessera_build.driver.opened import graph_of, requested_sizes, variant_named
+from tessera_build.driver.calls import Run, calls_of
+from tessera_build.driver.opened import graph_of, variant_named
 from tessera_build.driver.source import source_of
 from tessera_build.ir.graph.nodes import Array
-from tessera_build.verify.check import FIRST_SEED
-from tessera_build.verify.inputs import Sizes, accepted_inputs
+from tessera_build.verify.inputs import Sizes
 from tessera_build.verify.onnx_reference import OnnxReference
 
 # A sample is at least this long: shorter ones measure the clock and the interpreter.
@@ -29,7 +30,8 @@ _SAMPLE_SECONDS: Final = 2e-3
 _WARM_UP_RUNS: Final = 3
 _LEAST_ROUNDS: Final = 5
 
-Runner = Callable[[], object]
+# Gives as many runs as are asked for, to be made one after the other.
+Runner = Callable[[int], Sequence[Run]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Bench:
     """`ratio` is the peer's time over Tessera's, the median over the rounds: above 1, Tessera is faster."""
 
     target: str
+    entry: str
     threads: int
     sizes: Sizes
     rounds: int
@@ -55,7 +58,10 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class BenchRequest:
-    """What to measure. `model` is needed to compare with onnxruntime; None: look for it beside the bundle."""
+    """What to measure. `model` is needed to compare with onnxruntime; None: look for it beside the bundle.
+
+    `entry` None: the main one.
+    """
 
     bundle: Path
     against: str | None = None
@@ -63,26 +69,26 @@ class BenchRequest:
     threads: int | None = None
     dims: Mapping[str, int] | None = None
     seconds: float = 5.0
+    entry: str | None = None
 
 
 def bench(request: BenchRequest) -> Bench:
     """Measure a bundle on this machine."""
     with tessera_runtime.load(request.bundle, threads=request.threads) as model, open_bundle(request.bundle) as opened:
         variant = variant_named(opened, model.target)
-        module = graph_of(opened, variant)
-        sizes = requested_sizes(module, request.dims or {})
-        inputs = accepted_inputs(module, next(iter(module.entries)), sizes, FIRST_SEED, model.run)
-        runners: dict[str, Runner] = {"tessera": lambda: model.run(inputs)}
+        calls = calls_of(model, graph_of(opened, variant), request.entry, request.dims)
+        runners: dict[str, Runner] = {"tessera": calls.runs}
         if request.against is not None:
             path = request.model or find_model(request.bundle, variant.config.sources.get("model"))
-            runners[request.against] = _peer(path, model.threads, inputs)
+            runners[request.against] = _peer(path, model.threads, calls.feeds)
         samples = interleave(runners, request.seconds)
-        return Bench(model.target, model.threads, sizes, len(samples["tessera"]), _times(samples), _ratio(samples))
+        rounds, times = len(samples["tessera"]), _times(samples)
+        return Bench(model.target, calls.entry.name, model.threads, calls.sizes, rounds, times, _ratio(samples))
 
 
 def _peer(path: Path, threads: int, inputs: Mapping[str, Array]) -> Runner:
     session = OnnxReference(source_of(path).for_onnxruntime(), threads)
-    return lambda: session.run(inputs)
+    return lambda count: [partial(session.run, inputs)] * count
 
 
 def find_model(bundle: Path, digest: Digest | None) -> Path:
@@ -112,15 +118,16 @@ def interleave(runners: Mapping[str, Runner], seconds: float) -> dict[str, list[
 
 
 def _repeats(run: Runner) -> int:
-    for _ in range(_WARM_UP_RUNS):
-        run()
+    for call in run(_WARM_UP_RUNS):
+        call()
     return max(1, int(_SAMPLE_SECONDS / max(_sample(run, 1), 1e-9)))
 
 
 def _sample(run: Runner, repeats: int) -> float:
+    calls = run(repeats)
     start = time.perf_counter()
-    for _ in range(repeats):
-        run()
+    for call in calls:
+        call()
     return (time.perf_counter() - start) / repeats
 
 

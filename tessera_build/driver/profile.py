@@ -1,6 +1,6 @@
 """Where the time of a bundle goes: every launch timed, beside what this machine could do at most.
 
-Takes: a bundle, sizes of its dims, a number of threads.
+Takes: a bundle, one of its entries, sizes of its dims, a number of threads.
 Gives: `Profile`: one row per node and kernel with its time, arithmetic and traffic; a trace that Perfetto opens.
 Invariant: runs with and without the hook alternate, so that what timing adds is seen; nothing is printed that was not
 measured or counted from the kernel's own Tile IR.
@@ -12,7 +12,7 @@ import re
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -23,16 +23,17 @@ from bundle_format.packed_text import unpack_text
 from bundle_format.reader import Bundle, VariantRecord, open_bundle
 from tessera_build.backends.llvm.variant import codegen_options
 from tessera_build.config import ConfigError, load_target
+from tessera_build.driver.calls import Calls, Run, calls_of
 from tessera_build.driver.inspect import containers, inner_of
 from tessera_build.driver.machine import machine_of, options_of
-from tessera_build.driver.opened import graph_of, level_text, requested_sizes, variant_named
+from tessera_build.driver.opened import graph_of, level_text, variant_named
+from tessera_build.driver.outputs import check_writable, whole_file
 from tessera_build.driver.roofline import Roofline, measure_roofline
 from tessera_build.ir.core.dims import Extent, evaluate, parse_extent, symbols_of
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.tile.text import parse_function
 from tessera_build.lower.program.estimate import operations_of
-from tessera_build.verify.check import FIRST_SEED
-from tessera_build.verify.inputs import Sizes, accepted_inputs
+from tessera_build.verify.inputs import Sizes
 
 _WARM_UP_RUNS: Final = 3
 _LEAST_ROUNDS: Final = 5
@@ -71,6 +72,7 @@ class Profile:
     """`seconds`: median run without the hook; `profiled`: with it; `outside`: of the latter, not in any launch."""
 
     target: str
+    entry: str
     threads: int
     sizes: Sizes
     rounds: int
@@ -83,9 +85,10 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class ProfileRequest:
-    """What to measure; `trace`: where the trace of the median run goes."""
+    """What to measure; `entry` None: the main one; `trace`: where the trace of the median run goes."""
 
     bundle: Path
+    entry: str | None = None
     threads: int | None = None
     dims: Mapping[str, int] | None = None
     seconds: float = 5.0
@@ -109,23 +112,29 @@ class _Run:
 
 def profile(request: ProfileRequest) -> Profile:
     """Measure a bundle on this machine."""
+    if request.trace is not None:
+        check_writable(request.trace)
     with tessera_runtime.load(request.bundle, threads=request.threads) as model, open_bundle(request.bundle) as opened:
         variant = variant_named(opened, model.target)
-        module = graph_of(opened, variant)
-        sizes = requested_sizes(module, request.dims or {})
-        inputs = accepted_inputs(module, model.main.name, sizes, FIRST_SEED, model.run)
-        launches = _launches(opened, variant, model.main.name, sizes)
-        config = load_target(variant.config.target.name)
-        machine, options = machine_of(config), codegen_options(options_of(config, ()))
-        roofline = measure_roofline(machine, options)
-        plain, runs = _rounds(model, lambda: model.run(inputs), request.seconds)
+        calls = calls_of(model, graph_of(opened, variant), request.entry, request.dims)
+        entry, sizes = calls.entry.name, calls.sizes
+        launches = _launches(opened, variant, entry, sizes)
+        roofline = _roofline()
+        plain, runs = _rounds(model, calls, request.seconds)
         rows = _rows(launches, runs, _costs(opened, variant, sizes), roofline, model.threads)
         if request.trace is not None:
-            request.trace.write_text(_trace(launches, sorted(runs, key=lambda r: r.seconds)[len(runs) // 2]))
+            with whole_file(request.trace) as file:
+                file.write(_trace(launches, sorted(runs, key=lambda r: r.seconds)[len(runs) // 2]).encode())
         profiled = statistics.median(run.seconds for run in runs)
         outside = statistics.median(run.seconds - sum(span.seconds for span in run.spans) for run in runs)
         median = statistics.median(plain)
-        return Profile(model.target, model.threads, sizes, len(runs), median, profiled, outside, roofline, rows)
+        return Profile(model.target, entry, model.threads, sizes, len(runs), median, profiled, outside, roofline, rows)
+
+
+def _roofline() -> Roofline:
+    """Of this machine, whatever the bundle was built for: for a narrower target, or one from a file of its author's."""
+    config = load_target("native")
+    return measure_roofline(machine_of(config), codegen_options(options_of(config, ())))
 
 
 def _launches(bundle: Bundle, variant: VariantRecord, entry: str, sizes: Sizes) -> tuple[_Launch, ...]:
@@ -146,22 +155,23 @@ def _runs(count: Extent, sizes: Sizes) -> bool:
     return bool(symbols_of(count) - sizes.keys()) or evaluate(count, sizes) > 0
 
 
-def _rounds(model: tessera_runtime.Model, run: Callable[[], object], seconds: float) -> tuple[list[float], list[_Run]]:
+def _rounds(model: tessera_runtime.Model, calls: Calls, seconds: float) -> tuple[list[float], list[_Run]]:
     """Seconds of plain runs and timed launches of profiled ones, in turns until the time is used."""
-    for _ in range(_WARM_UP_RUNS):
+    for run in calls.runs(_WARM_UP_RUNS):
         run()
     plain: list[float] = []
     profiled: list[_Run] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(plain) < _LEAST_ROUNDS:
+        run, again = calls.runs(2)
         start = time.perf_counter()
         run()
         plain.append(time.perf_counter() - start)
-        profiled.append(_profiled(model, run))
+        profiled.append(_profiled(model, again))
     return plain, profiled
 
 
-def _profiled(model: tessera_runtime.Model, run: Callable[[], object]) -> _Run:
+def _profiled(model: tessera_runtime.Model, run: Run) -> _Run:
     events: list[tuple[int, int, int]] = []
     note, clock = events.append, time.perf_counter_ns
     with model.profiled(lambda launch, phase: note((launch, phase, clock()))):

@@ -62,3 +62,21 @@ def unsupported() -> onnx.ModelProto:
     """An operator that ONNX has and Tessera does not build."""
     nodes = [helper.make_node("RegexFullMatch", ["x"], ["y"], name="match")]
     return model_of(nodes, {}, [3, 4, 4], [3])
+
+
+STATEFUL = """
+from tessera import State, Tensor, f32, graph, op
+
+W = op.tensor((16, 16), init=op.init.he(seed=1))
+
+
+@graph.module("step")
+def step(x: Tensor["B", 16, f32], h: State["B", 16, f32]):
+    following = op.tanh(x @ W + h.value)
+    return following, h.set(following)
+
+
+@graph.module("other")
+def other(x: Tensor["B", "S", 16, f32]):
+    return op.softmax(x @ W)
+"""

@@ -8,9 +8,14 @@ import pytest
 from onnx import helper
 
 import tessera_runtime
+from bundle_format.reader import open_bundle
+from tessera_build.config import ConfigError, HostError, resource
+from tessera_build.driver.bench import BenchRequest, bench
 from tessera_build.driver.build import build
+from tessera_build.driver.calls import calls_of
+from tessera_build.driver.opened import graph_of
 from tessera_build.driver.profile import Profile, ProfileRequest, profile
-from tests.driver.models import mlp, model_of
+from tests.driver.models import STATEFUL, mlp, model_of
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -71,3 +76,65 @@ def test_profiled_when_the_block_ends_then_nothing_is_called_any_more(bundle: Pa
         before = len(seen)
         model.run(x=x)
         assert len(seen) == before
+
+
+@pytest.fixture(scope="module")
+def stateful(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of two entries, the first of which has a state, for a target from a file that is in no list."""
+    folder = tmp_path_factory.mktemp("stateful")
+    (folder / "model.py").write_text(STATEFUL, encoding="utf-8")
+    target = resource("configs/targets/x86-64-v3.yaml").read_text(encoding="utf-8")
+    (folder / "own.yaml").write_text(target.replace("name: x86-64-v3", "name: own"), encoding="utf-8")
+    out, own = folder / "m.tessera", [str(folder / "own.yaml")]
+    build(folder / "model.py", own, out, verify=False, workers=1, cache=folder / "cache")
+    return out
+
+
+@pytest.mark.parametrize(("entry", "sizes"), [(None, {"B": 4}), ("other", {"B": 4, "S": 3})])
+def test_measurements_when_an_entry_has_a_state_or_is_a_further_one_then_it_is_measured(
+    stateful: Path, entry: str | None, sizes: dict[str, int]
+) -> None:
+    found = profile(ProfileRequest(stateful, entry, threads=1, dims=sizes, seconds=0.1))
+    beside = bench(BenchRequest(stateful, entry=entry, threads=1, dims=sizes, seconds=0.1))
+    assert found.entry == beside.entry == (entry or "step")
+    assert found.sizes == beside.sizes == sizes
+    assert found.target == "own"
+    assert sum(row.share for row in found.rows) == pytest.approx(1.0)
+
+
+def test_calls_when_an_entry_has_a_state_then_every_run_begins_in_the_same_one(stateful: Path) -> None:
+    with tessera_runtime.load(stateful) as model, open_bundle(stateful) as opened:
+        calls = calls_of(model, graph_of(opened, opened.variants[0]), None, {"B": 2})
+        first, second = (run() for run in calls.runs(2))
+    assert isinstance(first, dict)
+    assert isinstance(second, dict)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert np.abs(calls.initial["h"]).max() > 0
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    ("entry", "dims", "code", "part"),
+    [
+        ("othr", {}, "ENTRY_UNKNOWN", "did you mean other?"),
+        ("step", {"S": 2}, "DIM_UNKNOWN", "expected: B"),
+        ("step", {"B": 10**12}, "SIZES_TOO_LARGE", "B=1000000000000"),
+    ],
+)
+def test_measurements_when_a_person_errs_then_it_is_said_how(
+    stateful: Path, entry: str, dims: dict[str, int], code: str, part: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        profile(ProfileRequest(stateful, entry, dims=dims, seconds=0.1))
+    assert caught.value.code == code
+    assert part in caught.value.diagnostics()
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize("place", [".", "nowhere/run.json"])
+def test_profile_when_the_trace_has_no_place_to_go_then_it_is_said_before_anything_is_measured(
+    bundle: Path, place: str
+) -> None:
+    with pytest.raises(HostError) as caught:
+        profile(ProfileRequest(bundle, seconds=3600.0, trace=bundle.parent / place))
+    assert caught.value.code == "OUTPUT_UNWRITABLE"
