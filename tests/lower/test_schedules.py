@@ -267,6 +267,21 @@ REJECTED: dict[str, tuple[str, Step]] = {
 
 
 @pytest.mark.errors
+@pytest.mark.parametrize(
+    ("unrolled", "lanes", "found"),
+    [(("_d1", "_d2"), 512, "42 times: 2688 vectors"), (("_d1", "_d2", "_k0", "_k1"), 8, "378 times, one in another")],
+)
+def test_replay_when_loops_are_unrolled_in_each_other_then_their_code_counts_together(
+    unrolled: tuple[str, ...], lanes: int, found: str
+) -> None:
+    case, binds = CASES["depthwise"], [Bind(axis, "unroll") for axis in unrolled]
+    case.run(Schedule((Split("_d3", 8), *binds[:2])))
+    with pytest.raises(ScheduleRejectedError) as caught:
+        case.run(Schedule((Split("_d3", lanes), *binds)))
+    assert found in (caught.value.found or "")
+
+
+@pytest.mark.errors
 @pytest.mark.parametrize("what", REJECTED)
 def test_replay_when_a_trace_does_not_fit_then_it_is_rejected_with_a_reason(what: str) -> None:
     name, step = REJECTED[what]

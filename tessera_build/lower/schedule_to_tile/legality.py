@@ -40,8 +40,8 @@ from tessera_build.space.passes import passes_in_turns
 
 # More turns than this make more code than a compiler takes in a second.
 MOST_TURNS_UNROLLED = 256
-# Vectors that a tile is emitted as, once for each step of a reduction that is emitted. Sketches stay below 1000; 4096
-# took 5 s and 350 MB to compile, and 4,000,000 had 15 GB after 10 minutes.
+# Vectors that a tile is emitted as, once for each step of a reduction and each turn of loops that are emitted. Sketches
+# stay below 500; 4096 took 5 s and 350 MB to compile, and 4,000,000 had 15 GB after 10 minutes.
 MOST_VECTORS = 2048
 
 
@@ -127,7 +127,7 @@ class _Rules:
             raise _rejected("AXIS", self._task, f"{step.scope} {step.axis}, which is no axis of it")
         if step.scope == "parallel" and step.axis in self.reduced:
             raise _rejected("PARALLEL", self._task, f"parallel {step.axis}, along which results are combined")
-        turns = -(-extent // max(1, self._schedule.factors().get(step.axis, 1))) if isinstance(extent, int) else 0
+        turns = self._turns(step.axis)
         if self._schedule.scope(step.axis) == "unroll" and turns > MOST_TURNS_UNROLLED:
             raise _rejected("UNROLL", self._task, f"{step.axis} unrolled {turns} times")
 
@@ -198,14 +198,23 @@ class _Rules:
         self._panels(factors)
 
     def _size(self, factors: Mapping[str, int]) -> None:
-        """All of a tile becomes code; along the vector axis a vector at a time."""
+        """All of a tile becomes code, along the vector axis a vector at a time, once for every unrolled turn."""
         vector = list(self._domain)[-1]
-        emitted = {axis: factor for axis, factor in factors.items() if not axis.endswith("_chunk")}
-        emitted[vector] = -(-emitted.get(vector, 1) // self._nest.lanes)
-        vectors = math.prod(emitted.values())
+        tile = {axis: factor for axis, factor in factors.items() if not axis.endswith("_chunk")}
+        emitted = {**tile, vector: -(-tile.get(vector, 1) // self._nest.lanes)}
+        turns = [self._turns(a) for a in (*self._domain, *self._reduction) if self._schedule.scope(a) == "unroll"]
+        if math.prod(turns) > MOST_TURNS_UNROLLED:
+            raise _rejected("UNROLL", self._task, f"loops unrolled {math.prod(turns)} times, one in another")
+        vectors = math.prod((*emitted.values(), *turns))
         if vectors > MOST_VECTORS:
-            tiles = ", ".join(f"{factors[axis]} along {axis}" for axis in emitted if axis in factors)
-            raise _rejected("TILE", self._task, f"tiles of {tiles}: {vectors} vectors, more than {MOST_VECTORS}")
+            tiles = ", ".join(f"{factor} along {axis}" for axis, factor in tile.items()) or "1"
+            found = f"tiles of {tiles}, {math.prod(turns)} times: {vectors} vectors, more than {MOST_VECTORS}"
+            raise _rejected("TILE", self._task, found)
+
+    def _turns(self, axis: str) -> int:
+        """How often a loop runs, at least once; 1 where that is not known."""
+        extent = self._domain.get(axis, self._reduction.get(axis))
+        return max(1, -(-extent // max(1, self._schedule.factors().get(axis, 1)))) if isinstance(extent, int) else 1
 
     def _contraction_tile(self, axis: str, factor: int, extent: Extent | None) -> None:
         vector = list(self._domain)[-1]
