@@ -9,7 +9,7 @@ neither read nor copied unless `verify` is `"full"`, so the time of loading does
 import ctypes
 import os
 import time
-from typing import Literal, cast
+from typing import Literal, SupportsIndex, cast
 
 import numpy as np
 
@@ -47,11 +47,7 @@ def load(
         raise RunError(
             "ARGUMENT", "verify has a value that is not known", expected="'code' or 'full'", found=repr(verify)
         )
-    count = min(default_threads(), MAX_THREADS) if threads is None else threads
-    if not 1 <= count <= MAX_THREADS:
-        raise RunError(
-            "ARGUMENT", "the number of threads is not sensible", expected=f"1 to {MAX_THREADS}", found=str(count)
-        )
+    count = _count_of(threads)
     began = time.perf_counter()
     with open_bundle(path) as bundle:
         choice = choose_variant(bundle.variants, this_machine())
@@ -68,6 +64,16 @@ def load(
     if reporter is not None:
         reporter.loaded(os.fspath(path), count, time.perf_counter() - began)
     return model
+
+
+def _count_of(threads: object) -> int:
+    if threads is None:
+        return min(default_threads(), MAX_THREADS)
+    if not isinstance(threads, SupportsIndex) or not 1 <= threads.__index__() <= MAX_THREADS:
+        raise RunError(
+            "ARGUMENT", "the number of threads is not sensible", expected=f"1 to {MAX_THREADS}", found=repr(threads)
+        )
+    return threads.__index__()
 
 
 def _checked_code(bundle: Bundle, variant: VariantRecord) -> bytes:

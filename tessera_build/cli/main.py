@@ -8,7 +8,7 @@ and exit code 1, so that it can be reported.
 
 import sys
 import traceback
-from typing import final
+from typing import Final, final
 
 import click
 
@@ -27,6 +27,9 @@ from tessera_build.cli.shapes import shapes_command
 from tessera_build.cli.targets import targets_command
 from tessera_build.cli.verify import verify_command
 
+# What shells give for a command that SIGINT ended.
+INTERRUPTED: Final = 130
+
 
 @final
 class _Group(click.Group):
@@ -41,6 +44,9 @@ class _Group(click.Group):
                 traceback.print_exception(error.__cause__)
             click.echo(error.diagnostics(), err=True)
             sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted: nothing half-written was left behind", err=True)
+            sys.exit(INTERRUPTED)
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise
         except Exception:

@@ -77,6 +77,8 @@ def _serve(work: Callable[[Mark], T], mark: Mark, writing: int) -> None:
         with os.fdopen(writing, "wb") as pipe:
             pipe.write(_outcome(work, mark))
         os._exit(0)
+    except KeyboardInterrupt:  # the parent has it, too
+        os._exit(1)
     except BaseException as error:
         print(repr(error), file=sys.stderr)  # noqa: T201  the parent has no other way to hear of it
         os._exit(1)

@@ -150,3 +150,17 @@ def test_command_when_something_unexpected_happens_then_prints_the_traceback(
 def test_bisect_when_there_is_no_input_then_is_a_usage_error(tessera: Tessera, bundle_file: Path) -> None:
     done = tessera("verify", bundle_file, "--bisect")
     assert (done.exit_code, "--input" in done.stderr) == (2, True)
+
+
+def test_command_when_interrupted_then_says_so_in_one_line_with_a_code_of_its_own(
+    tessera: Tessera, bundle_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez", interrupted)
+    np.save(tmp_path / "x.npy", np.ones((2, 20), np.float32))
+    words = ("--input", f"x={tmp_path / 'x.npy'}", "--output", tmp_path / "out.npz")
+    done = tessera("run", bundle_file, *words)
+    assert (done.exit_code, done.stderr) == (130, "interrupted: nothing half-written was left behind\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]

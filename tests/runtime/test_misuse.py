@@ -144,7 +144,9 @@ def test_model_when_closed_then_refuses_to_run(bundle: Path) -> None:
 
 
 @pytest.mark.errors
-@pytest.mark.parametrize("arguments", [{"threads": 0}, {"threads": 1 << 20}, {"verify": "none"}])
+@pytest.mark.parametrize(
+    "arguments", [{"threads": 0}, {"threads": 1 << 20}, {"threads": 1.5}, {"threads": "2"}, {"verify": "none"}]
+)
 def test_load_when_an_argument_is_not_sensible_then_is_refused(bundle: Path, arguments: dict[str, Any]) -> None:
     with pytest.raises(RunError, match="ARGUMENT"):
         load(bundle, **arguments)
