@@ -24,6 +24,8 @@ MOST_KEYS, FEW_SEEN, SOME_KEYS = 1024, 64, 512
 # Queries that read a block of keys and turn it into columns together, where the columns of all keys are not kept: 4
 # heads of 2304 keys run at 66 GFLOP/s with 6 of them, 87 with 48, 92 with 96, 94 with 192.
 TOGETHER = 192
+# Few queries take eight keys at once in 32 registers, two in 16: 12 heads, one query, 129 keys of 64 columns on
+# x86-64-v3 ran 1.06 times as fast with four keys, 1.10 times with two; eight spilled 167 registers, two 4.
 # Rows of a register tile by its vectors, of 32 registers. What a vector more is taken to save, as a share of the time:
 # a choice between widths that compute as much, not a measurement.
 _ROWS = {1: 12, 2: 12, 3: 8, 4: 6}
@@ -36,9 +38,9 @@ def attention_schedule(shape: AttentionShape, machine: CpuMachine) -> AttentionS
     queries, keys = shape.queries, shape.keys
     if isinstance(queries, int) and queries <= FEW_QUERIES:
         block = _even_block(keys, 16 * machine.lanes, machine.lanes)
-        vectors = 4 if many else 2
+        vectors, at_once = (4, 8) if many else (2, 2)
         return AttentionSchedule(
-            queries, machine.lanes, vectors * machine.lanes, block=block, order=order, keys_at_once=8
+            queries, machine.lanes, vectors * machine.lanes, block=block, order=order, keys_at_once=at_once
         )
     tile_n, tile_e = (_width(extent, machine) for extent in (keys, shape.value_depth))
     vectors = max(tile_n, tile_e) // machine.lanes
