@@ -15,7 +15,7 @@ from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.node import Def, Node, Use
 from tessera_build.ir.core.scalar import ScalarProgram
 
-# `max` and `min` keep a NaN; `largest` passes it over.
+# `max` and `min` keep a NaN; `largest` passes it over, but for one that comes last, which may stay.
 Combine = Literal["none", "sum", "max", "min", "prod", "largest"]
 
 
