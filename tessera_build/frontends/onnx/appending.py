@@ -65,13 +65,18 @@ class _Appending:
 
     def translate(self, arguments: Sequence[Value]) -> tuple[Value, ...]:
         """The results of one iteration."""
+        return self.chosen(arguments, range(self.outputs))
+
+    def chosen(self, arguments: Sequence[Value], outputs: Sequence[int]) -> tuple[Value, ...]:
+        """Some of the results of one iteration."""
         around, carried = arguments[:2], list(arguments[2:])
         for place in self.places:
             carried.insert(place, AppendedSequence(place))
-        again, *results = self.graph.translate((*around, *carried))
-        added = [_only_addition(place, results[place]) for place in self.places]
-        rest = [value for i, value in enumerate(results) if i not in self.places]
-        return (again, *tensors("Loop", rest), *added)
+        appending = [1 + place for place in self.places]
+        own = [number for number in range(self.outputs) if number not in appending] + appending
+        numbers = [own[output] for output in outputs]
+        found = zip(numbers, self.graph.chosen((*around, *carried), numbers), strict=True)
+        return tensors("Loop", [_only_addition(n - 1, x) if n in appending else x for n, x in found])
 
 
 def _only_addition(place: int, result: Value) -> Tensor:

@@ -35,6 +35,10 @@ class Subgraph(Protocol):
         """Its results, made where the graph under construction stands; raises `ReportedError` if one cannot be made."""
         ...
 
+    def chosen(self, arguments: Sequence[Value], outputs: Sequence[int]) -> tuple[Value, ...]:
+        """Some of its results, by number, without what only others need."""
+        ...
+
 
 @dataclass(slots=True)
 class Call:

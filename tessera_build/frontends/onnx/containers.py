@@ -7,6 +7,7 @@ tensors do. As outputs of a model they are called `name[0]`, `name[1]`, ...; the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tessera_build.frontends.onnx.context import Tensor
@@ -113,3 +114,8 @@ def described(name: str, value: Value) -> Result:
             return Result(name, "words", outputs, words)
         case _:
             return Result(name, "tensor", outputs)
+
+
+def kinds_of(operands: Sequence[Value | None]) -> str:
+    """What the operands are, for a message."""
+    return ", ".join(str(t.type if isinstance(t, Tensor) else t) for t in operands if t is not None)

@@ -16,7 +16,7 @@ from tessera_build.frontends.onnx.call import Call, Subgraph, Translator, normal
 from tessera_build.frontends.onnx.containers import Value
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ReportedError, UnsupportedError, ill_formed, unsupported
-from tessera_build.frontends.onnx.induction import habits_of
+from tessera_build.frontends.onnx.induction import counting_of, habits_of
 from tessera_build.frontends.onnx.loops import Course, element, loop, reversed_along
 from tessera_build.frontends.onnx.order import larger, smaller
 from tessera_build.frontends.onnx.restarts import Undecided
@@ -172,13 +172,14 @@ def _repeated(
     c: Context, graph: Subgraph, initial: Sequence[Tensor], trips: Extent, first: Tensor | None
 ) -> tuple[Tensor, ...]:
     """A Loop over tensors: values that never change and counters need no carrying, as far as their ends are known."""
-    habits = habits_of(c, graph, initial, trips)
-    most = habits.ending.trips(c) if habits.ending is not None else None
+    counting = counting_of(c, graph, initial, trips)
+    most = counting.ending.trips(c) if counting.ending is not None else None
     if most is not None:
         trips = most if trips == ENDLESS else smaller(trips, most, c.ranges)
-    always = habits.always or (habits.ending is not None and most is not None and habits.ending.alone)
+    habits = habits_of(c, graph, initial, trips, counting.counters)
+    always = habits.always or (counting.ending is not None and most is not None and counting.ending.alone)
     endless = always and first is None
-    known = habits.steady | (habits.counters.keys() if endless else frozenset[int]())
+    known = habits.steady | (counting.counters.keys() if endless else frozenset[int]())
     kept = [i for i in range(len(initial)) if i not in known]
     # A count beside the carried values tells how many slices a loop with a condition has stacked.
     counted = not endless and graph.outputs > 1 + len(initial)
@@ -190,14 +191,14 @@ def _repeated(
         # The iterations that there are, said so that slices at the number are seen to be inside.
         inside = body.index if isinstance(trips, int) else smaller(body.index, trips - 1, c.ranges)
         found = dict(enumerate(initial)) | dict(zip(kept, body.carried, strict=False))
-        found |= {i: counter.at(c, initial[i], inside) for i, counter in habits.counters.items()}
+        found |= {i: counter.at(c, initial[i], inside) for i, counter in counting.counters.items()}
         arguments = [found[i] for i in range(len(initial))]
         again, *given = tensors("Loop", graph.translate((c.number(inside, I64), c.scalar(True, BOOL), *arguments)))
         body.condition = None if endless or known_truth(again) else c.reshape(again, ())
         count = [c.op("add", body.carried[-1], c.scalar(1, I64))] if counted else []
         body.results = (*(given[i] for i in kept), *count, *given[len(initial) :])
     ends = dict(enumerate(initial)) | dict(zip(kept, body.outputs, strict=False))
-    ends |= {i: counter.at(c, initial[i], trips) for i, counter in habits.counters.items() if i not in kept}
+    ends |= {i: counter.at(c, initial[i], trips) for i, counter in counting.counters.items() if i not in kept}
     stacked = body.outputs[len(carried) :]
     slices = [c.counted(whole, body.outputs[len(kept)]) for whole in stacked] if counted else stacked
     return (*(ends[i] for i in range(len(initial))), *slices)

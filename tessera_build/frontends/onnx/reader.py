@@ -17,7 +17,7 @@ from onnx import helper
 
 from bundle_format.errors import TesseraError
 from tessera_build.frontends.onnx.call import AttributeValue, Call
-from tessera_build.frontends.onnx.containers import Value, described, flattened
+from tessera_build.frontends.onnx.containers import Value, described, flattened, kinds_of
 from tessera_build.frontends.onnx.context import Context, Tensor
 from tessera_build.frontends.onnx.errors import ModelError, ReportedError, UnsupportedError, ill_formed, unsupported
 from tessera_build.frontends.onnx.functions import body_of, domain_of, has_body
@@ -277,7 +277,7 @@ class _Reader:
         plain = all(t is None or isinstance(t, Tensor) for t in inputs)
         body = body_of(node, name, scope.opsets, tensors) if plain else None
         if body is None:
-            raise unsupported(f"{node.op_type} is not built for these operands", found=_kinds(inputs))
+            raise unsupported(f"{node.op_type} is not built for these operands", found=kinds_of(inputs))
         nodes = list(needed(list(body.nodes), set(node.output)))
         self.translate_nodes(context, nodes, _Scope(scope.values, {**scope.opsets, **body.opsets}))
 
@@ -318,6 +318,11 @@ class _Subgraph:
 
     def translate(self, arguments: Sequence[Value]) -> tuple[Value, ...]:
         """Its results; names of its own hide those around it."""
+        return self.chosen(arguments, range(self.outputs))
+
+    def chosen(self, arguments: Sequence[Value], outputs: Sequence[int]) -> tuple[Value, ...]:
+        """Some of its results."""
+        wanted = [self.graph.output[number].name for number in outputs]
         values = dict(self.scope.values)
         for node in self.graph.node:
             for output in node.output:
@@ -327,12 +332,12 @@ class _Subgraph:
         for sparse in self.graph.sparse_initializer:
             values[sparse.values.name] = self.context.constant(dense(sparse, self.reader.folder), sparse.values.name)
         values |= {info.name: value for info, value in zip(self.graph.input, arguments, strict=True)}
-        nodes = needed(named_nodes(self.graph, f"{self.name}/"), {o.name for o in self.graph.output})
+        nodes = needed(named_nodes(self.graph, f"{self.name}/"), set(wanted))
         self.reader.translate_nodes(self.context, list(nodes), _Scope(values, self.scope.opsets))
-        missing = [o.name for o in self.graph.output if o.name not in values]
+        missing = [name for name in wanted if name not in values]
         if missing:
             raise ill_formed(f"no node of a subgraph makes its output {missing[0]!r}")
-        results = tuple(values[o.name] for o in self.graph.output)
+        results = tuple(values[name] for name in wanted)
         found = tuple(r for r in results if r is not None)
         if len(found) < len(results):
             raise ReportedError
@@ -357,12 +362,7 @@ def _translated(context: Context, call: Call) -> Value | tuple[Value, ...]:
     try:
         return OPERATORS[call.domain, call.op](context, call)
     except (IndexError, ValueError, ZeroDivisionError, OverflowError) as error:
-        raise ill_formed(f"{call.op} does not fit its operands: {error}", found=_kinds(call.inputs)) from error
-
-
-def _kinds(operands: Sequence[Value | None]) -> str:
-    """What the operands are, for a message."""
-    return ", ".join(str(t.type if isinstance(t, Tensor) else t) for t in operands if t is not None)
+        raise ill_formed(f"{call.op} does not fit its operands: {error}", found=kinds_of(call.inputs)) from error
 
 
 def _put(found: dict[str, Tensor], info: onnx.ValueInfoProto, symbols: Symbols) -> None:
