@@ -8,7 +8,6 @@ Invariant: nothing here trusts more than what the bundle's digests cover.
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from bundle_format.reader import Bundle, VariantRecord
 from tessera_build.config import ConfigError
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.graph.text import parse_module
-from tessera_build.verify.inputs import Sizes, choose_sizes
+from tessera_build.verify.inputs import Sizes, choose_sizes, why_none
 from tessera_build.verify.proof import Proof, parse_proof
 
 LEVELS: Mapping[str, str] = {
@@ -89,4 +88,5 @@ def requested_sizes(module: Module, requested: Mapping[str, int]) -> Sizes:
         sizes = choose_sizes(replace(module, dims=dict(module.dims) | bounds))
         if sizes:
             return sizes[0]
-    raise ConfigError("SIZES_NOT_FOUND", "the model cannot run with these sizes", found=str(cast(object, requested)))
+    why = why_none(replace(module, dims=dict(module.dims) | fixed))
+    raise ConfigError("SIZES_NOT_FOUND", "the model cannot run with these sizes", expected=why.asked, found=why.ranges)

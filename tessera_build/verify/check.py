@@ -24,7 +24,7 @@ from tessera_build.verify.exact import LARGEST, limits_of_moves
 from tessera_build.verify.execute import CompiledProgram, can_run
 from tessera_build.verify.groups import Case, GroupResult, Groups, compare_groups
 from tessera_build.verify.in_place import compare_in_place
-from tessera_build.verify.inputs import SEED_STEP, Sizes, attempts_for, choose_sizes, make_inputs
+from tessera_build.verify.inputs import SEED_STEP, Sizes, attempts_for, choose_sizes, make_inputs, why_none
 from tessera_build.verify.isolate import CrashError, Mark, in_child
 from tessera_build.verify.onnx_reference import OnnxReference
 from tessera_build.verify.outputs import output_failure, undetermined
@@ -59,11 +59,13 @@ def expected_answers(source: Module, model: Path | bytes | None) -> tuple[Expect
 def _answers(source: Module, model: Path | bytes | None) -> tuple[Expected, ...]:
     sizes = choose_sizes(source)
     if not sizes:
+        why = why_none(source)
         raise VerificationError(
             "SIZES_NOT_FOUND",
-            "no small sizes of the model's dynamic dims were found that satisfy what the model assumes of them",
-            expected="; ".join(f"{left} {relation} {right}" for left, relation, right, _ in source.guards) or None,
-            hint="fix or bound the dims of the model: tessera build --dims NAME=SIZE or NAME=LOW:HIGH",
+            "no sizes of the model's dynamic dims were found that satisfy all that the model asks of them",
+            expected=why.asked or None,
+            found=why.ranges or None,
+            hint=why.hint,
         )
     drawn = {entry: drawn_outputs(source, entry) for entry in source.entries}
     judged = any(set(source.output_names[entry]) - drawn[entry] for entry in source.entries)

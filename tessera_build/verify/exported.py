@@ -17,7 +17,7 @@ from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.verify.compare import error_of, is_float, limit_of
 from tessera_build.verify.errors import VerificationError
 from tessera_build.verify.exact import noise_of, widened_limit
-from tessera_build.verify.inputs import Sizes, accepted_inputs, choose_sizes
+from tessera_build.verify.inputs import Sizes, accepted_inputs, choose_sizes, why_none
 from tessera_build.verify.onnx_reference import OnnxReference
 
 FIRST_SEED: Final = 20260101
@@ -29,10 +29,13 @@ def check_exported(module: Module, entry: str, model: Path, plain: Plain, precis
     session = OnnxReference(model)
     sizes = choose_sizes(module)
     if not sizes:
+        why = why_none(module)
         raise VerificationError(
             "SIZES_NOT_FOUND",
-            "no small sizes of the model's dynamic dims were found to check the export with",
-            hint="fix or bound dims with --dims, or leave the check out with --no-verify",
+            "no sizes of the model's dynamic dims were found to check the export with",
+            expected=why.asked or None,
+            found=why.ranges or None,
+            hint=f"{why.hint}; or leave the check out with --no-verify",
         )
     runs = [_both(module, entry, chosen, session, plain) for chosen in sizes]
     return max(error for run in runs for error in _errors(module, entry, run, precision))

@@ -26,6 +26,8 @@ from tessera_build.ir.graph.ops.shapes import count
 from tessera_build.ir.graph.ops.sizes import UNBOUNDED
 from tessera_build.ir.graph.reference import shape_at
 from tessera_build.ir.graph.sizes import data_sizes
+from tessera_build.verify.demands import Refusal, why_no_sizes
+from tessera_build.verify.feasible import conditions_of, domain, find_sizes
 
 Sizes = Mapping[str, int]
 
@@ -53,11 +55,16 @@ def choose_sizes(module: Module) -> tuple[Sizes, ...]:
     shapes = _Shapes.of(module)
     if not shapes.names:
         return ({},)
-    small = shapes.choose(_SMALL) or shapes.cheapest(_SMALL)
+    small = shapes.choose(_SMALL) or shapes.cheapest(_SMALL) or shapes.found(_SMALL)
     if small is None:
         return ()
-    large = shapes.with_tokens().choose(_LARGE, small) or shapes.choose(_LARGE, small)
+    large = shapes.with_tokens().choose(_LARGE, small) or shapes.choose(_LARGE, small) or shapes.found(_LARGE, small)
     return (small,) if large is None else (small, large)
+
+
+def why_none(module: Module) -> Refusal:
+    """Why `choose_sizes` gives none for a module."""
+    return _Shapes.of(module).refusal()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,6 +109,17 @@ class _Shapes:
         """Of the allowed proposals the one with the smallest values: all are dear, and a proof should fit memory."""
         allowed = (sizes for sizes in self._proposals(candidates) if self._allowed(sizes))
         return min(allowed, key=self._bytes, default=None)
+
+    def found(self, candidates: tuple[int, ...], other: Sizes | None = None) -> Sizes | None:
+        """Sizes that satisfy all that is asked of them, where those that are proposed do not; another set is cheap."""
+        domains = {name: domain(self.module.dims.get(name, (1, None)), candidates) for name in self.names}
+        sizes = find_sizes(conditions_of(self.module, self.names, sorted(self.extents, key=str)), domains)
+        dear = sizes is not None and other is not None and self._bytes(sizes) > _CHEAP_BYTES
+        return None if sizes == other or dear else sizes
+
+    def refusal(self) -> Refusal:
+        """Why no sizes were found."""
+        return why_no_sizes(self.module, self.names, sorted(self.extents, key=str))
 
     def _proposals(self, candidates: tuple[int, ...]) -> Iterator[Sizes]:
         """All dims alike, then every dim by itself."""
