@@ -116,8 +116,9 @@ def _compare(bundle: Bundle, variant: VariantRecord, reference: OnnxReference, p
     for index, sizes in enumerate(choose_sizes(module)):
         for entry in entries:
             inputs = accepted_inputs(module, entry, sizes, FIRST_SEED + index, reference.run)
-            expected = reference.run(inputs)
-            for output, array in program.run(entry, inputs, sizes).items():
+            found = program.run(entry, inputs, sizes)
+            expected, _ = reference.near(inputs, {n: a for n, a in found.items() if n not in drawn[entry]})
+            for output, array in found.items():
                 if output in drawn[entry]:
                     continue
                 error, limit = error_of(array, expected[output]), limit_of(array, policy.end_to_end, policy)

@@ -7,7 +7,7 @@ case's answers were computed before anything that is proved ran.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from bundle_format.writer import Variant
@@ -37,8 +37,12 @@ class Subject:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Expected:
-    """A case with the answers of each reference, by its name and the output's."""
+    """A case with the answers of each reference, by its name and the output's.
+
+    `apart`: of onnxruntime's runs with and without its optimiser, by output, where both were made.
+    """
 
     case: Case
     answers: Mapping[str, Mapping[str, Array]]
     references: Mapping[str, str]
+    apart: Mapping[str, float] = field(default_factory=dict[str, float])
