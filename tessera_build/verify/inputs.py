@@ -44,6 +44,10 @@ ATTEMPTS = 60  # to find inputs that fit each other where data make shapes
 SEED_STEP = 1000  # seeds that are further apart make other kinds of numbers for sizes: these spans, one after another
 _SHRINKING = 4  # sizes of floats that are tried where a model checks what it has found
 _SPANS = (None, (-1, 1), None, (0, 3), (-1, 2))
+# What the first flag of each row is: where all are masked, scores are large and equal but for roundings.
+_FIRST_FLAGS = (None, 1, 0)
+FLAGGED_ATTEMPTS = len(_FIRST_FLAGS)
+_PERIOD = 5  # after so many spans, all begins again
 _USUAL_SIZE = 6  # of sizes that are computed from integers without a bound
 
 
@@ -161,20 +165,24 @@ def make_inputs(module: Module, entry: str, sizes: Sizes, seed: int) -> dict[str
     Integers that divide are at least 1; those compared with many numbers at once, as a one-hot code is made, are of
     as many kinds. Those that sizes are computed from are within the sizes' bounds, or few and small, as the seed says.
     Where the model checks what it has found, other seeds give smaller floats: iterations come to their end near zero.
+    Where nothing that is computed decides how a run ends, other seeds set the first flag of each row.
     """
     sizes = {name: size for name, size in sizes.items() if name in module.dims}
-    span = _SPANS[seed // SEED_STEP % len(_SPANS)]
+    span = _SPANS[seed // SEED_STEP % _PERIOD]
     function = module.entries[entry]
     shrinking = 0.25 ** (seed // SEED_STEP % _SHRINKING) if checks(function) else 1.0
     divisors = set(_reaching(function, _divisors(function)))
     lengths, masks, magnitudes = size_limits(function), _masks(function), module.magnitudes.get(entry, {})
     limits = lengths | _kinds(function) | index_limits(function)
     generator = np.random.default_rng(seed)
+    flag = _FIRST_FLAGS[seed // SEED_STEP % _PERIOD % FLAGGED_ATTEMPTS] if attempts_for(function) == 1 else None
     made: dict[str, Array] = {}
     for name, value in zip(module.input_names[entry], function.args, strict=True):
         bounds = [evaluate(extent, sizes) for extent in limits.get(value, ()) if symbols_of(extent) <= sizes.keys()]
         type_ = function.types[value]
         array = random_array(generator, type_, shape_at(type_, sizes), min(bounds, default=None))
+        if flag is not None and not bounds and _is_flag(type_):
+            array[..., :1] = flag
         size = shrinking * magnitudes.get(name, 1.0)
         if size != 1.0 and type_.dtype.is_float:
             array = np.asarray(np.multiply(array, size)).astype(array.dtype)
@@ -186,6 +194,15 @@ def make_inputs(module: Module, entry: str, sizes: Sizes, seed: int) -> dict[str
             continue
         made[name] = np.maximum(array, array.dtype.type(1)) if value in divisors else array
     return made
+
+
+def has_flags(function: Function) -> bool:
+    """Whether an input may be a mask."""
+    return any(_is_flag(function.types[value]) for value in function.args)
+
+
+def _is_flag(type_: Type) -> bool:
+    return type_.rank > 0 and type_.dtype.name in ("bool", "i32", "i64")
 
 
 def checks(function: Function) -> bool:

@@ -10,11 +10,13 @@ import pytest
 from onnx import TensorProto, helper
 
 import tessera_build
+from tessera_build.driver.verify_bundle import verify_bundle
 from tessera_build.frontends.onnx import read_onnx
 from tessera_build.ir.graph import reference
+from tessera_build.verify.check import FIRST_SEED
 from tessera_build.verify.errors import VerificationError
 from tessera_build.verify.exact import LARGEST, noise_of, widened_limit
-from tessera_build.verify.inputs import make_inputs
+from tessera_build.verify.inputs import SEED_STEP, make_inputs
 from tests.driver.models import model_of
 
 pytestmark = pytest.mark.numerics
@@ -68,6 +70,34 @@ def test_build_when_a_model_of_floats_computes_in_half_floats_then_is_held_to_wh
     with pytest.raises(VerificationError) as caught:
         tessera_build.build(half_floats(1e3), ["x86-64-v3"], tmp_path / "n", cache=kernel_cache)
     assert caught.value.code == "ILL_CONDITIONED"
+
+
+def masked() -> onnx.ModelProto:
+    """A softmax in f16 over two scores, of which a mask takes away any: of rows without either, nothing is left."""
+    rows = {"scores": np.array([1, 4], np.float16), "values": np.array([[1], [3]], np.float16)}
+    numbers = {"one": np.asarray(np.float16(1)), "lowest": np.asarray(np.float16(-65504))}
+    nodes = [
+        helper.make_node("Cast", ["x"], ["seen"], to=TensorProto.FLOAT16),
+        helper.make_node("Sub", ["one", "seen"], ["unseen"]),
+        helper.make_node("Mul", ["unseen", "lowest"], ["far"]),
+        helper.make_node("Add", ["far", "scores"], ["total"]),
+        helper.make_node("Softmax", ["total"], ["shares"], axis=-1),
+        helper.make_node("MatMul", ["shares", "values"], ["sum"]),
+        helper.make_node("Cast", ["sum"], ["y"], to=TensorProto.FLOAT),
+    ]
+    return model_of(nodes, {**rows, **numbers}, ["n", 2], ["n", 1], TensorProto.INT64)
+
+
+def test_build_when_half_floats_leave_nothing_of_rows_that_are_masked_then_others_prove_it(
+    tmp_path: Path, kernel_cache: Path
+) -> None:
+    onnx.save(masked(), tmp_path / "m.onnx")
+    result = tessera_build.build(tmp_path / "m.onnx", ["x86-64-v3"], tmp_path / "m", cache=kernel_cache)
+    (proof,) = result.verification
+    assert proof.max_error < LARGEST
+    assert {case.seed // SEED_STEP - FIRST_SEED // SEED_STEP for case in proof.cases} >= {1}
+    (check,) = verify_bundle(tmp_path / "m", tmp_path / "m.onnx").variants
+    assert check.method == "compared"
 
 
 def test_build_when_nothing_of_the_answer_is_left_then_is_refused(tmp_path: Path, kernel_cache: Path) -> None:
