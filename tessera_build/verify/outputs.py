@@ -64,7 +64,8 @@ def undetermined(where: str, what: str, noise: float) -> VerificationError:
         where=where,
         expected=f"answers that roundings move by at most {LARGEST:g} of the largest",
         found=f"{noise:g}",
-        hint="numbers in the model may be too large, or cancel; build with --no-verify to get a bundle without a proof",
+        hint="numbers in the model may be too large, or cancel, or roundings turn what it chooses, as arg-max of half "
+        "floats: keep that part of the model in f32, or build with --no-verify to get a bundle without a proof",
     )
 
 
