@@ -70,17 +70,18 @@ class _Appending:
     def chosen(self, arguments: Sequence[Value], outputs: Sequence[int]) -> tuple[Value, ...]:
         """Some of the results of one iteration."""
         around, carried = arguments[:2], list(arguments[2:])
-        for place in self.places:
-            carried.insert(place, AppendedSequence(place))
-        appending = [1 + place for place in self.places]
-        own = [number for number in range(self.outputs) if number not in appending] + appending
+        starts = {1 + place: AppendedSequence() for place in self.places}
+        for output, start in starts.items():
+            carried.insert(output - 1, start)
+        own = [number for number in range(self.outputs) if number not in starts] + list(starts)
         numbers = [own[output] for output in outputs]
         found = zip(numbers, self.graph.chosen((*around, *carried), numbers), strict=True)
-        return tensors("Loop", [_only_addition(n - 1, x) if n in appending else x for n, x in found])
+        return tensors("Loop", [_only_addition(starts[n], x) if n in starts else x for n, x in found])
 
 
-def _only_addition(place: int, result: Value) -> Tensor:
-    if isinstance(result, AppendedSequence) and result.place == place and len(result.added) == 1:
+def _only_addition(start: AppendedSequence, result: Value) -> Tensor:
+    """What an iteration appends; another sequence, such as that of a Loop around, is none of its own."""
+    if isinstance(result, AppendedSequence) and result.start is start and len(result.added) == 1:
         return result.added[0]
     raise unsupported(
         "a Loop whose iterations only a run counts does more to a sequence than append one tensor in each",

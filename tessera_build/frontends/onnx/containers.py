@@ -37,9 +37,11 @@ class StackedSequence:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AppendedSequence:
-    """The sequence that a Loop carries at a place, as an iteration finds it, and what the iteration has appended."""
+    """The sequence that a Loop carries, as an iteration finds it (`start`; None: this one), and what the iteration has
+    appended.
+    """
 
-    place: int
+    start: AppendedSequence | None = None
     added: tuple[Tensor, ...] = ()
 
     def __str__(self) -> str:

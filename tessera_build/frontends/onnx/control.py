@@ -22,7 +22,7 @@ from tessera_build.frontends.onnx.order import larger, smaller
 from tessera_build.frontends.onnx.restarts import Undecided
 from tessera_build.frontends.onnx.tracing import Place, pieces_of
 from tessera_build.frontends.onnx.truth import known_truth, tensors
-from tessera_build.frontends.onnx.unrolled import LONGEST, unrolled
+from tessera_build.frontends.onnx.unrolled import is_decided, unrolled
 from tessera_build.ir.core.dims import Extent, symbols_of
 from tessera_build.ir.core.node import Region
 from tessera_build.ir.core.types import BOOL, I64
@@ -162,7 +162,7 @@ def _loop(c: Context, n: Call) -> tuple[Value, ...]:
     if start is False:
         trips = 0
     of_tensors = all(isinstance(value, Tensor) for value in given)
-    if not of_tensors and start is not None and isinstance(trips, int) and trips <= LONGEST:
+    if not of_tensors and start is not None and isinstance(trips, int) and is_decided(c, graph, trips, given):
         return unrolled(c, graph, trips, given)
     asked = first if start is None else None
     return appended(c, graph, given, lambda body, initial: _repeated(c, body, initial, trips, asked))

@@ -62,7 +62,7 @@ def loop(c: Context, trips: Extent, initial: Sequence[Tensor], course: Course = 
         yield body
         following = [course.type_at(i, t.type, symbol(name) + 1) for i, t in enumerate(initial)]
         _check_carried(following, body.results)
-        _check_slices(body.results[len(initial) :], c.sizes.keys() - known)
+        _check_slices(body.results[len(initial) :], name, c.sizes.keys() - known)
         values = [c.value(t) for t in body.results]
         conditional = body.condition is not None or condition is not None
         again = body.condition if body.condition is not None else c.scalar(True, BOOL)
@@ -101,9 +101,15 @@ def _check_carried(types: Sequence[Type], results: Sequence[Tensor]) -> None:
             )
 
 
-def _check_slices(slices: Sequence[Tensor], inside: Collection[str]) -> None:
+def _check_slices(slices: Sequence[Tensor], index: str, inside: Collection[str]) -> None:
     """What iterations stack must be alike; an extent that each reads of its own data may differ."""
     for part in slices:
+        if any(index in symbols_of(extent) for extent in part.shape):
+            raise unsupported(
+                "the shape of what a Loop stacks differs from one iteration to the next",
+                found=str(part.type),
+                hint="fix the dim that counts the iterations with `--dims`, or pad the slices in the model",
+            )
         if any(name in inside for extent in part.shape for name in symbols_of(extent)):
             raise unsupported(
                 "the shape of what a Loop stacks is read from data in each iteration", found=str(part.type)

@@ -7,7 +7,6 @@ one tensor, and what would change its length is refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from tessera_build.frontends.onnx.call import Call, Translator, normalise_axis
 from tessera_build.frontends.onnx.containers import (
@@ -64,7 +63,7 @@ def _pick(context: Context, members: tuple[Tensor, ...], position: Tensor) -> Te
 def _insert(context: Context, call: Call) -> Value:
     whole, tensor, place = call.operand(0), call.input(1), call.optional(2)
     if isinstance(whole, AppendedSequence) and place is None:
-        return replace(whole, added=(*whole.added, tensor))
+        return AppendedSequence(whole.start or whole, (*whole.added, tensor))
     members = call.sequence(0).members
     index = len(members) if place is None else context.known_ints(place, "the position in a sequence")[0]
     index = _checked(index, len(members) + 1, len(members))

@@ -18,10 +18,17 @@ from tessera_build.ir.core.types import BOOL, I64
 LONGEST = 1024
 
 
+def is_decided(c: Context, graph: Subgraph, trips: int, carried: Sequence[Value]) -> bool:
+    """Whether there are few iterations, and the build knows after the first if there is a second: tried for nothing."""
+    if not 2 <= trips <= LONGEST:
+        return trips < 2
+    with c.trial(), c.region(), c.iteration(0):
+        again, *_ = graph.translate((c.scalar(0, I64), c.scalar(True, BOOL), *carried))
+        return known_truth(*tensors("Loop", (again,))) is not None
+
+
 def unrolled(c: Context, graph: Subgraph, trips: int, carried: Sequence[Value]) -> tuple[Value, ...]:
     """The results of a Loop of `trips` iterations over values of any kind: final values, then stacked slices."""
-    if trips > LONGEST:
-        raise unsupported(f"a Loop over a sequence has {trips} iterations", hint=f"at most {LONGEST} are built")
     values, count = list(carried), len(carried)
     slices: list[tuple[Tensor, ...]] = []
     for index in range(trips):
@@ -31,7 +38,7 @@ def unrolled(c: Context, graph: Subgraph, trips: int, carried: Sequence[Value]) 
         values = given[:count]
         slices.append(tensors("Loop", given[count:]))
         (condition,) = tensors("Loop", (again,))
-        truth = known_truth(condition)
+        truth = known_truth(condition) if index + 1 < trips else False
         if truth is None:
             raise unsupported("a Loop over a sequence ends by a condition that only a run knows")
         if not truth:
