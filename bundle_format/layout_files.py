@@ -18,7 +18,8 @@ from typing import BinaryIO, Final
 from bundle_format import media
 from bundle_format.digest import Digest
 from bundle_format.errors import BundleError, StorageError
-from bundle_format.tar_layout import END, padded, place
+from bundle_format.store import is_tar_of_bundle
+from bundle_format.tar_layout import BLOCK, END, padded, place
 
 Data = bytes | bytearray | memoryview
 
@@ -50,9 +51,27 @@ def write_layout(layout: Layout, path: Path, *, directory: bool) -> None:
         _remove(partial)
 
 
+def occupation(path: Path) -> str | None:
+    """Why no bundle may go to a path: anything but a bundle or something empty is somebody's work and stays."""
+    try:
+        if path.is_dir():
+            free = (path / media.LAYOUT_FILE).is_file() or not any(path.iterdir())
+            return None if free else "the folder is neither empty nor a bundle"
+        if not path.exists():
+            return None
+        if not path.is_file():
+            return "this is no plain file"
+        with path.open("rb") as file:
+            beginning = file.read(BLOCK)
+    except OSError as error:
+        return f"what is there cannot be read: {error.strerror}"
+    return None if not beginning or is_tar_of_bundle(beginning) else "the file is neither empty nor a bundle"
+
+
 def _write_tar(layout: Layout, path: Path, partial: Path) -> None:
     if path.is_dir():
         raise BundleError("TARGET_EXISTS", "there is a folder where the bundle file should go", where=str(path))
+    _check_free(path)
     with partial.open("xb", buffering=0) as file:
         position = 0
         for name, data, aligned in _files(layout):
@@ -81,12 +100,15 @@ def _write_folder(layout: Layout, path: Path, partial: Path) -> None:
         partial.rename(path)
 
 
+def _check_free(path: Path) -> None:
+    reason = occupation(path)
+    if reason is not None:
+        raise BundleError("TARGET_EXISTS", reason, where=str(path), hint="choose another path")
+
+
 def _swap_folder(new: Path, old: Path) -> None:
-    """Replace a folder that holds a bundle; any other folder is somebody's work and stays."""
-    if not (old / media.LAYOUT_FILE).is_file():
-        raise BundleError(
-            "TARGET_EXISTS", "the folder is neither empty nor a bundle", where=str(old), hint="choose another path"
-        )
+    """Replace a folder that holds a bundle."""
+    _check_free(old)
     retired = new.with_suffix(".old")
     old.rename(retired)
     try:

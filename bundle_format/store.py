@@ -71,6 +71,11 @@ def unreadable(path: str, error: OSError) -> BundleError:
     return BundleError("BUNDLE_UNREADABLE", "the bundle cannot be read", where=path, found=error.strerror)
 
 
+def is_tar_of_bundle(beginning: bytes) -> bool:
+    """Whether a file that begins so may be a bundle: the writer puts `oci-layout` first."""
+    return beginning.startswith(media.LAYOUT_FILE.encode() + b"\0")
+
+
 @final
 class TarStore(Store):
     """One uncompressed tar, mapped whole."""
@@ -83,6 +88,8 @@ class TarStore(Store):
             self._walk()
         except BundleError as error:
             error.where = error.where or path
+            if not is_tar_of_bundle(bytes(self._view[:BLOCK])):
+                error.hint = "the file does not begin as a bundle does: is it the right one?"
             raise
 
     def view(self, name: str) -> memoryview:

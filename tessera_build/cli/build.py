@@ -5,11 +5,12 @@ from pathlib import Path
 import click
 
 from tessera_build.cli.console import human_bytes, json_option, print_json, watching, workspace_text
-from tessera_build.cli.options import FILE, read_bytes, read_dims, split_targets
+from tessera_build.cli.options import FILE, read_amount, read_bytes, read_dims, split_targets
 from tessera_build.config import BuildConfig, load_build
 from tessera_build.driver.build import build
 from tessera_build.driver.result import BuildResult
 
+ALL_CHECKS = "nan,inf,bounds"
 _EXAMPLES = """\b
 Example:
   tessera build model.onnx --target x86-64-v4,x86-64-v3 --dims batch=1:64,seq=128 -o model.tessera
@@ -38,9 +39,14 @@ To compute some tasks as you say (docs/schedules.md):
     callback=read_bytes,
     help="What the proof's values may take: 16GiB. Default: by the weights' size.",
 )
-@click.option("--proof-operations", type=float, help="What the proof may compute: 1e13. Default: by the weights' size.")
+@click.option(
+    "--proof-operations",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=read_amount,
+    help="What the proof may compute: 1e13. Default: by the weights' size.",
+)
 @click.option("--debug", is_flag=True, help="A bundle that looks at every node's results as it runs: slow, not proved.")
-@click.option("--checks", default="nan,inf,bounds", show_default=True, help="What a --debug bundle looks for in them.")
+@click.option("--checks", help="What a --debug bundle looks for in them. Default: nan,inf,bounds.")
 @click.option(
     "--schedule",
     "schedules",
@@ -61,12 +67,14 @@ def build_command(
     proof_memory: int | None,
     proof_operations: float | None,
     debug: bool,
-    checks: str,
+    checks: str | None,
     schedules: Path | None,
     no_cache: bool,
     as_json: bool,
 ) -> None:
     """Build MODEL, an ONNX file or a model.py, into a bundle, and prove its answers against the references."""
+    if checks is not None and not (debug and checks.strip(", ")):
+        raise click.UsageError("--checks names what a --debug bundle looks for: --debug --checks nan,bounds")
     with watching(quiet=as_json) as watch:
         result = build(
             model,
@@ -79,7 +87,7 @@ def build_command(
             cache=not no_cache,
             progress=watch,
             proof_bytes=proof_memory,
-            debug=checks if debug else "",
+            debug=(checks or ALL_CHECKS) if debug else "",
             entries=entries,
             proof_operations=proof_operations,
             schedules=schedules,

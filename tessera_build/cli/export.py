@@ -7,6 +7,7 @@ import click
 from tessera_build.cli.console import human_bytes, json_option, print_json
 from tessera_build.cli.options import FILE, read_dims
 from tessera_build.driver.export import export
+from tessera_build.driver.outputs import check_apart
 
 
 @click.command("export")
@@ -28,8 +29,7 @@ def export_command(
       tessera export model.onnx --dims batch=1 -o fixed.onnx
     """
     out = output or Path(model.stem + ".onnx")
-    if out.exists() and model.exists() and out.samefile(model):
-        raise click.BadParameter("the output would overwrite the model: name another file with -o", param_hint="-o")
+    check_apart(out, model)
     result = export(model, out, entry=entry, dims=read_dims(dims), verify=not no_verify)
     if as_json:
         print_json(result)

@@ -5,6 +5,7 @@ Gives: names and values; a word of the wrong form is a usage error that shows th
 Invariant: files are opened by the commands, never here.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,10 @@ _SIZE = re.compile(r"(\d+)(?:(?:\.\.|:)(\d+))?")
 
 def split_targets(values: Sequence[str]) -> list[str]:
     """Target names from `--target a,b --target c`."""
-    return [name.strip() for value in values for name in value.split(",") if name.strip()]
+    names = [name.strip() for value in values for name in value.split(",") if name.strip()]
+    if values and not names:
+        raise click.BadParameter("no target is named", param_hint="--target")
+    return names
 
 
 def read_dims(values: Sequence[str]) -> dict[str, int | tuple[int, int]]:
@@ -48,6 +52,13 @@ def read_sizes(values: Sequence[str]) -> dict[str, int]:
     if ranges:
         raise click.BadParameter(f"{ranges[0]} needs one size here: NAME=SIZE", param_hint="--dims")
     return {name: size for name, size in found.items() if isinstance(size, int)}
+
+
+def read_amount(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    """A number that other numbers can be compared with."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("it is not a number")
+    return value
 
 
 def read_bytes(_: click.Context, __: click.Parameter, value: str | None) -> int | None:

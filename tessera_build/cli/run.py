@@ -12,8 +12,11 @@ import tessera_runtime
 from tessera_build.cli.console import json_option, print_json
 from tessera_build.cli.options import FILE, threads_option
 from tessera_build.config import ConfigError
-from tessera_build.driver.outputs import whole_file
+from tessera_build.driver.outputs import check_apart, whole_file
 from tessera_build.ir.graph.nodes import Array
+
+# How .npy and .npz files begin.
+NUMPY, ZIP = b"\x93N", b"PK"
 
 
 @click.command("run")
@@ -31,6 +34,8 @@ def run_command(bundle: Path, inputs: tuple[str, ...], output: Path | None, thre
     Example:
       tessera run model.tessera --input x=in.npy --output out.npz
     """
+    if output is not None:
+        check_apart(output, bundle, *(Path(word.partition("=")[2] or word) for word in inputs))
     with tessera_runtime.load(bundle, threads=threads) as model:
         results = model.run(read_inputs(inputs))
         if output is not None:
@@ -46,14 +51,15 @@ def run_command(bundle: Path, inputs: tuple[str, ...], output: Path | None, thre
 
 
 def read_inputs(words: Sequence[str]) -> dict[str, Array]:
-    """Arrays by input name."""
+    """Arrays by input name; each is given once."""
     found: dict[str, Array] = {}
     for word in words:
         name, equals, path = word.partition("=")
-        if equals:
-            found[name] = _read(Path(path), word)
-        else:
-            found |= _read_all(Path(word), word)
+        more = {name: _read(Path(path), word)} if equals else _read_all(Path(word), word)
+        twice = sorted(more.keys() & found.keys())
+        if twice:
+            raise ConfigError("INPUT_TWICE", f"the input {twice[0]!r} is given twice", where=word)
+        found |= more
     return found
 
 
@@ -61,7 +67,9 @@ def _read(path: Path, word: str) -> Array:
     loaded = _load(path, word)
     if isinstance(loaded, np.ndarray):
         return loaded
-    raise ConfigError("INPUT_FILE", f"{path} holds several arrays", where=word, expected="an .npy file for one input")
+    raise ConfigError(
+        "INPUT_FILE", f"{path} holds arrays by name", where=word, expected=f"an .npy file, or {path} without a name"
+    )
 
 
 def _read_all(path: Path, word: str) -> dict[str, Array]:
@@ -73,6 +81,8 @@ def _read_all(path: Path, word: str) -> dict[str, Array]:
 
 def _load(path: Path, word: str) -> "Array | dict[str, Array]":
     try:
+        if not _is_numpy(path):
+            raise ValueError("neither of them")  # np.load takes it for a pickle, and says how to load that unsafely
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return cast(Array, loaded)
@@ -82,6 +92,11 @@ def _load(path: Path, word: str) -> "Array | dict[str, Array]":
         raise ConfigError(
             "INPUT_FILE", "the input cannot be read", where=word, expected="an .npy or .npz file", found=str(error)
         ) from error
+
+
+def _is_numpy(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) in (NUMPY, ZIP)
 
 
 def write_outputs(path: Path, results: Mapping[str, Array]) -> None:

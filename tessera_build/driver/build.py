@@ -18,6 +18,7 @@ from bundle_format import media
 from bundle_format.canonical import Json, canonical_bytes
 from bundle_format.digest import Digest
 from bundle_format.errors import TesseraError
+from bundle_format.layout_files import occupation
 from bundle_format.schema import Tool
 from bundle_format.writer import Attachment, Variant, write_bundle
 from tessera_build import __version__
@@ -333,6 +334,9 @@ def _check_output(out: Path) -> None:
             expected="a path in a folder that exists",
             hint=f"create it: mkdir -p {out.parent}",
         )
+    reason = occupation(out)
+    if reason is not None:
+        raise ConfigError("TARGET_EXISTS", reason, where=str(out), hint="choose another path")
 
 
 def _distinct(configs: Sequence[TargetConfig]) -> tuple[TargetConfig, ...]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from tessera_build.config import HostError
+from tessera_build.config import ConfigError, HostError
 
 
 @contextmanager
@@ -33,6 +33,18 @@ def check_writable(path: Path) -> None:
         raise _unwritable(path, "it is a folder")
     if not os.access(path.absolute().parent, os.W_OK):
         raise _unwritable(path, "its folder is not there, or may not be written")
+
+
+def check_apart(path: Path, *read: Path) -> None:
+    """Refuse an output that would overwrite a file that the command reads."""
+    for other in read:
+        if path.exists() and other.exists() and path.samefile(other):
+            raise ConfigError(
+                "OUTPUT_IS_INPUT",
+                "the output would overwrite a file that is read",
+                where=str(path),
+                hint="choose another path",
+            )
 
 
 def _unwritable(path: Path, reason: str | None) -> HostError:

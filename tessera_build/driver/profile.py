@@ -27,7 +27,7 @@ from tessera_build.driver.calls import Calls, Run, calls_of
 from tessera_build.driver.inspect import containers, inner_of
 from tessera_build.driver.machine import machine_of, options_of
 from tessera_build.driver.opened import graph_of, level_text, variant_named
-from tessera_build.driver.outputs import check_writable, whole_file
+from tessera_build.driver.outputs import check_apart, check_writable, whole_file
 from tessera_build.driver.roofline import Roofline, measure_roofline
 from tessera_build.ir.core.dims import Extent, evaluate, parse_extent, symbols_of
 from tessera_build.ir.core.node import Function
@@ -114,6 +114,7 @@ def profile(request: ProfileRequest) -> Profile:
     """Measure a bundle on this machine."""
     if request.trace is not None:
         check_writable(request.trace)
+        check_apart(request.trace, request.bundle)
     with tessera_runtime.load(request.bundle, threads=request.threads) as model, open_bundle(request.bundle) as opened:
         variant = variant_named(opened, model.target)
         calls = calls_of(model, graph_of(opened, variant), request.entry, request.dims)

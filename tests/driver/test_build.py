@@ -155,7 +155,7 @@ def test_build_when_the_model_is_missing_then_names_the_path(tmp_path: Path) -> 
 
 @pytest.mark.errors
 def test_build_when_a_dim_is_misspelt_then_suggests_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="did you mean batch"):
+    with pytest.raises(ConfigError, match="did you mean batch"):
         tessera_build.build(mlp(), ["x86-64-v3"], tmp_path / "m", dims={"btach": 4})
 
 

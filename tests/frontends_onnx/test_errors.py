@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from tessera_build.config import ConfigError
 from tessera_build.frontends.onnx import ModelError, UnsupportedError, read_onnx
 from tessera_build.ir.graph.reference import run
 from tests.frontends_onnx.oracle import floats, integers, make_model, one_node
@@ -168,14 +169,14 @@ def test_model_when_ill_formed_then_reason_is_given(name: str) -> None:
 
 
 def test_dim_when_unknown_then_known_ones_are_listed() -> None:
-    with pytest.raises(ModelError, match="no dynamic dim 'bach'") as caught:
+    with pytest.raises(ConfigError, match="no dynamic dim 'bach'") as caught:
         read_onnx(one_node("Relu", {"x": ("batch", 3)}), dims={"bach": 4})
     assert "did you mean batch?" in caught.value.diagnostics()
 
 
 @pytest.mark.parametrize("limits", [0, (4, 2)])
 def test_dim_when_range_is_empty_then_it_is_refused(limits: int | tuple[int, int]) -> None:
-    with pytest.raises(ModelError, match="empty range"):
+    with pytest.raises(ConfigError, match="empty range"):
         read_onnx(one_node("Relu", {"x": ("N", 3)}), dims={"N": limits})
 
 

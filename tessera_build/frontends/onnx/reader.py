@@ -64,7 +64,7 @@ class Surveyed:
 def read_onnx(source: Source, *, dims: Mapping[str, DimRequest] | None = None) -> Module:
     """The model as a Graph IR module. `dims` fixes (`{"N": 4}`) or bounds (`{"N": (1, 64)}`) dynamic dims by name.
 
-    Raises `ModelError` for a broken model and `UnsupportedError` for one beyond Tessera, each with all problems.
+    Raises `ModelError` for a broken model, `UnsupportedError` for one beyond Tessera, `ConfigError` for unknown dims.
     """
     return import_onnx(source, dims=dims).module
 

@@ -14,8 +14,8 @@ from difflib import get_close_matches
 
 import onnx
 
-from bundle_format.errors import TesseraError
-from tessera_build.frontends.onnx.errors import ModelError, ill_formed, unsupported
+from tessera_build.config import ConfigError
+from tessera_build.frontends.onnx.errors import ill_formed, unsupported
 from tessera_build.frontends.onnx.load import element_type
 from tessera_build.ir.core.dims import Dim, DimRequest, Extent, Range, substitute, symbol
 from tessera_build.ir.core.types import Type, tensor
@@ -93,7 +93,7 @@ def _intersection(left: Range, right: Range) -> Range:
 
 
 def apply_requests(symbols: Symbols, requests: Mapping[str, DimRequest]) -> None:
-    """Fix or bound dims by the names the model or Tessera gives them; raises `ModelError` for an unknown name."""
+    """Fix or bound dims by the names the model or Tessera gives them; raises `ConfigError` for an unknown name."""
     by_name = {original: name for name, original in symbols.names.items()} | {n: n for n in symbols.names}
     for requested, limits in requests.items():
         if requested not in by_name:
@@ -101,16 +101,16 @@ def apply_requests(symbols: Symbols, requests: Mapping[str, DimRequest]) -> None
         low, high = (limits, limits) if isinstance(limits, int) else limits
         if low < 0 or (high is not None and (low > high or high < 1)):
             message = f"dim {requested} has an empty range"
-            raise ModelError("BAD_DIM", message, expected="0 <= low <= high, and 1 <= high", found=str(limits))
+            raise ConfigError("BAD_DIM", message, expected="0 <= low <= high, and 1 <= high", found=str(limits))
         name = by_name[requested]
         symbols.ranges[name] = (low, high)
         if low == high:
             symbols.values[name] = low
 
 
-def _unknown_dim(requested: str, symbols: Symbols) -> TesseraError:
+def _unknown_dim(requested: str, symbols: Symbols) -> ConfigError:
     near = get_close_matches(requested, symbols.names)
-    return ModelError(
+    return ConfigError(
         "BAD_DIM",
         f"the model has no dynamic dim {requested!r}",
         expected=", ".join(sorted(symbols.names)) or "no dim: all shapes are static",

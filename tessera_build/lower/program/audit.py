@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bundle_format.abi import Status
-from bundle_format.errors import TesseraError
+from tessera_build.config import ConfigError
 from tessera_build.ir.core.dims import Extent, symbols_of
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.types import I64, DType, memref, scalar
@@ -47,11 +47,11 @@ NO_CHECKS = Checks()
 
 
 def checks_of(text: str) -> Checks:
-    """The checks that a list such as `nan,bounds` names; raises `TesseraError` for an unknown one."""
+    """The checks that a list such as `nan,bounds` names; raises `ConfigError` for an unknown one."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = sorted(set(names) - set(_NAMES))
     if unknown:
-        raise TesseraError("CHECK_UNKNOWN", f"there is no check {unknown[0]!r}", expected=", ".join(_NAMES), found=text)
+        raise ConfigError("CHECK_UNKNOWN", f"there is no check {unknown[0]!r}", expected=", ".join(_NAMES), found=text)
     return Checks(**dict.fromkeys(names, True))
 
 
