@@ -34,6 +34,8 @@ def bench_command(
     Example:
       tessera bench model.tessera --against onnxruntime --model model.onnx --dims batch=8
     """
+    if model is not None and against is None:
+        raise click.UsageError("--model is what --against runs: --against onnxruntime")
     found = bench(BenchRequest(bundle, against, model, threads, read_sizes(dims), seconds, entry))
     if as_json:
         print_json(found)

@@ -1,5 +1,6 @@
 """`tessera inspect`: what a bundle holds, at any level."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -15,7 +16,7 @@ from tessera_build.driver.opened import LEVELS
 @click.option("--digest", "only_digest", is_flag=True, help="Print the bundle's identity and nothing else.")
 @click.option("--level", type=click.Choice([*LEVELS, ASSEMBLY]), help="Print the text of one level.")
 @click.option("--op", "operator", help="Only the parts that belong to this operator; without --level, at every level.")
-@click.option("--target", help="Which variant. Default: the one with the most features.")
+@click.option("--target", help="Which variant. Default: all; of a level, the one with the most features.")
 @json_option
 def inspect_command(
     bundle: Path, only_digest: bool, level: str | None, operator: str | None, target: str | None, as_json: bool
@@ -28,17 +29,28 @@ def inspect_command(
       tessera inspect model.tessera --level tile --op conv1
     """
     if only_digest:
-        click.echo(str(identity(bundle)))
-    elif level is not None:
-        click.echo(show_level(bundle, level, target, operator), nl=False)
-    elif operator is not None:
-        for each in (*LEVELS, ASSEMBLY):
-            click.echo(f"// {each}")
-            click.echo(show_level(bundle, each, target, operator))
+        if level or operator or target:
+            raise click.UsageError("--digest is that of the whole bundle: leave out --level, --op and --target")
+        digest = str(identity(bundle))
+        print_json({"digest": digest}) if as_json else click.echo(digest)
+    elif level is not None or operator is not None:
+        asked = (*LEVELS, ASSEMBLY) if level is None else (level,)
+        _print_levels({each: show_level(bundle, each, target, operator) for each in asked}, as_json)
     elif as_json:
-        print_json(summary(bundle))
+        print_json(summary(bundle, target))
     else:
-        _print_summary(summary(bundle))
+        _print_summary(summary(bundle, target))
+
+
+def _print_levels(texts: Mapping[str, str], as_json: bool) -> None:
+    """One text as it is, so that it can be read back; several under their names."""
+    if as_json:
+        print_json({"levels": texts})
+    elif len(texts) == 1:
+        click.echo("".join(texts.values()), nl=False)
+    else:
+        for level, text in texts.items():
+            click.echo(f"// {level}\n{text}")
 
 
 def _print_summary(found: Summary) -> None:

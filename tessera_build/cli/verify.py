@@ -48,6 +48,8 @@ def verify_command(
     if bisect:
         _bisect(_request(bundle, model, inputs, out, dims), as_json)
         return
+    if inputs or dims:
+        raise click.UsageError("--input and --dims are for --bisect")
     found = verify_bundle(bundle, model)
     if as_json:
         print_json(found)

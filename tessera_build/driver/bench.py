@@ -22,6 +22,7 @@ from tessera_build.driver.calls import Run, calls_of
 from tessera_build.driver.opened import graph_of, variant_named
 from tessera_build.driver.source import source_of
 from tessera_build.ir.graph.nodes import Array
+from tessera_build.verify.errors import VerificationError
 from tessera_build.verify.inputs import Sizes
 from tessera_build.verify.onnx_reference import OnnxReference
 
@@ -87,7 +88,18 @@ def bench(request: BenchRequest) -> Bench:
 
 
 def _peer(path: Path, threads: int, inputs: Mapping[str, Array]) -> Runner:
-    session = OnnxReference(source_of(path).for_onnxruntime(), threads)
+    """The model's runs by onnxruntime, tried once."""
+    model = source_of(path).for_onnxruntime()
+    try:
+        session = OnnxReference(model, threads)
+        session.run(inputs)
+    except VerificationError as error:
+        raise ConfigError(
+            "PEER_FAILED",
+            "onnxruntime does not run this model on the bundle's inputs",
+            where=str(path),
+            found=error.found,
+        ) from error
     return lambda count: [partial(session.run, inputs)] * count
 
 

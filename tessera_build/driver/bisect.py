@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bundle_format.errors import TesseraError
 from bundle_format.reader import Bundle, VariantRecord, open_bundle
 from tessera_build.config import ConfigError, load_precision, load_target
 from tessera_build.driver.machine import bounds_of, machine_of
@@ -22,7 +23,7 @@ from tessera_build.frontends.onnx import read_onnx
 from tessera_build.ir.core.dims import DimRequest
 from tessera_build.ir.graph import reference
 from tessera_build.ir.graph.draws import drawn_outputs
-from tessera_build.ir.graph.nodes import Array
+from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.graph.passes.pipeline import run_passes
 from tessera_build.ir.graph.text import print_module
 from tessera_build.lower.program.assemble import lower_module
@@ -30,6 +31,7 @@ from tessera_build.lower.program.kernels import derived_within
 from tessera_build.verify.compare import error_of
 from tessera_build.verify.groups import Case, GroupResult, Groups, compare_groups
 from tessera_build.verify.onnx_reference import OnnxReference
+from tessera_runtime import RunError
 
 _USER_SEED: Final = -1
 
@@ -109,8 +111,18 @@ def _prepared(bundle: Bundle, variant: VariantRecord, request: BisectRequest) ->
     lowered = lower_module(module, machine_of(load_target(variant.config.target.name)), choose=choose)
     symbols = {kernel.name: kernel.name for kernel in lowered.variant.kernels}
     (entry,) = module.entries
-    _, sizes = reference.run_with_sizes(module, entry, request.inputs, module.entries[entry].results)
+    sizes = _sizes(module, entry, request.inputs)
     return Groups.of(module, lowered, symbols, entry), Case(entry, sizes, _USER_SEED, request.inputs)
+
+
+def _sizes(module: Module, entry: str, inputs: Mapping[str, Array]) -> Mapping[str, int]:
+    """The dims of the user's inputs, which the reference takes: else they are refused as a run refuses them."""
+    try:
+        return reference.run_with_sizes(module, entry, inputs, module.entries[entry].results)[1]
+    except TesseraError as error:
+        raise RunError(
+            error.code, error.message, where=error.where, expected=error.expected, found=error.found, hint=error.hint
+        ) from error
 
 
 def _note(first: GroupResult | None, worst: float, limit: float) -> str:

@@ -70,16 +70,17 @@ def identity(path: str | Path) -> Digest:
         return bundle.identity
 
 
-def summary(path: str | Path) -> Summary:
-    """What a bundle holds; its weights are not read."""
+def summary(path: str | Path, target: str | None = None) -> Summary:
+    """What a bundle holds, all its variants or that of one target; its weights are not read."""
     with open_bundle(path) as bundle:
-        config, proofs = bundle.variants[0].config, proofs_of(bundle)
+        variants = bundle.variants if target is None else (variant_named(bundle, target),)
+        config, proofs = variants[0].config, proofs_of(bundle)
         return Summary(
             path=Path(path),
             digest=bundle.identity,
             producer=f"{config.producer.name} {config.producer.version}",
             signature=tuple(line for entry in config.entries for line in _signature(entry)),
-            variants=tuple(_variant(variant, proofs) for variant in bundle.variants),
+            variants=tuple(_variant(variant, proofs) for variant in variants),
             tools=tuple(f"{tool.name} {tool.version}" for tool in config.tools),
             sources=tuple(f"{name} {digest}" for name, digest in sorted(config.sources.items())),
         )

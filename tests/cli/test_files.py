@@ -1,5 +1,6 @@
 """Files in the wrong places of a command, and options that contradict each other: nothing of the user's is lost."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -106,3 +107,46 @@ def test_build_when_options_make_no_sense_then_the_request_is_wrong(
     done = tessera("build", own / "m.onnx", "-o", own / "new.tessera", *words)
     assert (done.exit_code, done.stdout) == (2, "")
     assert not (own / "new.tessera").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("verify", "m.tessera", "m.onnx", "--input", "x.npz"), 2, "for --bisect"),
+        (("verify", "m.tessera", "--dims", "batch=2"), 2, "for --bisect"),
+        (("verify", "m.tessera", "m.onnx", "--bisect", "--input", "wide.npz"), 8, "expected: "),
+        (("verify", "m.tessera", "m.onnx", "--bisect", "--input", "z=x.npy"), 8, "other names"),
+        (("bench", "m.tessera", "--model", "m.onnx"), 2, "--against onnxruntime"),
+        (("bench", "m.tessera", "--against", "onnxruntime", "--model", "notes.txt"), 2, "error[PEER_FAILED]"),
+        (("inspect", "m.tessera", "--target", "foo"), 2, "x86-64-v2, x86-64-v3"),
+        (("inspect", "m.tessera", "--digest", "--level", "tile"), 2, "leave out --level"),
+        (("inspect", "m.tessera", "--op", "foo"), 2, "error[OPERATOR_UNKNOWN]"),
+    ],
+)
+def test_command_when_options_do_not_fit_each_other_or_the_bundle_then_says_so(
+    tessera: Tessera, own: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int, said: str
+) -> None:
+    np.save(own / "x.npy", np.ones((2, 20), np.float32))
+    np.savez(own / "wide.npz", x=np.ones((2, 20), np.float64))
+    monkeypatch.chdir(own)
+    done = tessera(*words)
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "keys"),
+    [
+        (("--digest",), {"digest"}),
+        (("--level", "tile"), {"tile"}),
+        (("--op", "second"), {"graph", "schedule", "tile", "target", "asm"}),
+        (("--target", "x86-64-v2"), {"x86-64-v2"}),
+    ],
+)
+def test_inspect_when_json_is_asked_for_then_prints_one_object_of_what_was_asked(
+    tessera: Tessera, own: Path, words: tuple[str, ...], keys: set[str]
+) -> None:
+    """Levels came as text."""
+    found = json.loads(tessera("inspect", own / "m.tessera", *words, "--json").stdout)
+    variants = {variant["target"] for variant in found.get("variants", ())}
+    assert (found.get("levels", {}).keys() or variants or found.keys()) == keys
