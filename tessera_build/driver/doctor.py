@@ -84,8 +84,9 @@ class Diagnosis:
 
 
 def diagnose(model: Model, *, target: str = "native", dims: Mapping[str, DimRequest] | None = None) -> Diagnosis:
-    """Look at the whole model; raises only where there is no model to look at."""
+    """Look at the whole model; raises only where there is no model to look at, or no such target or dim."""
     start = time.perf_counter()
+    load_target(target)
     source = source_of(model)
     source.for_onnxruntime()  # a model in the language has no gaps to survey: `tessera shapes` names the first line
     name = source.name

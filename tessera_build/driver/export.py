@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tessera_build.config import ConfigError, load_precision
+from tessera_build.config import ConfigError, HostError, load_precision
 from tessera_build.driver.restored import Restored, restored
 from tessera_build.driver.source import Model, is_python
 from tessera_build.frontends.onnx import read_onnx
-from tessera_build.frontends.onnx.errors import ModelError
 from tessera_build.frontends.onnx.export import (
     OPSET,
     as_plain,
@@ -99,7 +98,7 @@ def _written(path: Path) -> Generator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ModelError("NO_OUTPUT", f"the model cannot be written: {reason}", where=str(path)) from error
+        raise HostError("OUTPUT_UNWRITABLE", f"the model cannot be written: {reason}", where=str(path)) from error
 
 
 def _module(model: Model, entry: str | None, dims: Mapping[str, int | tuple[int, int]] | None) -> Restored:

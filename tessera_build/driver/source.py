@@ -44,7 +44,7 @@ class Source:
         if self.reference is None:
             raise ConfigError(
                 "NOT_ONNX",
-                "this compares with onnxruntime, which reads ONNX files only",
+                "this command reads ONNX files only",
                 where=self.name,
                 hint="`tessera shapes` checks a model.py; `tessera verify` repeats the proof of its bundle without it",
             )

@@ -19,6 +19,7 @@ import onnx.checker
 import onnx.shape_inference
 from onnx import helper, numpy_helper
 
+from tessera_build.config import HostError
 from tessera_build.frontends.onnx.errors import ModelError
 from tessera_build.frontends.onnx.export.writer import CODES, Block, Port, Writer, Written
 from tessera_build.ir.core.types import dtype_of
@@ -108,7 +109,7 @@ def write_onnx(made: Exported, path: str | Path, largest: int = LARGEST_FILE) ->
             draft.write_bytes(model.SerializeToString(deterministic=True))
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ModelError("NO_OUTPUT", f"the model cannot be written: {reason}", where=str(out)) from error
+        raise HostError("OUTPUT_UNWRITABLE", f"the model cannot be written: {reason}", where=str(out)) from error
 
 
 @contextmanager
