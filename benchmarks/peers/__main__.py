@@ -162,7 +162,7 @@ def _record(
         for name, record in records.items()
     )  # fmt: skip
     bundle = case.artifact("tessera", "tessera")
-    rows = profile(ProfileRequest(bundle, case.threads, seconds=2.0)).rows if own else ()
+    rows = profile(ProfileRequest(bundle, threads=case.threads, seconds=2.0)).rows if own else ()
     peak = statistics.median(ceilings) if ceilings else 0.0
     return CaseRecord(case.name, timed, ratios, best, len(ceilings), peak, tuple(rows), held)
 

@@ -46,7 +46,8 @@ def test_build_when_the_disk_fills_up_then_exits_7_and_the_old_bundle_stays(
     tmp_path: Path, written_before: int
 ) -> None:
     out, real, left = tmp_path / "digits.tessera", os.write, [written_before]
-    out.write_bytes(b"what was there before")
+    before = media.LAYOUT_FILE.encode().ljust(512, b"\0") + b"what was there before"
+    out.write_bytes(before)
 
     def nearly_full(descriptor: int, data: memoryview) -> int:
         if left[0] == 0:
@@ -61,7 +62,7 @@ def test_build_when_the_disk_fills_up_then_exits_7_and_the_old_bundle_stays(
     assert "error[DISK_FULL]: the disk is full" in result.stderr
     assert str(out) in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
-    assert out.read_bytes() == b"what was there before"
+    assert out.read_bytes() == before
 
 
 def test_build_when_the_kernel_cache_cannot_be_written_then_the_bundle_is_made_all_the_same(tmp_path: Path) -> None:
