@@ -46,7 +46,7 @@ To compute some tasks as you say (docs/schedules.md):
     help="What the proof may compute: 1e13. Default: by the weights' size.",
 )
 @click.option("--debug", is_flag=True, help="A bundle that looks at every node's results as it runs: slow, not proved.")
-@click.option("--checks", help="What a --debug bundle looks for in them. Default: nan,inf,bounds.")
+@click.option("--checks", help=f"What a --debug bundle looks for in them. Default: {ALL_CHECKS}.")
 @click.option(
     "--schedule",
     "schedules",

@@ -5,7 +5,6 @@ Gives: `Calls`: runs to make one after the other.
 Invariant: a run begins in the same state as every other one, and making that state is no part of it.
 """
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from functools import partial
 
 import tessera_runtime
 from tessera_build.config import ConfigError
+from tessera_build.config.near import did_you_mean
 from tessera_build.driver.opened import requested_sizes
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.graph.reference import shape_at
@@ -80,10 +80,9 @@ def _check_memory(module: Module, entry: str, sizes: Sizes) -> None:
 
 
 def _unknown(entry: str, names: tuple[str, ...]) -> ConfigError:
-    near = difflib.get_close_matches(entry, names, n=3)
     return ConfigError(
         "ENTRY_UNKNOWN",
         f"the bundle has no entry {entry!r}",
         expected=", ".join(names),
-        hint=f"did you mean {' or '.join(near)}?" if near else None,
+        hint=did_you_mean(entry, names),
     )

@@ -6,7 +6,6 @@ Invariant: shows what the bundle holds; assembly is made again from its IR by th
 is that of the bundle when the tools' versions are those that the bundle names.
 """
 
-import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from bundle_format.reader import Bundle, VariantRecord, open_bundle
 from bundle_format.schema import Config, Entry, Value
 from tessera_build.backends.llvm.variant import LlvmBackend
 from tessera_build.config import ConfigError, TargetConfig, load_target
+from tessera_build.config.near import did_you_mean
 from tessera_build.driver.footprint import Workspace, workspace
 from tessera_build.driver.machine import machine_of, options_of
 from tessera_build.driver.opened import LEVELS, level_text, proofs_of, variant_named
@@ -201,11 +201,10 @@ def _target(variant: VariantRecord) -> TargetConfig:
 
 
 def _unknown_operator(operator: str, known: tuple[str, ...]) -> ConfigError:
-    near = difflib.get_close_matches(operator, known, n=3)
     return ConfigError(
         "OPERATOR_UNKNOWN",
         "the bundle has no operator of this name",
         found=operator,
         expected=", ".join(known[:8]) + (", …" if len(known) > 8 else ""),
-        hint=f"did you mean {' or '.join(near)}?" if near else None,
+        hint=did_you_mean(operator, known),
     )

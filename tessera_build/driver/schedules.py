@@ -6,7 +6,6 @@ Invariant: an entry is followed or is an error that names the task: never passed
 than the precision policy allows.
 """
 
-import difflib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Final
 from bundle_format.digest import Digest
 from bundle_format.errors import TesseraError
 from tessera_build.config import ConfigError
+from tessera_build.config.near import did_you_mean
 from tessera_build.ir.core.text.lexer import TextError
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.program_text import parse_named
@@ -111,14 +111,13 @@ class Overriding:
 
     def _unknown(self, name: str) -> ConfigError:
         tasks = sorted(self._met)
-        near = difflib.get_close_matches(name, tasks, n=3)
         return ConfigError(
             "TASK_UNKNOWN",
             "the model has no task of this name that has a schedule",
             where=self._given.where,
             found=name,
             expected=", ".join(tasks[:_SHOWN]) + (", …" if len(tasks) > _SHOWN else ""),
-            hint=f"did you mean {' or '.join(near)}?" if near else _HINT,
+            hint=did_you_mean(name, tasks) or _HINT,
         )
 
     def _count(self, name: str) -> ConfigError:

@@ -53,7 +53,7 @@ def _fewest(conditions: Sequence[Condition], domains: Mapping[str, Values]) -> l
 def _told(condition: Condition, domains: Mapping[str, Values]) -> str:
     at = f" at {condition.where}" if condition.where else ""
     for name in sorted(condition.symbols):
-        sizes = left_alone(condition, name, {**domains})
+        sizes = left_alone(condition, name, domains)
         if sizes is not None:
             return f"{name} {described([int(size) for size in sizes])} (else {condition.message}{at})"
     return f"{condition.left} {condition.relation} {condition.right} (else {condition.message}{at})"

@@ -47,7 +47,7 @@ _SPANS = (None, (-1, 1), None, (0, 3), (-1, 2))
 # What the first flag of each row is: where all are masked, scores are large and equal but for roundings.
 _FIRST_FLAGS = (None, 1, 0)
 FLAGGED_ATTEMPTS = len(_FIRST_FLAGS)
-_PERIOD = 5  # after so many spans, all begins again
+_PERIOD = len(_SPANS)  # after so many, all begins again
 _USUAL_SIZE = 6  # of sizes that are computed from integers without a bound
 
 
