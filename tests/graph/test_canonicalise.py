@@ -54,7 +54,8 @@ def repeated_mask(b: GraphBuilder, x: int) -> int:
         (lambda b, x: b.op("sub", x, b.scalar(2, x)), ["add"]),
         (lambda b, x: b.op("sub", b.scalar(2, x), x), ["sub"]),
         (lambda b, x: b.op("div", x, b.scalar(8, x)), ["mul"]),
-        (lambda b, x: b.op("div", x, b.scalar(3, x)), ["mul"]),
+        (lambda b, x: b.op("div", x, b.scalar(3, x)), ["div"]),
+        (lambda b, x: b.op("div", x, b.constant(np.asarray([3, 5, 6, 7], np.float32))), ["mul"]),
         (lambda b, x: b.op("div", x, b.scalar(1e-30, x)), ["div"]),
         (lambda b, x: b.op("div", x, b.scalar(0, x)), ["div"]),
         (lambda b, x: b.op("neg", b.op("neg", x)), []),
@@ -95,7 +96,8 @@ def test_rule_when_its_op_stands_there_then_leaves_the_expected_ops(make: Make, 
 
 
 def test_reciprocals_when_switched_off_then_only_powers_of_two_are_multiplied() -> None:
-    third = module_of(lambda b, x: b.op("div", x, b.scalar(3, x)))
+    divisors = np.asarray([3, 5, 6, 7], np.float32)
+    third = module_of(lambda b, x: b.op("div", x, b.constant(divisors)))
     quarter = module_of(lambda b, x: b.op("div", x, b.scalar(4, x)))
     assert ops_of(Canonicalise(reciprocals=False).run(third)) == ["div"]
     assert ops_of(Canonicalise(reciprocals=False).run(quarter)) == ["mul"]

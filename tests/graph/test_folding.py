@@ -146,6 +146,51 @@ def test_scale_when_one_number_stands_before_a_conv_then_weights_take_it() -> No
     assert_same_results(module, after)
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_scale_when_one_number_divides_then_weights_are_divided(before: bool) -> None:
+    b = GraphBuilder()
+    x = image_input(b)
+    y = conv(b, b.op("div", x, b.scalar(6, x)) if before else x, 4, 1)
+    y = b.op("add", y, channel_constant(b, y, 2))
+    b.output("y", y if before else b.op("div", y, b.scalar(6, y)))
+    module = b.finish()
+    after = FoldConstants().run(FoldScale().run(module))
+    assert ops_of(after) == ["conv", "add"]
+    assert_same_results(module, after)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("mul", "div", (3 / 7, "mul")),
+        ("div", "mul", (7 / 3, "mul")),
+        ("div", "div", (21.0, "div")),
+        ("mul", "mul", (21.0, "mul")),
+    ],
+)
+def test_scale_when_two_numbers_follow_each_other_then_one_is_left(
+    first: str, second: str, expected: tuple[float, str]
+) -> None:
+    b = GraphBuilder()
+    x = b.input("x", tensor(F32, 4))
+    b.output("y", b.op(second, b.op(first, x, b.scalar(3, x)), b.scalar(7, x)))
+    module = b.finish()
+    after = FoldConstants().run(FoldScale().run(module))
+    assert ops_of(after) == [expected[1]]
+    (number,) = after.constants.values()
+    assert number == np.float32(expected[0])
+    assert_same_results(module, after)
+
+
+@pytest.mark.parametrize("rounding", ["round", "floor", "cast"])
+def test_scale_when_a_quotient_is_rounded_then_it_stays(rounding: str) -> None:
+    b = GraphBuilder()
+    x = image_input(b)
+    y = b.op("div", conv(b, x, 4, 1), b.scalar(0.3, x))
+    b.output("y", b.op(rounding, y, **({"dtype": I64} if rounding == "cast" else {})))
+    assert ops_of(FoldScale().run(b.finish())) == ["conv", "div", rounding]
+
+
 def test_common_when_zeros_differ_in_sign_then_stay_apart() -> None:
     b = GraphBuilder()
     x = b.input("x", tensor(F32, 4))

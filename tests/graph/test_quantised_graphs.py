@@ -101,10 +101,10 @@ def test_product_when_it_does_not_qualify_then_stays_in_floats() -> None:
 
 @pytest.mark.parametrize("rounding", ["round", "floor", "ceil", "cast"])
 def test_division_when_its_quotient_is_rounded_then_no_reciprocal_takes_its_place(rounding: str) -> None:
-    b = GraphBuilder()
-    x = b.op("div", b.input("x", tensor(F32, 3)), b.scalar(0.1, F32))
+    b, steps = GraphBuilder(), np.asarray([0.1, 0.2, 0.3], np.float32)
+    x = b.op("div", b.input("x", tensor(F32, 3)), b.constant(steps))
     b.output("rounded", b.op(rounding, x, **({"dtype": I32} if rounding == "cast" else {})))
-    b.output("as it is", b.op("div", b.input("z", tensor(F32, 3)), b.scalar(0.1, F32)))
+    b.output("as it is", b.op("div", b.input("z", tensor(F32, 3)), b.constant(steps)))
     ops = [node.op for node in graph_nodes(run_passes(b.finish()).entries["main"])]
     assert ops.count("div") == 1
     assert ops.count("mul") == 1

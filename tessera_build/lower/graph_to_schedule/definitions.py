@@ -6,7 +6,7 @@ Invariant: a definition is exact — schedules may reorder it, but nothing about
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +27,7 @@ from tessera_build.lower.graph_to_schedule.defining import (
     symbols_of_axes,
 )
 from tessera_build.lower.graph_to_schedule.images import define_depth_to_space, define_repeat, define_resample
+from tessera_build.lower.graph_to_schedule.quotients import has_parts, quotient
 from tessera_build.lower.graph_to_schedule.random import define_random
 
 # The scalar operation and the identity of every way to combine.
@@ -67,10 +68,17 @@ def _elementwise(node: GraphNode, context: Context) -> Compute:
         result = builder.cast(args[0], context.types[node.output].dtype)
     elif node.op == "bitcast":
         result = builder.bitcast(args[0], context.types[node.output].dtype)
+    elif node.op == "div" and _divides(constants, context.types[node.output].dtype):
+        result = quotient(builder, args[0], float(constants[1].reshape(()).item()))
     else:
         result = builder.op(node.op, *args)
     accesses = tuple(Access(aligned(context.types[v].shape, symbols_of_axes(axes))) for v in reads)
     return Compute(node.output, tuple(reads), accesses, axes, (), "none", builder.finish(result))
+
+
+def _divides(constants: Mapping[int, Array], dtype: DType) -> bool:
+    """Whether the operands at these places are a divisor alone, by which there is a cheaper quotient."""
+    return list(constants) == [1] and dtype.is_float and has_parts(float(constants[1].reshape(()).item()), dtype)
 
 
 def _transpose(node: GraphNode, context: Context) -> tuple[Compute, ...]:

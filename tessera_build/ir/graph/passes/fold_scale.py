@@ -17,7 +17,7 @@ within the numeric policy, since w * s is rounded once where conv(x, w) * s was.
              %6 = "tgraph.add"(%3, %5)
              return %6
 
-One number may also stand before: conv(x * c, w) becomes conv(x, w * c).
+One number may also stand before: conv(x * c, w) becomes conv(x, w * c). One number may divide.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ from tessera_build.ir.core.dims import Dim, Extent
 from tessera_build.ir.graph.infer import op_named
 from tessera_build.ir.graph.nodes import Array, GraphNode, Module
 from tessera_build.ir.graph.ops.shapes import Shape, count
+from tessera_build.ir.graph.passes.canonical.arithmetic import rounded_values
 from tessera_build.ir.graph.sweep import Rule, Site, rewrite
 
 CONTRACTIONS = frozenset({"conv", "matmul"})
+_MODERATE = 13  # powers of two between which divisors become factors of weights
 # How many nodes this pass puts between a constant and what reads it, at most; a long graph is not walked for more.
 _DEPTH = 8
 
@@ -52,6 +54,7 @@ class FoldScale:
 def _rule() -> Rule:
     # Values of the new function with more than one reader in the old one: folding would compute them twice.
     shared: set[int] = set()
+    rounded: list[frozenset[int]] = []
 
     def fold(site: Site) -> Sequence[int] | None:
         shared.update(new for new, old in zip(site.inputs, site.node.inputs, strict=True) if site.uses[old] > 1)
@@ -59,23 +62,50 @@ def _rule() -> Rule:
             return None  # integers wrap: products of bytes are added up in i32, the factors before them are not
         if site.node.op in CONTRACTIONS:
             return _scale_before(site, shared)
-        if site.node.op not in ("add", "mul") or site.inputs[0] in shared or not _constant(site, site.inputs[1]):
+        if site.node.op not in ("add", "mul", "div") or site.inputs[0] in shared:
             return None
+        if not _constant(site, site.inputs[1]):
+            return None
+        if site.node.op == "div":
+            rounded[:] = rounded or [rounded_values(site.old)]
+            if site.node.output in rounded[0] or not _divisor(site, site.inputs[1]):
+                return None
         source = site.to.producer(site.inputs[0])
         if source is None or site.to.type(site.inputs[0]) != site.old.types[site.node.output]:
             return None
-        if source.op == site.node.op and _constant(site, source.inputs[1]):
+        if _merges(site, source):
             factors = source.inputs[1], site.inputs[1]
-            return None if source.op == "mul" and not _holds_product(site, factors) else [_merged(site, source)]
-        return _scale(site, source, shared) if site.node.op == "mul" else None
+            products = source.op == site.node.op and source.op != "add"
+            return None if products and not _holds_product(site, factors) else [_merged(site, source)]
+        return _scale(site, source, shared) if site.node.op != "add" else None
 
     return fold
 
 
+def _merges(site: Site, source: GraphNode) -> bool:
+    """Whether two constants in a row make one."""
+    both = {source.op, site.node.op}
+    if not (both == {"add"} or both <= {"mul", "div"}) or not _constant(site, source.inputs[1]):
+        return False
+    return source.op != "div" or _divisor(site, source.inputs[1])
+
+
 def _merged(site: Site, source: GraphNode) -> int:
-    """(y + b) + t → y + (b + t), and (y * b) * t → y * (b * t)."""
-    constant = site.to.op(site.node.op, source.inputs[1], site.inputs[1])
-    return site.to.op(site.node.op, source.inputs[0], constant)
+    """(y + b) + t → y + (b + t), (y * b) * t → y * (b * t), (y * b) / t → y * (b / t), (y / b) * t → y * (t / b), and
+    (y / b) / t → y / (b * t)."""
+    first, second, op = source.inputs[1], site.inputs[1], site.node.op
+    if source.op == op:
+        return site.to.op(op, source.inputs[0], site.to.op("mul" if op == "div" else op, first, second))
+    quotient = site.to.op("div", first, second) if op == "div" else site.to.op("div", second, first)
+    return site.to.op("mul", source.inputs[0], quotient)
+
+
+def _divisor(site: Site, value: int) -> bool:
+    """Whether what is divided by this constant may be a weight: one number of f32 that is neither huge nor tiny."""
+    number = _computed(site, value)
+    if number is None or number.size != 1 or number.dtype != np.float32:
+        return False
+    return bool(np.all((np.abs(number) >= 2.0**-_MODERATE) & (np.abs(number) <= 2.0**_MODERATE)))
 
 
 def _holds_product(site: Site, factors: tuple[int, int]) -> bool:
@@ -95,7 +125,7 @@ def _holds_product(site: Site, factors: tuple[int, int]) -> bool:
 def _computed(site: Site, value: int) -> Array | None:
     """What a constant, or what this pass makes of some, will be once constants are folded; None for any other value."""
     known, node = site.to.array(value), site.to.producer(value)
-    if known is not None or node is None or node.op not in ("mul", "add", "reshape"):
+    if known is not None or node is None or node.op not in ("mul", "div", "add", "reshape"):
         return known
     operands = [_computed(site, operand) for operand in node.inputs]
     evaluate, arrays = op_named(node.op).evaluate, [operand for operand in operands if operand is not None]
@@ -107,7 +137,7 @@ def _computed(site: Site, value: int) -> Array | None:
 
 
 def _scale(site: Site, source: GraphNode, shared: set[int]) -> Sequence[int] | None:
-    """conv(x, w) * s → conv(x, w * s), and (conv(x, w) + b) * s → conv(x, w * s) + b * s."""
+    """conv(x, w) * s → conv(x, w * s), and (conv(x, w) + b) * s → conv(x, w * s) + b * s; so for divisors."""
     scale = site.inputs[1]
     if source.op in CONTRACTIONS:
         scaled = _scale_weights(site, source, scale)
@@ -120,22 +150,25 @@ def _scale(site: Site, source: GraphNode, shared: set[int]) -> Sequence[int] | N
     scaled = _scale_weights(site, product, scale)
     if scaled is None:
         return None
-    return [site.to.op("add", scaled, site.to.op("mul", source.inputs[1], scale))]
+    return [site.to.op("add", scaled, site.to.op(site.node.op, source.inputs[1], scale))]
 
 
 def _scale_before(site: Site, shared: set[int]) -> Sequence[int] | None:
-    """conv(x * c, w) → conv(x, w * c) for one number c; a reshape may stand between, as after a mean over images."""
+    """conv(x * c, w) → conv(x, w * c) for one number c, so for x / c; a reshape may stand between, as after a mean over
+    images."""
     inner, value = None, site.inputs[0]
     source = site.to.producer(value)
     if source is not None and source.op == "reshape" and value not in shared:
         inner, value = source, source.inputs[0]
         source = site.to.producer(value)
-    if source is None or source.op != "mul" or value in shared or not _constant(site, site.inputs[1]):
+    if source is None or source.op not in ("mul", "div") or value in shared or not _constant(site, site.inputs[1]):
         return None
     x, factor = source.inputs
+    if source.op == "div" and not _divisor(site, factor):
+        return None
     if not _constant(site, factor) or count(site.to.type(factor).shape) != 1 or site.to.type(x) != site.to.type(value):
         return None
-    weights = site.to.op("mul", site.inputs[1], site.to.op("reshape", factor, shape=()))
+    weights = site.to.op(source.op, site.inputs[1], site.to.op("reshape", factor, shape=()))
     x = x if inner is None else site.to.op("reshape", x, **inner.attributes)
     return [site.to.op(site.node.op, x, weights, **site.node.attributes)]
 
@@ -152,7 +185,7 @@ def _scale_weights(site: Site, product: GraphNode, scale: int) -> int | None:
     if all(e == 1 for e in shape):
         axes = (1,) * len(axes)
     factor = site.to.op("reshape", scale, shape=axes)
-    return site.to.op(product.op, product.inputs[0], site.to.op("mul", weights, factor), **product.attributes)
+    return site.to.op(product.op, product.inputs[0], site.to.op(site.node.op, weights, factor), **product.attributes)
 
 
 def _channel_axis(site: Site, product: GraphNode) -> int | None:

@@ -83,6 +83,7 @@ def divide_by_power_of_two(site: Site) -> Sequence[int] | None:
 def divide_by_constants() -> Rule:
     """x / c → x * (1/c): rounds once more, but products are issued every cycle and a division blocks its unit.
 
+    Not for one divisor of 32 bits: its quotients are products already, and round once (`graph_to_schedule/quotients`).
     Not where the quotient becomes a whole number, as in quantisation: what lies half way must stay there, and 41 / 41
     must not fall below 1. Nor for one element, where nothing is gained: the scale of a tensor quantised by its own
     range has the bits that its definition gives, or values half way between two steps go to the other one. Nor for
@@ -98,10 +99,12 @@ def divide_by_constants() -> Rule:
         constant = site.to.array(site.inputs[1])
         if constant is None or not _moderate(constant.astype(np.float64)):
             return None
+        if constant.size == 1 and constant.dtype == F32.numpy:
+            return None
         if _single(site.old.types[site.node.output]) or _is_sum(site.to.producer(site.inputs[0])):
             return None
         if not rounded:
-            rounded.append(frozenset(v for n in graph_nodes(site.old) if _rounds(site.old, n) for v in n.inputs))
+            rounded.append(rounded_values(site.old))
         if site.node.output in rounded[0]:
             return None
         reciprocal = (1.0 / constant.astype(np.float64)).astype(constant.dtype)
@@ -120,6 +123,11 @@ def _single(type_: Type) -> bool:
 
 def _is_sum(node: GraphNode | None) -> bool:
     return node is not None and node.op == "reduce" and node.attributes["kind"] == "sum"
+
+
+def rounded_values(function: Function) -> frozenset[int]:
+    """Values that become whole numbers: what lies half way between two must stay there."""
+    return frozenset(v for n in graph_nodes(function) if _rounds(function, n) for v in n.inputs)
 
 
 def _rounds(function: Function, node: GraphNode) -> bool:
