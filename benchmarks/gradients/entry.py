@@ -60,6 +60,7 @@ def differentiated(path: Path, without: Container[str]) -> Differentiated:
         input_names={"main": both.input_names[GRADIENT]},
         output_names={"main": both.output_names[GRADIENT]},
         states={},
+        derivatives=frozenset({"main"}),
     )
     return Differentiated(only, tuple(wrt))
 

@@ -93,7 +93,8 @@ class Trace:
     ) -> None:
         self.outer = outer
         self.requests: dict[str, DimRequest] = dict(dims or {}) if outer is None else outer.requests
-        self.builder = GraphBuilder(entry, pool=pool or (outer.builder.pool if outer else None))
+        within = None if outer is None else outer.builder
+        self.builder = GraphBuilder(entry, pool=pool or (within.pool if within else None), within=within)
         if outer is not None:
             self.builder.dims.update(outer.builder.dims)
         self.sites: dict[int, Site | None] = {}

@@ -180,4 +180,5 @@ def only(module: Module, entry: str) -> Module:
         {"main": module.output_names[entry]},
         constant_names=module.constant_names,
         guards=module.guards,
+        derivatives=frozenset({"main"} if entry in module.derivatives else ()),
     )

@@ -68,4 +68,4 @@ def distance_of(node: GraphNode, operands: Sequence[Array]) -> tuple[Array, floa
         jump = np.asarray(operands[1], np.float64)
     else:
         jump = np.round(values) if node.op in STAIRS else np.zeros(())
-    return np.abs(values - jump), float(np.abs(values).max(initial=0))
+    return np.abs(values - jump), max(float(np.abs(operand).max(initial=0)) for operand in operands)

@@ -142,6 +142,7 @@ def _only(module: nodes.Module, names: Sequence[str]) -> nodes.Module:
             states=kept(module.states),
             results=kept(module.results),
             magnitudes=kept(module.magnitudes),
+            derivatives=module.derivatives.intersection(names),
         )
     )
 

@@ -78,12 +78,19 @@ class ConstantPool:
 
 
 class GraphBuilder:
-    """Builds one function, called `entry`, of a module. `dims` gives the range of every symbolic dim."""
+    """Builds one function, called `entry`, of a module. `dims` gives the range of every symbolic dim; `within` builds
+    the function that this one is to be a part of."""
 
     def __init__(
-        self, entry: str = "main", dims: Mapping[str, Range] | None = None, pool: ConstantPool | None = None
+        self,
+        entry: str = "main",
+        dims: Mapping[str, Range] | None = None,
+        pool: ConstantPool | None = None,
+        within: GraphBuilder | None = None,
     ) -> None:
         self.entry = entry
+        self.derivative = False  # whether the function gives derivatives
+        self._within = within
         self.pool = pool or ConstantPool()
         self.dims: dict[str, Range] = dict(dims or {})
         self._types: dict[int, Type] = {}
@@ -107,6 +114,12 @@ class GraphBuilder:
             yield
         finally:
             self._span = outer
+
+    def mark_derivative(self) -> None:
+        """Note that the function gives derivatives, and with it every function that it is to be a part of."""
+        self.derivative = True
+        if self._within is not None:
+            self._within.mark_derivative()
 
     @property
     def span(self) -> Span | None:
@@ -342,6 +355,7 @@ def module_of(builders: list[GraphBuilder]) -> Module:
         constant_names={d: n for d, n in pool.names.items() if d in used},
         guards=tuple(dict.fromkeys(guard for b in builders for guard in b.guards)),
         guard_spans=guards,
+        derivatives=frozenset(b.entry for b in builders if b.derivative),
     )
 
 

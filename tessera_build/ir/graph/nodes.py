@@ -78,7 +78,8 @@ class Module:
     (left, relation, right, message) with the relation == or >= must hold for the dims of a call; all entries rely on
     it; `guard_spans` says where it was asked for, where that is known (for reports only). `results` has, for entries
     whose source gives more than tensors, all that it gives. `magnitudes` has, for inputs that are parameters with
-    numbers in the source, about how large those are, if not about 1: a proof draws them so.
+    numbers in the source, about how large those are, if not about 1: a proof draws them so. `derivatives` names the
+    entries that give some: no pass rounds what they compute elsewhere than their source does (see `FoldScale`).
     """
 
     entries: Mapping[str, Function]
@@ -92,3 +93,4 @@ class Module:
     results: Mapping[str, tuple[Result, ...]] = field(default_factory=dict[str, tuple[Result, ...]])
     guard_spans: Mapping[Guard, Span | None] = field(default_factory=dict[Guard, Span | None])
     magnitudes: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
+    derivatives: frozenset[str] = frozenset()

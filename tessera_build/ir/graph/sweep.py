@@ -8,7 +8,7 @@ reads are gone afterwards.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tessera_build.ir.core.node import Function, Node, Region, walk
@@ -43,10 +43,14 @@ Rule = Callable[[Site], Sequence[int] | None]
 MakeRule = Callable[[], Rule]
 
 
-def rewrite(module: Module, make_rule: MakeRule) -> Module:
-    """The module after one sweep; `make_rule` is asked for each entry, so a rule may remember what it has seen."""
+def rewrite(module: Module, make_rule: MakeRule, *, without: Container[str] = ()) -> Module:
+    """The module after one sweep; `make_rule` is asked for each entry, so a rule may remember what it has seen.
+
+    Nothing is rewritten in entries that `without` names.
+    """
     pool = ConstantPool(module.constants, module.constant_names)
-    swept = [_rewrite_entry(module, entry, make_rule(), pool) for entry in module.entries]
+    rules = [keep if entry in without else make_rule() for entry in module.entries]
+    swept = [_rewrite_entry(module, entry, rule, pool) for entry, rule in zip(module.entries, rules, strict=True)]
     states = {
         entry: tuple(StatePair(values[pair.incoming], values[pair.outgoing]) for pair in module.states.get(entry, ()))
         for entry, (_, values) in zip(module.entries, swept, strict=True)

@@ -47,6 +47,8 @@ def print_module(module: Module, *, locations: bool = False) -> str:
         attributes["results"] = {entry: tuple(map(_print_result, rows)) for entry, rows in module.results.items()}
     if module.magnitudes:
         attributes["magnitudes"] = {entry: dict(sorted(m.items())) for entry, m in sorted(module.magnitudes.items())}
+    if module.derivatives:
+        attributes["derivatives"] = tuple(sorted(module.derivatives))
     if locations:
         attributes["constant_names"] = dict(sorted(module.constant_names.items()))
     functions = [print_function(f, locations=locations) for f in module.entries.values()]
@@ -88,6 +90,7 @@ def _module(parser: Parser, operation: Operation, constants: Mapping[str, Array]
             entry: cast("Mapping[str, float]", _record(rows))
             for entry, rows in _record(attributes.get("magnitudes", {})).items()
         },
+        derivatives=frozenset(_names(attributes.get("derivatives", ()))),
     )
 
 

@@ -157,6 +157,7 @@ class _Frame:
                 input_names={**old.input_names, **made.input_names},
                 output_names={**old.output_names, **made.output_names},
                 states={**old.states, **states},
+                derivatives=old.derivatives | made.derivatives,
             )
         )
 

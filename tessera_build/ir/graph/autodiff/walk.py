@@ -33,6 +33,7 @@ class Walk:
     def __init__(
         self, to: GraphBuilder, function: Function, recorder: Recorder | None = None, *, written: bool = False
     ) -> None:
+        to.mark_derivative()
         self.to = to
         self.function = function
         self.recorder = recorder
