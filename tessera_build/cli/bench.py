@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from tessera_build.cli.console import human_seconds, json_option, print_json
-from tessera_build.cli.options import FILE, entry_option, read_sizes, threads_option
+from tessera_build.cli.options import FILE, entry_option, read_sizes, seconds_option, threads_option
 from tessera_build.driver.bench import Bench, BenchRequest, bench
 
 
@@ -15,7 +15,7 @@ from tessera_build.driver.bench import Bench, BenchRequest, bench
 @click.option("--model", type=FILE, help="The ONNX file for the peer. Default: the one beside the bundle that fits.")
 @entry_option
 @click.option("--dims", "--dim", "dims", multiple=True, help="Sizes of dynamic dims: N=8,S=128. Default: 1 if it may.")
-@click.option("--seconds", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="How long to measure.")
+@seconds_option
 @threads_option
 @json_option
 def bench_command(

@@ -54,6 +54,23 @@ def read_sizes(values: Sequence[str]) -> dict[str, int]:
     return {name: size for name, size in found.items() if isinstance(size, int)}
 
 
+def read_seconds(_: click.Context, __: click.Parameter, value: float) -> float:
+    """A time that ends."""
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no finite number")
+    return value
+
+
+seconds_option = click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.1),
+    callback=read_seconds,
+    default=5.0,
+    show_default=True,
+    help="How long to measure.",
+)
+
+
 def read_amount(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
     """A number that other numbers can be compared with."""
     if value is not None and math.isnan(value):

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from tessera_build.cli.console import human_seconds, json_option, print_json
-from tessera_build.cli.options import FILE, entry_option, read_sizes, threads_option
+from tessera_build.cli.options import FILE, entry_option, read_sizes, seconds_option, threads_option
 from tessera_build.driver.profile import KernelRow, Profile, ProfileRequest, profile
 
 
@@ -13,7 +13,7 @@ from tessera_build.driver.profile import KernelRow, Profile, ProfileRequest, pro
 @click.argument("bundle", type=FILE)
 @entry_option
 @click.option("--dims", "--dim", "dims", multiple=True, help="Sizes of dynamic dims: N=8,S=128. Default: 1 if it may.")
-@click.option("--seconds", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="How long to measure.")
+@seconds_option
 @click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="How many kernels to show.")
 @click.option("--trace", type=FILE, help="Write the median run as a trace for ui.perfetto.dev.")
 @threads_option

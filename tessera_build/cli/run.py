@@ -10,8 +10,9 @@ import numpy as np
 
 import tessera_runtime
 from tessera_build.cli.console import json_option, print_json
-from tessera_build.cli.options import FILE, threads_option
+from tessera_build.cli.options import FILE, entry_option, threads_option
 from tessera_build.config import ConfigError
+from tessera_build.driver.once import Outcome, run_once
 from tessera_build.driver.outputs import check_apart, whole_file
 from tessera_build.ir.graph.nodes import Array
 
@@ -25,27 +26,40 @@ NUMPY, ZIP = b"\x93N", b"PK"
     "--input", "inputs", multiple=True, help="NAME=FILE.npy for one input, or FILE.npz with all of them by name."
 )
 @click.option("--output", type=FILE, help="Where the outputs go, an .npz file. Default: they are only summed up.")
+@entry_option
 @threads_option
 @json_option
-def run_command(bundle: Path, inputs: tuple[str, ...], output: Path | None, threads: int | None, as_json: bool) -> None:
-    """Run BUNDLE once on inputs from numpy files.
+def run_command(
+    bundle: Path,
+    inputs: tuple[str, ...],
+    output: Path | None,
+    entry: str | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Run an entry of BUNDLE once on inputs from numpy files.
+
+    What of its state is no input of yours begins as zeros. The state after the run is shown and written like an output,
+    under the name by which the next run takes it.
 
     \b
     Example:
       tessera run model.tessera --input x=in.npy --output out.npz
+      tessera run model.tessera --entry net_grad --input x=in.npy --input output_cotangent=ones.npy
     """
     if output is not None:
         check_apart(output, bundle, *(Path(word.partition("=")[2] or word) for word in inputs))
     with tessera_runtime.load(bundle, threads=threads) as model:
-        results = model.run(read_inputs(inputs))
+        found = run_once(model, entry, read_inputs(inputs))
         if output is not None:
-            write_outputs(output, results)
-        report = {name: _facts(array) for name, array in results.items()}
+            write_outputs(output, _by_name(found))
         if as_json:
-            print_json({"target": model.target, "outputs": report, "written": output})
+            facts = {"outputs": _all_facts(found.outputs), "state": _all_facts(found.state)}
+            print_json({"target": model.target, "entry": found.entry, **facts, "written": output})
             return
-    for name, facts in report.items():
-        click.echo(f"{name}: {facts['dtype']} {facts['shape']}, from {facts['min']} to {facts['max']}")
+        for kind, arrays in (("", found.outputs), ("state ", found.state)):
+            for name, fact in _all_facts(arrays).items():
+                click.echo(f"{kind}{name}: {fact['dtype']} {fact['shape']}, from {fact['min']} to {fact['max']}")
     if output is not None:
         click.echo(f"written to {output}")
 
@@ -99,10 +113,20 @@ def _is_numpy(path: Path) -> bool:
         return file.read(2) in (NUMPY, ZIP)
 
 
+def _by_name(found: Outcome) -> dict[str, Array]:
+    """All that a run leaves; a state whose name an output has is `NAME.state`."""
+    state = {f"{name}.state" if name in found.outputs else name: array for name, array in found.state.items()}
+    return {**found.outputs, **state}
+
+
 def write_outputs(path: Path, results: Mapping[str, Array]) -> None:
     """An .npz file, all of it or nothing."""
     with whole_file(path) as file:
         np.savez(file, allow_pickle=False, **dict(results))
+
+
+def _all_facts(arrays: Mapping[str, Array]) -> dict[str, dict[str, object]]:
+    return {name: _facts(array) for name, array in arrays.items()}
 
 
 def _facts(array: Array) -> dict[str, object]:

@@ -12,7 +12,7 @@ from functools import partial
 
 import tessera_runtime
 from tessera_build.config import ConfigError
-from tessera_build.config.near import did_you_mean
+from tessera_build.driver.once import entry_of
 from tessera_build.driver.opened import requested_sizes
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.graph.reference import shape_at
@@ -48,9 +48,7 @@ def calls_of(
 
     A `ConfigError` where there is no such entry or dim, where sizes do not fit, or where inputs do not fit memory.
     """
-    point = model.main if entry is None else model.entries.get(entry)
-    if point is None:
-        raise _unknown(entry or "", tuple(model.entries))
+    point = entry_of(model, entry)
     names = {dim.name for dim in point.dims}
     dims = {name: range_ for name, range_ in module.dims.items() if name in names}
     module = replace(module, entries={point.name: module.entries[point.name]}, dims=dims)
@@ -77,12 +75,3 @@ def _check_memory(module: Module, entry: str, sizes: Sizes) -> None:
             expected=f"at most {there} bytes, which this process can still take",
             found=f"{needed} bytes for {', '.join(f'{name}={size}' for name, size in sizes.items())}",
         )
-
-
-def _unknown(entry: str, names: tuple[str, ...]) -> ConfigError:
-    return ConfigError(
-        "ENTRY_UNKNOWN",
-        f"the bundle has no entry {entry!r}",
-        expected=", ".join(names),
-        hint=did_you_mean(entry, names),
-    )

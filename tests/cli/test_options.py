@@ -6,6 +6,7 @@ import click
 import pytest
 
 from tessera_build.cli.options import read_bytes, read_dims, read_sizes
+from tests.cli.conftest import Tessera
 
 
 @pytest.mark.unit
@@ -50,3 +51,14 @@ def test_sizes_when_a_range_is_given_then_are_a_usage_error() -> None:
 )
 def test_bytes_when_written_with_a_unit_then_are_read(word: str, wanted: int) -> None:
     assert read_bytes(click.Context(click.Command("x")), click.Option(["--x"]), word) == wanted
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize("command", ["bench", "profile"])
+@pytest.mark.parametrize("word", ["nan", "inf", "0.05"])
+def test_seconds_when_no_finite_number_within_limits_then_are_a_usage_error(
+    tessera: Tessera, command: str, word: str
+) -> None:
+    done = tessera(command, "model.tessera", "--seconds", word)
+    assert done.exit_code == 2
+    assert "--seconds" in done.stderr
