@@ -49,6 +49,17 @@ def test_bias_gradient_when_rows_are_many_then_rounding_errors_do_not_add_up(sha
     np.testing.assert_allclose(found, exact, rtol=5e-7)
 
 
+@pytest.mark.parametrize("op", ["sigmoid", "logistic"])
+def test_gradient_of_sigmoid_when_the_unit_is_certain_then_has_all_digits(op: str) -> None:
+    x = np.linspace(-30, 30, 121, dtype=np.float32)
+    builder = GraphBuilder()
+    builder.output("y", builder.op(op, builder.input("x", tensor(F32, *x.shape))))
+    module = run_passes(only(with_grad(builder.finish(), "main", ["x"]), "main_grad"))
+    found = check_module(module, {"x": x, "y_cotangent": np.ones_like(x)}, {})["x_gradient"]
+    e = np.exp(-np.abs(x.astype(np.float64)))
+    np.testing.assert_allclose(found, e / (1 + e) ** 2, rtol=1e-6)
+
+
 def _wrt(module: Module, entry: str = "main") -> list[str]:
     """The floating-point inputs and all weights."""
     function = module.entries[entry]
