@@ -55,9 +55,21 @@ def test_gradient_of_sigmoid_when_the_unit_is_certain_then_has_all_digits(op: st
     builder = GraphBuilder()
     builder.output("y", builder.op(op, builder.input("x", tensor(F32, *x.shape))))
     module = run_passes(only(with_grad(builder.finish(), "main", ["x"]), "main_grad"))
-    found = check_module(module, {"x": x, "y_cotangent": np.ones_like(x)}, {})["x_gradient"]
+    found = check_module(module, {"x": x, "y_cotangent": np.ones_like(x)}, {})["x_gradient"].astype(np.float64)
     e = np.exp(-np.abs(x.astype(np.float64)))
     np.testing.assert_allclose(found, e / (1 + e) ** 2, rtol=1e-6)
+
+
+def test_gradient_of_softmax_when_a_class_is_nearly_certain_then_has_all_digits() -> None:
+    x = np.array([[12, 0, 1, -3], [0.5, 0, 1, -2], [0, 0, 0, 0], [20, 1, 3, 21], [-9, 9, 3, 2]], np.float32)
+    v = np.array([[1, 2, -3, 4], [1, 1, 2, 3], [5, 6, -7, 8], [1, -1, 2, -2], [3, -1, 0.5, 9]], np.float32)
+    builder = GraphBuilder()
+    builder.output("y", builder.op("softmax", builder.input("x", tensor(F32, *x.shape)), axis=1))
+    module = run_passes(only(with_grad(builder.finish(), "main", ["x"]), "main_grad"))
+    found = check_module(module, {"x": x, "y_cotangent": v}, {})["x_gradient"].astype(np.float64)
+    e = np.exp(x.astype(np.float64) - x.max(1, keepdims=True))
+    y = e / e.sum(1, keepdims=True)
+    np.testing.assert_allclose(found, y * (v - (y * v).sum(1, keepdims=True)), rtol=2e-6)
 
 
 def _wrt(module: Module, entry: str = "main") -> list[str]:
