@@ -127,6 +127,8 @@ def main() -> None:
     parser.add_argument("end", type=int)
     parser.add_argument("--draws", type=int, default=3, help="how often values are rounded at random")
     chosen = parser.parse_args()
+    if chosen.draws < 1 or chosen.end <= chosen.first:
+        parser.error("at least one point, and one draw")
     print(f"{'seed':>4}  {'compiled':24}{'nearest':24}at random, worst of {chosen.draws}")
     rows: list[tuple[Errors, Errors, Errors]] = []
     for seed, row in errors_near(chosen.model, range(chosen.first, chosen.end), chosen.draws):

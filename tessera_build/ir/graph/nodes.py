@@ -79,7 +79,7 @@ class Module:
     it; `guard_spans` says where it was asked for, where that is known (for reports only). `results` has, for entries
     whose source gives more than tensors, all that it gives. `magnitudes` has, for inputs that are parameters with
     numbers in the source, about how large those are, if not about 1: a proof draws them so. `derivatives` names the
-    entries that give some: no pass rounds what they compute elsewhere than their source does (see `FoldScale`).
+    entries that give some: their weights take up no other constants (see `FoldScale`).
     """
 
     entries: Mapping[str, Function]

@@ -68,8 +68,8 @@ def _acosh(e: Emit, x: int) -> int:
 def _of_sigmoid(e: Emit, x: int) -> int:
     """sigmoid(x) sigmoid(-x), each to its own digits.
 
-    y (1 - y) has none where the unit is certain: 8 % are gone at x = 14. That of ONNX's Sigmoid has none at -14 either,
-    since its results are exact to 1.7e-7 only (docs/adr/0013).
+    y (1 - y) loses them where the unit is certain: in f32 it is zero from x = 18 on. That of ONNX's Sigmoid has none at
+    -14 either, since its results are exact to 1.7e-7 only (docs/adr/0013).
     """
     return e.op("mul", e.op("sigmoid", x), e.op("sigmoid", e.op("neg", x)))
 
