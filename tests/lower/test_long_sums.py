@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from tessera_build.ir.graph.nodes import Array
 from tests.frontends_onnx.built import run_built
 
 CASES = [
@@ -17,6 +20,7 @@ CASES = [
     ((2, 1025, 16), (1,)),
     ((16, 1, 70001), (1, 2)),
 ]
+EQUAL = [(2, 512, 256), (3, 256, 64), (1, 1000, 33), (1, 2048, 17)]
 
 
 @pytest.mark.numerics
@@ -25,7 +29,24 @@ CASES = [
 def test_mean_when_of_many_elements_then_is_off_by_a_few_roundings(
     shape: tuple[int, ...], axes: tuple[int, ...], dynamic: bool
 ) -> None:
-    stated = [f"d{i}" if dynamic else extent for i, extent in enumerate(shape)]
+    x = np.random.default_rng(3).random(shape, dtype=np.float32)
+    mean, most = _mean_and_most(x, axes, dynamic=dynamic)
+    np.testing.assert_allclose(mean.astype(np.float64), x.mean(axes, np.float64, keepdims=True), rtol=1.5e-6)
+    np.testing.assert_array_equal(most, x.max(axes, keepdims=True))
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("shape", EQUAL, ids=str)
+def test_mean_when_rows_are_equal_then_their_roundings_do_not_add_up(shape: tuple[int, ...], dynamic: bool) -> None:
+    """As padding tokens are: every addition rounds to the side that the one before it did."""
+    rows = np.random.default_rng(3).random((shape[0], 1, shape[2]), dtype=np.float32)
+    mean, _ = _mean_and_most(np.repeat(rows, shape[1], 1), (1,), dynamic=dynamic)
+    np.testing.assert_allclose(mean.astype(np.float64), rows.astype(np.float64), rtol=1.5e-6)
+
+
+def _mean_and_most(x: Array, axes: tuple[int, ...], *, dynamic: bool) -> Sequence[Array]:
+    stated = [f"d{i}" if dynamic else extent for i, extent in enumerate(x.shape)]
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, stated)]
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("mean", "most")]
     nodes = [
@@ -35,10 +56,8 @@ def test_mean_when_of_many_elements_then_is_off_by_a_few_roundings(
     model = helper.make_model(
         helper.make_graph(nodes, "g", inputs, outputs), opset_imports=[helper.make_opsetid("", 13)]
     )
-    x = np.random.default_rng(3).random(shape, dtype=np.float32)
-    ((mean, most),) = run_built(model, [{"x": x}])
-    np.testing.assert_allclose(mean.astype(np.float64), x.mean(axes, np.float64, keepdims=True), rtol=1.5e-6)
-    np.testing.assert_array_equal(most, x.max(axes, keepdims=True))
+    (found,) = run_built(model, [{"x": x}])
+    return found
 
 
 @pytest.mark.numerics
