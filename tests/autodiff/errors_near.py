@@ -39,6 +39,9 @@ from tests.autodiff.public import (
 from tests.lower.compiled import compile_module
 
 Arrays = Mapping[str, Array]
+Peer = Callable[[Point], Arrays]  # gradients, some of them perhaps
+Row = tuple["Errors", ...]
+TITLES = ("compiled", "nearest", "at random", "PyTorch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +58,16 @@ class Errors:
 
 
 class Judge:
-    """A model's gradients in float64, in float32, and compiled."""
+    """A model's gradients in float64, in float32, compiled, and by a peer if there is one."""
 
-    def __init__(self, subject: Subject, folder: Path) -> None:
-        self.subject = subject
+    def __init__(self, subject: Subject, folder: Path, peer: Peer | None = None) -> None:
+        self.subject, self.peer = subject, peer
         self.narrow, self.wide = subject.gradients(), subject.wide().gradients()
         self.bundle = folder / "gradient.tessera"
         write_bundle(self.bundle, [compile_module(run_passes(observed(self.narrow, "main"))).variant])
 
-    def errors(self, point: Point, draws: int) -> tuple[Errors, Errors, Errors]:
-        """Those of the compiled code, of rounding to nearest, and the worst of rounding at random."""
+    def errors(self, point: Point, draws: int) -> Row:
+        """Those of the compiled code, of rounding to nearest, the worst of rounding at random, and the peer's."""
         given = {**narrowed(point.given), **point.inputs}
         with tessera_runtime.load(self.bundle, threads=1) as model:
             found = model.run(given)
@@ -74,10 +77,11 @@ class Judge:
         nearest = run(told(self.narrow, "main"), "main", {**given, **narrowed(pieces)})
         chance = [self._errors(_run_by_chance(told(self.wide, "main"), wide, seed), exact) for seed in range(draws)]
         worst = Errors(max(e.element for e in chance), max(e.tensors for e in chance), max(e.whole for e in chance))
-        return self._errors(found, exact), self._errors(nearest, exact), worst
+        row = (self._errors(found, exact), self._errors(nearest, exact), worst)
+        return row if self.peer is None else (*row, self._errors(self.peer(point), run(self.wide, "main", point.given)))
 
     def _errors(self, found: Arrays, exact: Arrays) -> Errors:
-        wrt = self.subject.wrt
+        wrt = [w for w in self.subject.wrt if f"{w}_gradient" in found]
         errors = errors_of(found, exact, wrt).values()
         return Errors(max(errors), sum(e > 1e-4 for e in errors), length(found, exact, wrt) / length(exact, {}, wrt))
 
@@ -110,13 +114,20 @@ def _by_chance(array: Array, rng: np.random.Generator) -> Array:
     return np.where(rng.random(values.shape) < share, other, near)
 
 
-def errors_near(path: Path, seeds: range, draws: int) -> Iterator[tuple[int, tuple[Errors, Errors, Errors]]]:
+def errors_near(path: Path, seeds: range, draws: int, *, torch: bool = False) -> Iterator[tuple[int, Row]]:
     """Errors at one point for each seed; the cases take turns."""
     subject, cases = subject_of(path), cases_of(path)
     with tempfile.TemporaryDirectory() as folder:
-        judge = Judge(subject, Path(folder))
+        judge = Judge(subject, Path(folder), _torch(path, subject) if torch else None)
         for seed in seeds:
             yield seed, judge.errors(point_near(cases[seed % len(cases)], subject.module, seed=seed), draws)
+
+
+def _torch(path: Path, subject: Subject) -> Peer:
+    from tests.autodiff.by_torch import differentiable, gradients_of  # noqa: PLC0415  an extra that few have
+
+    wrt = differentiable(path, subject.wrt)
+    return lambda point: gradients_of(path, point, wrt)
 
 
 def main() -> None:
@@ -126,24 +137,26 @@ def main() -> None:
     parser.add_argument("first", type=int)
     parser.add_argument("end", type=int)
     parser.add_argument("--draws", type=int, default=3, help="how often values are rounded at random")
+    parser.add_argument("--torch", action="store_true", help="also PyTorch's gradients, where it takes them")
     chosen = parser.parse_args()
     if chosen.draws < 1 or chosen.end <= chosen.first:
         parser.error("at least one point, and one draw")
-    print(f"{'seed':>4}  {'compiled':24}{'nearest':24}at random, worst of {chosen.draws}")
-    rows: list[tuple[Errors, Errors, Errors]] = []
-    for seed, row in errors_near(chosen.model, range(chosen.first, chosen.end), chosen.draws):
+    print("seed  " + "".join(f"{title:24}" for title in TITLES[: 3 + chosen.torch]).rstrip())
+    rows: list[Row] = []
+    for seed, row in errors_near(chosen.model, range(chosen.first, chosen.end), chosen.draws, torch=chosen.torch):
         rows.append(row)
-        print(f"{seed:4d}  " + "".join(f"{error!s:24}" for error in row), flush=True)
+        print(f"{seed:4d}  " + "".join(f"{error!s:24}" for error in row).rstrip(), flush=True)
     _print_means(rows)
 
 
-def _print_means(rows: list[tuple[Errors, Errors, Errors]]) -> None:
+def _print_means(rows: list[Row]) -> None:
     def mean(of: Callable[[Errors], float], column: int) -> float:
         return float(np.exp(np.mean([np.log(of(row[column])) for row in rows])))
 
+    columns = range(len(rows[0]))
     for title, of in (("element", lambda e: e.element), ("whole", lambda e: e.whole)):
-        means = "".join(f"{mean(of, column):<24.1e}" for column in range(3))
-        above = ", ".join(str(sum(of(row[column]) > 1e-4 for row in rows)) for column in range(3))
+        means = "".join(f"{mean(of, column):<24.1e}" for column in columns)
+        above = ", ".join(str(sum(of(row[column]) > 1e-4 for row in rows)) for column in columns)
         print(f"{title:>8}: geometric means {means} above 1e-4: {above} of {len(rows)}")
 
 
