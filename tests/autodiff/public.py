@@ -139,6 +139,13 @@ def errors_of(found: Mapping[str, Array], exact: Mapping[str, Array], wrt: Seque
     return {w: _distance(found, exact, w) / max(size, least) for w, size in sizes.items()}
 
 
+def lengths_of(found: Mapping[str, Array], exact: Mapping[str, Array], wrt: Sequence[str]) -> dict[str, float]:
+    """For each gradient the length of its error, relative to its own, or to `SMALL` times the longest."""
+    sizes = {w: length(exact, {}, (w,)) for w in wrt}
+    least = SMALL * max(sizes.values())
+    return {w: length(found, exact, (w,)) / max(size, least) for w, size in sizes.items()}
+
+
 def _distance(left: Mapping[str, Array], right: Mapping[str, Array], w: str) -> float:
     difference = np.subtract(left[f"{w}_gradient"], right[f"{w}_gradient"], dtype=np.float64)
     return float(np.abs(difference).max(initial=0))

@@ -31,7 +31,7 @@ from tests.autodiff.public import (
     Point,
     cases_of,
     errors_of,
-    length,
+    lengths_of,
     narrowed,
     pieces_made,
     point_near,
@@ -162,13 +162,14 @@ def _check_gradients(
     rounded: Callable[[], Mapping[str, Array]] | None,
     wrt: Sequence[str],
 ) -> None:
-    """Every gradient within 1e-4 of its largest element, and all of them, as one vector, within 1e-4 of its length.
+    """Every gradient within 1e-4 of its length, and each element within 1e-4 of its gradient's largest.
 
     Numbers of both signs cancel each other over the pixels of an image. Where `rounded`, the reference in float32,
-    which rounds every value once and sums in float64, is itself about as far off, a gradient is held to 2.5 times that:
-    of PP-OCR's detector one is off by 1.7e-4 where the reference is by 1.0e-4 and PyTorch by 1.3e-4.
+    which rounds every value once and sums in float64, is itself about as far off, an element is held to 2.5 times that:
+    of PP-OCR's detector two are off by 1.01e-4 and 1.06e-4, where the reference has 8.6e-5 and 1.1e-4.
     """
-    assert length(found, exact, wrt) <= 1e-4 * length(exact, {}, wrt)
+    lengths = lengths_of(found, exact, wrt)
+    assert max(lengths.values()) <= 1e-4, {w: found for w, found in lengths.items() if found > 1e-4}
     errors = errors_of(found, exact, wrt)
     hard = [w for w in wrt if errors[w] > 1e-4]
     assert rounded is not None or not hard, {w: errors[w] for w in hard}
