@@ -2,9 +2,9 @@
 
 Takes one entry's function; gives groups of nodes in an order in which they can run. Rules: a contraction takes the
 elementwise nodes that follow it over its own result; a row task grows over reductions along the same axes and the
-elementwise nodes between them; elementwise and movement nodes over one shape join. Invariant: a group reads only from
-groups before it, because a node may only join the latest of the groups that it reads, and nothing that a guard over
-data protects runs before it.
+elementwise nodes between them; elementwise and movement nodes over one shape join, and elementwise groups that a node
+brings together become one. Invariant: a group reads only from groups before it, because a node may only join the latest
+of the groups that it reads, and nothing that a guard over data protects runs before it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.node import Function
 from tessera_build.ir.core.scalar import SCALAR_OPS
-from tessera_build.ir.core.structure import symbols_defined_by, symbols_used_by
+from tessera_build.ir.core.structure import captured, symbols_defined_by, symbols_used_by
 from tessera_build.ir.graph.nodes import Array, GraphNode
 from tessera_build.ir.graph.ops.op import extents_of
 from tessera_build.kernels.table import KERNELS
@@ -57,6 +57,10 @@ def crosses_last(node: GraphNode) -> bool:
     return isinstance(perm, tuple) and bool(perm) and perm[-1] != len(perm) - 1
 
 
+def _is_elementwise(group: FusionGroup) -> bool:
+    return group.kind == "pointwise" and all(node.op in SCALAR_OPS for node in group.nodes)
+
+
 def fuse(function: Function, constants: Mapping[int, Array]) -> tuple[FusionGroup, ...]:
     """Group the nodes of a function; `constants` are the values known at build time."""
     return _Fuser(function, constants).run()
@@ -78,7 +82,7 @@ class _Fuser:
         for node in self._function.nodes:
             if isinstance(node, GraphNode) and node.op != "constant":
                 self._place(node)
-        return tuple(self._groups)
+        return tuple(group for group in self._groups if group.nodes)
 
     def _shape(self, value: int) -> Shape:
         return self._function.types[value].shape
@@ -89,11 +93,37 @@ class _Fuser:
         if index is None or index < self._first or not self._joins(node, own, self._groups[index]):
             self._open(node, own)
             return
+        index = self._united(node, index)
         group = self._groups[index]
         group.nodes.append(node)
         if own.kind == "row":
             group.kind, group.reduced = "row", own.reduced
         self._group_of.update(dict.fromkeys(node.outputs, index))
+
+    def _united(self, node: GraphNode, index: int) -> int:
+        """The group that a node joins, after the others that it reads have become one with it where they can.
+
+        x * 0.5 reads nothing that 1 + erf(x) does but x, and so begins a group of its own; their product would pass
+        over memory again.
+        """
+        for other in sorted({self._group_of[v] for v in node.inputs if v in self._group_of} - {index}):
+            early, late = self._groups[other], self._groups[index]
+            if other < self._first or not (_is_elementwise(early) and _is_elementwise(late)):
+                continue
+            if early.domain != late.domain or len(early.nodes) + len(late.nodes) >= _LARGEST:
+                continue
+            if all(source <= other or source == index for n in (*late.nodes, node) for source in self._sources(n)):
+                self._move(index, other, [*early.nodes, *late.nodes])
+                index = other
+            elif not any(other in self._sources(n) for group in self._groups[other + 1 : index] for n in group.nodes):
+                self._move(other, index, [*early.nodes, *late.nodes])
+        return index
+
+    def _move(self, away: int, to: int, nodes: list[GraphNode]) -> None:
+        for node in self._groups[away].nodes:
+            self._group_of.update(dict.fromkeys(node.outputs, to))
+        self._groups[away].nodes.clear()
+        self._groups[to].nodes[:] = nodes
 
     def _open(self, node: GraphNode, group: FusionGroup) -> None:
         group.nodes.append(node)
@@ -110,11 +140,16 @@ class _Fuser:
 
     def _latest(self, node: GraphNode) -> int | None:
         """The last group that the node reads from, or that reads a size which it mentions."""
-        found = [self._group_of[v] for v in node.inputs if v in self._group_of]
+        return max(self._sources(node), default=None)
+
+    def _sources(self, node: GraphNode) -> set[int]:
+        """The groups that the node reads from, those of sizes that it mentions among them."""
+        read = (*node.inputs, *captured(node.regions))
+        found = {self._group_of[v] for v in read if v in self._group_of}
         if self._has_sizes:
             used = symbols_used_by(node, self._function.types)
-            found += [group for name, group in self._group_of_symbol.items() if name in used]
-        return max(found, default=None)
+            found |= {group for name, group in self._group_of_symbol.items() if name in used}
+        return found
 
     def _kind(self, node: GraphNode) -> FusionGroup:
         """The group a node would open on its own."""
