@@ -78,16 +78,17 @@ def test_fuse_when_nodes_are_drawn_then_no_task_reads_from_a_later_one(seed: int
     rng, b = np.random.default_rng(seed), GraphBuilder()
     values = [b.input(name, tensor(F32, 4, 8)) for name in "xy"]
     rows = [b.input("row", tensor(F32, 1, 8))]
+    conditions = [b.op("lt", rows[0], rows[0])]
     for _ in range(40):
         match int(rng.integers(6)):
             case 0:
                 values.append(b.op("reshape", b.op("reshape", _one(rng, values), shape=(32,)), shape=(4, 8)))
             case 1:
-                rows.append(b.op("exp", _one(rng, rows)))
+                conditions.append(b.op("lt", _one(rng, rows), rows[0]))
             case 2:
                 rows.append(b.op("reduce", _one(rng, values), kind="sum", axes=(0,), keepdims=True))
             case 3:
-                values.append(b.op("mul", _one(rng, values), _one(rng, rows)))
+                values.append(b.op("select", _one(rng, conditions), _one(rng, values), _one(rng, values)))
             case _:
                 values.append(b.op("add", _one(rng, values), _one(rng, values)))
     for number, value in enumerate((*rng.choice(values[2:], 3), values[-1])):
