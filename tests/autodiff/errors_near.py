@@ -41,7 +41,6 @@ from tests.lower.compiled import compile_module
 Arrays = Mapping[str, Array]
 Peer = Callable[[Point], Arrays]  # gradients, some of them perhaps
 Row = tuple["Errors", ...]
-TITLES = ("compiled", "nearest", "at random", "PyTorch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +140,8 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.draws < 1 or chosen.end <= chosen.first:
         parser.error("at least one point, and one draw")
-    print("seed  " + "".join(f"{title:24}" for title in TITLES[: 3 + chosen.torch]).rstrip())
+    titles = ("compiled", "nearest", f"at random, worst of {chosen.draws}", *(["PyTorch"] if chosen.torch else []))
+    print("seed  " + "".join(f"{title:24}" for title in titles).rstrip())
     rows: list[Row] = []
     for seed, row in errors_near(chosen.model, range(chosen.first, chosen.end), chosen.draws, torch=chosen.torch):
         rows.append(row)

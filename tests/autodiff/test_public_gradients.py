@@ -169,7 +169,7 @@ def _check_gradients(
     of PP-OCR's detector two are off by 1.01e-4 and 1.06e-4, where the reference has 8.6e-5 and 1.1e-4.
     """
     lengths = lengths_of(found, exact, wrt)
-    assert max(lengths.values()) <= 1e-4, {w: found for w, found in lengths.items() if found > 1e-4}
+    assert max(lengths.values()) <= 1e-4, {w: error for w, error in lengths.items() if error > 1e-4}
     errors = errors_of(found, exact, wrt)
     hard = [w for w in wrt if errors[w] > 1e-4]
     assert rounded is not None or not hard, {w: errors[w] for w in hard}

@@ -80,17 +80,20 @@ def test_fuse_when_nodes_are_drawn_then_no_task_reads_from_a_later_one(seed: int
     rows = [b.input("row", tensor(F32, 1, 8))]
     conditions = [b.op("lt", rows[0], rows[0])]
     for _ in range(40):
-        match int(rng.integers(6)):
+        recent = values[-6:]
+        match int(rng.integers(7)):
             case 0:
-                values.append(b.op("reshape", b.op("reshape", _one(rng, values), shape=(32,)), shape=(4, 8)))
+                values.append(b.op("reshape", b.op("reshape", _one(rng, recent), shape=(32,)), shape=(4, 8)))
             case 1:
                 conditions.append(b.op("lt", _one(rng, rows), rows[0]))
             case 2:
-                rows.append(b.op("reduce", _one(rng, values), kind="sum", axes=(0,), keepdims=True))
+                rows.append(b.op("reduce", _one(rng, recent), kind="sum", axes=(0,), keepdims=True))
             case 3:
-                values.append(b.op("select", _one(rng, conditions), _one(rng, values), _one(rng, values)))
-            case _:
-                values.append(b.op("add", _one(rng, values), _one(rng, values)))
+                values.append(b.op("select", _one(rng, conditions), _one(rng, recent), _one(rng, recent)))
+            case 4:
+                values.append(b.op("add", _one(rng, recent), _one(rng, recent)))
+            case _:  # a branch of its own
+                values.append(b.op("exp", values[int(rng.integers(2))]))
     for number, value in enumerate((*rng.choice(values[2:], 3), values[-1])):
         b.output(f"out_{number}", int(value))
     _groups(b)

@@ -104,7 +104,9 @@ class _Fuser:
         """The group that a node joins, after the others that it reads have become one with it where they can.
 
         x * 0.5 reads nothing that 1 + erf(x) does but x, and so begins a group of its own; their product would pass
-        over memory again.
+        over memory again. The later group moves to the earlier one's place where nothing that it or the node reads
+        stands behind that, so that no other one behind is left to ask; else the earlier one moves to the later one's,
+        unless a group between them reads it.
         """
         for other in sorted({self._group_of[v] for v in node.inputs if v in self._group_of} - {index}):
             early, late = self._groups[other], self._groups[index]
