@@ -85,6 +85,7 @@ def _contraction(subject: Subject, definitions: Sequence[Compute]) -> Workload:
         product=is_product(node) and not moves(moved, 0, vector) and moves(moved, 1, vector),
         byte_product=len(node.reads) > 1 and node.reads[1] in subject.constants and has_quads(node),
         rewrites=() if groups else rewrites_of(node, subject),
+        short_sums=subject.short_sums,
     )
 
 

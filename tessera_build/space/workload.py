@@ -37,7 +37,8 @@ class Subject:
     """What rules look at: definitions, loop axes, the axes a row task reduces, the weights among its values.
 
     `bounds`: of other algorithms' errors; `stages`: the contractions of a chain, in running order; `strides`: of values
-    as they lie in memory, in elements, where that is known.
+    as they lie in memory, in elements, where that is known. `short_sums`: no long sequence of products is added up, so
+    that sums err little more than by their last rounding.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Subject:
     bounds: Bounds = EXACT
     stages: tuple[Subject, ...] = ()
     strides: Mapping[int, tuple[Extent, ...]] = field(default_factory=dict[int, tuple[Extent, ...]])
+    short_sums: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,7 @@ class Workload:
     rewrites: tuple[Rewriting, ...] = ()
     stages: tuple[Workload, ...] = ()
     chain: Shape | None = None
+    short_sums: bool = False
 
     def rewriting(self, algorithm: str) -> Rewriting | None:
         """What is known of an algorithm, if it may be used."""

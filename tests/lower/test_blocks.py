@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tessera_build.ir.core.dims import Extent, symbol
-from tessera_build.ir.core.types import F32, tensor
+from tessera_build.ir.core.types import F32, int_extent, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Array, GraphNode, Module
+from tessera_build.ir.graph.passes.pipeline import run_passes
+from tessera_build.ir.machine.cpu import CpuMachine
+from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import Block, Schedule, ScheduleRejectedError, Split
 from tessera_build.ir.schedule.trace_text import parse_schedule, print_schedule
 from tessera_build.ir.tile import reference
 from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
+from tessera_build.lower.program.kernels import Setting, derived_within
 from tessera_build.lower.schedule_to_tile.replay import Bindings, axes_of_domain, grouped_domain, schedule_to_tile
 from tessera_build.space.derive import Subject, derive_schedule
+from tessera_build.space.sums import SHORT, blocks_of
+from tessera_build.space.workload import EXACT, Span, Workload
 from tests.lower.compiled import check_module
 from tests.lower.execution import AVX512
 
@@ -111,3 +120,81 @@ def test_schedule_when_in_blocks_then_is_read_back_from_its_text() -> None:
     schedule = task_of(product(5000))[1]
     assert any(isinstance(step, Block) for step in schedule.steps)
     assert parse_schedule(print_schedule(schedule)) == schedule
+
+
+def _window(channels: int, taps: int, side: int) -> Module:
+    b = GraphBuilder()
+    x, w = b.input("x", tensor(F32, 1, channels, side, side)), b.input("w", tensor(F32, 24, channels, taps, taps))
+    b.output("y", b.op("conv", x, w, strides=(1, 1), low=(1, 1), high=(1, 1), dilations=(1, 1)))
+    return run_passes(replace(b.finish(), derivatives=frozenset({"main"})))
+
+
+def _longest(schedules: Sequence[tuple[Task, Schedule]]) -> int:
+    """The most products that any of the schedules adds up in sequence."""
+    found = 0
+    for task, schedule in schedules:
+        (node,) = [n for n in task.function.nodes if isinstance(n, Compute) and n.combine == "sum"]
+        terms = 1
+        for axis in reversed(node.reduction):
+            size = schedule.blocked(axis.name)
+            if size is not None:
+                terms *= size
+                break
+            terms *= int_extent(axis.extent)
+        found = max(found, terms)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("channels", "taps", "side"),
+    [(3, 7, 16), (24, 3, 14), (64, 3, 7), (128, 3, 7), (200, 1, 7), (43, 5, 9), (129, 3, 5)],
+)
+def test_sum_when_entry_gives_derivatives_then_no_sequence_is_long(channels: int, taps: int, side: int) -> None:
+    chosen = list[tuple[Task, Schedule]]()
+
+    def choose(setting: Setting, machine: CpuMachine) -> Schedule:
+        schedule = derived_within(EXACT)(setting, machine)
+        if setting.task.kind == "contraction":
+            chosen.append((setting.task, schedule))
+        return schedule
+
+    module, rng = _window(channels, taps, side), np.random.default_rng(channels)
+    shapes = {"x": (1, channels, side, side), "w": (24, channels, taps, taps)}
+    given = {name: rng.uniform(0, 1, shape).astype(np.float32) for name, shape in shapes.items()}
+    check_module(module, given, {}, choose=choose)
+    assert chosen
+    assert _longest(chosen) <= SHORT
+    before = len(chosen)
+    check_module(replace(module, derivatives=frozenset()), given, {}, choose=choose)
+    assert channels * taps * taps <= SHORT or _longest(chosen[before:]) > SHORT
+
+
+def test_sum_of_a_window_when_entry_gives_derivatives_then_errs_less() -> None:
+    """576 products with a mean: in one sequence, and in blocks of 64."""
+    module, rng = _window(64, 3, 16), np.random.default_rng(2)
+    given = {
+        "x": rng.uniform(0, 1, (1, 64, 16, 16)).astype(np.float32),
+        "w": rng.uniform(0, 1, (24, 64, 3, 3)).astype(np.float32),
+    }
+    wide = {name: array.astype(np.float64) for name, array in given.items()}
+    padded = np.pad(wide["x"][0], ((0, 0), (1, 1), (1, 1)))
+    patches = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))
+    exact = np.einsum("chwij,ocij->ohw", patches, wide["w"])
+    errors: list[float] = []
+    for derivatives in (frozenset({"main"}), frozenset[str]()):
+        made = replace(module, derivatives=derivatives)
+        found = check_module(made, given, {}, choose=derived_within(EXACT))["y"][0]
+        errors.append(float(np.sqrt(np.mean(np.square(found - exact)))))
+    assert errors[0] < errors[1] / 2
+
+
+@pytest.mark.parametrize("about", [64, 512])
+def test_blocks_when_of_any_length_then_leave_no_loop_of_two_trips(about: int) -> None:
+    for extent in [*range(2 * about + 1, 5000), *range(40000, 41000)]:
+        work = Workload("contraction", (), (Span("_k", extent),), (), (), 0, short_sums=about == 64)
+        blocks = blocks_of(work)
+        assert blocks is not None
+        assert blocks.size // 16 != 2
+        assert extent % blocks.size // 16 != 2
+        assert about * 0.75 <= blocks.size <= about * 3
+        assert blocks.count == -(-extent // blocks.size)

@@ -80,7 +80,8 @@ class Block:
     """Before: all terms along the reduction axis are added in sequence. After: blocks of about `size` terms are, each
     from zero, and their sums are added in sequence: the rounding error grows with the size and the number of blocks.
 
-    A block holds whole chunks of the axis, and the last one what is left.
+    A block holds whole chunks of the axis, and the last one what is left. Of an axis outside of the one that is
+    contracted, as the taps of a window, `size` are turns, with all terms that these have.
     """
 
     axis: str

@@ -82,4 +82,5 @@ def _entry_frame(module: Module, name: str) -> Frame:
     updated = updated_in_place(function, module.states.get(name, ()))
     ranges, sizes = symbol_ranges(module, function), data_sizes(function)
     arguments, mixed = frozenset(function.args), mixed_dims(function)
-    return Frame(digests, arguments, ranges, sizes=sizes, updated=updated, mixed=mixed)
+    derivative = name in module.derivatives
+    return Frame(digests, arguments, ranges, sizes=sizes, updated=updated, mixed=mixed, derivative=derivative)

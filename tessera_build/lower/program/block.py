@@ -19,6 +19,7 @@ from tessera_build.ir.graph.regions import index_range
 from tessera_build.ir.schedule.trace import Schedule, ScheduleRejectedError
 from tessera_build.ir.target.host import Allocate, Apart, Buffer, Launch
 from tessera_build.lower.graph_to_schedule.chains import chained
+from tessera_build.lower.graph_to_schedule.excess import with_excess_precision
 from tessera_build.lower.graph_to_schedule.tasks import Task, graph_to_schedule
 from tessera_build.lower.program.arena import Lifetime, aligned, plan_arena
 from tessera_build.lower.program.audit import ZONE_BYTES, finite_kernel, zone_kernel
@@ -49,6 +50,8 @@ class Block:
         self._constants: dict[int, Array] = {v: shared.module.constants[d] for v, d in frame.digests.items()}
         external = {*frame.arguments, *frame.digests}
         tasks = graph_to_schedule(function, self._constants)
+        if frame.derivative:
+            tasks = tuple(with_excess_precision(task) for task in tasks)
         tasks = chained(tasks, function, self._constants, lambda shape: saved_cycles(shape, shared.machine))
         prepared = prepare(function, tasks, external, self._constants)
         self._function = prepared.function
@@ -108,7 +111,8 @@ class Block:
         elif task.kind != "read":
             layouts = {v: self._places.of[v].layout(self._shape(task, v)) for v in _values(task)}
             frame = self._frame
-            setting = Setting(task, layouts, self._constants, frame.ranges, frame.unbounded, frame.mixed)
+            known = frame.ranges, frame.unbounded, frame.mixed, frame.derivative
+            setting = Setting(task, layouts, self._constants, *known)
             if self._frame.updated.isdisjoint(task.outputs):
                 self._lowered[step] = lower_task(setting, self._shared.machine, self._shared.choose)
             else:

@@ -37,7 +37,8 @@ class Frame:
 
     `ranges` bounds every symbol that the block's extents may mention, `sizes` has the upper bounds of those that are
     read from data; `depth` counts the regions around it. `updated`: results that may lie where their state lies;
-    `mixed`: dims along which the entry combines elements, so that they tell no requests apart.
+    `mixed`: dims along which the entry combines elements, so that they tell no requests apart; `derivative`: the
+    entry gives derivatives, which add up what values are off by.
     """
 
     digests: Mapping[int, str]
@@ -47,6 +48,7 @@ class Frame:
     sizes: Mapping[str, Extent] = field(default_factory=dict[str, Extent])
     updated: frozenset[int] = frozenset()
     mixed: frozenset[str] = frozenset()
+    derivative: bool = False
 
     @property
     def unbounded(self) -> frozenset[str]:

@@ -87,7 +87,7 @@ class Setting:
     """A task where it stands in a program: how its values lie in memory, which are constants, ranges of its dims.
 
     Nothing is known of `unbounded` symbols before the program runs, so that no memory beside values may depend on them.
-    Rows along `mixed` dims belong to one request, as its tokens do.
+    Rows along `mixed` dims belong to one request, as its tokens do. `short_sums`: as a `Subject` has them.
     """
 
     task: Task
@@ -96,6 +96,7 @@ class Setting:
     ranges: Mapping[str, Range]
     unbounded: frozenset[str] = frozenset()
     mixed: frozenset[str] = frozenset()
+    short_sums: bool = False
 
 
 # Gives the schedule of a task that stands somewhere: the derived one, one from a file, one under measurement.
@@ -114,7 +115,8 @@ def subject_of(setting: Setting, bounds: Bounds = STANDARD_BOUNDS) -> Subject:
     strides = {value: _strides_of(setting, value) for value in task.function.args}
     if any(symbols_of(axis.extent) & setting.unbounded for axis in axes) or not _pairable(setting, axes[1:-1]):
         bounds = replace(bounds, products=0.0)  # sums of rows would need memory
-    return Subject(task.kind, task.function.nodes, axes, task.reduced, setting.constants, bounds, stages, strides)
+    constants, short = setting.constants, setting.short_sums
+    return Subject(task.kind, task.function.nodes, axes, task.reduced, constants, bounds, stages, strides, short)
 
 
 def _pairable(setting: Setting, axes: Sequence[Axis]) -> bool:

@@ -7,7 +7,7 @@ After: loops over tiles of the domain; an accumulator tile in registers; loops o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tessera_build.ir.core.dims import Extent, symbol
@@ -97,20 +97,24 @@ def _reduce(nest: Nest, node: Compute, schedule: Schedule, axes: list[Axis], acc
     if not axes:
         return (_accumulate(nest, node, acc),)
     axis, rest = axes[0], axes[1:]
-    if axis.name == schedule.tensorised():
-        return _blocks(nest, node, schedule, axis, acc)
 
-    def body(carried: tuple[int, ...]) -> tuple[int, ...]:
-        nest.offsets[axis.name] = symbol(axis.name)
-        nest.memo.clear()
-        return _reduce(nest, node, schedule, rest, carried[0])
+    def add_stretch(stretch: _Stretch, total: int) -> int:
+        if axis.name == schedule.tensorised():
+            return _chunks(nest, node, schedule, stretch, total)
 
-    return nest.loop(LoopRange(axis.name, axis.extent, 1, schedule.scope(axis.name)), (acc,), body)
+        def body(carried: tuple[int, ...]) -> tuple[int, ...]:
+            nest.offsets[axis.name] = stretch.start + symbol(stretch.loop)
+            nest.memo.clear()
+            return _reduce(nest, node, schedule, rest, carried[0])
+
+        return nest.loop(LoopRange(stretch.loop, stretch.extent, 1, schedule.scope(axis.name)), (total,), body)[0]
+
+    return (_in_blocks(nest, node, (axis, schedule.blocked(axis.name)), acc, add_stretch),)
 
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """A part of the tensorised axis that is added in sequence; `loop` is what its loop is called."""
+    """A part of a reduction axis that is added in sequence; `loop` is what its loop is called."""
 
     axis: Axis
     loop: str
@@ -118,16 +122,17 @@ class _Stretch:
     extent: Extent
 
 
-def _blocks(nest: Nest, node: Compute, schedule: Schedule, axis: Axis, acc: int) -> tuple[int, ...]:
-    """The tensorised axis as one stretch, or in blocks whose sums are added to what there was before."""
-    size = schedule.blocked(axis.name)
+def _in_blocks(
+    nest: Nest, node: Compute, blocked: tuple[Axis, int | None], acc: int, add: Callable[[_Stretch, int], int]
+) -> int:
+    """An axis as one stretch, or in blocks of so many turns, whose sums are added to what there was before."""
+    axis, size = blocked
     if size is None or (isinstance(axis.extent, int) and axis.extent <= size):
-        return (_chunks(nest, node, schedule, _Stretch(axis, axis.name, 0, axis.extent), acc),)
+        return add(_Stretch(axis, axis.name, 0, axis.extent), acc)
 
     def plus(total: int, stretch: _Stretch) -> int:
-        kind = nest.builder.types[acc]
-        zero = nest.constant(IDENTITY[node.combine], kind.dtype, kind.static_shape)
-        part = _chunks(nest, node, schedule, stretch, zero)
+        kind = nest.builder.types[total]
+        part = add(stretch, nest.constant(IDENTITY[node.combine], kind.dtype, kind.static_shape))
         return nest.map(kind.static_shape, (total, part), lambda s: s.op("add", 0, 1))
 
     loop, whole = f"{axis.name}_block", axis.extent // size * size
@@ -138,7 +143,7 @@ def _blocks(nest: Nest, node: Compute, schedule: Schedule, axis: Axis, acc: int)
     (total,) = nest.loop(LoopRange(loop, whole, size), (acc,), body)
     if whole != axis.extent:
         total = plus(total, _Stretch(axis, f"{axis.name}_tail", whole, axis.extent - whole))
-    return (total,)
+    return total
 
 
 def _chunks(nest: Nest, node: Compute, schedule: Schedule, stretch: _Stretch, acc: int) -> int:

@@ -143,10 +143,10 @@ class _Rules:
             self._byte_product(step.axis, node)
 
     def block(self, step: Block) -> None:
-        """Of the axis that is contracted by multiply-adds, whose sums round; a block holds a chunk at least."""
+        """Of what is contracted by multiply-adds, whose sums round; a block holds a chunk at least, or a turn."""
         chunk = self._schedule.factors().get(step.axis, 1)
-        contracted = step.axis == self._schedule.tensorised() and self._schedule.instruction() == "fma"
-        if self._node is None or not contracted or step.size < chunk:
+        rounds = self._schedule.tensorised() is not None and self._schedule.instruction() == "fma"
+        if self._node is None or not rounds or step.axis not in self._reduction or step.size < chunk:
             raise _rejected("BLOCK", self._task, f"blocks of {step.size} along {step.axis} in chunks of {chunk}")
 
     def prefetch(self, step: Prefetch) -> None:
