@@ -39,7 +39,10 @@ class CacheBytes:
 
 @dataclass(frozen=True, slots=True)
 class TargetConfig:
-    """One machine. `features` are Linux's names of what it must have; `llvm_features` are LLVM's, with their sign."""
+    """One machine. `features` are Linux's names of what it must have; `llvm_features` are LLVM's, with their sign.
+
+    `asks_ahead`: whether few rows ask for the weights that they read before they use them.
+    """
 
     name: str
     kind: str
@@ -54,6 +57,7 @@ class TargetConfig:
     line_bytes: int
     prefer_fma: bool
     per_cycle: Rates
+    asks_ahead: bool = True
 
 
 def list_targets() -> tuple[str, ...]:
@@ -88,6 +92,7 @@ def _described(top: Section) -> TargetConfig:
         line_bytes=top.get("line_bytes", integer(16)),
         prefer_fma=top.get("prefer_fma", FLAG),
         per_cycle=Rates(*(rates.get(name, integer(1)) for name in ("multiply_adds", "loads", "latency"))),
+        asks_ahead=top.get_or("asks_ahead", FLAG, True),
     )
     _check(top, target)
     return target
@@ -124,10 +129,13 @@ def _detected(top: Section, machine: Machine) -> TargetConfig:
     name, candidates = top.get("name", WORD), top.get("detect", words(WORD))
     section = top.section("extensions")
     extensions = [(flag, section.get(flag, WORD)) for flag in section.names()]
+    askers = top.section("asks_ahead") if "asks_ahead" in top.names() else None
+    needed = {level: askers.get(level, WORD) for level in askers.names()} if askers else {}
     top.finish()
     for candidate in map(load_target, candidates):
         if candidate.arch == machine.arch and machine.flags.issuperset(candidate.features):
-            return _extended(replace(candidate, name=name), extensions, machine)
+            asks = candidate.asks_ahead and needed.get(candidate.name) in {None, *machine.flags}
+            return _extended(replace(candidate, name=name, asks_ahead=asks), extensions, machine)
     raise HostError(
         "MACHINE_TOO_OLD",
         "this machine can run none of the targets that `native` chooses from",

@@ -27,6 +27,7 @@ def machine_of(target: TargetConfig) -> CpuMachine:
         multiply_add_latency=target.per_cycle.latency,
         byte_products=_has_byte_products(target),
         scales={"avx512f", "avx512vl"} <= set(target.features),
+        asks_ahead=target.asks_ahead,
     )
 
 

@@ -60,8 +60,12 @@ def prefetch_pays(uses: int, width: int, weight_bytes: int, machine: CpuMachine)
     little further on: 20 products of 9.4 MB on a Zen 5 with 1, 2, 4, 8, 16 and 24 rows are 1.04, 1.02, 1.84, 2.58, 2.11
     and 2.01 times as fast, two of 1 and 1.6 MB and one row, out of the third level, 1.11 times. Half of that cache is
     taken to be others': eight of 1 MB with 1, 4, 8 and 20 rows are 1.11, 1.19, 0.98 and 1.04 times as fast, a single
-    one, which stays there, with 1 and 8 rows 0.92 and 0.96.
+    one, which stays there, with 1 and 8 rows 0.92 and 0.96. A Zen 4 loads one register a cycle, and
+    asking takes the place of a load: eight products of 9.4 MB with 2, 4 and 8 rows are 0.92, 0.71 and 0.96 times as
+    fast, three of 1.6 MB with 1 and 2 rows 0.81 and 0.82; but a single row that reads GPT-2's from memory is 1.03
+    times, 2.4 MB and more each, and of 9.4 MB 1.01 times.
     """
     if uses < LEAST_USES:
-        return weight_bytes * 2 > machine.l2_bytes
+        large = not uses and weight_bytes >= 2 * machine.l2_bytes
+        return (machine.asks_ahead or large) and weight_bytes * 2 > machine.l2_bytes
     return uses <= width and weight_bytes * 4 >= machine.l2_bytes

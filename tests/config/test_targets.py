@@ -71,6 +71,14 @@ def test_native_when_the_machine_has_an_extension_then_asks_for_it_on_both_sides
     assert "+avx512bf16" in native.llvm_features
 
 
+def test_native_when_a_wide_machine_lacks_the_flag_then_few_rows_do_not_ask_ahead() -> None:
+    for level, flags, asks in (("x86-64-v4", (), False), ("x86-64-v4", ("avx_vnni",), True), ("x86-64-v3", (), True)):
+        target = load_target("native", machine_of(level, *flags))
+        assert target.asks_ahead is asks
+        assert machine_facts(target).asks_ahead is asks
+    assert all(load_target(level).asks_ahead for level in LEVELS)
+
+
 @pytest.mark.errors
 @pytest.mark.parametrize(
     "machine", [Machine("x86_64", frozenset({"sse2"}), ()), Machine("aarch64", frozenset({"neon"}), ())]

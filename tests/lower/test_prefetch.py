@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -146,6 +147,14 @@ def test_prefetch_when_weighed_then_pays_for_large_weights_that_are_used_seldom(
     for uses in range(LEAST_USES):
         assert prefetch_pays(uses, 48, 2 << 20, AVX512)
         assert not prefetch_pays(uses, 48, AVX512.l2_bytes // 2, AVX512)
+
+
+def test_prefetch_when_the_machine_fetches_ahead_itself_then_few_rows_ask_for_large_matrices_of_one_row() -> None:
+    alone = replace(AVX512, asks_ahead=False)
+    for uses in range(LEAST_USES):
+        assert not prefetch_pays(uses, 48, (2 << 20) - 1, alone)
+        assert prefetch_pays(uses, 48, 2 << 20, alone) is (uses == 0)
+    assert prefetch_pays(16, 48, 1 << 20, alone)
 
 
 def test_conflicts_when_rows_share_a_set_then_those_beyond_its_ways_cost() -> None:

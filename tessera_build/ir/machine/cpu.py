@@ -16,7 +16,8 @@ class CpuMachine:
     """`lanes` are 32-bit lanes of a vector register; rates are per cycle for full-width registers.
 
     `byte_products`: one instruction adds four products of bytes (unsigned by signed) to every lane, without saturation.
-    `scales`: one instruction multiplies the lanes of a register by powers of two, rounding once.
+    `scales`: one instruction multiplies the lanes of a register by powers of two, rounding once. `asks_ahead`: what few
+    rows read of a matrix comes sooner if it is asked for before; else it is left to what the machine fetches alone.
     """
 
     name: str
@@ -30,4 +31,5 @@ class CpuMachine:
     multiply_add_latency: int = 4
     byte_products: bool = False
     scales: bool = False
+    asks_ahead: bool = True
     costs: Costs = field(default_factory=Costs)
