@@ -163,3 +163,38 @@ def test_task_when_a_truth_is_read_then_it_stays_a_truth() -> None:
     found = compile_module(_derivative(write)).run({**GIVEN, "chosen": chosen}, {})["y"]
     wanted = np.where(chosen, WIDE["x"] * WIDE["scale"] + WIDE["shift"], WIDE["x"])
     np.testing.assert_array_equal(found, wanted.astype(np.float32))
+
+
+def _logarithm(b: GraphBuilder, x: int) -> int:
+    """log(1 + x), with what 1 + x rounds away put back: the two expressions of frontends."""
+    total = b.op("add", x, _number(b, 1.0))
+    lost = b.op("sub", x, b.op("add", total, _number(b, -1.0)))
+    return b.op("add", b.op("log", total), b.op("div", lost, total))
+
+
+def _rounded_to_integer(b: GraphBuilder, x: int) -> int:
+    return b.op("sub", b.op("add", x, _number(b, 1.5 * 2**23)), _number(b, 1.5 * 2**23))
+
+
+def _error_of_sum(b: GraphBuilder, x: int) -> int:
+    """What x + y rounds away, by Knuth's two-sum; y = x / 3."""
+    y = b.op("div", x, _number(b, 3.0))
+    total = b.op("add", x, y)
+    back = b.op("sub", total, x)
+    return b.op("add", b.op("sub", x, b.op("sub", total, back)), b.op("sub", y, back))
+
+
+@pytest.mark.parametrize("formula", [_logarithm, _rounded_to_integer, _error_of_sum])
+def test_formula_when_it_counts_on_rounding_then_has_the_bits_of_an_entry_without_derivatives(
+    formula: Callable[[GraphBuilder, int], int],
+) -> None:
+    x = np.geomspace(1e-9, 3, 96).astype(np.float32).reshape(2, 48)
+
+    def write(b: GraphBuilder) -> None:
+        b.output("y", formula(b, b.input("x", tensor(F32, 2, 48))))
+
+    found, plain = (compile_module(_derivative(write, gives)).run({"x": x}, {})["y"] for gives in (True, False))
+    np.testing.assert_array_equal(found, plain)
+    if formula is _logarithm:
+        np.testing.assert_allclose(np.asarray(found, np.float64), np.log1p(x.astype(np.float64)), rtol=3e-7)
+    assert np.any(np.asarray(found))

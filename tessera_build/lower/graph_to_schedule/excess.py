@@ -1,7 +1,9 @@
 """Excess precision: chains of arithmetic in float64, of which float32 sees only what is stored.
 
 Takes a task; gives one whose values between loads and stores are f64, where that saves roundings. Invariant: what a
-task reads and writes keeps its type, and what is computed by an expansion (exp, erf) takes and gives f32.
+task reads and writes keeps its type, and what is computed by an expansion (exp, erf) takes and gives f32. A task that
+takes away what it has just added asks for the rounding itself, as log(1 + x) does of small x, sums with compensation,
+and (x + 2**23) - 2**23: it stays in f32.
 
 For entries that give derivatives. A sigmoid's slope at a logit of -20 is off by 20 times the logit's relative error,
 and few pixels give most of what is summed over an image. Rounded once an operation, the chains of bias, scale, shift
@@ -11,7 +13,7 @@ at some points by more; computed like this, and with short sums of products, by 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 from tessera_build.ir.core.dims import symbol, symbols_of
@@ -30,6 +32,8 @@ def with_excess_precision(task: Task) -> Task:
     if task.kind not in ("pointwise", "contraction"):
         return task
     chain = [n for n in task.function.nodes if isinstance(n, Compute) and _is_arithmetic(n)]
+    if _asks_for_rounding(chain):
+        return task
     seen = _seen(task.function, chain)
     saved = sum(op.name in _ROUNDING for n in chain for op in n.program.ops) - len(seen)
     return replace(task, function=_widened(task.function, chain, seen)) if saved > 0 else task
@@ -41,6 +45,23 @@ def _is_arithmetic(node: Compute) -> bool:
     gathers = any(name.startswith("_r") for a in node.accesses for i in a.indices for name in symbols_of(i))
     plain = node.combine == "none" and not node.index_values and not gathers
     return plain and kinds <= {F32, BOOL} and all(op.name in _ROUNDING | _EXACT for op in node.program.ops)
+
+
+def _asks_for_rounding(chain: Sequence[Compute]) -> bool:
+    """Whether a difference has a sum or difference for one operand, in which the other one is an operand, too."""
+    names, terms = dict[int, Hashable](), dict[Hashable, list[Hashable]]()
+    for node in chain:
+        values = [names.get(value, value) for value in node.reads]
+        for index, op in enumerate(node.program.ops):
+            operands = [values[a] for a in op.args]
+            values.append(("number", abs(op.value)) if op.value is not None else (node.result, index))
+            if op.name in ("add", "sub"):
+                terms[values[-1]] = operands
+                pairs = (operands, operands[::-1])
+                if any(whole in terms and part in terms[whole] for whole, part in pairs):
+                    return True
+        names[node.result] = values[node.program.results[0]]
+    return False
 
 
 def _seen(function: Function, chain: Sequence[Compute]) -> frozenset[int]:
