@@ -111,7 +111,8 @@ def test_checkpoint_when_differentiated_then_gives_the_same_gradients(tmp_path: 
 
     plain, saving = found.values()
     np.testing.assert_allclose(plain, gradient(loss, weight.astype(np.float64)), atol=1e-4)
-    np.testing.assert_array_equal(plain, saving)
+    # Not by bits: a slope computed again is in one task with what it is multiplied by, and rounds once less (ADR 0027).
+    np.testing.assert_allclose(saving, plain, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.numerics
