@@ -33,7 +33,7 @@ def _additions(count: int, registers: int) -> list[int]:
                 value = b.op("add", value, b.const(float(step), F32, 16))
         chains.append(nodes)
     owner = {value: number for number, chain in enumerate(chains) for node in chain for value in defs_of(node)}
-    order = woven(chains, registers)
+    order = [node for piece in woven(chains, registers) for node in piece]
     assert sorted(map(id, order)) == sorted(id(node) for chain in chains for node in chain)
     return [owner[node.result] for node in order if isinstance(node, k.Op)]
 
@@ -61,7 +61,7 @@ def test_woven_when_a_chain_reads_what_another_one_makes_then_it_waits() -> None
         z = b.op("add", y, x)
         for _ in range(_STEPS):
             z = b.op("add", z, y)
-    order = woven([nodes[:first], nodes[first:]], 32)
+    order = [node for piece in woven([nodes[:first], nodes[first:]], 32) for node in piece]
     known: set[int] = set()
     for node in order:
         assert known.issuperset(uses_of(node))

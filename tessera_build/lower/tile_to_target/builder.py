@@ -16,12 +16,14 @@ from tessera_build.ir.core.types import BOOL, I64, DType, Type, scalar, tile
 from tessera_build.ir.target import kernel as k
 
 _COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
+_UNEVEN = 1.5  # times half of the nodes are no half any more
 
 
 @dataclass(slots=True)
 class _Scope:
     nodes: list[Node] = field(default_factory=list[Node])
     known: dict[tuple[object, ...], int] = field(default_factory=dict[tuple[object, ...], int])
+    halves: tuple[int, int, int] | None = None
 
 
 class TargetBuilder:
@@ -229,13 +231,22 @@ class TargetBuilder:
         """How many nodes the innermost open region has."""
         return len(self._scopes[-1].nodes)
 
-    def rearrange(self, starts: Sequence[int], order: Callable[[Sequence[Sequence[Node]]], Sequence[Node]]) -> None:
-        """Put the innermost region's nodes from `starts[0]` on in another order, which `order` finds from the parts
-        that begin at `starts`."""
+    def rearrange(self, starts: Sequence[int], order: Callable[[list[list[Node]]], Sequence[Sequence[Node]]]) -> None:
+        """Put the innermost region's nodes from `starts[0]` on in another order: `order` takes the parts that begin at
+        `starts`, and gives all of their nodes in pieces, one behind the other."""
         nodes, ends = self._scopes[-1].nodes, (*starts[1:], self.length)
         parts = [nodes[start:end] for start, end in zip(starts, ends, strict=True)]
         if parts:
-            nodes[starts[0] :] = order(parts)
+            pieces = order(parts)
+            nodes[starts[0] :] = [node for piece in pieces for node in piece]
+            half = sum(map(len, pieces[: (len(pieces) + 1) // 2]))
+            if 2 * half < _UNEVEN * (self.length - starts[0]):
+                self._scopes[-1].halves = (starts[0], starts[0] + half, self.length)
+
+    @property
+    def halves(self) -> tuple[int, int, int] | None:
+        """Where what the innermost region has last put in order in several pieces begins, is half done, and ends."""
+        return self._scopes[-1].halves
 
     def finish(self, attributes: Mapping[str, object]) -> Function:
         """The finished kernel."""

@@ -21,6 +21,7 @@ from tessera_build.ir.tile import nodes as t
 from tessera_build.ir.tile.text import print_function as print_tile
 from tessera_build.lower.tile_to_target.builder import TargetBuilder, make_region
 from tessera_build.lower.tile_to_target.compute import Arithmetic
+from tessera_build.lower.tile_to_target.early import ended_early
 from tessera_build.lower.tile_to_target.memory import INDEX_OUT_OF_RANGE, Memory
 from tessera_build.lower.tile_to_target.pressure import registers_beside
 from tessera_build.lower.tile_to_target.table import ValueTable
@@ -228,7 +229,8 @@ class _CpuLowering:
             self._values.update(zip(node.body.args, self._collect(carried, inner), strict=True))
             self._block(node.body.nodes)
             final = [r for v in node.body.results for r in self._spread(self._values.tile(v))]
-            body = make_region((index, *inner), nodes, final)
+            ordered = nodes if b.halves is None else ended_early(nodes, inner, b.halves)
+            body = make_region((index, *inner), ordered, final)
         results = tuple(b.fresh(b.type(r)) for r in initial)
         b.emit(k.Loop(results, start, stop, node.step, initial, body))
         self._values.update(zip(node.results, self._collect(carried, results), strict=True))

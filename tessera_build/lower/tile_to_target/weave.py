@@ -22,19 +22,20 @@ _MOST = 6
 _LEAST_OPERATIONS = 8
 
 
-def woven(chains: Sequence[Sequence[Node]], registers: int) -> list[Node]:
-    """The nodes of all chains, as many in turns as have room beside the whole tile in this many registers.
+def woven(chains: Sequence[Sequence[Node]], registers: int) -> list[list[Node]]:
+    """The nodes of all chains in groups, as many in turns as have room beside the whole tile in this many registers.
 
-    `chains`: what each register of the tile appended, in order; a later one may read what an earlier one made.
+    `chains`: what each register of the tile appended, in order; a later one may read what an earlier one made. Short
+    ones are one group.
     """
     longest = max(chains, key=len, default=())
+    if len(longest) < _LEAST_OPERATIONS:
+        return [[node for chain in chains for node in chain]]
     width = _width(longest, registers - len(chains))
-    return [node for first in range(0, len(chains), width) for node in _in_turns(chains[first : first + width])]
+    return [list(_in_turns(chains[first : first + width])) for first in range(0, len(chains), width)]
 
 
 def _width(chain: Sequence[Node], room: int) -> int:
-    if len(chain) < _LEAST_OPERATIONS:
-        return 1
     return max(1, min(_MOST, room // max(1, _most_alive(chain))))
 
 
