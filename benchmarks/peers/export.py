@@ -13,8 +13,10 @@ from typing import Final
 import numpy as np
 import torch
 
+from benchmarks.peers.images import IMAGES
 from benchmarks.peers.kernels import KERNELS
 from benchmarks.peers.recipes import BATCHED, SINGLE, Recipe
+from benchmarks.peers.sequences import SEQUENCES
 
 SEED: Final = 7
 
@@ -24,7 +26,9 @@ def recipe(name: str) -> Recipe:
     torch.manual_seed(SEED)
     kind, _, batch = name.partition("_batch")
     with torch.no_grad():
-        found = BATCHED[kind](int(batch or 1)) if kind in BATCHED else {**SINGLE, **KERNELS}[name]()
+        found = (
+            BATCHED[kind](int(batch or 1)) if kind in BATCHED else {**SINGLE, **KERNELS, **IMAGES, **SEQUENCES}[name]()
+        )
     found.module.eval()
     return found
 

@@ -79,11 +79,26 @@ KERNELS: Final[dict[str, Goal | None]] = {
     "product_of_inputs": Goal("peak", 0.82, operations=2 * 1024**3),
     "call": None,
 }
-GOALS: Final = {**MODELS, **KERNELS, "resnet50_batch8": Goal("peer", 1.05), "bert_base_batch8": Goal("peer", 1.05)}
+NETWORKS: Final[dict[str, Goal | None]] = dict.fromkeys(
+    (
+        "vgg11", "resnet18", "resnext50", "densenet121", "squeezenet", "inception", "shufflenetv2", "mobilenetv3",
+        "efficientnetb0", "unet", "deeplab_head", "dcgan", "espcn", "r3d", "convnext",
+        "vit", "mixer", "gpt2_prompt", "gpt2_long", "llama_prompt", "llama_decode", "conformer", "tcn", "lstm", "gru",
+        "pointnet", "dlrm", "textcnn", "autoencoder",
+    ),
+    Goal("peer", 1.0),
+)  # fmt: skip
+_BATCHES: Final = dict.fromkeys(("resnet50_batch8", "bert_base_batch8"), Goal("peer", 1.05))
+GOALS: Final = {**MODELS, **KERNELS, **NETWORKS, **_BATCHES}
 # What is limited by its weights, read once a run.
 STREAMED: Final = {"gpt2_decode": Goal("memory", 0.9)}
 BATCHED: Final = ("resnet50", "bert_base")
-SETS: Final = {"models": tuple(MODELS), "kernels": tuple(KERNELS), "all": (*MODELS, *KERNELS)}
+SETS: Final = {
+    "models": tuple(MODELS),
+    "kernels": tuple(KERNELS),
+    "networks": tuple(NETWORKS),
+    "all": (*MODELS, *KERNELS, *NETWORKS),
+}
 
 
 def standing(

@@ -88,7 +88,7 @@ def test_recipe_when_named_with_a_batch_then_its_inputs_have_it() -> None:
 def test_sets_when_named_then_every_recipe_says_whether_it_has_a_goal() -> None:
     assert set(SETS["all"]) <= set(GOALS)
     recipes = pytest.importorskip("benchmarks.peers.export", reason="recipes need PyTorch")
-    for name in SETS["kernels"]:
+    for name in (*SETS["kernels"], *SETS["networks"]):
         assert recipes.recipe(name).inputs
 
 
