@@ -7,6 +7,7 @@ were rounded there, so that the numbers they were made from are known to that an
 
 from __future__ import annotations
 
+from math import prod
 from typing import Final
 
 import numpy as np
@@ -32,22 +33,22 @@ def turned_back(packed: Array, packing: Packing, shape: tuple[int, ...]) -> Arra
 
 
 def _from_points(packed: Array, packing: Packing, shape: tuple[int, ...]) -> Array:
-    """The taps [rows, columns, channels, outputs] whose values at the points are nearest to those stored."""
+    """The taps [rows, columns, summed, outputs] whose values at the points are nearest to those stored."""
     transform = packing.winograd
     assert transform is not None
     taps = (transform.rows.taps, transform.columns.taps)
-    channels, outputs = _extents(shape, packing.order)
+    summed, outputs = _extents(shape, packing.order)
     _, points, _, width = packed.shape
-    whole = np.moveaxis(packed, 0, 2).reshape(points, channels, -1 if outputs else width)[..., :outputs]
+    whole = np.moveaxis(packed, 0, 2).reshape(points, summed, -1 if outputs else width)[..., :outputs]
     inverse = np.asarray(np.linalg.pinv(_values(transform)), np.float64)
     found = (inverse @ whole.reshape(points, -1).astype(np.float64)).astype(packed.dtype)
-    return _in_place(found.reshape(*taps, channels, outputs), packing.order, shape)
+    return _in_place(found.reshape(*taps, summed, outputs), packing.order, shape)
 
 
 def _extents(shape: tuple[int, ...], order: tuple[int, ...]) -> tuple[int, int]:
-    """The numbers of channels and of outputs."""
-    channels, outputs = (1 if place < 0 else shape[place] for place in order[2:])
-    return channels, outputs
+    """The numbers of what is summed at a point and of outputs."""
+    *summed, outputs = (1 if place < 0 else shape[place] for place in order[2:])
+    return prod(summed), outputs
 
 
 def _values(transform: Transform) -> Floats:
@@ -61,8 +62,7 @@ def _values(transform: Transform) -> Floats:
 
 def _in_place(taps: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
     """The taps where `taps_first` took them from: the same rearrangement of the elements' numbers says where."""
-    rows, columns, channels, outputs = order
-    numbers = taps_first(np.arange(taps.size).reshape(shape), (rows, columns, channels, outputs))
+    numbers = taps_first(np.arange(taps.size).reshape(shape), order)
     array = np.empty(taps.size, taps.dtype)
     array[numbers.reshape(-1).astype(np.int64)] = taps.reshape(-1)
     return array.reshape(shape)

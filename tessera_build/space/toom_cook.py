@@ -124,15 +124,16 @@ class Transform:
         return np.stack(points).astype(taps.dtype)
 
 
-def taps_first(weights: Array, places: tuple[int, int, int, int]) -> Array:
-    """Weights as [rows of taps, columns of taps, channels, outputs]; `places` says where they are, -1 for one tap.
+def taps_first(weights: Array, places: tuple[int, ...]) -> Array:
+    """Weights as [rows of taps, columns of taps, summed, outputs]; `places` says where they are, -1 for one tap.
 
-    Axes that are in none of the places have one element.
+    What is summed at each point, taps along further axes and channels, has several places and one axis here. Axes that
+    are in none of the places have one element.
     """
     named = [place for place in places if place >= 0]
     rest = [axis for axis in range(weights.ndim) if axis not in named]
-    moved = np.transpose(weights, (*named, *rest)).reshape([weights.shape[place] for place in named])
-    return np.expand_dims(moved, tuple(i for i, place in enumerate(places) if place < 0))
+    rows, columns, *summed, outputs = (1 if place < 0 else weights.shape[place] for place in places)
+    return np.transpose(weights, (*named, *rest)).reshape(rows, columns, prod(summed), outputs)
 
 
 def tiles_for(taps: tuple[int, int]) -> tuple[int, ...]:

@@ -7,8 +7,9 @@ known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Final
 
 from tessera_build.ir.core.dims import Extent, substitute, symbol, symbols_of
@@ -20,6 +21,7 @@ from tessera_build.space.winograd_error import transform_error
 from tessera_build.space.workload import Rewriting, Subject
 
 WINOGRAD: Final = "winograd"
+_LEAST_AXES: Final = 2  # of a reduction: taps and channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +47,21 @@ class Window:
     """Two output axes, one or both with taps, and the reduction axis over what all taps have.
 
     Where taps of `columns` lie `columns.step` apart, `rows` is no axis of the output but goes through as many phases:
-    outputs of different phases share no input. `weight` says which axis of the second read is moved by the row taps,
-    the column taps (-1 without any), the channels, the outputs.
+    outputs of different phases share no input. Taps along `further` axes are kept: what they have is added up at the
+    points, as channels are. `weight` says which axis of the second read is moved by the row taps, the column taps (-1
+    without any), the further ones, the channels, the outputs.
     """
 
     rows: Side
     columns: Side
     channels: Axis
-    weight: tuple[int, int, int, int]
+    weight: tuple[int, ...]
+    further: tuple[Axis, ...] = ()
+
+    @property
+    def kept(self) -> int:
+        """How many taps there are along all further axes."""
+        return prod(int_extent(axis.extent) for axis in self.further)
 
     @property
     def sides(self) -> tuple[Side, Side]:
@@ -72,35 +81,41 @@ class Window:
 
 def window_of(node: Compute) -> Window | None:
     """The window of a sum of products of f32 that Winograd's transforms apply to, if it has one."""
-    if not is_product(node) or set(node.program.inputs) != {F32} or len(node.reduction) not in (2, 3):
+    if not is_product(node) or set(node.program.inputs) != {F32} or len(node.reduction) < _LEAST_AXES:
         return None
     *taps, channels = node.reduction
-    sides = _sides(node, taps)
-    if sides is None or node.accesses[0].pad not in (None, 0.0) or not _reads_channels(node):
+    if node.accesses[0].pad not in (None, 0.0) or not _reads_channels(node):
         return None
-    weight = _places(node, (sides[0].tap, sides[1].tap, channels.name, node.axes[-1].name))
-    if weight is None or not tiles_for((sides[0].taps, sides[1].taps)):
-        return None
-    return Window(*sides, channels, weight)
+    for sides in _pairs(node, taps):
+        further = tuple(tap for tap in taps if tap.name not in {side.tap for side in sides})
+        kept = [axis.name for axis in further]
+        weight = _places(node, (sides[0].tap, sides[1].tap, *kept, channels.name, node.axes[-1].name))
+        known = all(isinstance(axis.extent, int) for axis in further)
+        if known and weight is not None and tiles_for((sides[0].taps, sides[1].taps)):
+            return Window(*sides, channels, weight, further)
+    return None
 
 
-def _sides(node: Compute, taps: Sequence[Axis]) -> tuple[Side, Side] | None:
-    """The axes that taps walk, in the order of the node's; beside a single one, an axis that its tiles share strips."""
-    walked = [side for tap in taps if (side := _walked_with(node, tap)) is not None]
-    if len(walked) != len(taps) or len({side.axis for side in walked}) != len(taps):
-        return None
-    if any(side.step > 1 for side in walked):
-        extents = {axis.name: axis.extent for axis in node.axes}
-        longer = [s for s in walked if not isinstance(extents[s.axis], int) or s.step < int_extent(extents[s.axis])]
-        return (Side(walked[0].phase), walked[0]) if len(walked) == len(longer) == 1 else None
-    if len(walked) == 1:
-        beside = _beside(node, walked[0].axis)
-        walked += [Side(beside)] if beside is not None else []
-    if len(walked) != 2:
-        return None
-    names = [axis.name for axis in node.axes]
-    first, second = sorted(walked, key=lambda side: names.index(side.axis))
-    return first, second
+def _pairs(node: Compute, taps: Sequence[Axis]) -> Iterator[tuple[Side, Side]]:
+    """Sides in the order of the node's axes, the best first: the last two with taps side by side; one of those, beside
+    an axis that its tiles share strips with; one with taps apart, beside its phases."""
+    names, extents = [axis.name for axis in node.axes], {axis.name: axis.extent for axis in node.axes}
+    found = [side for tap in taps if (side := _walked_with(node, tap)) is not None]
+    walked = sorted(found, key=lambda side: names.index(side.axis))
+    if len({side.axis for side in walked}) != len(walked):
+        return
+    near = [side for side in walked if side.step == 1]
+    if len(near) > 1:
+        yield near[-2], near[-1]
+    for side in reversed(near):
+        beside = _beside(node, side.axis)
+        if beside is not None:
+            first, second = sorted((side, Side(beside)), key=lambda side: names.index(side.axis))
+            yield first, second
+    for side in reversed(walked):
+        extent = extents[side.axis]
+        if side.step > 1 and (not isinstance(extent, int) or side.step < extent):
+            yield Side(side.phase), side
 
 
 def _beside(node: Compute, walked: str) -> str | None:
@@ -133,7 +148,7 @@ def _reads_channels(node: Compute) -> bool:
     return last == symbol(node.reduction[-1].name) and not used & {node.reduction[-1].name, node.axes[-1].name}
 
 
-def _places(node: Compute, names: tuple[str, str, str, str]) -> tuple[int, int, int, int] | None:
+def _places(node: Compute, names: Sequence[str]) -> tuple[int, ...] | None:
     """Where the second read has these axes, each alone and nothing besides; -1 for one without a name."""
     indices: tuple[Extent, ...] = node.accesses[1].indices
     wanted: list[Extent | None] = [symbol(name) if name else None for name in names]
@@ -142,8 +157,7 @@ def _places(node: Compute, names: tuple[str, str, str, str]) -> tuple[int, int, 
         return None
     if any(w is not None and w not in indices for w in wanted):
         return None
-    rows, columns, channels, outputs = (-1 if w is None else indices.index(w) for w in wanted)
-    return rows, columns, channels, outputs
+    return tuple(-1 if w is None else indices.index(w) for w in wanted)
 
 
 def winograd_rewriting(node: Compute, subject: Subject) -> Rewriting | None:

@@ -24,12 +24,18 @@ def pitch(channels: int, lanes: int) -> int:
     return whole + lanes if whole % _ALIASING == 0 else whole
 
 
-def scratch_bytes(transform: Transform, tiles: int, channels: int, width: int, lanes: int) -> int:
+def points_pitch(channels: int, kept: int, lanes: int) -> int:
+    """Floats of one tile at one point: `kept` times its channels side by side, the last ones in whole registers."""
+    return pitch((kept - 1) * channels + -(-channels // lanes) * lanes, lanes)
+
+
+def scratch_bytes(transform: Transform, tiles: int, row: int, width: int, lanes: int) -> int:
     """What a strip of so many tiles keeps: its inputs and one panel of its sums at all points, and a tile's registers.
 
-    `width`: of a panel of output channels. A tile with taps along one axis only needs no registers beside.
+    `row`: its inputs' pitch; `width`: of a panel of output channels. A tile with taps along one axis only needs no
+    registers beside.
     """
-    return transform.size * (tiles * (pitch(channels, lanes) + width) + square_floats(transform, lanes)) * _FLOAT_BYTES
+    return transform.size * (tiles * (row + width) + square_floats(transform, lanes)) * _FLOAT_BYTES
 
 
 def square_floats(transform: Transform, lanes: int) -> int:

@@ -225,7 +225,7 @@ def test_rule_when_less_error_is_allowed_then_takes_smaller_tiles_or_none() -> N
 @pytest.mark.unit
 @pytest.mark.parametrize(
     "change",
-    [{"strides": (2, 2)}, {"dilations": (2, 2)}, {"groups": 2}, {"taps": (1, 1)}, {"taps": (9, 1)}, {"taps": (2, 3)}],
+    [{"strides": (2, 2)}, {"groups": 2}, {"taps": (1, 1)}, {"taps": (9, 1)}, {"taps": (9, 8)}],
     ids=str,
 )
 def test_window_when_there_are_no_points_for_it_then_is_none(change: dict[str, object]) -> None:

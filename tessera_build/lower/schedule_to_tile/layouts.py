@@ -42,10 +42,10 @@ class Packing:
     axis last; with `width` the vector axis is cut into panels, zero-padded, and the panel index moves before `inner`
     of the permuted axes. Width 0 keeps the vector axis whole. `quad` neighbours along the last inner axis, which is
     padded with zeros to a multiple of it, then lie side by side. With `winograd`, the weights at the points of that
-    transform: `order` says where row taps, column taps (-1: one tap), channels and outputs are stored, and what is cut
-    into panels is [points, channels, outputs]. With `strassen`, four matrices of a product's halves
-    (`space.strassen`): [panels, depth / piece, matrices, piece, width] for pieces of that many steps of half the depth;
-    `order` says where depth and outputs are stored.
+    transform: `order` says where row taps, column taps (-1: one tap), what is summed (further taps, channels) and
+    outputs are stored, and what is cut into panels is [points, summed, outputs]. With `strassen`, four matrices of a
+    product's halves (`space.strassen`): [panels, depth / piece, matrices, piece, width] for pieces of that many steps
+    of half the depth; `order` says where depth and outputs are stored.
     """
 
     order: tuple[int, ...]
@@ -92,8 +92,7 @@ class Packing:
 
     def _at_points(self, array: Array, transform: Transform) -> Array:
         """Panels of the weights at the points of a transform."""
-        rows, columns, channels, outputs = self.order
-        points = transform.transformed(taps_first(array, (rows, columns, channels, outputs)))
+        points = transform.transformed(taps_first(array, self.order))
         return Packing((0, 1, 2), 0, self.width).apply(points)
 
     def _in_quarters(self, array: Array) -> Array:

@@ -17,7 +17,7 @@ from tessera_build.lower.schedule_to_tile.nest import Nest
 from tessera_build.space.strassen import HALVES, LEAST_ROWS, STRASSEN, product_of
 from tessera_build.space.toom_cook import Transform, tiles_for
 from tessera_build.space.winograd import WINOGRAD, Window, window_of
-from tessera_build.space.winograd_plan import STACK_BYTES, scratch_bytes
+from tessera_build.space.winograd_plan import STACK_BYTES, points_pitch, scratch_bytes
 
 
 def check_rewrite(nest: Nest, schedule: Schedule, step: Rewrite, constants: Container[int]) -> None:
@@ -102,7 +102,8 @@ def _check_tiles(nest: Nest, schedule: Schedule, step: Rewrite, window: Window) 
     others = factors.keys() - {window.rows.axis, window.columns.axis, vector, window.channels.name}
     if any(factors[axis] != 1 for axis in others):
         raise _rejected(nest, f"splits of {', '.join(sorted(others))}")
-    scratch = scratch_bytes(transform, tiles, int_extent(window.channels.extent), width, nest.lanes)
+    row = points_pitch(int_extent(window.channels.extent), window.kept, nest.lanes)
+    scratch = scratch_bytes(transform, tiles, row, width, nest.lanes)
     if scratch > STACK_BYTES:
         raise _rejected(nest, f"{scratch} bytes of scratch a strip, of {STACK_BYTES} that a thread's stack has for it")
     panels = -(-int_extent(nest.domain[vector]) // width)

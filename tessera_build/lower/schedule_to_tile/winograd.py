@@ -17,7 +17,7 @@ from functools import partial
 
 from tessera_build.ir.core.dims import Extent, minimum, symbol
 from tessera_build.ir.core.types import F32, int_extent, memref, tile
-from tessera_build.ir.schedule.nodes import Compute
+from tessera_build.ir.schedule.nodes import Axis, Compute
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
@@ -176,7 +176,7 @@ def _inputs_to_points(nest: Nest, strip: Strip, place: Extent) -> None:
 
     def store(row: Extent, values: Sequence[int]) -> None:
         for index, value in enumerate(to_points(strip.transform.columns, values, total)):
-            _put(nest, strip, strip.points, (row * width + index, place, symbol(channel)), value)
+            _put(nest, strip, strip.points, (row * width + index, place, strip.first(nest) + symbol(channel)), value)
 
     def vector(_: tuple[int, ...]) -> tuple[int, ...]:
         nest.offsets[channel] = symbol(channel)
@@ -190,7 +190,26 @@ def _inputs_to_points(nest: Nest, strip: Strip, place: Extent) -> None:
             _loop_over(nest, "_p", height, lambda row: store(row, _square_row(nest, strip, row)))
         return ()
 
-    nest.loop(LoopRange(channel, strip.channels, strip.lanes), (), vector)
+    def tap(_: tuple[int, ...]) -> tuple[int, ...]:
+        nest.loop(LoopRange(channel, strip.channels, strip.lanes), (), vector)
+        return ()
+
+    _each_kept(nest, strip.window.further, tap)
+
+
+def _each_kept(nest: Nest, taps: Sequence[Axis], body: Callable[[tuple[int, ...]], tuple[int, ...]]) -> None:
+    """Loops over the taps that are kept, in their order: the registers that one stores last may reach into the next."""
+    if not taps:
+        body(())
+        return
+    axis, *rest = taps
+
+    def turn(_: tuple[int, ...]) -> tuple[int, ...]:
+        nest.offsets[axis.name] = symbol(axis.name)
+        _each_kept(nest, rest, body)
+        return ()
+
+    nest.loop(LoopRange(axis.name, axis.extent), (), turn)
 
 
 def _input(nest: Nest, strip: Strip, row: Extent, column: Extent) -> int:

@@ -20,7 +20,7 @@ def products_at_points(nest: Nest, strip: Strip, tiles: Extent) -> None:
     size, vector = strip.transform.size, nest.axes[-1]
     packing = Packing(strip.window.weight, 0, strip.width, winograd=strip.transform)
     panels = -(-int_extent(nest.domain[vector]) // strip.width)
-    shape = (panels, size, strip.channels, strip.width)
+    shape = (panels, size, strip.summed, strip.width)
     weights = nest.buffer(Operand(strip.node.reads[1], packing), shape)
 
     def point(_: tuple[int, ...]) -> tuple[int, ...]:
@@ -58,13 +58,13 @@ def _product(nest: Nest, strip: Strip, weights: int, first: Extent) -> None:
         return (step(symbol(channel), chunk, carried[0]),)
 
     acc = nest.constant(0.0, F32, (strip.block, strip.width))
-    whole = strip.channels // chunk * chunk
+    whole = strip.summed // chunk * chunk
     if whole > chunk:
         (acc,) = nest.loop(LoopRange(channel, whole, chunk), (acc,), body)
     elif whole:
         acc = step(0, whole, acc)
-    if strip.channels > whole:
-        acc = step(whole, strip.channels - whole, acc)
+    if strip.summed > whole:
+        acc = step(whole, strip.summed - whole, acc)
     axes = (t.ViewAxis(1), t.ViewAxis(2))
     view = emit(lambda r: t.View(r, strip.sums, (point, first, 0), axes), memref(F32, strip.block, strip.width))
     nest.builder.add(t.Store(view, acc))
@@ -74,5 +74,5 @@ def _ahead(strip: Strip, panel: Extent, start: Extent, length: int) -> t.Ahead |
     """Weights further on; what follows a panel's last point is the next panel."""
     if not strip.ahead:
         return None
-    read = ((panel * strip.transform.size + symbol("_p")) * strip.channels + start) * strip.width
+    read = ((panel * strip.transform.size + symbol("_p")) * strip.summed + start) * strip.width
     return ahead_of(read, length * strip.width)

@@ -14,7 +14,7 @@ from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.lower.schedule_to_tile.nest import Nest
 from tessera_build.space.toom_cook import Transform
 from tessera_build.space.winograd import Window
-from tessera_build.space.winograd_plan import pitch
+from tessera_build.space.winograd_plan import points_pitch
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,20 @@ class Strip:
 
     @property
     def channels(self) -> int:
-        """How many channels are added up."""
+        """How many channels every tap has."""
         return int_extent(self.window.channels.extent)
+
+    @property
+    def summed(self) -> int:
+        """How many products are added up at a point: of all channels, for each tap that is kept."""
+        return self.channels * self.window.kept
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Shapes of `points` and `sums`: points, tiles, channels in or those of a panel out."""
         size, tiles = self.transform.size, self.rows * self.columns
-        return (size, tiles, pitch(self.channels, self.lanes)), (size, tiles, self.width)
+        row = points_pitch(self.channels, self.window.kept, self.lanes)
+        return (size, tiles, row), (size, tiles, self.width)
 
     @property
     def square_shape(self) -> tuple[int, int, int]:
@@ -68,6 +74,13 @@ class Strip:
         """Extents of the nest's axes and of what a strip is cut along."""
         along = zip(self.sides, self.window.extents(nest.domain), strict=True)
         return dict(nest.domain) | {index: extent for (index, _, _), extent in along}
+
+    def first(self, nest: Nest) -> Extent:
+        """Where the channels of the kept tap that the nest is at begin among all that are summed."""
+        number: Extent = 0
+        for axis in self.window.further:
+            number = number * int_extent(axis.extent) + nest.offsets[axis.name]
+        return number * self.channels
 
     def place(self, nest: Nest) -> None:
         """Have the nest's offset along columns follow phase and index, where taps are not side by side."""

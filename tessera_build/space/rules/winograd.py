@@ -23,7 +23,7 @@ from tessera_build.space.rules.product import MULTIPLY_ADDS_EMITTED, chunk_sizes
 from tessera_build.space.rules.rule import Features, Flags, Rule
 from tessera_build.space.sketch import Decision, Filled, Hole, Option, Part, Sketch, Values
 from tessera_build.space.winograd import WINOGRAD
-from tessera_build.space.winograd_plan import most_scratch, pitch
+from tessera_build.space.winograd_plan import most_scratch, points_pitch
 from tessera_build.space.workload import Workload
 
 Number = TypeVar("Number", int, Integers)
@@ -47,6 +47,7 @@ class Taps:
 
     `taps`: along rows and along columns; a tile has one output along an axis with one tap. `beside`: whether strips may
     have several tiles along such an axis; of a dynamic one, often a batch, it is not known whether there are any.
+    `kept`: how many taps there are along further axes, whose channels are summed at the points.
     """
 
     images: int
@@ -58,6 +59,12 @@ class Taps:
     tiles: tuple[int, ...]
     taps: tuple[int, int]
     beside: bool = True
+    kept: int = 1
+
+    @property
+    def summed(self) -> int:
+        """How many products are added up at a point."""
+        return self.channels * self.kept
 
     @classmethod
     def of(cls, work: Workload) -> Taps | None:
@@ -73,7 +80,8 @@ class Taps:
         numbers = (images, down, along, channels.extent, work.vector.extent)
         dynamic = {span.name for span in work.domain if span.dynamic}
         known = not any(taps == 1 and axis in dynamic for axis, taps in ((rows, above), (columns, before)))
-        return cls(*numbers, (rows, columns, channels.name), found.sizes, (above, before), known)
+        kept = math.prod(span.extent for span in work.reduction[:-1]) // (above * before)
+        return cls(*numbers, (rows, columns, channels.name), found.sizes, (above, before), known, kept)
 
     def tiles_along(self, side: int) -> tuple[int, ...]:
         """How many tiles there are along rows (0) or columns, for each extent of a tile; as strips see it."""
@@ -197,14 +205,14 @@ def winograd_legal(work: Workload, machine: CpuMachine, values: Values) -> Flags
     height, width = taps.outputs_of(tile)
     fits &= (values["rows"] <= -(-taps.rows // height)) & (values["strip"] <= -(-taps.columns // width))
     fits &= (block * vectors * values["chunk"] <= MULTIPLY_ADDS_EMITTED) | (values["chunk"] == 1)
-    fits &= ~leaves_two_trips(values["chunk"], taps.channels)
+    fits &= ~leaves_two_trips(values["chunk"], taps.summed)
     group = values["panels"]
     return np.asarray(fits & ((group == 0) | ((group < panels) & (panels % np.maximum(1, group) == 0))), np.bool_)
 
 
 def _scratch_bytes(taps: Taps, machine: CpuMachine, tile: Number, strip: Number, columns: Number) -> Number:
     """What a strip of so many tiles keeps, as `winograd_plan.scratch_bytes` says of one candidate."""
-    row = strip * (pitch(taps.channels, machine.lanes) + columns) + machine.lanes * taps.twice
+    row = strip * (points_pitch(taps.channels, taps.kept, machine.lanes) + columns) + machine.lanes * taps.twice
     rows, wide = taps.points_of(tile)
     return rows * wide * row * _FLOAT_BYTES
 
@@ -225,7 +233,7 @@ def winograd_features(work: Workload, machine: CpuMachine, _sketch: Sketch, valu
     block, vectors = values["block"], values["columns"] // machine.lanes
     held = np.asarray(block * vectors, np.float64)
     tiles = taps.images * points * strips.blocks(block) * panels
-    steps = tiles * taps.channels
+    steps = tiles * taps.summed
     slowest = np.maximum(held / machine.multiply_adds_per_cycle, (block + vectors) / machine.loads_per_cycle)
     moved = _moved(work, machine, strips, values, steps)
     products = np.maximum(
@@ -265,7 +273,7 @@ def _maps(taps: Taps, strips: _Strips, machine: CpuMachine, values: Values) -> F
     (rows, columns), (height, _) = taps.points_of(tile), taps.outputs_of(tile)
     down, along = (float(n > 1) for n in taps.taps)
     groups = np.where(values["panels"] > 0, panels // np.maximum(1, values["panels"]), 1)
-    inputs = -(-taps.channels // machine.lanes) * groups * rows * columns * (down + along)
+    inputs = taps.kept * -(-taps.channels // machine.lanes) * groups * rows * columns * (down + along)
     outputs = panels * (values["columns"] // machine.lanes) * columns * (rows * down + height * along)
     return np.asarray(taps.images * strips.tiles * (2 + tile // 2) * (inputs + outputs), np.float64)
 

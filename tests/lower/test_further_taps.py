@@ -1,0 +1,121 @@
+"""Taps that Winograd's transforms keep: those of a third axis, those with steps, those that lie apart beside others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from tessera_build.config import load_precision
+from tessera_build.driver.inverted import turned_back
+from tessera_build.ir.core.dims import Extent, symbol
+from tessera_build.ir.core.types import F32, tensor
+from tessera_build.ir.graph.builder import GraphBuilder
+from tessera_build.ir.graph.nodes import Array, Module
+from tessera_build.ir.machine.cpu import CpuMachine
+from tessera_build.lower.schedule_to_tile.layouts import Packing
+from tessera_build.space.toom_cook import Transform, tiles_for
+from tessera_build.space.winograd import window_of
+from tessera_build.space.workload import Bounds
+from tests.lower.compiled import check_module
+from tests.lower.execution import AVX2, AVX512
+from tests.lower.tasks import rewritten, summed
+from tests.lower.winograd_cases import Strips
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """One convolution of any rank: sizes (None: dynamic), taps, and what each axis has of the rest."""
+
+    sizes: tuple[int | None, ...]
+    taps: tuple[int, ...]
+    strides: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    channels: int = 19
+    outputs: int = 20
+
+    def module(self) -> Module:
+        """With a bias, zeros around it, and a batch of unknown size."""
+        rng, rank = np.random.default_rng(3), len(self.taps)
+        names = ["D", "H", "W"][-rank:]
+        free = [name for name, size in zip(names, self.sizes, strict=True) if size is None]
+        b = GraphBuilder(dims={"N": (1, None), **dict.fromkeys(free, (1, None))})
+        sizes: list[Extent] = [symbol(n) if size is None else size for n, size in zip(names, self.sizes, strict=True)]
+        x = b.input("x", tensor(F32, symbol("N"), *sizes, self.channels))
+        weights = rng.standard_normal((self.outputs, self.channels, *self.taps)).astype(np.float32)
+        dilations = self.dilations or (1,) * rank
+        reach = [(taps - 1) * apart for taps, apart in zip(self.taps, dilations, strict=True)]
+        low, high = tuple(n // 2 for n in reach), tuple(n - n // 2 for n in reach)
+        y = b.op(
+            "conv", x, b.constant(weights), groups=1, layout="NHWC", strides=self.strides or (1,) * rank,
+            dilations=dilations, low=low, high=high,
+        )  # fmt: skip
+        b.output("y", b.op("add", y, b.constant(rng.standard_normal(self.outputs).astype(np.float32))))
+        return b.finish()
+
+    def inputs(self) -> tuple[dict[str, Array], dict[str, int]]:
+        """Inputs, and the dims that they have."""
+        names = ["D", "H", "W"][-len(self.taps) :]
+        dims = {"N": 2} | {name: 11 for name, size in zip(names, self.sizes, strict=True) if size is None}
+        sizes = [11 if size is None else size for size in self.sizes]
+        x = np.random.default_rng(5).standard_normal((2, *sizes, self.channels)).astype(np.float32)
+        return {"x": x}, dims
+
+
+# With the extents of what is kept.
+_VOLUMES = {
+    "a third axis": (Volume((4, 9, None), (3, 3, 3)), [3]),
+    "a third axis in steps, apart": (Volume((9, 6, 7), (3, 3, 3), (2, 1, 1), (2, 1, 1)), [3]),
+    "whole registers of channels": (Volume((3, 6, 7), (2, 3, 3), channels=32), [2]),
+    "one axis of three": (Volume((5, 5, 6), (3, 3, 3), (1, 2, 2)), [3, 3]),
+    "rows in steps": (Volume((9, 13), (3, 3), (2, 1)), [3]),
+    "columns in steps": (Volume((9, None), (3, 3), (1, 2)), [3]),
+    "both apart": (Volume((13, 15), (3, 3), (), (3, 2)), [3]),
+    "both far apart": (Volume((12, None), (3, 3), (), (5, 4)), [3]),
+    "rows apart": (Volume((13, 9), (3, 3), (), (2, 1)), [3]),
+    "many taps": (Volume((9, 12), (7, 7)), [7]),
+    "no points for both": (Volume((9, 12), (2, 3)), [2]),
+}
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("name", _VOLUMES)
+def test_window_when_not_all_taps_have_points_then_keeps_the_others(name: str) -> None:
+    volume, kept = _VOLUMES[name]
+    window = window_of(summed(volume.module())[1])
+    assert window is not None
+    assert [axis.extent for axis in window.further] == kept
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("name", _VOLUMES)
+@pytest.mark.parametrize("machine", [None, AVX2], ids=["here", "avx2"])
+def test_taps_when_kept_then_agree_with_the_reference_for_one_and_two_threads(
+    name: str, machine: CpuMachine | None
+) -> None:
+    volume, _ = _VOLUMES[name]
+    module, (inputs, dims) = volume.module(), volume.inputs()
+    window = window_of(summed(module)[1])
+    assert window is not None
+    for tile in tiles_for(window.taps):
+        check_module(module, inputs, dims, machine, Strips(tile, 2, 3, 5, vectors=1).chooser())
+
+
+@pytest.mark.unit
+def test_rule_when_a_volume_is_large_then_takes_tiles_along_two_of_its_axes() -> None:
+    module = Volume((8, 28, 28), (3, 3, 3), channels=64, outputs=64).module()
+    step = rewritten(module, AVX512, Bounds(load_precision("fp32").winograd_max_error))
+    assert step is not None
+    assert (step.algorithm, step.tile) == ("winograd", 4)
+
+
+@pytest.mark.unit
+def test_weights_when_taps_are_kept_then_are_told_from_the_bundle() -> None:
+    weights = np.random.default_rng(0).standard_normal((20, 7, 3, 3, 3)).astype(np.float32)
+    packing = Packing((3, 4, 2, 1, 0), 0, 16, winograd=Transform.of(4, (3, 3)))
+    packed = packing.apply(weights)
+    assert packed.shape == (2, 36, 21, 16)
+    found = turned_back(packed, packing, weights.shape)
+    assert found is not None
+    np.testing.assert_allclose(found, weights, atol=2e-5)
