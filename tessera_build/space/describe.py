@@ -14,6 +14,7 @@ from tessera_build.ir.schedule.nodes import Access, Axis, Compute
 from tessera_build.space.chain import BATCH, ROWS, reduction_of, shape_of, walks_of
 from tessera_build.space.contraction import has_quads, is_product, moves
 from tessera_build.space.crossing import crossed_axis, crossing_tile
+from tessera_build.space.padding import reaches_of
 from tessera_build.space.passes import passes_in_turns
 from tessera_build.space.rewrites import rewrites_of
 from tessera_build.space.workload import (
@@ -86,6 +87,7 @@ def _contraction(subject: Subject, definitions: Sequence[Compute]) -> Workload:
         byte_product=len(node.reads) > 1 and node.reads[1] in subject.constants and has_quads(node),
         rewrites=() if groups else rewrites_of(node, subject),
         short_sums=subject.short_sums,
+        reaches=reaches_of(moved, axes, subject),
     )
 
 

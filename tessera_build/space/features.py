@@ -83,6 +83,7 @@ def nest_features(work: Workload, machine: CpuMachine, nest: LoopNest) -> Featur
         outer, rows, covered = outer * trips, rows * size, covered * trips * size
     held, tiles = rows * vectors, outer * (whole + (last > 0))
     steps, chunk = _steps(work, nest)
+    steps = steps * _inside(work, nest)
     loads, gathers = _loads(work, nest, vectors, lanes)
     reads = held + np.minimum(vectors, 8) + 1 if work.product else held + loads
     spills = np.maximum(0.0, reads - machine.registers - (0 if work.product else held))
@@ -144,7 +145,17 @@ def _steps(work: Workload, nest: LoopNest) -> tuple[float, npt.NDArray[np.int64]
     return float(math.prod(s.extent for s in outer) * last), chunk
 
 
-def _turns(work: Workload, nest: LoopNest, steps: float, chunk: npt.NDArray[np.int64]) -> Floats:
+def _inside(work: Workload, nest: LoopNest) -> Floats:
+    """The share of steps that are taken, where those with padding alone are not."""
+    found = np.ones(nest.count)
+    for reach in work.reaches if work.product else ():
+        sizes = nest.tile(reach.axis)
+        shares = {int(size): reach.share(int(size)) for size in set(sizes.tolist())}
+        found = found * np.asarray([shares[int(size)] for size in sizes])
+    return found
+
+
+def _turns(work: Workload, nest: LoopNest, steps: Floats, chunk: npt.NDArray[np.int64]) -> Floats:
     """Turns of the innermost loop; what whole chunks leave runs in single steps, which cost more than their count."""
     last = -(-work.reduction[-1].extent // nest.unit) if work.reduction else 1
     return (last // chunk + last % chunk * _SINGLE_STEP) * (steps / last)

@@ -169,4 +169,5 @@ def winograd_rewriting(node: Compute, subject: Subject) -> Rewriting | None:
     placed = taps_first(weights, window.weight)
     tiles = tuple(t for t in tiles_for(window.taps) if transform_error(placed, Transform.of(t, window.taps)) <= bound)
     axes = window.rows.axis, window.columns.axis
-    return Rewriting(WINOGRAD, tiles, axes, window.taps, window.columns.step) if tiles else None
+    kept = tuple(axis.name for axis in window.further)
+    return Rewriting(WINOGRAD, tiles, axes, window.taps, window.columns.step, kept) if tiles else None

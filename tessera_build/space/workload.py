@@ -36,9 +36,9 @@ EXACT: Final = Bounds()
 class Subject:
     """What rules look at: definitions, loop axes, the axes a row task reduces, the weights among its values.
 
-    `bounds`: of other algorithms' errors; `stages`: the contractions of a chain, in running order; `strides`: of values
-    as they lie in memory, in elements, where that is known. `short_sums`: no long sequence of products is added up, so
-    that sums err little more than by their last rounding.
+    `bounds`: of other algorithms' errors; `stages`: the contractions of a chain, in running order; `shapes`: of values
+    that are read; `strides`: of values as they lie in memory, in elements, where that is known. `short_sums`: no long
+    sequence of products is added up, so that sums err little more than by their last rounding.
     """
 
     kind: str
@@ -48,6 +48,7 @@ class Subject:
     constants: Mapping[int, Array]
     bounds: Bounds = EXACT
     stages: tuple[Subject, ...] = ()
+    shapes: Mapping[int, tuple[Extent, ...]] = field(default_factory=dict[int, tuple[Extent, ...]])
     strides: Mapping[int, tuple[Extent, ...]] = field(default_factory=dict[int, tuple[Extent, ...]])
     short_sums: bool = False
 
@@ -57,7 +58,7 @@ class Rewriting:
     """An algorithm that may take the place of a task's sum: those of its `sizes` that err little enough.
 
     `axes`: of the task, in an order that the algorithm's rule knows; `taps`: of a window, along each, and how far apart
-    those along the last one are.
+    those along the last one are; `kept`: the reduction axes of taps that stay as they are.
     """
 
     algorithm: str
@@ -65,6 +66,31 @@ class Rewriting:
     axes: tuple[str, ...]
     taps: tuple[int, ...] = ()
     apart: int = 1
+    kept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """An index that a tap takes beyond its buffer: `start` + `step` * axis + `apart` * tap.
+
+    `extents`: of the axis, the tap and the buffer.
+    """
+
+    tap: str
+    axis: str
+    start: int
+    step: int
+    apart: int
+    extents: tuple[int, int, int]
+
+    def share(self, tile: int) -> float:
+        """Of the turns over the taps that tiles of so many outputs take, those at which one reads an element."""
+        extent, taps, size = self.extents
+        tile = min(tile, extent)
+        firsts = [self.start + self.step * min(first, extent - tile) for first in range(0, extent, tile)]
+        last = self.step * (tile - 1)
+        turns = [first + self.apart * tap for first in firsts for tap in range(taps)]
+        return sum(turn < size and turn + last >= 0 for turn in turns) / max(1, len(turns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +134,7 @@ class Workload:
     `others` are what is read and written once an element of the domain; `operations` of it are done once an element.
     `passes`: the reductions of a row task that can run on rows ahead of the one that is being ended, 0 where none can.
     `rewrites`: the algorithms that may take the place of a contraction's sum, each at most once. `stages`: one row of
-    every contraction of a chain, whose extents are `chain`.
+    every contraction of a chain, whose extents are `chain`. `reaches`: where products are with padding alone.
     """
 
     kind: str
@@ -129,6 +155,7 @@ class Workload:
     stages: tuple[Workload, ...] = ()
     chain: Shape | None = None
     short_sums: bool = False
+    reaches: tuple[Reach, ...] = ()
 
     def rewriting(self, algorithm: str) -> Rewriting | None:
         """What is known of an algorithm, if it may be used."""

@@ -14,7 +14,13 @@ from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.machine.cpu import CpuMachine
+from tessera_build.ir.schedule.nodes import Compute
+from tessera_build.ir.schedule.trace import Clip, Schedule, ScheduleRejectedError
+from tessera_build.lower.program.assemble import lower_module
+from tessera_build.lower.program.estimate import operations_of
+from tessera_build.lower.program.kernels import Chooser, Setting, derived
 from tessera_build.lower.schedule_to_tile.layouts import Packing
+from tessera_build.lower.schedule_to_tile.replay import Bindings, schedule_to_tile
 from tessera_build.space.toom_cook import Transform, tiles_for
 from tessera_build.space.winograd import window_of
 from tessera_build.space.workload import Bounds
@@ -99,7 +105,46 @@ def test_taps_when_kept_then_agree_with_the_reference_for_one_and_two_threads(
     window = window_of(summed(module)[1])
     assert window is not None
     for tile in tiles_for(window.taps):
-        check_module(module, inputs, dims, machine, Strips(tile, 2, 3, 5, vectors=1).chooser())
+        strips = Strips(tile, 2, 3, 5, vectors=1)
+        check_module(module, inputs, dims, machine, strips.chooser())
+        check_module(module, inputs, dims, machine, _clipped(strips))
+
+
+def _clipped(strips: Strips) -> Chooser:
+    """Strips that leave out turns over the first tap that is kept."""
+
+    def choose(setting: Setting, machine: CpuMachine) -> Schedule:
+        sums = [n for n in setting.task.function.nodes if isinstance(n, Compute) and n.combine != "none"]
+        window = window_of(sums[0]) if len(sums) == 1 else None
+        if window is None:
+            return derived(setting, machine)
+        return strips.schedule(sums[0], machine).with_steps(Clip(window.further[0].name))
+
+    return choose
+
+
+@pytest.mark.unit
+def test_products_when_kept_taps_are_padding_then_are_left_out() -> None:
+    module = Volume((2, 28, 28), (3, 3, 3), channels=64, outputs=64).module()
+    strips = Strips(4, 1, 7, 7)
+    operations = [
+        sum(operations_of(r.tile_function, {"N": 1}) for r in lower_module(module, AVX512, choose=choose).launches[0])
+        for choose in (strips.chooser(), _clipped(strips))
+    ]
+    assert operations[1] < 0.7 * operations[0]  # two of three taps of either frame lie inside
+
+
+@pytest.mark.errors
+def test_trace_when_turns_of_another_kept_tap_are_left_out_then_is_rejected() -> None:
+    task, node = summed(_VOLUMES["one axis of three"][0].module())
+    window = window_of(node)
+    assert window is not None
+    first, second = window.further
+    schedule, constants = Strips(2, 1, 2, 2, vectors=1).schedule(node, AVX2), {1: (20, 19, 3, 3, 3)}
+    schedule_to_tile(task, schedule.with_steps(Clip(first.name)), Bindings({}, constants, AVX2.lanes))
+    with pytest.raises(ScheduleRejectedError) as caught:
+        schedule_to_tile(task, schedule.with_steps(Clip(second.name)), Bindings({}, constants, AVX2.lanes))
+    assert "left out" in str(caught.value.found)
 
 
 @pytest.mark.unit
@@ -118,4 +163,4 @@ def test_weights_when_taps_are_kept_then_are_told_from_the_bundle() -> None:
     assert packed.shape == (2, 36, 21, 16)
     found = turned_back(packed, packing, weights.shape)
     assert found is not None
-    np.testing.assert_allclose(found, weights, atol=2e-5)
+    np.testing.assert_allclose(found.astype(np.float32), weights, atol=2e-5)

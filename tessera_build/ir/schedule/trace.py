@@ -146,6 +146,17 @@ class Rewrite:
 
 
 @dataclass(frozen=True, slots=True)
+class Clip:
+    """Before: every turn of the reduction axis is taken. After: those at which a whole tile reads padding are not.
+
+    Their products are zeros, of weights that are numbers; only the sign of a sum that is zero may differ.
+    """
+
+    axis: str
+    effect: Effect = "order-changing"
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """Before: steps mean the whole task. After: those that follow mean its contraction number `index`, by its own axes.
 
@@ -156,7 +167,9 @@ class Stage:
     effect: Effect = "bit-preserving"
 
 
-Step = Split | Reorder | Bind | Group | Pack | Tensorise | Block | Interleave | Stagger | Rewrite | Prefetch | Stage
+Step = (
+    Split | Reorder | Bind | Group | Pack | Tensorise | Block | Interleave | Stagger | Rewrite | Prefetch | Clip | Stage
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +229,10 @@ class Schedule:
         """The read whose next panel is asked for, if any."""
         found = [step.read for step in self.steps if isinstance(step, Prefetch)]
         return found[-1] if found else None
+
+    def clipped(self) -> frozenset[str]:
+        """The reduction axes of which turns are left out."""
+        return frozenset(step.axis for step in self.steps if isinstance(step, Clip))
 
     def staggered(self) -> str | None:
         """The axis whose rows are worked on by different passes at a time, if any."""

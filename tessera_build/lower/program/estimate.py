@@ -70,7 +70,7 @@ def _node(node: Node, types: Mapping[int, Type], values: dict[str, int]) -> floa
         if trips <= _MOST_TRIPS and _is_asked_for(node):
             turns = (values | {node.index: turn * node.step} for turn in range(trips))
             return sum((_block(node.body.nodes, types, turn) for turn in turns), 0.0)
-        # A triangular loop's body is taken at the middle of its range.
+        # The body of a loop of more turns is taken at the middle of its range.
         inner = values | {node.index: trips // 2 * node.step}
         return trips * _block(node.body.nodes, types, inner)
     if isinstance(node, If):
@@ -89,8 +89,14 @@ def _node(node: Node, types: Mapping[int, Type], values: dict[str, int]) -> floa
 
 def _is_asked_for(loop: For) -> bool:
     """Whether what runs in a turn of the loop depends on its index."""
-    inside = (node for node in walk(loop.body.nodes) if isinstance(node, If))
-    return any(loop.index in symbols_of(node.left) | symbols_of(node.right) for node in inside)
+    return any(loop.index in _asked(node) for node in walk(loop.body.nodes))
+
+
+def _asked(node: Node) -> frozenset[str]:
+    """The symbols that say what of a node runs."""
+    if isinstance(node, If):
+        return frozenset(symbols_of(node.left) | symbols_of(node.right))
+    return frozenset(symbols_of(node.extent)) if isinstance(node, For) else frozenset()
 
 
 def _contraction(node: Contract, types: Mapping[int, Type]) -> int:

@@ -116,7 +116,10 @@ def subject_of(setting: Setting, bounds: Bounds = STANDARD_BOUNDS) -> Subject:
     if any(symbols_of(axis.extent) & setting.unbounded for axis in axes) or not _pairable(setting, axes[1:-1]):
         bounds = replace(bounds, products=0.0)  # sums of rows would need memory
     constants, short = setting.constants, setting.short_sums
-    return Subject(task.kind, task.function.nodes, axes, task.reduced, constants, bounds, stages, strides, short)
+    shapes = {value: task.function.types[value].shape for value in task.function.args}
+    return Subject(
+        task.kind, task.function.nodes, axes, task.reduced, constants, bounds, stages, shapes, strides, short
+    )
 
 
 def _pairable(setting: Setting, axes: Sequence[Axis]) -> bool:

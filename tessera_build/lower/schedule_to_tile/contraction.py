@@ -19,6 +19,7 @@ from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.graph_to_schedule.definitions import IDENTITY, combined
 from tessera_build.lower.schedule_to_tile.byte_product import LETTERS, Chunk, contract_bytes, moving
+from tessera_build.lower.schedule_to_tile.clip import turns_inside
 from tessera_build.lower.schedule_to_tile.indices import quad_of
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
 from tessera_build.lower.schedule_to_tile.prefetch import ask_for_results, lines_ahead
@@ -109,6 +110,8 @@ def _reduce(nest: Nest, node: Compute, schedule: Schedule, axes: list[Axis], acc
 
         return nest.loop(LoopRange(stretch.loop, stretch.extent, 1, schedule.scope(axis.name)), (total,), body)[0]
 
+    if axis.name in schedule.clipped():
+        return (add_stretch(_Stretch(axis, axis.name, *turns_inside(nest, node, axis)), acc),)
     return (_in_blocks(nest, node, (axis, schedule.blocked(axis.name)), acc, add_stretch),)
 
 

@@ -16,6 +16,7 @@ from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import (
     Bind,
     Block,
+    Clip,
     Group,
     Interleave,
     Pack,
@@ -74,6 +75,8 @@ def check_trace(nest: Nest, schedule: Schedule, constants: Container[int]) -> No
                 rule.block(step)
             case Prefetch():
                 rule.prefetch(step)
+            case Clip():
+                rule.clip(step)
             case Interleave():
                 if step.axis not in rule.reduced or task.kind != "row" or step.width != nest.lanes:
                     raise _rejected("INTERLEAVE", task, f"{step.width} partial results along {step.axis}")
@@ -154,6 +157,15 @@ class _Rules:
         node, tensorised = self._node, self._schedule.tensorised() is not None
         if node is None or not tensorised or step.read != 1 or not self._has_panels(node):
             raise _rejected("PREFETCH", self._task, f"the next panel of read {step.read}")
+
+    def clip(self, step: Clip) -> None:
+        """Of a product with constants, an axis outside of the one that is contracted, in one sequence."""
+        node, schedule = self._node, self._schedule
+        outer = step.axis in self._reduction and step.axis != schedule.tensorised()
+        if node is None or not outer or schedule.blocked(step.axis) or schedule.scope(step.axis) == "unroll":
+            raise _rejected("CLIP", self._task, f"turns of {step.axis} left out")
+        if not is_product(node) or node.accesses[0].pad != 0.0 or node.reads[1] not in self._constants:
+            raise _rejected("CLIP", self._task, f"turns of {step.axis} left out that do not add zeros")
 
     def _has_panels(self, node: Compute) -> bool:
         """Whether the second read is a packed constant, or no constant, of which each step reads a part of a row."""

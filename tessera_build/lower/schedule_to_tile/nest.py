@@ -148,7 +148,7 @@ class Nest:
 
     def view(self, value: int, access: Access, axes: Sequence[str], gather: tuple[str, int] | None = None) -> int:
         """A view of what `access` reads of a buffer while the tile moves over `axes` (name -> one tile axis each)."""
-        operand, shape, indices = self._resolve(value, access)
+        operand, shape, indices = self.resolve(value, access)
         if value in self.scratch:  # what a window reads outside the image is stored there as zeros
             access = Access(access.indices)
         buffer = self.buffer(operand, shape)
@@ -176,9 +176,10 @@ class Nest:
 
     def depends(self, value: int, access: Access, axis: str) -> bool:
         """Whether what `access` reads changes along an axis."""
-        return any(axis in symbols_of(i) for i in self._resolve(value, access)[2])
+        return any(axis in symbols_of(i) for i in self.resolve(value, access)[2])
 
-    def _resolve(self, value: int, access: Access) -> tuple[Operand, tuple[Extent, ...], tuple[Extent, ...]]:
+    def resolve(self, value: int, access: Access) -> tuple[Operand, tuple[Extent, ...], tuple[Extent, ...]]:
+        """The buffer behind an access, its shape, and the indices into it over the domain's axes."""
         packed = self.packed.get((value, access))
         if packed is not None:
             return Operand(value, packed[0]), packed[1], packed[2]
@@ -322,7 +323,7 @@ class Nest:
         strides = self.layouts.get(value, DENSE).strides
         if self.task.kind == "contraction" or (strides is not None and strides[-1] != 1):
             return None
-        indices = self._resolve(value, access)[2]
+        indices = self.resolve(value, access)[2]
         tiled = [i for i, axis in enumerate(self.axes[:-1]) if self.tiles.get(axis, 1) > 1]
         return next((i for i in tiled if crosses(indices, self.axes[i], self.axes[-1])), None)
 

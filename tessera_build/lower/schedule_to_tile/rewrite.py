@@ -82,6 +82,8 @@ def rewritten_window(
         raise _rejected(nest, f"tiles of {step.tile} for {window.taps[0]} by {window.taps[1]} taps")
     if sums[0].reads[1] not in constants:
         raise _rejected(nest, "weights that are not constant")
+    if schedule.clipped() - {axis.name for axis in window.further[:1]}:
+        raise _rejected(nest, f"turns of {', '.join(sorted(schedule.clipped()))} left out")
     _check_tiles(nest, schedule, step, window)
     _check_loops(nest, schedule, step)
     return sums[0], window

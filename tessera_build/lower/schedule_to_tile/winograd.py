@@ -17,10 +17,11 @@ from functools import partial
 
 from tessera_build.ir.core.dims import Extent, minimum, symbol
 from tessera_build.ir.core.types import F32, int_extent, memref, tile
-from tessera_build.ir.schedule.nodes import Axis, Compute
+from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.ir.tile import nodes as t
-from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
+from tessera_build.lower.schedule_to_tile.clip import turns_inside
+from tessera_build.lower.schedule_to_tile.nest import Body, LoopRange, Nest
 from tessera_build.lower.schedule_to_tile.point_maps import weighted_sum
 from tessera_build.lower.schedule_to_tile.winograd_products import products_at_points
 from tessera_build.lower.schedule_to_tile.winograd_strip import Strip
@@ -39,7 +40,7 @@ def emit_winograd(nest: Nest, schedule: Schedule, node: Compute, window: Window)
         factors.get(window.rows.axis, 1) // transform.rows.tile,
         factors.get(window.columns.axis, 1) // transform.columns.tile, rewrite.block,
         factors[nest.axes[-1]], factors.get(window.channels.name, 1), rewrite.panels,
-        schedule.prefetched() is not None,
+        schedule.prefetched() is not None, bool(schedule.clipped()),
     )  # fmt: skip
     _mark_ragged(nest, strip)
     _groups(nest, schedule, strip)
@@ -104,7 +105,7 @@ def _outer_loops(nest: Nest, schedule: Schedule, axes: Sequence[str], strip: Str
 
 def _strip(nest: Nest, strip: Strip) -> None:
     points, sums = (nest.builder.emit(lambda r: t.Alloc(r), memref(F32, *shape)) for shape in strip.shapes)
-    made = replace(strip, points=points, sums=sums)
+    made = replace(strip, points=points, sums=sums, turns=_turns(nest, strip))
     rows, columns = (_count(nest, strip, *side) for side in strip.sides)
     start = {axis: nest.offsets[axis] for axis, _, _ in strip.sides}
     _each_tile(nest, made, (rows, columns), start, partial(_inputs_to_points, nest))
@@ -118,6 +119,15 @@ def _strip(nest: Nest, strip: Strip) -> None:
         return ()
 
     nest.loop(LoopRange(vector, strip.panels * strip.width or outputs, strip.width), (), panel)
+
+
+def _turns(nest: Nest, strip: Strip) -> tuple[Extent, Extent] | None:
+    """Of the first tap that is kept, where some are padding for a whole strip."""
+    if not strip.clips:
+        return None
+    axis = strip.window.further[0]
+    first, count = turns_inside(nest, strip.node, axis)
+    return None if (first, count) == (0, axis.extent) else (first, count)
 
 
 def _count(nest: Nest, strip: Strip, index: str, most: int, size: int) -> Extent:
@@ -194,22 +204,22 @@ def _inputs_to_points(nest: Nest, strip: Strip, place: Extent) -> None:
         nest.loop(LoopRange(channel, strip.channels, strip.lanes), (), vector)
         return ()
 
-    _each_kept(nest, strip.window.further, tap)
+    _each_kept(nest, strip.kept(), strip.turns[0] if strip.turns else 0, tap)
 
 
-def _each_kept(nest: Nest, taps: Sequence[Axis], body: Callable[[tuple[int, ...]], tuple[int, ...]]) -> None:
+def _each_kept(nest: Nest, loops: Sequence[LoopRange], first: Extent, body: Body) -> None:
     """Loops over the taps that are kept, in their order: the registers that one stores last may reach into the next."""
-    if not taps:
+    if not loops:
         body(())
         return
-    axis, *rest = taps
+    loop, *rest = loops
 
     def turn(_: tuple[int, ...]) -> tuple[int, ...]:
-        nest.offsets[axis.name] = symbol(axis.name)
-        _each_kept(nest, rest, body)
+        nest.offsets[loop.index] = first + symbol(loop.index)
+        _each_kept(nest, rest, 0, body)
         return ()
 
-    nest.loop(LoopRange(axis.name, axis.extent), (), turn)
+    nest.loop(loop, (), turn)
 
 
 def _input(nest: Nest, strip: Strip, row: Extent, column: Extent) -> int:

@@ -6,6 +6,8 @@ points are several times those of the taps, and more than a cache holds: product
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tessera_build.ir.core.dims import Extent, maximum, minimum, symbol
 from tessera_build.ir.core.types import F32, int_extent, memref, tile
 from tessera_build.ir.tile import nodes as t
@@ -13,6 +15,9 @@ from tessera_build.lower.schedule_to_tile.layouts import Packing
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest, Operand
 from tessera_build.lower.schedule_to_tile.prefetch import ahead_of
 from tessera_build.lower.schedule_to_tile.winograd_strip import Strip
+
+# From where on, how many products, and onto what: gives the sum.
+Step = Callable[[Extent, int, int], int]
 
 
 def products_at_points(nest: Nest, strip: Strip, tiles: Extent) -> None:
@@ -44,7 +49,6 @@ def _block_start(tiles: Extent, block: int) -> Extent:
 def _product(nest: Nest, strip: Strip, weights: int, first: Extent) -> None:
     """One register tile: the sums of `strip.block` tiles from `first` on at the point `_p`."""
     emit, point = nest.builder.emit, symbol("_p")
-    channel, chunk = strip.window.channels.name, strip.chunk
     panel, kind = nest.offsets[nest.axes[-1]] // strip.width, tile(F32, strip.block, strip.width)
 
     def step(start: Extent, length: int, acc: int) -> int:
@@ -54,20 +58,38 @@ def _product(nest: Nest, strip: Strip, weights: int, first: Extent) -> None:
         binding = t.Binding(instruction="fma", ahead=_ahead(strip, panel, start, length))
         return emit(lambda r: t.Contract(r, acc, values, factors, "ak,kb->ab", "seq", binding), kind)
 
-    def body(carried: tuple[int, ...]) -> tuple[int, ...]:
-        return (step(symbol(channel), chunk, carried[0]),)
-
-    acc = nest.constant(0.0, F32, (strip.block, strip.width))
-    whole = strip.summed // chunk * chunk
-    if whole > chunk:
-        (acc,) = nest.loop(LoopRange(channel, whole, chunk), (acc,), body)
-    elif whole:
-        acc = step(0, whole, acc)
-    if strip.summed > whole:
-        acc = step(whole, strip.summed - whole, acc)
+    acc = _over_taps(nest, strip, step, nest.constant(0.0, F32, (strip.block, strip.width)))
     axes = (t.ViewAxis(1), t.ViewAxis(2))
     view = emit(lambda r: t.View(r, strip.sums, (point, first, 0), axes), memref(F32, strip.block, strip.width))
     nest.builder.add(t.Store(view, acc))
+
+
+def _over_taps(nest: Nest, strip: Strip, step: Step, acc: int) -> int:
+    """All that is summed in sequence, or turn by turn over the first kept tap where only some are taken."""
+    if strip.turns is None:
+        return _in_chunks(nest, strip, step, (0, strip.summed), acc)
+    first, length = strip.turns[0], strip.summed // int_extent(strip.window.further[0].extent)
+    loop, *_ = strip.kept()
+
+    def turn(carried: tuple[int, ...]) -> tuple[int, ...]:
+        return (_in_chunks(nest, strip, step, ((first + symbol(loop.index)) * length, length), carried[0]),)
+
+    return nest.loop(loop, (acc,), turn)[0]
+
+
+def _in_chunks(nest: Nest, strip: Strip, step: Step, stretch: tuple[Extent, int], acc: int) -> int:
+    """`stretch`: where it begins among all that is summed, and how much it is."""
+    (begin, length), channel, chunk = stretch, strip.window.channels.name, strip.chunk
+    whole = length // chunk * chunk
+
+    def body(carried: tuple[int, ...]) -> tuple[int, ...]:
+        return (step(begin + symbol(channel), chunk, carried[0]),)
+
+    if whole > chunk:
+        (acc,) = nest.loop(LoopRange(channel, whole, chunk), (acc,), body)
+    elif whole:
+        acc = step(begin, whole, acc)
+    return step(begin + whole, length - whole, acc) if length > whole else acc
 
 
 def _ahead(strip: Strip, panel: Extent, start: Extent, length: int) -> t.Ahead | None:

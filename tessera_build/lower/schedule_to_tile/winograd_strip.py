@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.types import int_extent
 from tessera_build.ir.schedule.nodes import Compute
-from tessera_build.lower.schedule_to_tile.nest import Nest
+from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
 from tessera_build.space.toom_cook import Transform
 from tessera_build.space.winograd import Window
 from tessera_build.space.winograd_plan import points_pitch
@@ -32,6 +32,8 @@ class Strip:
     chunk: int
     panels: int
     ahead: bool = False  # whether products ask for weights before they come to them
+    clips: bool = False  # whether taps that are kept are left out where they are padding
+    turns: tuple[Extent, Extent] | None = None  # over the first kept tap, where not all are taken: the first, how many
     points: int = -1
     sums: int = -1
     square: int = -1  # of registers, which a tile passes between its two axes
@@ -74,6 +76,11 @@ class Strip:
         """Extents of the nest's axes and of what a strip is cut along."""
         along = zip(self.sides, self.window.extents(nest.domain), strict=True)
         return dict(nest.domain) | {index: extent for (index, _, _), extent in along}
+
+    def kept(self) -> list[LoopRange]:
+        """Loops over the taps that are kept."""
+        loops = [LoopRange(axis.name, axis.extent) for axis in self.window.further]
+        return loops if self.turns is None else [LoopRange(loops[0].index, self.turns[1]), *loops[1:]]
 
     def first(self, nest: Nest) -> Extent:
         """Where the channels of the kept tap that the nest is at begin among all that are summed."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.machine.instructions import QUAD
-from tessera_build.ir.schedule.trace import Block, Pack, Prefetch, Split, Step, Tensorise
+from tessera_build.ir.schedule.trace import Block, Clip, Pack, Prefetch, Split, Step, Tensorise
 from tessera_build.space.features import nest_features
 from tessera_build.space.nest import Integers, LoopNest, weight_bytes
 from tessera_build.space.panels import ALIASING_BYTES, LEAST_USES, prefetch_pays
@@ -92,6 +92,7 @@ def product_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
         decisions.append(Decision("chunk", tuple(quads * c for c in chunk_sizes(_steps_along(work)))))
         tensorise: Step = Tensorise(inner.name, "dot4" if quads > 1 else "fma")
         parts += [Hole(Split(inner.name, 1), "chunk"), tensorise, *_block_of(work)]
+    parts += [Clip(reach.tap) for reach in work.reaches if not work.short_sums]
     parts += prefetch_of(work, machine)
     orders = _orders(work)
     decisions.append(Decision("order", tuple(range(len(orders)))))

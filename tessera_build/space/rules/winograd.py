@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from tessera_build.ir.machine.cpu import CpuMachine
-from tessera_build.ir.schedule.trace import Bind, Pack, Prefetch, Rewrite, Split, Tensorise
+from tessera_build.ir.schedule.trace import Bind, Clip, Pack, Prefetch, Rewrite, Split, Tensorise
 from tessera_build.space.features import complete, idle_share
 from tessera_build.space.nest import Floats, Integers, full_bytes, weight_bytes
 from tessera_build.space.rules.product import MULTIPLY_ADDS_EMITTED, chunk_sizes, leaves_two_trips
@@ -24,7 +24,7 @@ from tessera_build.space.rules.rule import Features, Flags, Rule
 from tessera_build.space.sketch import Decision, Filled, Hole, Option, Part, Sketch, Values
 from tessera_build.space.winograd import WINOGRAD
 from tessera_build.space.winograd_plan import most_scratch, points_pitch
-from tessera_build.space.workload import Workload
+from tessera_build.space.workload import Reach, Workload
 
 Number = TypeVar("Number", int, Integers)
 _FLOAT_BYTES = 4
@@ -36,9 +36,10 @@ _MEMORY_BYTES = 8.0
 # Workers that are counted on: strips are large, and of eight threads some would find none.
 _WORKERS = 8.0
 # What another algorithm must gain: its error is larger, and its weights are. Along one axis the transforms are a larger
-# part, and the cost leaves some of it out: with 32 channels 1.15 to 1.56 in it were 1.06 of a whole model, with 48
-# channels 1.23 and 1.44 were 1.02 and 1.08; 1.77 and more was mostly there.
-_MARGIN, _MARGIN_OF_ONE = 1.1, 1.6
+# part, and machines that multiply and add twice as fast do not transform faster. Of 18 layers of 32 to 256 channels on a
+# Zen 4, real gains are 0.83 to 1.13 of those that the cost promises; 1.31 of it lost 9 % of a model of 4 rows, 1.44 and
+# more gained 1 to 8 % in four others.
+_MARGIN, _MARGIN_OF_ONE = 1.1, 1.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ class Taps:
 
     `taps`: along rows and along columns; a tile has one output along an axis with one tap. `beside`: whether strips may
     have several tiles along such an axis; of a dynamic one, often a batch, it is not known whether there are any.
-    `kept`: how many taps there are along further axes, whose channels are summed at the points.
+    `kept`: how many taps there are along further axes, whose channels are summed at the points; `outer`: along the
+    first of these, and how far they reach into padding.
     """
 
     images: int
@@ -60,6 +62,8 @@ class Taps:
     taps: tuple[int, int]
     beside: bool = True
     kept: int = 1
+    outer: int = 1
+    reach: Reach | None = None
 
     @property
     def summed(self) -> int:
@@ -80,8 +84,10 @@ class Taps:
         numbers = (images, down, along, channels.extent, work.vector.extent)
         dynamic = {span.name for span in work.domain if span.dynamic}
         known = not any(taps == 1 and axis in dynamic for axis, taps in ((rows, above), (columns, before)))
-        kept = math.prod(span.extent for span in work.reduction[:-1]) // (above * before)
-        return cls(*numbers, (rows, columns, channels.name), found.sizes, (above, before), known, kept)
+        along = [extents[name] for name in found.kept] or [1]
+        reach = next((reach for reach in work.reaches if reach.tap in found.kept[:1]), None)
+        axes = (rows, columns, channels.name)
+        return cls(*numbers, axes, found.sizes, (above, before), known, math.prod(along), along[0], reach)
 
     def tiles_along(self, side: int) -> tuple[int, ...]:
         """How many tiles there are along rows (0) or columns, for each extent of a tile; as strips see it."""
@@ -99,6 +105,17 @@ class Taps:
         """Rows and columns of the points that a tile's inputs are taken to."""
         rows, columns = (size + taps - 1 for size, taps in zip(self.outputs_of(tile), self.taps, strict=True))
         return rows, columns
+
+    def inside(self, values: Values) -> Floats:
+        """The share of what is summed that is not padding for all of a strip."""
+        sizes = {
+            name: values[word] * size
+            for name, word, size in zip(self.axes, ("rows", "strip"), self.outputs_of(values["tile"]), strict=False)
+        }
+        reach, count = self.reach, len(values["tile"])
+        if reach is None:
+            return np.ones(count)
+        return np.asarray([reach.share(int(size)) for size in sizes.get(reach.axis, np.ones(count, np.int64))])
 
     @property
     def twice(self) -> bool:
@@ -144,6 +161,7 @@ def _sketch(work: Workload, machine: CpuMachine, taps: Taps) -> Sketch | None:
         Hole(Pack(1, 1), "columns"),
         Hole(Split(channels, 1), "chunk"),
         Tensorise(channels),
+        *((Clip(taps.reach.tap),) if taps.reach else ()),
         *((Prefetch(1),) if _are_far(work, taps, machine) else ()),
         *(Bind(span.name, "parallel") for span in work.domain[:-1]),
         Option("panels", 0, (), (Bind(vector, "parallel"),)),
@@ -205,7 +223,7 @@ def winograd_legal(work: Workload, machine: CpuMachine, values: Values) -> Flags
     height, width = taps.outputs_of(tile)
     fits &= (values["rows"] <= -(-taps.rows // height)) & (values["strip"] <= -(-taps.columns // width))
     fits &= (block * vectors * values["chunk"] <= MULTIPLY_ADDS_EMITTED) | (values["chunk"] == 1)
-    fits &= ~leaves_two_trips(values["chunk"], taps.summed)
+    fits &= ~leaves_two_trips(values["chunk"], taps.summed // (taps.outer if taps.reach else 1))
     group = values["panels"]
     return np.asarray(fits & ((group == 0) | ((group < panels) & (panels % np.maximum(1, group) == 0))), np.bool_)
 
@@ -233,7 +251,7 @@ def winograd_features(work: Workload, machine: CpuMachine, _sketch: Sketch, valu
     block, vectors = values["block"], values["columns"] // machine.lanes
     held = np.asarray(block * vectors, np.float64)
     tiles = taps.images * points * strips.blocks(block) * panels
-    steps = tiles * taps.summed
+    steps = tiles * taps.summed * taps.inside(values)
     slowest = np.maximum(held / machine.multiply_adds_per_cycle, (block + vectors) / machine.loads_per_cycle)
     moved = _moved(work, machine, strips, values, steps)
     products = np.maximum(
@@ -273,7 +291,9 @@ def _maps(taps: Taps, strips: _Strips, machine: CpuMachine, values: Values) -> F
     (rows, columns), (height, _) = taps.points_of(tile), taps.outputs_of(tile)
     down, along = (float(n > 1) for n in taps.taps)
     groups = np.where(values["panels"] > 0, panels // np.maximum(1, values["panels"]), 1)
-    inputs = taps.kept * -(-taps.channels // machine.lanes) * groups * rows * columns * (down + along)
+    inputs = (
+        taps.kept * taps.inside(values) * -(-taps.channels // machine.lanes) * groups * rows * columns * (down + along)
+    )
     outputs = panels * (values["columns"] // machine.lanes) * columns * (rows * down + height * along)
     return np.asarray(taps.images * strips.tiles * (2 + tile // 2) * (inputs + outputs), np.float64)
 
