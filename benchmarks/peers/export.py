@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.peers.images import IMAGES
 from benchmarks.peers.kernels import KERNELS
+from benchmarks.peers.pixels import PIXELS
 from benchmarks.peers.recipes import BATCHED, SINGLE, Recipe
 from benchmarks.peers.sequences import SEQUENCES
 
@@ -27,7 +28,9 @@ def recipe(name: str) -> Recipe:
     kind, _, batch = name.partition("_batch")
     with torch.no_grad():
         found = (
-            BATCHED[kind](int(batch or 1)) if kind in BATCHED else {**SINGLE, **KERNELS, **IMAGES, **SEQUENCES}[name]()
+            BATCHED[kind](int(batch or 1))
+            if kind in BATCHED
+            else {**SINGLE, **KERNELS, **IMAGES, **PIXELS, **SEQUENCES}[name]()
         )
     found.module.eval()
     return found

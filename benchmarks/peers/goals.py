@@ -82,9 +82,11 @@ KERNELS: Final[dict[str, Goal | None]] = {
 NETWORKS: Final[dict[str, Goal | None]] = dict.fromkeys(
     (
         "vgg11", "resnet18", "resnext50", "densenet121", "squeezenet", "inception", "shufflenetv2", "mobilenetv3",
-        "efficientnetb0", "unet", "deeplab_head", "dcgan", "espcn", "r3d", "convnext",
+        "efficientnetb0", "convnext", "repvgg",
+        "unet", "deeplab_head", "dcgan", "espcn", "r3d", "unet3d", "rrdb", "diffusion", "yolo_neck", "wavenet",
+        "hifigan", "nerf",
         "vit", "mixer", "gpt2_prompt", "gpt2_long", "llama_prompt", "llama_decode", "conformer", "tcn", "lstm", "gru",
-        "pointnet", "dlrm", "textcnn", "autoencoder",
+        "pointnet", "dlrm", "swin", "detr", "gcn", "subsampling", "textcnn", "autoencoder",
     ),
     Goal("peer", 1.0),
 )  # fmt: skip

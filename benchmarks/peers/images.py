@@ -1,12 +1,12 @@
-"""Other networks of images, as recipes: what the models of `recipes` share with them must not be what was tuned.
+"""Other networks that classify images, as recipes: what `recipes` shares with them must not be what was tuned.
 
 Takes nothing; gives recipes by name. Invariant: shapes are those of the published networks, in depth cut where stages
 repeat the same layers.
 
-Sources: VGG (Simonyan and Zisserman 2014), U-Net (Ronneberger et al. 2015), Inception (Szegedy et al. 2014), SqueezeNet
+Sources: VGG (Simonyan and Zisserman 2014), ResNet-18 (He et al. 2015), Inception (Szegedy et al. 2014), SqueezeNet
 (Iandola et al. 2016), DenseNet (Huang et al. 2016), ResNeXt (Xie et al. 2016), ShuffleNet-V2 (Ma et al. 2018),
-MobileNet-V3 (Howard et al. 2019), EfficientNet (Tan and Le 2019), DeepLab-V3 (Chen et al. 2017), DCGAN (Radford et al.
-2015), ESPCN (Shi et al. 2016), R3D (Tran et al. 2017), ConvNeXt (Liu et al. 2022).
+MobileNet-V3 (Howard et al. 2019), EfficientNet (Tan and Le 2019), ConvNeXt (Liu et al. 2022), RepVGG (Ding et al.
+2021).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from benchmarks.peers.recipes import Recipe, drawn, normalised
 
@@ -245,96 +244,6 @@ def efficientnetb0() -> nn.Module:
     return nn.Sequential(*layers, *normalised(320, 1280, 1), nn.SiLU(), *_head(1280))
 
 
-class _UNet(nn.Module):
-    """Three levels down and up, of 32 to 256 channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        widths = (32, 64, 128, 256)
-        self.down = nn.ModuleList(self._pair(given, out) for given, out in zip((3, *widths), widths, strict=False))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(2 * out, out, 2, 2) for out in reversed(widths[:-1]))
-        self.join = nn.ModuleList(self._pair(2 * out, out) for out in reversed(widths[:-1]))
-        self.last = nn.Conv2d(32, 2, 1)
-
-    @staticmethod
-    def _pair(given: int, out: int) -> nn.Module:
-        return nn.Sequential(*normalised(given, out, 3), nn.ReLU(), *normalised(out, out, 3), nn.ReLU())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scores of two classes for each pixel."""
-        kept = list[Tensor]()
-        for index, part in enumerate(self.down):
-            x = part(functional.max_pool2d(x, 2) if index else x)
-            kept.append(x)
-        for up, join, past in zip(self.up, self.join, reversed(kept[:-1]), strict=True):
-            x = join(torch.cat([past, up(x)], 1))
-        return self.last(x)
-
-
-class _Pooled(nn.Module):
-    """The mean of an image at each of its pixels again."""
-
-    def __init__(self, given: int, out: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(given, out, 1), nn.ReLU())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.interpolate(self.body(x), x.shape[2:], mode="bilinear", align_corners=False)
-
-
-def unet() -> nn.Module:
-    """Scores of two classes for each pixel."""
-    return _UNet()
-
-
-def deeplab_head() -> nn.Module:
-    """DeepLab-V3's head on 512 channels of 28x28, its scores drawn to 224x224."""
-
-    def dilated(rate: int) -> nn.Module:
-        side = nn.Conv2d(512, 128, 3, padding=rate, dilation=rate, bias=False)
-        return nn.Sequential(side, nn.BatchNorm2d(128), nn.ReLU())
-
-    one = nn.Sequential(*normalised(512, 128, 1), nn.ReLU())
-    joined = Joined(one, dilated(6), dilated(12), dilated(18), _Pooled(512, 128))
-    tail = (*normalised(640, 128, 1), nn.ReLU(), *normalised(128, 128, 3), nn.ReLU(), nn.Conv2d(128, 21, 1))
-    return nn.Sequential(joined, *tail, nn.Upsample(scale_factor=8, mode="bilinear", align_corners=False))
-
-
-def dcgan() -> nn.Module:
-    """The generator of images of 64x64 from 100 numbers."""
-    layers, given = list[nn.Module](), 100
-    for out, stride in ((512, 1), (256, 2), (128, 2), (64, 2)):
-        side = nn.ConvTranspose2d(given, out, 4, stride, 0 if stride == 1 else 1, bias=False)
-        layers += [side, nn.BatchNorm2d(out), nn.ReLU()]
-        given = out
-    return nn.Sequential(*layers, nn.ConvTranspose2d(given, 3, 4, 2, 1, bias=False), nn.Tanh())
-
-
-def espcn() -> nn.Module:
-    """Three times as many pixels along each axis."""
-    body = (nn.Conv2d(1, 64, 5, padding=2), nn.Tanh(), nn.Conv2d(64, 32, 3, padding=1), nn.Tanh())
-    return nn.Sequential(*body, nn.Conv2d(32, 9, 3, padding=1), nn.PixelShuffle(3))
-
-
-def r3d() -> nn.Module:
-    """The first stages of a residual network of videos."""
-
-    def side(given: int, out: int, stride: int = 1, kernel: int = 3) -> tuple[nn.Module, nn.Module]:
-        return nn.Conv3d(given, out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm3d(out)
-
-    layers: list[nn.Module] = [
-        nn.Conv3d(3, 64, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False),
-        nn.BatchNorm3d(64),
-        nn.ReLU(),
-    ]
-    given = 64
-    for out in (64, 128, 256):
-        body = nn.Sequential(*side(given, out, 1 if out == given else 2), nn.ReLU(), *side(out, out))
-        layers.append(Added(body, None if out == given else nn.Sequential(*side(given, out, 2, 1)), nn.ReLU()))
-        given = out
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(256, 400))
-
-
 class _ChannelsLast(nn.Module):
     """LayerNorm over the channels of an image."""
 
@@ -365,17 +274,25 @@ def convnext() -> nn.Module:
     return nn.Sequential(*layers, *_head(768))
 
 
-def _recipe(make: Callable[[], nn.Module], *shape: int) -> Callable[[], Recipe]:
+def repvgg() -> nn.Module:
+    """As it is deployed: 3x3 convolutions and nothing else, two or three a stage."""
+    layers, given = list[nn.Module](), 3
+    for out, count in ((48, 1), (48, 2), (96, 3), (192, 3), (1280, 1)):
+        for index in range(count):
+            layers += [nn.Conv2d(given, out, 3, 1 if index else 2, 1), nn.ReLU()]
+            given = out
+    return nn.Sequential(*layers, *_head(1280))
+
+
+def of_one(make: Callable[[], nn.Module], *shape: int) -> Callable[[], Recipe]:
+    """The recipe of what takes one tensor, whose first axis is a batch of one."""
     return lambda: Recipe(drawn(make()), {"x": torch.randn(1, *shape)}, ("y",))
 
 
 IMAGES: Final[dict[str, Callable[[], Recipe]]] = {
-    make.__name__: _recipe(make, *shape)
-    for make, shape in (
-        (vgg11, (3, 224, 224)), (resnet18, (3, 224, 224)), (resnext50, (3, 224, 224)), (densenet121, (3, 224, 224)),
-        (squeezenet, (3, 224, 224)), (inception, (3, 224, 224)), (shufflenetv2, (3, 224, 224)),
-        (mobilenetv3, (3, 224, 224)), (efficientnetb0, (3, 224, 224)), (unet, (3, 256, 256)),
-        (deeplab_head, (512, 28, 28)), (dcgan, (100, 1, 1)), (espcn, (1, 224, 224)), (r3d, (3, 8, 112, 112)),
-        (convnext, (3, 224, 224)),
+    make.__name__: of_one(make, 3, 224, 224)
+    for make in (
+        vgg11, resnet18, resnext50, densenet121, squeezenet, inception, shufflenetv2, mobilenetv3, efficientnetb0,
+        convnext, repvgg,
     )
 }  # fmt: skip

@@ -5,7 +5,8 @@ it by its design.
 
 Sources: ViT (Dosovitskiy et al. 2020), MLP-Mixer (Tolstikhin et al. 2021), GPT-2 (Radford et al. 2019), Llama (Touvron
 et al. 2023; grouped heads as in Ainslie et al. 2023), Conformer (Gulati et al. 2020), TCN (Bai et al. 2018), PointNet
-(Qi et al. 2016), DLRM (Naumov et al. 2019), sentences by convolution (Kim 2014).
+(Qi et al. 2016), DLRM (Naumov et al. 2019), sentences by convolution (Kim 2014), Swin (Liu et al. 2021), DETR (Carion
+et al. 2020), graph convolution (Kipf and Welling 2016).
 """
 
 from __future__ import annotations
@@ -256,6 +257,73 @@ class _TextCnn(nn.Module):
         return self.head(torch.cat([functional.relu(window(x)).amax(2) for window in self.windows], 1))
 
 
+class _Windows(nn.Module):
+    """Swin's block on 56 x 56 pixels of 96: attention inside of windows of 7 x 7, every second time moved by three."""
+
+    def __init__(self, moved: int) -> None:
+        super().__init__()
+        self.moved, self.attention = moved, _Attention(96, 3)
+        self.first, self.second = nn.LayerNorm(96), nn.LayerNorm(96)
+        self.feed = nn.Sequential(nn.Linear(96, 384), nn.GELU(), nn.Linear(384, 96))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        y = torch.roll(y, (-self.moved, -self.moved), (1, 2)) if self.moved else y
+        windows = y.reshape(1, 8, 7, 8, 7, 96).transpose(2, 3).reshape(64, 49, 96)
+        y = self.attention(windows).reshape(1, 8, 8, 7, 7, 96).transpose(2, 3).reshape(1, 56, 56, 96)
+        x = x + (torch.roll(y, (self.moved, self.moved), (1, 2)) if self.moved else y)
+        return x + self.feed(self.second(x))
+
+
+class _Objects(nn.Module):
+    """DETR's decoder, two layers: 100 queries look at each other and at 850 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(1, 100, 256))
+        self.own = nn.ModuleList(_Attention(256, 8) for _ in range(2))
+        self.asked, self.out = (nn.ModuleList(nn.Linear(256, 256) for _ in range(2)) for _ in range(2))
+        self.told = nn.ModuleList(nn.Linear(256, 512) for _ in range(2))
+        self.feeds = nn.ModuleList(
+            nn.Sequential(nn.Linear(256, 2048), nn.ReLU(), nn.Linear(2048, 256)) for _ in range(2)
+        )
+        self.norms, self.head = nn.ModuleList(nn.LayerNorm(256) for _ in range(6)), nn.Linear(256, 96)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.queries
+        for index, (own, asked, told, out) in enumerate(zip(self.own, self.asked, self.told, self.out, strict=True)):
+            first, second, third = self.norms[3 * index : 3 * index + 3]
+            y = first(y + own(y))
+            k, v = (_split(part, 8) for part in told(x).chunk(2, -1))
+            y = second(y + out(attend(_split(asked(y), 8), k, v, None)))
+            y = third(y + self.feeds[index](y))
+        return self.head(y)
+
+
+class _Graph(nn.Module):
+    """Two graph convolutions over 5000 edges of 1000 nodes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 16)
+
+    def forward(self, x: Tensor, begin: Tensor, end: Tensor) -> Tensor:
+        for layer in (self.first, self.second):
+            y = layer(x)
+            x = torch.relu(torch.zeros_like(y).index_add(0, end, y[begin]))
+        return x
+
+
+def _subsampling() -> nn.Module:
+    """What stands before an encoder of speech: a quarter of the frames, a quarter of the 80 bands."""
+    return nn.Sequential(nn.Conv2d(1, 256, 3, 2), nn.ReLU(), nn.Conv2d(256, 256, 3, 2), nn.ReLU())
+
+
+def _graph() -> Recipe:
+    edges = {name: torch.randint(0, 1000, (5000,)) for name in ("begin", "end")}
+    return Recipe(_Graph(), {"x": torch.randn(1000, 64), **edges}, ("y",))
+
+
 def _tcn() -> nn.Module:
     return nn.Sequential(nn.Conv1d(40, 64, 1), *(_Causal(64, 2**step) for step in range(6)), nn.Conv1d(64, 10, 1))
 
@@ -300,6 +368,10 @@ SEQUENCES: Final[dict[str, Callable[[], Recipe]]] = {
     "gru": _on(lambda: _Recurrent(nn.GRU), 1, 100, 80),
     "pointnet": _on(_PointNet, 1, 3, 1024),
     "dlrm": _dlrm,
+    "swin": _on(lambda: nn.Sequential(_Windows(0), _Windows(3)), 1, 56, 56, 96),
+    "detr": _on(_Objects, 1, 850, 256),
+    "gcn": _graph,
+    "subsampling": _on(_subsampling, 1, 1, 400, 80),
     "textcnn": _ids(_TextCnn, 8, 64),
     "autoencoder": _on(_autoencoder, 32, 640),
 }
