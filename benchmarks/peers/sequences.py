@@ -310,7 +310,7 @@ class _Graph(nn.Module):
     def forward(self, x: Tensor, begin: Tensor, end: Tensor) -> Tensor:
         for layer in (self.first, self.second):
             y = layer(x)
-            x = torch.relu(torch.zeros_like(y).index_add(0, end, y[begin]))
+            x = torch.relu(torch.zeros_like(y).scatter_add(0, end[:, None].expand(-1, y.shape[1]), y[begin]))
         return x
 
 
