@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tessera_build.ir.core.types import F32, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
@@ -12,13 +14,13 @@ from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.trace import Clip, Schedule, ScheduleRejectedError
 from tessera_build.lower.program.assemble import lower_module
 from tessera_build.lower.program.estimate import operations_of
-from tessera_build.lower.program.kernels import Chooser, Setting, derived_within
+from tessera_build.lower.program.kernels import Chooser, Setting, derived, derived_within
 from tessera_build.lower.schedule_to_tile.replay import Bindings, schedule_to_tile
 from tessera_build.space.workload import EXACT, Reach
 from tests.lower.compiled import check_module, compile_module
 from tests.lower.execution import AVX2, AVX512
 from tests.lower.tasks import constants_of, task_of
-from tests.lower.test_further_taps import Volume
+from tests.lower.test_further_taps import DYNAMIC, Volume
 
 direct = derived_within(EXACT)
 
@@ -66,6 +68,33 @@ def test_products_when_taps_lie_far_apart_then_are_at_most_those_of_rows_inside(
     module = Volume((28, 28), (3, 3), (), (apart, apart), channels=64, outputs=32).module()
     inside = 1 - 2 * apart / (3 * 28)  # of the taps that a row has, those within the image
     assert inside**2 * 0.99 <= _operations(module, direct) / _operations(module, _whole) <= inside * 1.01
+
+
+@st.composite
+def _volumes(draw: st.DrawFn) -> Volume:
+    """Windows with few pixels, far taps and wide borders of unequal size."""
+    rank = draw(st.integers(1, 3))
+    taps, apart, steps = (
+        draw(st.tuples(*[st.integers(1, most)] * rank)) for most in ((7, 12, 3) if rank == 1 else (4, 7, 3))
+    )
+    reach = [(count - 1) * far + 1 for count, far in zip(taps, apart, strict=True)]
+    pads = [(draw(st.integers(0, far)), draw(st.integers(0, far))) for far in reach]
+    least = [max(1, far - sum(around)) for far, around in zip(reach, pads, strict=True)]
+    sizes = [draw(st.integers(low, max(low, 20 if rank == 1 else 9))) for low in least]
+    free = [draw(st.booleans()) and low <= DYNAMIC for low in least]
+    known = tuple(None if unknown else size for unknown, size in zip(free, sizes, strict=True))
+    channels, outputs = draw(st.sampled_from([3, 16, 19, 32])), draw(st.sampled_from([8, 20, 48]))
+    return Volume(known, taps, steps, apart, channels, outputs, tuple(pads))
+
+
+@pytest.mark.numerics
+@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(_volumes(), st.sampled_from([None, AVX2]), st.sampled_from([direct, derived]))
+def test_windows_when_drawn_then_agree_with_the_reference(
+    volume: Volume, machine: CpuMachine | None, choose: Chooser
+) -> None:
+    module, (inputs, dims) = volume.module(), volume.inputs()
+    check_module(module, inputs, dims, machine, choose)
 
 
 @pytest.mark.unit

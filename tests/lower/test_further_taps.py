@@ -29,10 +29,15 @@ from tests.lower.execution import AVX2, AVX512
 from tests.lower.tasks import rewritten, summed
 from tests.lower.winograd_cases import Strips
 
+DYNAMIC = 11  # what a size that is not known is in a test
+
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """One convolution of any rank: sizes (None: dynamic), taps, and what each axis has of the rest."""
+    """One convolution of any rank: sizes (None: dynamic), taps, and what each axis has of the rest.
+
+    `pads`: zeros before and after each axis; without any, half of the window's reach each.
+    """
 
     sizes: tuple[int | None, ...]
     taps: tuple[int, ...]
@@ -40,6 +45,7 @@ class Volume:
     dilations: tuple[int, ...] = ()
     channels: int = 19
     outputs: int = 20
+    pads: tuple[tuple[int, int], ...] = ()
 
     def module(self) -> Module:
         """With a bias, zeros around it, and a batch of unknown size."""
@@ -52,7 +58,8 @@ class Volume:
         weights = rng.standard_normal((self.outputs, self.channels, *self.taps)).astype(np.float32)
         dilations = self.dilations or (1,) * rank
         reach = [(taps - 1) * apart for taps, apart in zip(self.taps, dilations, strict=True)]
-        low, high = tuple(n // 2 for n in reach), tuple(n - n // 2 for n in reach)
+        pads = self.pads or tuple((n // 2, n - n // 2) for n in reach)
+        low, high = tuple(before for before, _ in pads), tuple(after for _, after in pads)
         y = b.op(
             "conv", x, b.constant(weights), groups=1, layout="NHWC", strides=self.strides or (1,) * rank,
             dilations=dilations, low=low, high=high,
@@ -63,8 +70,8 @@ class Volume:
     def inputs(self) -> tuple[dict[str, Array], dict[str, int]]:
         """Inputs, and the dims that they have."""
         names = ["D", "H", "W"][-len(self.taps) :]
-        dims = {"N": 2} | {name: 11 for name, size in zip(names, self.sizes, strict=True) if size is None}
-        sizes = [11 if size is None else size for size in self.sizes]
+        dims = {"N": 2} | {name: DYNAMIC for name, size in zip(names, self.sizes, strict=True) if size is None}
+        sizes = [DYNAMIC if size is None else size for size in self.sizes]
         x = np.random.default_rng(5).standard_normal((2, *sizes, self.channels)).astype(np.float32)
         return {"x": x}, dims
 
