@@ -148,7 +148,7 @@ def _steps(work: Workload, nest: LoopNest) -> tuple[float, npt.NDArray[np.int64]
 def _inside(work: Workload, nest: LoopNest) -> Floats:
     """The share of steps that are taken, where those with padding alone are not."""
     found = np.ones(nest.count)
-    for reach in work.reaches if work.product else ():
+    for reach in work.reaches if work.product and not work.short_sums else ():
         sizes = nest.tile(reach.axis)
         shares = {int(size): reach.share(int(size)) for size in set(sizes.tolist())}
         found = found * np.asarray([shares[int(size)] for size in sizes])

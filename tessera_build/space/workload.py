@@ -10,7 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
+
+import numpy as np
 
 from tessera_build.ir.core.dims import Dim, Extent, substitute, symbol, symbols_of, terms_of
 from tessera_build.ir.core.node import Node
@@ -85,12 +88,7 @@ class Reach:
 
     def share(self, tile: int) -> float:
         """Of the turns over the taps that tiles of so many outputs take, those at which one reads an element."""
-        extent, taps, size = self.extents
-        tile = min(tile, extent)
-        firsts = [self.start + self.step * min(first, extent - tile) for first in range(0, extent, tile)]
-        last = self.step * (tile - 1)
-        turns = [first + self.apart * tap for first in firsts for tap in range(taps)]
-        return sum(turn < size and turn + last >= 0 for turn in turns) / max(1, len(turns))
+        return _share(self, tile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +173,18 @@ class Workload:
     def points(self) -> int:
         """Elements of the domain."""
         return math.prod(span.extent for span in self.domain)
+
+
+@lru_cache(maxsize=4096)
+def _share(reach: Reach, tile: int) -> float:
+    extent, taps, size = reach.extents
+    tile = min(tile, extent)
+    if not extent or not taps:
+        return 1.0
+    starts = reach.start + reach.step * np.minimum(np.arange(0, extent, tile), extent - tile)
+    first = np.maximum(0, -((starts + reach.step * (tile - 1)) // reach.apart))
+    behind = np.minimum(taps, (size - 1 - starts) // reach.apart + 1)
+    return float(np.maximum(0, behind - first).sum()) / (len(starts) * taps)
 
 
 def span_of(axis: Axis) -> Span:

@@ -102,6 +102,19 @@ def test_reach_when_asked_then_counts_turns_that_some_output_of_a_tile_is_inside
     far = Reach("_k0", "_d1", -18, 1, 18, (28, 3, 28))
     assert [round(far.share(tile) * 84) for tile in (1, 7, 14, 28)] == [48, 56, 56, 84]
     assert Reach("_k0", "_d1", 0, 1, 1, (26, 3, 28)).share(1) == 1.0
+    long = Reach("_k0", "_d1", -200, 1, 1, (160_000, 400, 160_000))  # 64 million turns
+    assert long.share(1) == pytest.approx(1 - 200 * 200 / 400 / 160_000, rel=1e-5)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("tile", [1, 3, 4, 13, 20])
+def test_reach_when_in_steps_then_is_what_counting_gives(tile: int) -> None:
+    for start, step, apart, taps, size in ((-5, 2, 3, 4, 21), (-9, 1, 7, 3, 12), (-2, 3, 1, 5, 9)):
+        firsts = [start + step * min(first, 13 - min(tile, 13)) for first in range(0, 13, min(tile, 13))]
+        last = step * (min(tile, 13) - 1)
+        turns = [first + apart * tap for first in firsts for tap in range(taps)]
+        inside = sum(turn < size and turn + last >= 0 for turn in turns)
+        assert Reach("_k0", "_d1", start, step, apart, (13, taps, size)).share(tile) == inside / len(turns)
 
 
 def _steps(module: Module) -> list[str]:

@@ -84,10 +84,10 @@ class Taps:
         numbers = (images, down, along, channels.extent, work.vector.extent)
         dynamic = {span.name for span in work.domain if span.dynamic}
         known = not any(taps == 1 and axis in dynamic for axis, taps in ((rows, above), (columns, before)))
-        along = [extents[name] for name in found.kept] or [1]
+        kept = [extents[name] for name in found.kept] or [1]
         reach = next((reach for reach in work.reaches if reach.tap in found.kept[:1]), None)
         axes = (rows, columns, channels.name)
-        return cls(*numbers, axes, found.sizes, (above, before), known, math.prod(along), along[0], reach)
+        return cls(*numbers, axes, found.sizes, (above, before), known, math.prod(kept), kept[0], reach)
 
     def tiles_along(self, side: int) -> tuple[int, ...]:
         """How many tiles there are along rows (0) or columns, for each extent of a tile; as strips see it."""
