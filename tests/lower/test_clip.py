@@ -20,7 +20,7 @@ from tessera_build.space.workload import EXACT, Reach
 from tests.lower.compiled import check_module, compile_module
 from tests.lower.execution import AVX2, AVX512
 from tests.lower.tasks import constants_of, task_of
-from tests.lower.test_further_taps import DYNAMIC, Volume
+from tests.lower.volumes import DYNAMIC, Volume
 
 direct = derived_within(EXACT)
 

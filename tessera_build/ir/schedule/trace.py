@@ -127,7 +127,8 @@ class Stagger:
 class Rewrite:
     """Before: a sum of products. After: fewer products, of sums of its operands, which are added up again.
 
-    "winograd": of a sum over taps along one or two axes, sums at the points of the transform F(tile, taps). Outputs are
+    "winograd": of a sum over taps along one or two axes, sums at the points of the transform F(tile, taps); taps along
+    further axes are kept, and what they have is added up at the points. Outputs are
     made in tiles of `tile` along each of these; `block` of them share a register tile of every product. The splits of
     two axes say how many outputs one strip has, whose transforms lie in scratch. `panels` of output channels make a
     group, which transforms the strip's inputs for itself; 0: all of them.

@@ -1,7 +1,7 @@
 """Winograd convolution in strips of output tiles, with what follows the convolution fused.
 
 Before: result[i, j] = sum over taps and channels of x[i + k, j + l, c] * w[k, l, c], then elementwise definitions;
-there may be taps along one axis alone.
+there may be taps along one axis alone. Taps along further axes are added up as channels are.
 After: for each strip, the inputs of every output tile at the transform's points (`points`, in scratch); for each panel
 of output channels the product with the weights at every point (`sums`, in scratch); then the outputs of every tile
 from its sums, the elementwise rest, and stores. Inputs outside the buffer are zero; outputs outside it are not stored.
