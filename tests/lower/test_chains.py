@@ -19,6 +19,7 @@ from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.trace import (
     Bind,
+    Clip,
     Group,
     Interleave,
     Pack,
@@ -300,6 +301,7 @@ REJECTED: dict[str, Step] = {
     "rows of a stage in tiles": Split("_d1", 2),
     "parallel loops of a stage": Bind("_d2", "parallel"),
     "a stage in groups": Group("_d3", 4),
+    "turns of a stage's taps left out": Clip("_k0"),
 }
 
 

@@ -15,8 +15,6 @@ from tessera_build.lower.schedule_to_tile.nest import Nest
 
 def turns_inside(nest: Nest, node: Compute, axis: Axis) -> tuple[Extent, Extent]:
     """The first turn at which the tile of the first read has an element inside its buffer, and the number of turns."""
-    if node.reads[0] in nest.scratch:  # where zeros are stored around what a chain has made
-        return 0, axis.extent
     _, shape, indices = nest.resolve(node.reads[0], node.accesses[0])
     moved = [(i, size) for i, size in zip(indices, shape, strict=True) if axis.name in symbols_of(i)]
     steps = {name: coefficient(index, name) for index, _ in moved for name in (*nest.axes, axis.name)}
