@@ -20,7 +20,8 @@ _LAST_PLACES = 4
 def error_of(found: Array, reference: Array) -> float:
     """max |found - reference| / max |reference| for floats (absolute where the reference is zero everywhere).
 
-    For integers and booleans: the share of elements that differ.
+    Below the type's smallest normal number floats lie a fixed step apart and lose digits: a reference that is smaller
+    counts as that number. For integers and booleans: the share of elements that differ.
     """
     if found.shape != reference.shape or found.dtype != reference.dtype:
         return math.inf
@@ -35,8 +36,9 @@ def error_of(found: Array, reference: Array) -> float:
         return math.inf
     if not finite.any():
         return 0.0
-    scale = float(np.abs(right[finite]).max())
-    return float(np.abs(left[finite] - right[finite]).max()) / (scale or 1.0)
+    largest = float(np.abs(right[finite]).max())
+    scale = max(largest, float(ml_dtypes.finfo(reference.dtype).smallest_normal)) if largest else 1.0
+    return float(np.abs(left[finite] - right[finite]).max()) / scale
 
 
 def apart(left: Array, right: Array) -> float:

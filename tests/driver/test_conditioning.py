@@ -157,3 +157,20 @@ def test_inputs_when_their_sum_is_an_index_then_are_ones() -> None:
     weights = {"table": np.ones((500, 4), np.float32), "axis": np.array([1]), "one": np.array(1)}
     module = read_onnx(model_of(nodes, weights, ["n", "m"], ["n", 4], TensorProto.INT64))
     assert np.all(make_inputs(module, "main", {"n": 3, "m": 7}, 1)["x"] == 1)
+
+
+def vanishing(scale: float) -> onnx.ModelProto:
+    """Three products of 512 terms, each of which makes numbers smaller by about `scale`: untrained layers do."""
+    rng = np.random.default_rng(6)
+    weights = {f"w{i}": (rng.standard_normal((512, 512)) * scale / 22).astype(np.float32) for i in range(3)}
+    names = ["x", "m1", "m2", "y"]
+    nodes = [helper.make_node("MatMul", [names[i], f"w{i}"], [names[i + 1]]) for i in range(3)]
+    return model_of(nodes, weights, ["n", 512], ["n", 512])
+
+
+@pytest.mark.parametrize("scale", [1e-13, 2e-14, 3e-15, 1e-16])
+def test_build_when_numbers_are_too_small_for_their_digits_then_steps_that_floats_have_there_are_no_error(
+    tmp_path: Path, kernel_cache: Path, scale: float
+) -> None:
+    result = tessera_build.build(vanishing(scale), ["x86-64-v3"], tmp_path / "m", cache=kernel_cache)
+    assert result.verification[0].max_error <= 1e-4

@@ -183,6 +183,8 @@ def test_error_of_when_arrays_differ_then_is_a_share_of_the_largest() -> None:
     assert error_of(np.array([np.inf], np.float32), np.array([-np.inf], np.float32)) == math.inf
     assert error_of(np.array([np.inf, np.nan], np.float32), np.array([np.inf, np.nan], np.float32)) == 0
     assert error_of(np.array([1, 2, 3, 4]), np.array([1, 2, 3, 5])) == 0.25
+    least = np.array([1.4e-45, 2.8e-45], np.float32)  # a step and two of those between zero and 2 ** -126
+    assert error_of(least, least[::-1]) == 2.0**-23
 
 
 @pytest.mark.unit
