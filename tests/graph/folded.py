@@ -20,7 +20,7 @@ from tests.graph.graphs import normal
 
 
 def folded_module() -> Module:
-    """Every ordered elementwise op and every reduction over constants, folded."""
+    """Every ordered elementwise op, every reduction and products of matrices over constants, folded."""
     b = GraphBuilder()
     x, y = b.constant(normal(0, 37, 53, 11)), b.constant(np.abs(normal(1, 37, 53, 11)))
     flags, bits = b.op("lt", x, y), b.op("cast", y, dtype=I32)
@@ -36,6 +36,8 @@ def folded_module() -> Module:
             b.output(f"{kind} {axes}", b.op("reduce", x, kind=kind, axes=axes))
     window = {"window": (3, 2, 1), "strides": (1, 2, 1), "dilations": (1, 1, 1), "low": (1, 0, 0), "high": (0, 1, 0)}
     b.output("window", b.op("reduce_window", x, kind="sum", **window))
+    b.output("matmul", b.op("matmul", x, y, transpose_b=True))
+    b.output("wide matmul", b.op("matmul", x, b.constant(normal(2, 11, 99))))
     return FoldConstants().run(b.finish())
 
 

@@ -9,9 +9,10 @@ from bundle_format.errors import TesseraError
 from tessera_build.ir.core.dims import symbol
 from tessera_build.ir.core.math.numpy_emitter import computed
 from tessera_build.ir.core.node import Span
-from tessera_build.ir.core.types import F16, F32, I64, DType, tensor
+from tessera_build.ir.core.types import F16, F32, F64, I8, I32, I64, DType, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
-from tessera_build.ir.graph.nodes import StatePair
+from tessera_build.ir.graph.nodes import Array, StatePair
+from tessera_build.ir.graph.passes import fold_constants
 from tessera_build.ir.graph.passes.eliminate_common import EliminateCommon
 from tessera_build.ir.graph.passes.fold_constants import FoldConstants
 from tessera_build.ir.graph.passes.fold_scale import FoldScale
@@ -80,10 +81,50 @@ def test_fold_when_too_many_elementary_functions_then_node_stays() -> None:
     assert ops_of(FoldConstants().run(b.finish())) == ["exp"]
 
 
-def test_fold_when_products_depend_on_the_machine_then_node_stays() -> None:
+_PRODUCTS = {
+    "matrices": ((4, 3), (3, 5), {}),
+    "a transposed": ((3, 4), (3, 5), {"transpose_a": True}),
+    "b transposed": ((4, 3), (5, 3), {"transpose_b": True}),
+    "broadcast": ((2, 1, 4, 3), (7, 3, 5), {}),
+    "more than a block": ((3, 200, 7), (7, 300), {"transpose_a": False}),
+    "wide": ((2, 3), (3, 40_000), {}),
+    "nothing to add": ((2, 0), (0, 3), {}),
+    "nothing": ((0, 2), (2, 3), {}),
+}
+
+
+@pytest.mark.parametrize("dtype", [F16, F32, F64, I8, I32])
+@pytest.mark.parametrize("name", _PRODUCTS)
+def test_fold_when_matrices_are_multiplied_then_gives_the_sums(name: str, dtype: DType) -> None:
+    left, right, flags = _PRODUCTS[name]
     b = GraphBuilder()
-    b.output("y", b.op("matmul", b.constant(normal(0, 4, 3)), b.constant(normal(1, 3, 5))))
-    assert ops_of(FoldConstants().run(b.finish())) == ["matmul"]
+    operands = [(4 * normal(i, *shape)).astype(dtype.numpy) for i, shape in enumerate((left, right))]
+    b.output("y", b.op("matmul", *map(b.constant, operands), **flags))
+    after = FoldConstants().run(b.finish())
+    assert ops_of(after) == []
+    found, wanted = run(after, "main", {})["y"], run(b.finish(), "main", {})["y"]
+    assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
+    np.testing.assert_allclose(found.astype(np.float64), wanted.astype(np.float64), rtol=0, atol=_step(wanted))
+
+
+def _step(array: Array) -> float:
+    """What floats of the largest element's size lie apart; nothing for integers."""
+    return float(np.spacing(np.abs(array).max(initial=0))) if array.dtype.kind == "f" else 0.0
+
+
+def test_fold_when_a_product_takes_seconds_then_node_stays() -> None:
+    for shapes in (((1 << 10, 1 << 10), (1 << 10, 1 << 10 | 1)), ((1, 1 << 20), (1 << 20, 1))):
+        b = GraphBuilder()
+        b.output("y", b.op("matmul", *(b.constant(np.zeros(shape, np.float32)) for shape in shapes)))
+        assert ops_of(FoldConstants().run(b.finish())) == ["matmul"]
+
+
+def test_fold_when_products_together_take_seconds_then_some_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fold_constants, "_MOST_OF_ALL", 3 * 64**3)
+    b = GraphBuilder()
+    for i in range(5):
+        b.output(f"y{i}", b.op("matmul", b.constant(normal(i, 64, 64)), b.constant(normal(i + 9, 64, 64))))
+    assert len(ops_of(FoldConstants().run(b.finish()))) == 2
 
 
 def test_fold_when_dims_are_symbolic_then_node_stays_and_static_ones_go() -> None:

@@ -3,7 +3,7 @@
 Takes two tensors; gives their products summed over the contracted axes. Two 8-bit integers, signed or not, are added
 up in i32, as every machine's byte products are. Invariant: references accumulate in float64 (int64 for integers) and
 round once to the result's type, so a float32 reference is accurate to half an ULP of the exact sum and can judge any
-order of accumulation. They use BLAS, hence they are not `ordered`.
+order of accumulation. They use BLAS, hence they are not `ordered`; `matmul_in_order` does without.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ from tessera_build.ir.graph.ops.op import (
     wide,
     word_of,
 )
+from tessera_build.ir.graph.ops.ordered import product_in_order
 from tessera_build.ir.graph.ops.shapes import broadcast_shapes, shape_text, window_extent
 
 LAYOUTS = ("NCHW", "NHWC")
 BYTES = (U8, I8)
+_Wide = NDArray[np.float64] | NDArray[np.int64]
 
 
 def accumulator(op: str, types: Sequence[Type]) -> DType:
@@ -46,7 +48,7 @@ def accumulator(op: str, types: Sequence[Type]) -> DType:
     return expect_same_dtype(op, types)
 
 
-def _wide(array: Array) -> NDArray[np.float64] | NDArray[np.int64]:
+def _wide(array: Array) -> _Wide:
     """The array in the type it is added up in: sums of byte products are exact in float64, where BLAS is fast."""
     return array.astype(np.float64) if array.dtype.itemsize == 1 and array.dtype.kind in "iu" else wide(array)
 
@@ -74,10 +76,24 @@ def _infer_matmul(types: Sequence[Type], attributes: Attributes) -> tuple[Type, 
 
 
 def _evaluate_matmul(arrays: Sequence[Array], attributes: Attributes, _: DimValues) -> tuple[Array, ...]:
+    a, b = _oriented(arrays, attributes)
+    return (_narrowed(np.matmul(a, b), arrays),)
+
+
+def matmul_in_order(arrays: Sequence[Array], attributes: Attributes) -> Array:
+    """What `matmul` gives, in the same bytes on every machine; sums of integers are exact in any order."""
+    a, b = _oriented(arrays, attributes)
+    if all(x.dtype.kind in "iu" for x in arrays):
+        return _narrowed(np.matmul(a, b), arrays)
+    return _narrowed(product_in_order(a.astype(np.float64), b.astype(np.float64)), arrays)
+
+
+def _oriented(arrays: Sequence[Array], attributes: Attributes) -> tuple[_Wide, _Wide]:
+    """Both operands as they are multiplied, in the type that they are added up in."""
     a, b = (_wide(x) for x in arrays)
     a = np.swapaxes(a, -1, -2) if flag_of(attributes, "transpose_a") else a
     b = np.swapaxes(b, -1, -2) if flag_of(attributes, "transpose_b") else b
-    return (_narrowed(np.matmul(a, b), arrays),)
+    return a, b
 
 
 def conv_spatial_axes(rank: int, layout: str) -> range:
