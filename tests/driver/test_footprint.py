@@ -18,13 +18,13 @@ pytestmark = pytest.mark.unit
 
 def _wide(rows: str | int) -> onnx.ModelProto:
     """Between its products, 256 KiB a row."""
-    weights = {"wide": np.ones((1, 1 << 16), np.float32), "tall": np.ones((1 << 16, 1), np.float32)}
+    weights = {"wide": np.ones((1, 1 << 16), np.float32), "tall": np.ones((1 << 16, 2), np.float32)}
     nodes = [
         helper.make_node("MatMul", ["x", "wide"], ["h"]),
         helper.make_node("Softmax", ["h"], ["s"]),
         helper.make_node("MatMul", ["s", "tall"], ["y"]),
     ]
-    return model_of(nodes, weights, [rows, 1], [rows, 1])
+    return model_of(nodes, weights, [rows, 1], [rows, 2])
 
 
 @pytest.mark.parametrize(

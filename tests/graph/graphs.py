@@ -18,7 +18,7 @@ from tessera_build.ir.graph.nodes import Array, GraphNode, Module
 from tessera_build.ir.graph.reference import run, shape_at
 from tessera_build.ir.graph.spec import verify_module
 
-DIMS = {"N": 2, "H": 9, "W": 7}
+DIMS = {"N": 2, "H": 9, "W": 7, "K": 5}
 
 
 def nodes_of(module: Module, op: str | None = None) -> list[GraphNode]:

@@ -73,6 +73,26 @@ def test_fuse_when_what_joins_both_reads_a_task_between_then_it_runs_behind_that
     assert _ops(_groups(b)) == [["eq"], ["exp", "neg", "select"]]
 
 
+def test_fuse_when_a_view_stands_between_two_nodes_then_they_are_one_task() -> None:
+    b = GraphBuilder()
+    x, y = b.input("x", tensor(F32, 4, 8)), b.input("y", tensor(F32, 32))
+    first = b.op("exp", x)
+    b.output("z", b.op("mul", first, b.op("reshape", y, shape=(4, 8))))
+    second = b.op("neg", x)
+    b.output("w", b.op("mul", b.op("tanh", second), b.op("reshape", b.op("reshape", first, shape=(32,)), shape=(4, 8))))
+    assert _ops(_groups(b)) == [["reshape"], ["exp", "mul"], ["reshape"], ["reshape"], ["neg", "tanh", "mul"]]
+
+
+def test_fuse_when_a_reduction_drops_its_axes_then_it_ends_what_it_reduces() -> None:
+    b = GraphBuilder()
+    x = b.input("x", tensor(F32, 4, 8))
+    rows = b.op("exp", x)
+    total = b.op("reduce", rows, kind="sum", axes=(1,), keepdims=False)
+    b.output("mean", b.op("mul", total, b.scalar(0.125, F32)))
+    b.output("rows", b.op("neg", rows))
+    assert _ops(_groups(b)) == [["exp", "reduce", "neg"], ["mul"]]
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_fuse_when_nodes_are_drawn_then_no_task_reads_from_a_later_one(seed: int) -> None:
     rng, b = np.random.default_rng(seed), GraphBuilder()
@@ -81,7 +101,10 @@ def test_fuse_when_nodes_are_drawn_then_no_task_reads_from_a_later_one(seed: int
     conditions = [b.op("lt", rows[0], rows[0])]
     for _ in range(40):
         recent = values[-6:]
-        match int(rng.integers(7)):
+        match int(rng.integers(8)):
+            case 7:
+                total = b.op("reduce", _one(rng, recent), kind="sum", axes=(1,), keepdims=False)
+                values.append(b.op("add", b.op("reshape", b.op("neg", total), shape=(4, 1)), _one(rng, recent)))
             case 0:
                 values.append(b.op("reshape", b.op("reshape", _one(rng, recent), shape=(32,)), shape=(4, 8)))
             case 1:

@@ -9,7 +9,7 @@ of the groups that it reads, and nothing that a guard over data protects runs be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -79,10 +79,32 @@ class _Fuser:
         self._first = 0  # the first group that nodes may still join
 
     def run(self) -> tuple[FusionGroup, ...]:
-        for node in self._function.nodes:
-            if isinstance(node, GraphNode) and node.op != "constant":
-                self._place(node)
+        nodes = [n for n in self._function.nodes if isinstance(n, GraphNode) and n.op != "constant"]
+        for node in nodes if self._has_sizes else self._views_first(nodes):
+            self._place(node)
         return tuple(group for group in self._groups if group.nodes)
+
+    def _views_first(self, nodes: Sequence[GraphNode]) -> Iterator[GraphNode]:
+        """The nodes in an order in which they can run, with views as early as what they view.
+
+        A view that stands between a node and its producer would keep the two from one group.
+        """
+        made = {value for node in nodes for value in node.outputs}
+        waiting: dict[int, list[GraphNode]] = {}
+        early: list[GraphNode] = []
+        late: list[GraphNode] = []
+        for node in nodes:
+            if self._kind(node).kind != "view":
+                late.append(node)
+            elif node.inputs[0] in made:
+                waiting.setdefault(node.inputs[0], []).append(node)
+            else:
+                early.append(node)
+        for node in (*early, *late):
+            ready = [node]
+            while ready:
+                ready.extend(view for value in ready[0].outputs for view in waiting.get(value, ()))
+                yield ready.pop(0)
 
     def _shape(self, value: int) -> Shape:
         return self._function.types[value].shape
@@ -189,7 +211,8 @@ class _Fuser:
         if own.kind == "contraction" or own.kind in ALONE or group.kind in ALONE or len(group.nodes) >= _LARGEST:
             return False
         if own.kind == "row":
-            keeps = node.op == "softmax" or bool(node.attributes.get("keepdims"))
+            # The first reduction may drop its axes: only what finds its result aligned joins after it.
+            keeps = node.op == "softmax" or bool(node.attributes.get("keepdims")) or group.kind == "pointwise"
             same_rows = group.kind == "pointwise" or (group.kind == "row" and group.reduced == own.reduced)
             if group.kind == "pointwise" and any(crosses_last(n) for n in group.nodes):
                 return False  # each pass over a row would collect it from a column again

@@ -18,6 +18,7 @@ from tessera_build.ir.graph.passes.inline_checkpoints import InlineCheckpoints
 from tessera_build.ir.graph.passes.layout_channels_last import LayoutChannelsLast
 from tessera_build.ir.graph.passes.multiply_bytes import MultiplyBytes
 from tessera_build.ir.graph.passes.multiply_pixels import MultiplyPixels
+from tessera_build.ir.graph.passes.multiply_vectors import MultiplyVectors
 from tessera_build.ir.graph.passes.recognise_attention import RecogniseAttention
 from tessera_build.ir.graph.passes.solve_equations import SolveEquations
 from tessera_build.ir.graph.passes.store_transposed import StoreTransposed
@@ -44,6 +45,7 @@ GRAPH_PASSES: tuple[GraphPass, ...] = (
     RecogniseAttention(),  # after canonicalise: transposes are flags of matmul by then
     MultiplyPixels(),  # before channels-last, which every convolution that is left becomes
     LayoutChannelsLast(),  # after fold_scale, which leaves biases that every layout rule can carry
+    MultiplyVectors(),  # after attention and layouts, which look for products; before their operands are transposed
     # Scaled weights, shifted biases and permuted operands; and weights stored as bytes, now that rows taken from tables
     # are computed as rows: a product reads every weight anyway.
     FoldConstants(widening=8),
