@@ -18,6 +18,7 @@ from benchmarks.peers.kernels import KERNELS
 from benchmarks.peers.pixels import PIXELS
 from benchmarks.peers.recipes import BATCHED, SINGLE, Recipe
 from benchmarks.peers.sequences import SEQUENCES
+from benchmarks.peers.tokens import TOKENS
 
 SEED: Final = 7
 
@@ -30,7 +31,7 @@ def recipe(name: str) -> Recipe:
         found = (
             BATCHED[kind](int(batch or 1))
             if kind in BATCHED
-            else {**SINGLE, **KERNELS, **IMAGES, **PIXELS, **SEQUENCES}[name]()
+            else {**SINGLE, **KERNELS, **IMAGES, **PIXELS, **SEQUENCES, **TOKENS}[name]()
         )
     found.module.eval()
     return found

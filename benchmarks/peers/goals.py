@@ -87,6 +87,7 @@ NETWORKS: Final[dict[str, Goal | None]] = dict.fromkeys(
         "hifigan", "nerf",
         "vit", "mixer", "gpt2_prompt", "gpt2_long", "llama_prompt", "llama_decode", "conformer", "tcn", "lstm", "gru",
         "pointnet", "dlrm", "swin", "detr", "gcn", "subsampling", "textcnn", "autoencoder",
+        "experts_decode", "experts", "deberta",
     ),
     Goal("peer", 1.0),
 )  # fmt: skip
