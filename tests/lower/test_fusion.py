@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from tessera_build.ir.core.types import BOOL, F32, tensor
+from tessera_build.ir.core.types import BOOL, F32, I64, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import GraphNode
 from tessera_build.lower.graph_to_schedule.fusion import FusionGroup, fuse
@@ -81,6 +81,18 @@ def test_fuse_when_a_view_stands_between_two_nodes_then_they_are_one_task() -> N
     second = b.op("neg", x)
     b.output("w", b.op("mul", b.op("tanh", second), b.op("reshape", b.op("reshape", first, shape=(32,)), shape=(4, 8))))
     assert _ops(_groups(b)) == [["reshape"], ["exp", "mul"], ["reshape"], ["reshape"], ["neg", "tanh", "mul"]]
+
+
+def test_fuse_when_rows_are_looked_up_before_their_factors_are_made_then_they_are_not_stored() -> None:
+    b = GraphBuilder()
+    x, table = b.input("x", tensor(F32, 4, 8)), b.input("table", tensor(F32, 9, 8))
+    index = b.input("index", tensor(I64, 4))
+    rows = b.op("gather", table, index, axis=0)
+    others = b.op("gather", rows, index, axis=0)
+    factors = b.op("matmul", x, b.input("w", tensor(F32, 8, 8)))
+    b.output("y", b.op("mul", others, factors))
+    b.output("last", b.op("gather", table, index, axis=0))
+    assert _ops(_groups(b)) == [["gather"], ["matmul"], ["gather", "mul"], ["gather"]]
 
 
 def test_fuse_when_a_reduction_drops_its_axes_then_it_ends_what_it_reduces() -> None:

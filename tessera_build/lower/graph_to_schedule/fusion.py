@@ -9,7 +9,7 @@ of the groups that it reads, and nothing that a guard over data protects runs be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -66,6 +66,22 @@ def fuse(function: Function, constants: Mapping[int, Array]) -> tuple[FusionGrou
     return _Fuser(function, constants).run()
 
 
+def _gathers_last(nodes: Iterable[GraphNode]) -> Iterator[GraphNode]:
+    """The nodes in an order in which they can run, with gathers right before what reads them.
+
+    Rows that are looked up before what they are multiplied with is made would be stored until it is.
+    """
+    held: dict[int, GraphNode] = {}
+    for node in nodes:
+        read = (*node.inputs, *captured(node.regions))
+        yield from [held.pop(value) for value in dict.fromkeys(read) if value in held]
+        if node.op == "gather":
+            held[node.output] = node
+        else:
+            yield node
+    yield from held.values()
+
+
 class _Fuser:
     def __init__(self, function: Function, constants: Mapping[int, Array]) -> None:
         self._function = function
@@ -80,7 +96,7 @@ class _Fuser:
 
     def run(self) -> tuple[FusionGroup, ...]:
         nodes = [n for n in self._function.nodes if isinstance(n, GraphNode) and n.op != "constant"]
-        for node in nodes if self._has_sizes else self._views_first(nodes):
+        for node in nodes if self._has_sizes else _gathers_last(self._views_first(nodes)):
             self._place(node)
         return tuple(group for group in self._groups if group.nodes)
 
@@ -90,17 +106,13 @@ class _Fuser:
         A view that stands between a node and its producer would keep the two from one group.
         """
         made = {value for node in nodes for value in node.outputs}
+        views = [node for node in nodes if self._kind(node).kind == "view"]
         waiting: dict[int, list[GraphNode]] = {}
-        early: list[GraphNode] = []
-        late: list[GraphNode] = []
-        for node in nodes:
-            if self._kind(node).kind != "view":
-                late.append(node)
-            elif node.inputs[0] in made:
-                waiting.setdefault(node.inputs[0], []).append(node)
-            else:
-                early.append(node)
-        for node in (*early, *late):
+        for view in views:
+            waiting.setdefault(view.inputs[0], []).append(view)
+        given = [view for view in views if view.inputs[0] not in made]
+        unmoved = {view.output for view in views}
+        for node in (*given, *(node for node in nodes if unmoved.isdisjoint(node.outputs))):
             ready = [node]
             while ready:
                 ready.extend(view for value in ready[0].outputs for view in waiting.get(value, ()))
