@@ -1,4 +1,4 @@
-"""Row tasks with two rows in a tile: the same bits as with one; NaN, infinities and zeros of either sign in maxima."""
+"""Row tasks: two rows in a tile have the bits of one; NaN, infinities and zeros of either sign in maxima; any axes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import pytest
 
 from tessera_build.backends.llvm.emit_kernel import kernel_ir
 from tessera_build.backends.llvm.objects import CodegenOptions, assembly
+from tessera_build.ir.core.dims import symbol
 from tessera_build.ir.core.types import F32, F64, DType, tensor
 from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Array, Module
+from tessera_build.ir.graph.passes.pipeline import run_passes
+from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.trace import Schedule, Split
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.graph_to_schedule.tasks import graph_to_schedule
@@ -17,7 +20,7 @@ from tessera_build.lower.program.assemble import lower_module
 from tessera_build.lower.schedule_to_tile.replay import axes_of_domain, grouped_domain
 from tessera_build.space.derive import Subject, derive_schedule
 from tests.lower.compiled import check_module, compile_module
-from tests.lower.execution import AVX512, run_tiles
+from tests.lower.execution import AVX2, AVX512, run_tiles
 
 
 def _softmax(*shape: int) -> Module:
@@ -101,3 +104,21 @@ def test_extremum_when_compiled_then_no_mask_joins_another() -> None:
     text = "\n".join(assembly(kernel_ir(kernel, options, "kernel"), options) for kernel in kernels)
     assert "vmaxps" in text
     assert "korw" not in text
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("machine", [None, AVX2], ids=["here", "avx2"])
+@pytest.mark.parametrize("axes", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2), (0, 1, 2)], ids=str)
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_reduction_when_it_joins_what_it_reduces_then_agrees_with_the_reference(
+    axes: tuple[int, ...], keepdims: bool, machine: CpuMachine | None
+) -> None:
+    b = GraphBuilder(dims={"N": (1, None)})
+    x, y = b.input("x", tensor(F32, 3, symbol("N"), 19)), b.input("y", tensor(F32, 19))
+    rows = b.op("mul", b.op("tanh", x), y)
+    total = b.op("reduce", rows, kind="sum", axes=axes, keepdims=keepdims)
+    b.output("total", b.op("neg", total))
+    b.output("rows", b.op("abs", rows))
+    rng = np.random.default_rng(0)
+    inputs = {"x": rng.standard_normal((3, 11, 19)).astype(np.float32), "y": rng.standard_normal(19).astype(np.float32)}
+    check_module(run_passes(b.finish()), inputs, {"N": 11}, machine)

@@ -1,4 +1,4 @@
-"""Products with one vector, compiled: along rows, of rows that data choose, and with what stands around them."""
+"""Products with one vector, compiled: along rows, and of matrices that data choose."""
 
 from __future__ import annotations
 
@@ -93,20 +93,3 @@ def test_product_when_one_operand_is_a_vector_then_agrees_with_the_reference(
         for name, shape in (("a", a), ("b", b))
     }
     check_module(run_passes(builder.finish()), inputs, dims, machine)
-
-
-@pytest.mark.parametrize("machine", [None, AVX2], ids=["here", "avx2"])
-@pytest.mark.parametrize("axes", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2), (0, 1, 2)], ids=str)
-@pytest.mark.parametrize("keepdims", [False, True])
-def test_reduction_when_it_joins_what_it_reduces_then_agrees_with_the_reference(
-    axes: tuple[int, ...], keepdims: bool, machine: CpuMachine | None
-) -> None:
-    b = GraphBuilder(dims={"N": (1, None)})
-    x, y = b.input("x", tensor(F32, 3, N, 19)), b.input("y", tensor(F32, 19))
-    rows = b.op("mul", b.op("tanh", x), y)
-    total = b.op("reduce", rows, kind="sum", axes=axes, keepdims=keepdims)
-    b.output("total", b.op("neg", total))
-    b.output("rows", b.op("abs", rows))
-    rng = np.random.default_rng(0)
-    inputs = {"x": rng.standard_normal((3, 11, 19)).astype(np.float32), "y": rng.standard_normal(19).astype(np.float32)}
-    check_module(run_passes(b.finish()), inputs, {"N": 11}, machine)

@@ -1,7 +1,7 @@
 """Make products of a matrix and one vector what reads the matrix along its rows.
 
-Takes a module after layouts are chosen; gives it with every product of one column, or of one row with a transposed
-operand, as a sum along rows, or with its operands exchanged where the other one is packed or has its columns side by
+Takes a module after layouts are chosen; gives it with products of one column, and of one row with a transposed
+operand, as sums along rows, or with operands exchanged where the other one is packed or has its columns side by
 side. A product holds vectors of columns: of one column it multiplies numbers, and collects rows element by element.
 Of a matrix that data choose among others, sums read the one that is chosen, and no product wants a copy of it.
 Invariant: each sum has the terms that it had; entries that give derivatives keep theirs, which are short sums.
@@ -31,7 +31,7 @@ class MultiplyVectors:
     """Rewrite products of float32 and float64 in entries that give no derivatives."""
 
     def run(self, module: Module) -> Module:
-        """The module without products of one column. Nothing before it may need such a product as one node."""
+        """The module with such products rewritten. Nothing after it may need one as a single node."""
         return rewrite(module, lambda: _multiply, without=module.derivatives)
 
 
