@@ -32,8 +32,8 @@ class Tolerance:
 class PrecisionConfig:
     """A numeric policy: storage and accumulation types, order of sums, and the tolerance it is held to.
 
-    `winograd_max_error`, `products_max_error`: how far Winograd's transforms, and Strassen's algorithm for products,
-    may put outputs off, relative to their deviation; 0: never.
+    `winograd_max_error`, `products_max_error`: how far Winograd's transforms, and for products Strassen's algorithm
+    and terms in pairs, may put outputs off, relative to their deviation; 0: never.
     """
 
     name: str

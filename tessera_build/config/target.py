@@ -41,7 +41,8 @@ class CacheBytes:
 class TargetConfig:
     """One machine. `features` are Linux's names of what it must have; `llvm_features` are LLVM's, with their sign.
 
-    `asks_ahead`: whether few rows ask for the weights that they read before they use them.
+    `asks_ahead`: whether few rows ask for the weights that they read before they use them. `adds_apart`: whether
+    additions of registers have units of their own beside those of multiply-adds.
     """
 
     name: str
@@ -58,6 +59,7 @@ class TargetConfig:
     prefer_fma: bool
     per_cycle: Rates
     asks_ahead: bool = True
+    adds_apart: bool = False
 
 
 def list_targets() -> tuple[str, ...]:
@@ -93,6 +95,7 @@ def _described(top: Section) -> TargetConfig:
         prefer_fma=top.get("prefer_fma", FLAG),
         per_cycle=Rates(*(rates.get(name, integer(1)) for name in ("multiply_adds", "loads", "latency"))),
         asks_ahead=top.get_or("asks_ahead", FLAG, True),
+        adds_apart=top.get_or("adds_apart", FLAG, False),
     )
     _check(top, target)
     return target
@@ -131,11 +134,15 @@ def _detected(top: Section, machine: Machine) -> TargetConfig:
     extensions = [(flag, section.get(flag, WORD)) for flag in section.names()]
     askers = top.section("asks_ahead") if "asks_ahead" in top.names() else None
     needed = {level: askers.get(level, WORD) for level in askers.names()} if askers else {}
+    adders = top.section("adds_apart") if "adds_apart" in top.names() else None
+    apart = {level: adders.get(level, words(WORD)) for level in adders.names()} if adders else {}
     top.finish()
     for candidate in map(load_target, candidates):
         if candidate.arch == machine.arch and machine.flags.issuperset(candidate.features):
             asks = candidate.asks_ahead and needed.get(candidate.name) in {None, *machine.flags}
-            return _extended(replace(candidate, name=name, asks_ahead=asks), extensions, machine)
+            adds = candidate.adds_apart or _has(machine, apart.get(candidate.name, ()))
+            chosen = replace(candidate, name=name, asks_ahead=asks, adds_apart=adds)
+            return _extended(chosen, extensions, machine)
     raise HostError(
         "MACHINE_TOO_OLD",
         "this machine can run none of the targets that `native` chooses from",
@@ -143,6 +150,11 @@ def _detected(top: Section, machine: Machine) -> TargetConfig:
         found=f"{machine.arch} without the features that they need",
         hint="name the machine you build for; `tessera targets` lists them",
     )
+
+
+def _has(machine: Machine, flags: tuple[str, ...]) -> bool:
+    """Whether a machine has some flags, and none of those with a minus sign."""
+    return bool(flags) and all((flag.lstrip("-") in machine.flags) is not flag.startswith("-") for flag in flags)
 
 
 def _extended(base: TargetConfig, extensions: list[tuple[str, str]], machine: Machine) -> TargetConfig:

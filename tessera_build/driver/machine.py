@@ -28,6 +28,7 @@ def machine_of(target: TargetConfig) -> CpuMachine:
         byte_products=_has_byte_products(target),
         scales={"avx512f", "avx512vl"} <= set(target.features),
         asks_ahead=target.asks_ahead,
+        adds_apart=target.adds_apart,
     )
 
 

@@ -32,6 +32,7 @@ _ROWS: Final = "v1:row-major"
 _PACKED: Final = re.compile(r"v1:(?:group\((\d+),(\d+)\),)?order\(([\d,]+)\),panels\((\d+),(\d+)\)(?:,quads\((\d+)\))?")
 _POINTS: Final = re.compile(r"v1:winograd\((\d+),(\d+)(?:x(\d+))?\),order\(([-\d,]+)\),panels\((\d+),(\d+)\)")
 _QUARTERS: Final = re.compile(r"v1:strassen\((\d+)\),order\(([\d,]+)\),panels\((\d+),(\d+)\)")
+_PAIRS: Final = re.compile(r"v1:pairs,order\(([\d,]+)\),panels\(0,(\d+)\)")
 _NUMBER: Final = re.compile(r"= const\(([^)]+)\) : (\w+)")
 
 
@@ -121,7 +122,9 @@ def _unpacked(weight: Weight, data: Array, node: GraphNode) -> Array | None:
     packed = np.asarray(data).view(dtype.numpy).reshape(weight.shape)
     if weight.layout == _ROWS:
         return packed.reshape(shape).copy()
-    match = _PACKED.fullmatch(weight.layout)
+    match, pairs = _PACKED.fullmatch(weight.layout), _PAIRS.fullmatch(weight.layout)
+    if pairs is not None:
+        return _without_last_rows(packed, _numbers(pairs[1]), shape)
     if match is None:
         return None
     axis, size, order, outer, width, quad = match.groups()
@@ -133,6 +136,14 @@ def _unpacked(weight: Weight, data: Array, node: GraphNode) -> Array | None:
     held = places > 0
     array[places[held] - 1] = packed.reshape(-1)[held]
     return array.reshape(shape)
+
+
+def _without_last_rows(packed: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+    """Panels [panels, depth + 1, width] as the matrix that they have in all rows but the last."""
+    rows = np.moveaxis(packed[:, :-1], 0, 1).reshape(packed.shape[1] - 1, -1)[:, : shape[order[1]]]
+    rest = [extent for axis, extent in enumerate(shape) if axis not in order]
+    moved = rows.reshape(*(shape[axis] for axis in order), *rest)
+    return np.ascontiguousarray(np.moveaxis(moved, (0, 1), order))
 
 
 def _in_code(bundle: Bundle, nodes: Mapping[str, GraphNode]) -> Iterator[tuple[str, Array]]:

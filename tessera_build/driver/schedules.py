@@ -131,15 +131,15 @@ class Overriding:
 
     def _check_exact(self, setting: Setting, machine: CpuMachine, schedule: Schedule) -> None:
         """A rewriting must be among those that the policy allows for these weights: replay only sees its structure."""
-        step = schedule.rewritten()
-        if step is None:
+        pair, step = schedule.paired(), schedule.rewritten()
+        if pair is None and step is None:
             return
         rewrites = workload_of(subject_of(setting, self._bounds), machine).rewrites
         if not allows(rewrites, schedule):
             sizes = "; ".join(f"{r.algorithm}: {', '.join(map(str, r.sizes))}" for r in rewrites) or "none"
             raise ScheduleRejectedError(
                 "SCHEDULE_INEXACT",
-                f"the algorithm {step.algorithm} does not apply, or errs more than the precision policy allows",
+                "another algorithm does not apply, or errs more than the precision policy allows",
                 expected=f"sizes that the policy allows here: {sizes}",
-                found=print_step(step),
+                found="; ".join(print_step(given) for given in (pair, step) if given is not None),
             )

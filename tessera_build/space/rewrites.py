@@ -12,13 +12,18 @@ from typing import Final
 
 from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import Schedule
+from tessera_build.space.pairs import PAIRS, pairs_rewriting
 from tessera_build.space.strassen import STRASSEN, strassen_rewriting
 from tessera_build.space.winograd import WINOGRAD, winograd_rewriting
 from tessera_build.space.workload import Rewriting, Subject
 
 Allowed = Callable[[Rewriting, Schedule], bool]
 
-ALGORITHMS: Final[tuple[Callable[[Compute, Subject], Rewriting | None], ...]] = (winograd_rewriting, strassen_rewriting)
+ALGORITHMS: Final[tuple[Callable[[Compute, Subject], Rewriting | None], ...]] = (
+    winograd_rewriting,
+    strassen_rewriting,
+    pairs_rewriting,
+)
 
 
 def rewrites_of(node: Compute, subject: Subject) -> tuple[Rewriting, ...]:
@@ -44,7 +49,9 @@ _ALLOWED: Final[Mapping[str, Allowed]] = {WINOGRAD: _tile_allowed, STRASSEN: _pi
 
 def allows(rewrites: Sequence[Rewriting], schedule: Schedule) -> bool:
     """Whether a schedule has no algorithm but those that a task's bounds allow."""
-    step = schedule.rewritten()
+    pair, step = schedule.paired(), schedule.rewritten()
+    if pair is not None and not any(r.algorithm == PAIRS and pair.scale in r.sizes for r in rewrites):
+        return False
     if step is None:
         return True
     return any(r.algorithm == step.algorithm and _ALLOWED[r.algorithm](r, schedule) for r in rewrites)

@@ -79,6 +79,19 @@ def test_native_when_a_wide_machine_lacks_the_flag_then_few_rows_do_not_ask_ahea
     assert all(load_target(level).asks_ahead for level in LEVELS)
 
 
+def test_native_when_a_wide_machine_has_adders_of_their_own_then_says_so() -> None:
+    for level, flags, apart in (
+        ("x86-64-v4", ("sse4a",), True),
+        ("x86-64-v4", ("sse4a", "avx_vnni"), False),
+        ("x86-64-v4", (), False),
+        ("x86-64-v3", ("sse4a",), False),
+    ):
+        target = load_target("native", machine_of(level, *flags))
+        assert target.adds_apart is apart
+        assert machine_facts(target).adds_apart is apart
+    assert not any(load_target(level).adds_apart for level in LEVELS)
+
+
 @pytest.mark.errors
 @pytest.mark.parametrize(
     "machine", [Machine("x86_64", frozenset({"sse2"}), ()), Machine("aarch64", frozenset({"neon"}), ())]

@@ -18,6 +18,7 @@ class CpuMachine:
     `byte_products`: one instruction adds four products of bytes (unsigned by signed) to every lane, without saturation.
     `scales`: one instruction multiplies the lanes of a register by powers of two, rounding once. `asks_ahead`: what few
     rows read of a matrix comes sooner if it is asked for before; else it is left to what the machine fetches alone.
+    `adds_apart`: additions of registers have units of their own, which idle while others multiply and add.
     """
 
     name: str
@@ -32,4 +33,5 @@ class CpuMachine:
     byte_products: bool = False
     scales: bool = False
     asks_ahead: bool = True
+    adds_apart: bool = False
     costs: Costs = field(default_factory=Costs)

@@ -147,6 +147,21 @@ class Rewrite:
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """Before: each term of a sum along `axis` is one multiply-add. After: two thirds of the terms are taken in pairs,
+    a b + c d = (a + d) (c + b) - a c - b d, one multiply-add and two additions each.
+
+    The products a c, of a row, are added up once for all columns, by a launch of its own, which also scales the row by
+    a power of two, until the sizes of its elements add up to 2**scale; the products b d, of a column of constant
+    weights, at build time. Every other pair takes differences, so that these sums stay small.
+    """
+
+    axis: str
+    scale: int
+    effect: Effect = "algorithm-changing"
+
+
+@dataclass(frozen=True, slots=True)
 class Clip:
     """Before: every turn of the reduction axis is taken. After: those at which a whole tile reads padding are not.
 
@@ -169,7 +184,20 @@ class Stage:
 
 
 Step = (
-    Split | Reorder | Bind | Group | Pack | Tensorise | Block | Interleave | Stagger | Rewrite | Prefetch | Clip | Stage
+    Split
+    | Reorder
+    | Bind
+    | Group
+    | Pack
+    | Tensorise
+    | Block
+    | Interleave
+    | Stagger
+    | Rewrite
+    | Pair
+    | Prefetch
+    | Clip
+    | Stage
 )
 
 
@@ -243,6 +271,11 @@ class Schedule:
     def rewritten(self) -> Rewrite | None:
         """The step that changes the algorithm, if any."""
         found = [step for step in self.steps if isinstance(step, Rewrite)]
+        return found[-1] if found else None
+
+    def paired(self) -> Pair | None:
+        """The step that takes terms in pairs, if any."""
+        found = [step for step in self.steps if isinstance(step, Pair)]
         return found[-1] if found else None
 
     def tensorised(self) -> str | None:

@@ -178,7 +178,7 @@ def lower_task(setting: Setting, machine: CpuMachine, choose: Chooser = derived)
     before = preparing_program(task, schedule, bindings)
     if before is None:
         return tuple(version(chosen, enabled) for enabled, chosen in versions)
-    enough = rows_for_halves(task, schedule, bindings, ranges)
+    enough = 1 if schedule.paired() is not None else rows_for_halves(task, schedule, bindings, ranges)
     halved = (replace(made(before, schedule, enough), prepares=True), version(schedule, enough))
     if isinstance(enough, int):
         return halved

@@ -22,8 +22,10 @@ from tessera_build.lower.schedule_to_tile.byte_product import LETTERS, Chunk, co
 from tessera_build.lower.schedule_to_tile.clip import turns_inside
 from tessera_build.lower.schedule_to_tile.indices import quad_of
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
+from tessera_build.lower.schedule_to_tile.pairs import sum_in_pairs
 from tessera_build.lower.schedule_to_tile.prefetch import ask_for_results, lines_ahead
 from tessera_build.space.contraction import rest_of
+from tessera_build.space.pairs import paired_of
 
 
 def emit_contraction(nest: Nest, schedule: Schedule) -> None:
@@ -82,7 +84,11 @@ def _body(nest: Nest, schedule: Schedule) -> None:
     acc = nest.constant(IDENTITY[reduction.combine], dtype, shape)
     axes = _loop_order(reduction.reduction, schedule)
     ask_for_results(nest, schedule, reduction)
-    (total,) = _reduce(nest, reduction, schedule, axes, acc)
+    paired = paired_of(reduction) if schedule.paired() else None
+    if paired is not None:
+        total = sum_in_pairs(nest, schedule, reduction, paired)
+    else:
+        (total,) = _reduce(nest, reduction, schedule, axes, acc)
     nest.memo[reduction.result] = total
     for value in nest.task.outputs:
         nest.store(value, nest.evaluate(value))

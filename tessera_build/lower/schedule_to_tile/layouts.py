@@ -14,6 +14,7 @@ import numpy as np
 
 from tessera_build.ir.core.dims import Extent
 from tessera_build.ir.core.scalar import Array
+from tessera_build.space.pairs_error import third_of
 from tessera_build.space.toom_cook import Transform, taps_first
 
 
@@ -45,7 +46,8 @@ class Packing:
     transform: `order` says where row taps, column taps (-1: one tap), what is summed (further taps, channels) and
     outputs are stored, and what is cut into panels is [points, summed, outputs]. With `strassen`, four matrices of a
     product's halves (`space.strassen`): [panels, depth / piece, matrices, piece, width] for pieces of that many steps
-    of half the depth; `order` says where depth and outputs are stored.
+    of half the depth; `order` says where depth and outputs are stored. With `paired`, panels [panels, depth + 1, width]
+    of a matrix whose last row is what the sums of columns begin with (`space.pairs`); `order` as for `strassen`.
     """
 
     order: tuple[int, ...]
@@ -55,6 +57,7 @@ class Packing:
     quad: int = 1
     winograd: Transform | None = None
     strassen: int = 0
+    paired: bool = False
 
     @property
     def layout(self) -> str:
@@ -65,6 +68,8 @@ class Packing:
             grouped = f"winograd({self.winograd.text}),"
         if self.strassen:
             grouped = f"strassen({self.strassen}),"
+        if self.paired:
+            grouped = "pairs,"
         return f"v1:{grouped}order({','.join(map(str, self.order))}),panels({self.outer},{self.width}){quads}"
 
     def apply(self, array: Array) -> Array:
@@ -73,6 +78,8 @@ class Packing:
             return self._at_points(array, self.winograd)
         if self.strassen:
             return self._in_quarters(array)
+        if self.paired:
+            return self._with_pairs(array)
         if self.group:
             axis, size = self.group
             shape = (*array.shape[:axis], array.shape[axis] // size, size, *array.shape[axis + 1 :])
@@ -105,6 +112,16 @@ class Packing:
             cut = matrix.reshape(depth // self.strassen, self.strassen, outputs // self.width, self.width)
             packed[:, :, place] = np.moveaxis(cut, 2, 0)
         return packed
+
+    def _with_pairs(self, array: Array) -> Array:
+        """Panels with one row more: what columns begin with where their terms are taken in pairs, rounded once."""
+        depth, outputs = (array.shape[axis] for axis in self.order)
+        rows = np.moveaxis(array, self.order, (0, 1)).reshape(depth, outputs)
+        third = third_of(depth)
+        products = np.multiply(rows[:third], rows[third : 2 * third], dtype=np.float64)
+        products[1::2] *= -1
+        first = np.negative(np.add.reduce(products, axis=0)).astype(array.dtype)
+        return Packing((0, 1), 0, self.width).apply(np.concatenate([rows, first[None]]))
 
     def _in_quads(self, cut: Array) -> Array:
         """[..., depth, width] as [..., depth / quad, width, quad]."""

@@ -20,6 +20,7 @@ from tessera_build.ir.schedule.trace import (
     Group,
     Interleave,
     Pack,
+    Pair,
     Prefetch,
     Reorder,
     Rewrite,
@@ -35,8 +36,10 @@ from tessera_build.lower.schedule_to_tile.crossed import crossed_tiles
 from tessera_build.lower.schedule_to_tile.halves import strides_of
 from tessera_build.lower.schedule_to_tile.indices import coefficient
 from tessera_build.lower.schedule_to_tile.nest import Nest
+from tessera_build.lower.schedule_to_tile.pairs import paired_product
 from tessera_build.lower.schedule_to_tile.rewrite import check_rewrite
 from tessera_build.space.contraction import is_byte_product, is_product
+from tessera_build.space.pairs import MOST_SCALE, TURN
 from tessera_build.space.passes import passes_in_turns
 
 # More turns than this make more code than a compiler takes in a second.
@@ -82,6 +85,8 @@ def check_trace(nest: Nest, schedule: Schedule, constants: Container[int]) -> No
                     raise _rejected("INTERLEAVE", task, f"{step.width} partial results along {step.axis}")
             case Stagger():
                 rule.stagger(step)
+            case Pair():
+                rule.pair(step)
             case Rewrite():
                 check_rewrite(nest, schedule, step, constants)
             case Stage():
@@ -123,6 +128,17 @@ class _Rules:
         if not inside or factors.get(step.axis, 1) != 1 or f"{step.axis}_chunk" not in factors:
             raise _rejected("STAGGER", self._task, f"passes that take turns along {step.axis}")
 
+    def pair(self, step: Pair) -> None:
+        """Constant weights in panels of whole registers, no other change of the sum, and a scale that f32 has."""
+        node, _, _ = paired_product(self._nest, self._schedule)
+        schedule, vector = self._schedule, self._nest.axes[-1]
+        width, steps = schedule.factors().get(vector, 1), schedule.factors().get(step.axis, TURN)
+        packed = schedule.packs() == {1: width} and width % self._nest.lanes == 0
+        plain = schedule.rewritten() is None and schedule.tensorised() is None and not schedule.clipped()
+        plain = plain and schedule.blocked(step.axis) is None and steps % TURN == 0
+        if not packed or not plain or node.reads[1] not in self._constants or abs(step.scale) > MOST_SCALE:
+            raise _rejected("PAIRS", self._task, f"pairs with {', '.join(map(str, schedule.steps))}")
+
     def bind(self, step: Bind) -> None:
         """Reductions run in sequence; unrolled loops are short."""
         extent = self._domain.get(step.axis, self._reduction.get(step.axis))
@@ -154,8 +170,8 @@ class _Rules:
 
     def prefetch(self, step: Prefetch) -> None:
         """Only a contraction asks for a next panel while it runs: of a packed constant, or of columns as they lie."""
-        node, tensorised = self._node, self._schedule.tensorised() is not None
-        if node is None or not tensorised or step.read != 1 or not self._has_panels(node):
+        node, runs = self._node, self._schedule.tensorised() is not None or self._schedule.paired() is not None
+        if node is None or not runs or step.read != 1 or not self._has_panels(node):
             raise _rejected("PREFETCH", self._task, f"the next panel of read {step.read}")
 
     def clip(self, step: Clip) -> None:
@@ -234,7 +250,9 @@ class _Rules:
             extent = -(-extent // QUAD) * QUAD  # a last quad may reach beyond the end
         if axis != vector and isinstance(extent, int) and factor > max(1, extent):
             raise _rejected("TILE", self._task, f"tiles of {factor} along {axis} of extent {extent}")
-        if axis in self._reduction and factor > 1 and axis != self._schedule.tensorised():
+        pair = self._schedule.paired()
+        runs = axis == self._schedule.tensorised() or (pair is not None and axis == pair.axis)
+        if axis in self._reduction and factor > 1 and not runs:
             raise _rejected("TILE", self._task, f"tiles of {factor} along {axis}, which no instruction runs over")
 
     def _row_tile(self, axis: str, factor: int) -> None:

@@ -18,6 +18,7 @@ from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.lower.schedule_to_tile.indices import byte_of, quad_of
 from tessera_build.lower.schedule_to_tile.layouts import Packing
 from tessera_build.lower.schedule_to_tile.nest import Nest
+from tessera_build.space.pairs import Paired, paired_of
 
 Packed = tuple[Packing, tuple[Extent, ...], tuple[Extent, ...]]
 
@@ -45,12 +46,24 @@ def packings(
         for position, (value, access) in enumerate(zip(node.reads, node.accesses, strict=True)):
             if value not in constants:
                 continue
+            paired = paired_of(node) if schedule.paired() is not None and position == 1 else None
+            if paired is not None:
+                found[value, access] = _in_pairs(nest, paired, schedule.packs()[position])
+                continue
             operand = _operand(nest, node, access, constants[value])
             if operand is not None:
                 found[value, access] = _packed(operand, nest.axes[-1], schedule.packs().get(position, 0))
             if operand is not None and position == 1 and schedule.instruction() == "dot4":
                 found[value, access] = _in_quads(found[value, access], schedule.tensorised() or "")
     return found
+
+
+def _in_pairs(nest: Nest, paired: Paired, width: int) -> Packed:
+    """Panels with one row more."""
+    vector = nest.axes[-1]
+    panels = -(-int_extent(nest.domain[vector]) // width)
+    places = (symbol(f"{vector}_panel"), symbol(paired.depth), symbol(f"{vector}_lane"))
+    return Packing(paired.weight, 0, width, paired=True), (panels, paired.extent + 1, width), places
 
 
 def _in_quads(packed: Packed, axis: str) -> Packed:

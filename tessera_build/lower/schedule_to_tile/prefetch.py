@@ -38,8 +38,12 @@ OF_LARGE: Final = (5120, 2)
 LARGE_BYTES: Final = 4 << 20
 
 
-def lines_ahead(nest: Nest, schedule: Schedule, node: Compute, size: int) -> t.Ahead | None:
-    """What a contraction of `size` steps asks for at the current offsets."""
+def lines_ahead(nest: Nest, schedule: Schedule, node: Compute, size: int, *, once: bool = False) -> t.Ahead | None:
+    """What a contraction of `size` steps asks for at the current offsets; `once`: no line twice, some never.
+
+    Of panels of one line a step, which were asked for by 1.5 lines at a time, a Zen 4 read 49 x 512 x 2048 in 1.0 ms,
+    asked for by one line in 0.68, as without asking.
+    """
     read = schedule.prefetched()
     if read is None:
         return None
@@ -65,7 +69,8 @@ def lines_ahead(nest: Nest, schedule: Schedule, node: Compute, size: int) -> t.A
     depth = math.prod(known(a.extent) for a in node.reduction)
     rate = -(-strides[panel] // (depth * turns))
     start = start + turn * (rate * depth) + _step(nest, node) * rate
-    return t.Ahead(start, -(-rate * size // (LINE_BYTES // bytes_each)), level)
+    lines = rate * size * bytes_each / LINE_BYTES
+    return t.Ahead(start, max(1, math.floor(lines)) if once else math.ceil(lines), level)
 
 
 def ahead_of(read: Extent, count: int) -> t.Ahead:

@@ -25,6 +25,8 @@ from tessera_build.lower.schedule_to_tile.layouts import DENSE, BufferLayout
 from tessera_build.lower.schedule_to_tile.legality import check_groups, check_trace
 from tessera_build.lower.schedule_to_tile.nest import Nest, Operand
 from tessera_build.lower.schedule_to_tile.packing import packings
+from tessera_build.lower.schedule_to_tile.pair_rows import emit_pair_rows
+from tessera_build.lower.schedule_to_tile.pairs import paired_product
 from tessera_build.lower.schedule_to_tile.pointwise import emit_pointwise
 from tessera_build.lower.schedule_to_tile.quarter_sums import emit_quarter_sums
 from tessera_build.lower.schedule_to_tile.rewrite import halved_product, rewritten_window
@@ -89,7 +91,13 @@ def schedule_to_tile(task: Task, schedule: Schedule, bindings: Bindings) -> Tile
 def preparing_program(task: Task, schedule: Schedule, bindings: Bindings) -> TileProgram | None:
     """What has to run before a task's own program, in a launch of its own; it writes the scratch memory they share."""
     rewrite = schedule.rewritten()
-    if task.stages or rewrite is None or rewrite.algorithm != STRASSEN:
+    if task.stages:
+        return None
+    if schedule.paired() is not None:
+        nest = _nest(task, schedule, bindings)
+        emit_pair_rows(nest, *paired_product(nest, schedule))
+        return _finish([nest], bindings)
+    if rewrite is None or rewrite.algorithm != STRASSEN:
         return None
     nest, halves = _halved(task, schedule, bindings)
     emit_quarter_sums(nest, halves)

@@ -10,6 +10,7 @@ from typing import Final
 
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.space.rules.chain import CHAIN
+from tessera_build.space.rules.pairs import PAIRS_RULE
 from tessera_build.space.rules.product import PRODUCT
 from tessera_build.space.rules.rule import Rule
 from tessera_build.space.rules.strassen import STRASSEN_RULE
@@ -24,6 +25,7 @@ RULES: Final[tuple[Rule, ...]] = (
     WINOGRAD_RULE,
     WINOGRAD_OF_ONE,
     STRASSEN_RULE,
+    PAIRS_RULE,
     WINDOW,
     ROW,
     CROSSED,

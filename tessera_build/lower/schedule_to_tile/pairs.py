@@ -1,0 +1,155 @@
+"""Sums of products whose terms are taken in pairs (`space.pairs`): the register tile, inside any nest of a product.
+
+Before: result[i, j] = sum over k of x[i, k] * w[k, j]. After: a launch of its own leaves every row in the task's
+scratch memory, scaled, with what its pairs begin with and the number that undoes the scale behind it (`pair_rows`);
+panels of the weights have what their columns begin with as one row more. A tile begins with both, adds turns of two
+pairs and two terms that are not paired, and undoes the scale.
+
+Invariant: an output depends on its row and its column alone; the order of its sum is that of every other output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tessera_build.ir.core.dims import Extent, symbol
+from tessera_build.ir.core.scalar import ScalarBuilder
+from tessera_build.ir.core.types import F32, memref, tile
+from tessera_build.ir.schedule.nodes import Compute
+from tessera_build.ir.schedule.trace import Pair, Schedule, ScheduleRejectedError
+from tessera_build.ir.tile import nodes as t
+from tessera_build.lower.schedule_to_tile.nest import SCRATCH, LoopRange, Nest, Operand
+from tessera_build.lower.schedule_to_tile.prefetch import lines_ahead
+from tessera_build.space.pairs import PARTS, TURN, Paired, paired_of
+from tessera_build.space.winograd_plan import pitch
+
+
+def paired_product(nest: Nest, schedule: Schedule) -> tuple[Compute, Paired, Pair]:
+    """The product that a schedule takes in pairs; raises `ScheduleRejectedError` where there is none."""
+    sums = [n for n in nest.task.function.nodes if isinstance(n, Compute) and n.combine != "none"]
+    paired = paired_of(sums[0]) if nest.task.kind == "contraction" and not schedule.groups() else None
+    pair = schedule.paired()
+    if pair is None or paired is None or pair.axis != paired.depth:
+        raise ScheduleRejectedError(
+            "SCHEDULE_PAIRS",
+            f"the schedule does not fit {nest.task.name}",
+            found=f"pairs along {'' if pair is None else pair.axis} of no product of f32 with known extents",
+        )
+    return sums[0], paired, pair
+
+
+@dataclass(frozen=True, slots=True)
+class PairedRows:
+    """Where scaled rows lie: [axes of the domain but the last, elements, what follows them]."""
+
+    paired: Paired
+    shape: tuple[Extent, ...]
+
+    @property
+    def begin(self) -> int:
+        """The place in a row of what its pairs begin with; behind it the number that undoes the scale."""
+        return self.paired.extent
+
+
+def paired_rows(nest: Nest, paired: Paired) -> PairedRows:
+    """The rows of a nest's product."""
+    row = pitch(paired.extent + 2, nest.lanes)
+    return PairedRows(paired, (*(nest.domain[axis] for axis in nest.axes[:-1]), row))
+
+
+def rows_buffer(nest: Nest, rows: PairedRows) -> int:
+    """The argument for the scaled rows."""
+    operand = Operand(SCRATCH)
+    if operand not in nest.buffers:
+        nest.buffers[operand] = nest.builder.arg(memref(F32, *rows.shape))
+        nest.operands.append(operand)
+    return nest.buffers[operand]
+
+
+def row_view(nest: Nest, rows: PairedRows, place: Extent, size: int = 1, *, checked: bool = False) -> int:
+    """A view of `size` elements of the rows in `nest.tiles` from `place` on; `checked`: they may be beyond the row."""
+    outer = nest.axes[:-1]
+    offsets = (*(nest.offsets[axis] for axis in outer), place)
+    axes = (*(t.ViewAxis(position) for position in range(len(outer))), t.ViewAxis(len(outer), checked=checked))
+    kind = memref(F32, *(nest.tiles.get(axis, 1) for axis in outer), size)
+    buffer = rows_buffer(nest, rows)
+    return nest.builder.emit(lambda r: t.View(r, buffer, offsets, axes), kind)
+
+
+def sum_in_pairs(nest: Nest, schedule: Schedule, node: Compute, paired: Paired) -> int:
+    """The sums of the register tile at the nest's offsets."""
+    return _Tile(nest, schedule, node, paired_rows(nest, paired)).total()
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    nest: Nest
+    schedule: Schedule
+    node: Compute
+    rows: PairedRows
+
+    def total(self) -> int:
+        """What rows and columns begin with, all turns, what is left, and the scale undone."""
+        nest, paired = self.nest, self.rows.paired
+        steps = max(TURN, nest.tiles.get(paired.depth, TURN))
+        nest.tiles = {**nest.tiles, paired.depth: 1}
+        shape = tuple(nest.tiles.get(axis, 1) for axis in nest.axes)
+        acc = nest.map(shape, (self._row(self.rows.begin), self._column(paired.extent)), lambda s: s.op("add", 0, 1))
+        acc = self._pairs(acc, steps if paired.third % steps == 0 else TURN)
+        for place in range(PARTS * paired.third, paired.extent):
+            terms = (acc, self._row(place), self._column(place))
+            acc = nest.map(shape, terms, lambda s: s.op("fma", 1, 2, 0))
+        return nest.map(shape, (acc, self._row(self.rows.begin + 1)), lambda s: s.op("mul", 0, 1))
+
+    def _pairs(self, acc: int, steps: int) -> int:
+        """All pairs, `steps` emitted at a time."""
+        index = self.rows.paired.depth
+
+        def turn(carried: tuple[int, ...]) -> tuple[int, ...]:
+            (acc,) = carried
+            for step in range(steps):
+                acc = self._pair(acc, symbol(index) + step, step)
+            return (acc,)
+
+        return self.nest.loop(LoopRange(index, self.rows.paired.third, steps), (acc,), turn)[0]
+
+    def _pair(self, acc: int, place: Extent, step: int) -> int:
+        """A pair, and a term that is not paired, added to acc."""
+        places = [place + part * self.rows.paired.third for part in range(PARTS)]
+        rows = [self._row(place) for place in places]
+        if step % TURN == 0:
+            self._ask(place * PARTS)
+        columns = [self._column(place) for place in places]
+
+        def program(s: ScalarBuilder) -> int:
+            acc, x, y, z, bx, by, bz = range(7)
+            plain = s.op("fma", z, bz, acc)
+            if step % TURN:
+                return s.op("fma", s.op("neg", s.op("sub", by, x)), s.op("sub", bx, y), plain)
+            return s.op("fma", s.op("add", x, by), s.op("add", y, bx), plain)
+
+        return self.nest.map(self.nest.builder.types[acc].static_shape, (acc, *rows, *columns), program)
+
+    def _row(self, place: Extent) -> int:
+        """One element of every row of the tile."""
+        nest, view = self.nest, row_view(self.nest, self.rows, place)
+        return nest.builder.emit(lambda r: t.Load(r, view), tile(F32, *nest.builder.types[view].static_shape))
+
+    def _column(self, place: Extent) -> int:
+        """One row of the panel."""
+        nest, node = self.nest, self.node
+        nest.offsets[self.rows.paired.depth] = place
+        return nest.load(node.reads[1], node.accesses[1])
+
+    def _ask(self, place: Extent) -> None:
+        """Where the schedule says so, a view that asks for a turn's share of the next panel."""
+        nest, read = self.nest, self.node.reads[1]
+        nest.offsets[self.rows.paired.depth] = place
+        ahead = lines_ahead(nest, self.schedule, self.node, PARTS * TURN, once=True)
+        if ahead is None:
+            return
+        operand, shape, indices = nest.resolve(read, self.node.accesses[1])
+        buffer, binding = nest.buffer(operand, shape), t.Binding(ahead=replace(ahead, level=2))
+        offsets, walks = tuple(0 for _ in indices), tuple(t.ViewAxis(-1) for _ in nest.axes)
+        kind = memref(F32, *(1 for _ in nest.axes))
+        nest.builder.emit(lambda r: t.View(r, buffer, offsets, walks, binding=binding), kind)

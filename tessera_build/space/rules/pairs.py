@@ -1,0 +1,133 @@
+"""The rule for products whose terms are taken in pairs: a register tile one vector wide, loops as around any product.
+
+Condition: the machine's adders idle while it multiplies, and the workload allows pairs (`space.pairs`). Decisions: rows
+of the tile along at most two axes, which loops are outside, how many of those run in parallel. Invariant: a legal
+vector keeps its accumulators, three vectors of a panel and two sums in registers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from tessera_build.ir.machine.cpu import CpuMachine
+from tessera_build.ir.schedule.trace import Pack, Pair, Split
+from tessera_build.space.features import complete, nest_features
+from tessera_build.space.nest import Floats, Integers, LoopNest
+from tessera_build.space.pairs import PAIRS, PARTS, TURN, third_of
+from tessera_build.space.rules.product import prefetch_of, row_axes
+from tessera_build.space.rules.rule import Features, Flags, Rule, orders_of, outer_rows, sizes, tile_name
+from tessera_build.space.sketch import Decision, Hole, Nest, Part, Sketch, Values
+from tessera_build.space.workload import Workload
+
+# A register tile is one vector wide: elements of rows are then operands in memory of additions and multiply-adds. As
+# vectors in registers, which wider tiles share, they made 480 x 720 x 1024 of 7.4 ms of 4.8: a Zen 4 does not read as
+# many registers a cycle as an addition and a multiply-add have.
+_MOST_ROWS: Final = 14
+_MOST_OUTER_ROWS: Final = 4
+# Fewer rows use a panel too seldom: 49 x 512 x 2048 takes 1.0 to 1.3 of the direct sum's time among other products.
+_LEAST_ROWS: Final = 64
+# Rows of a long product that are read at a time, three places of each: 128 x 3072 x 768 takes 4.25 ms in tiles of 8
+# rows, 5.4 of 10 and 6.4 of 13; 128 x 768 x 768 0.99, 0.97 and 0.96.
+_LONG: Final = 1536
+_MOST_LONG_ROWS: Final = 8
+# Cycles a register and pair: two multiply-adds, with two additions beside them. Tiles of 8 to 16 rows of a depth of
+# 384, panels in the nearest cache: 164 to 170 GFLOP/s of 116 that multiply-adds alone come to.
+_PAIR_CYCLES: Final = 2.1
+# Instructions that scale a row and add up its own pairs, and those for a register of it.
+_ROW, _REGISTER = 45.0, 3.5
+# What another algorithm must gain.
+_MARGIN: Final = 1.02
+
+
+def pairs_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
+    """The sketch, where a policy allows pairs and they cost nothing."""
+    found = work.rewriting(PAIRS)
+    number = work.points // max(1, work.vector.extent)
+    if found is None or not machine.adds_apart or not work.product or number < _LEAST_ROWS:
+        return None
+    rows, vector, depth = row_axes(work), work.vector.name, found.axes[-1]
+    most = [_MOST_ROWS] * len(rows)
+    if len(rows) == 2:
+        most[0] = outer_rows(work, rows[0], _MOST_OUTER_ROWS)
+    orders = orders_of([s.name for s in work.domain[:-1]], vector)
+    parts: tuple[Part, ...] = (
+        *(Hole(Split(s.name, 1), tile_name(s.name)) for s in rows),
+        Split(vector, machine.lanes),
+        Pack(1, machine.lanes),
+        Pair(depth, found.sizes[0]),
+        Split(depth, TURN),
+        *prefetch_of(work, machine),
+        Nest(orders, "order", "parallel"),
+    )
+    decisions = (
+        *(Decision(tile_name(s.name), sizes(s, m)) for s, m in zip(rows, most, strict=True)),
+        Decision("order", tuple(range(len(orders)))),
+        Decision("parallel", tuple(range(len(work.domain) + 1))),
+    )
+    return Sketch(PAIRS, parts, decisions)
+
+
+def _held(work: Workload, values: Values) -> Integers:
+    """Rows of the register tile."""
+    held = np.ones_like(values["order"])
+    for span in row_axes(work):
+        held = held * values[tile_name(span.name)]
+    return held
+
+
+def pairs_legal(work: Workload, _machine: CpuMachine, values: Values) -> Flags:
+    """Registers suffice."""
+    most = _MOST_LONG_ROWS if work.reduction[0].extent > _LONG else _MOST_ROWS
+    return np.asarray(_held(work, values) <= most, np.bool_)
+
+
+def pairs_features(work: Workload, machine: CpuMachine, sketch: Sketch, values: Values) -> Features:
+    """The features of a batch: those of the nest, but that pairs take less time, and rows are read once before."""
+    count, depth = len(values["order"]), work.reduction[0]
+    tiles = {s.name: values[tile_name(s.name)] for s in row_axes(work)}
+    tiles |= {work.vector.name: np.full(count, machine.lanes), depth.name: np.full(count, TURN)}
+    found = nest_features(work, machine, LoopNest.of(sketch, values, tiles))
+    pairs, held = third_of(depth.extent), np.asarray(_held(work, values), np.float64)
+    left = depth.extent - PARTS * pairs
+    latency = float(machine.multiply_add_latency)
+    cycles = pairs * np.maximum(held * _PAIR_CYCLES, 2 * latency) + left * np.maximum(held, latency)
+    whole = found["tiles"] * _share_of_tiles(work, machine)
+    rows = work.points / max(1, work.vector.extent)
+    made = rows * (_ROW + _REGISTER * -(-depth.extent // machine.lanes))
+    moved = 2.0 * work.main[0].bytes * rows * depth.extent
+    return complete(
+        {
+            **found,
+            "busy": whole * cycles / machine.multiply_adds_per_cycle,
+            "others": found["others"] + made,
+            "turns": found["tiles"] * (pairs / TURN + left),
+            "l2_bytes": found["l2_bytes"] + (moved if moved > machine.l2_bytes / 2 else 0.0),
+            "memory_bytes": found["memory_bytes"] + moved,
+            "registers": held + 6.0,
+            "spills": np.zeros(count),
+            "calls": found["calls"] + rows / 16,
+        },
+        count,
+    )
+
+
+def _share_of_tiles(work: Workload, machine: CpuMachine) -> Floats:
+    """The last tile along the vector axis may be half a register, which takes half the time."""
+    columns = work.vector.extent
+    tiles, rest = -(-columns // machine.lanes), columns % machine.lanes
+    halves = 0.5 if 0 < rest <= machine.lanes // 2 else 0.0
+    return np.asarray((tiles - halves) / tiles, np.float64)
+
+
+def pairs_start(_work: Workload, _machine: CpuMachine) -> dict[str, int]:
+    """One row."""
+    return {}
+
+
+def _blocks(sketch: Sketch) -> tuple[tuple[str, ...], ...]:
+    return tuple(d.name for d in sketch.decisions if d.name.startswith("tile")), ("order", "parallel")
+
+
+PAIRS_RULE = Rule(PAIRS, pairs_sketch, pairs_legal, pairs_features, pairs_start, _blocks, margin=_MARGIN)
