@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,6 +93,18 @@ def test_inner_loops_when_compiled_then_none_that_multiplies_spills(name: str) -
     assert loops
     for loop in loops:
         assert not _SPILL.findall(loop), loop
+
+
+@pytest.mark.parametrize("name", ["BERT's projections", "BERT's feed-forward, in", "1024 cubed", "1x1 at 56"])
+def test_inner_loops_when_terms_are_taken_in_pairs_then_none_spills_and_rows_are_operands_in_memory(name: str) -> None:
+    kernels = lower_module(MODULES[name](), replace(AVX512, adds_apart=True)).variant.kernels
+    texts = [assembly(kernel_ir(kernel, _OPTIONS, "kernel"), _OPTIONS) for kernel in kernels]
+    loops = [loop for text in texts for loop in innermost_loops(text) if loop.count("vfnm")]
+    assert loops
+    for loop in loops:
+        assert not _SPILL.findall(loop), loop
+        pairs = loop.count("vfnm")
+        assert loop.count("{1to16}") >= 6 * pairs  # of x, y and z, in a pair of sums and one of differences
 
 
 # What is left there: of attention's exponentials, which wait for no register; of the sums along the depth of two keys.
