@@ -1,4 +1,4 @@
-"""Weights that were transformed for kernels, turned back: from Winograd's points, and from Strassen's quarters.
+"""Weights that were transformed for kernels, turned back: from Winograd's points, Strassen's quarters, beside sums.
 
 Takes an array as a bundle stores it, its packing and the shape that it came from; gives the weights. Invariant: what is
 given has the transforms that are stored, but for a few units in the last place of the largest number beside each; they
@@ -78,3 +78,11 @@ def _from_quarters(packed: Array, packing: Packing, shape: tuple[int, ...]) -> A
     rest = [axis for axis in range(len(shape)) if axis not in packing.order]
     moved = both.reshape(*(shape[axis] for axis in packing.order), *(shape[axis] for axis in rest))
     return np.ascontiguousarray(np.moveaxis(moved, (0, 1), packing.order))
+
+
+def without_sums(packed: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+    """The weights [*shape] in panels [panels, depth + 1, width], whose last rows are sums of the others, exactly."""
+    rows = np.moveaxis(packed[:, :-1], 0, 1).reshape(packed.shape[1] - 1, -1)[:, : shape[order[1]]]
+    rest = [extent for axis, extent in enumerate(shape) if axis not in order]
+    moved = rows.reshape(*(shape[axis] for axis in order), *rest)
+    return np.ascontiguousarray(np.moveaxis(moved, (0, 1), order))

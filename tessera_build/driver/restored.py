@@ -19,7 +19,7 @@ from bundle_format.errors import BundleError
 from bundle_format.reader import Bundle, open_bundle
 from bundle_format.schema import Weight
 from tessera_build.config import ConfigError
-from tessera_build.driver.inverted import turned_back
+from tessera_build.driver.inverted import turned_back, without_sums
 from tessera_build.driver.opened import graph_of, level_text, variant_named
 from tessera_build.ir.core.types import DTYPES, DType
 from tessera_build.ir.graph.builder import digest_of, graph_nodes
@@ -124,7 +124,7 @@ def _unpacked(weight: Weight, data: Array, node: GraphNode) -> Array | None:
         return packed.reshape(shape).copy()
     match, pairs = _PACKED.fullmatch(weight.layout), _PAIRS.fullmatch(weight.layout)
     if pairs is not None:
-        return _without_last_rows(packed, _numbers(pairs[1]), shape)
+        return without_sums(packed, _numbers(pairs[1]), shape)
     if match is None:
         return None
     axis, size, order, outer, width, quad = match.groups()
@@ -136,14 +136,6 @@ def _unpacked(weight: Weight, data: Array, node: GraphNode) -> Array | None:
     held = places > 0
     array[places[held] - 1] = packed.reshape(-1)[held]
     return array.reshape(shape)
-
-
-def _without_last_rows(packed: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
-    """Panels [panels, depth + 1, width] as the matrix that they have in all rows but the last."""
-    rows = np.moveaxis(packed[:, :-1], 0, 1).reshape(packed.shape[1] - 1, -1)[:, : shape[order[1]]]
-    rest = [extent for axis, extent in enumerate(shape) if axis not in order]
-    moved = rows.reshape(*(shape[axis] for axis in order), *rest)
-    return np.ascontiguousarray(np.moveaxis(moved, (0, 1), order))
 
 
 def _in_code(bundle: Bundle, nodes: Mapping[str, GraphNode]) -> Iterator[tuple[str, Array]]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tessera_build.driver.inverted import turned_back
+from tessera_build.driver.inverted import turned_back, without_sums
 from tessera_build.lower.schedule_to_tile.layouts import Packing
 from tessera_build.space.toom_cook import Transform
 
@@ -44,6 +44,20 @@ def test_quarters_when_turned_back_then_have_the_same_quarters(order: tuple[int,
     assert found is not None
     np.testing.assert_allclose(found.astype(np.float64), weights, rtol=0, atol=1e-6)
     assert (packing.apply(found) == packed).mean() > 0.95
+
+
+@pytest.mark.parametrize(("order", "shape"), [((0, 1), (50, 40)), ((1, 0), (40, 50, 1, 1)), ((1, 0), (33, 7))])
+def test_panels_with_sums_when_these_are_left_out_then_are_the_weights(
+    order: tuple[int, ...], shape: tuple[int, ...]
+) -> None:
+    weights, packing = _weights(*shape), Packing(order, 0, 16, paired=True)
+    packed = packing.apply(weights)
+    assert packed.shape == (-(-shape[order[1]] // 16), shape[order[0]] + 1, 16)
+    assert without_sums(packed, order, shape).tobytes() == weights.tobytes()
+    third = shape[order[0]] // 6 * 2
+    column = np.moveaxis(weights, order, (0, 1)).reshape(shape[order[0]], -1)[:, 0].astype(np.float64)
+    signs = np.where(np.arange(third) % 2, -1, 1)
+    assert packed[0, -1, 0] == np.float32(-(column[:third] * column[third : 2 * third] * signs).sum())
 
 
 def test_points_when_no_weights_have_them_then_nothing_is_told() -> None:

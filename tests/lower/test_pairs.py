@@ -9,7 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bundle_format.digest import Digest
+from bundle_format.errors import TesseraError
 from tessera_build.config import load_precision
+from tessera_build.driver.schedules import Given, Overriding
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.nodes import Compute
@@ -264,6 +267,22 @@ def test_trace_when_printed_then_is_read_back_and_names_the_step() -> None:
     assert '{step = "pair", axis = "_k", scale = -3, effect = "algorithm-changing"}' in print_schedule(schedule)
     assert parse_schedule(print_schedule(schedule)) == schedule
     assert PAIRS == "pairs"
+
+
+@pytest.mark.errors
+def test_schedule_by_hand_when_it_has_another_scale_than_the_weights_then_is_refused() -> None:
+    module = module_of(Sizes(1, 16, 96, 64))
+    setting = Setting(task_of(module), {}, constants_of(module), {})
+    scale = scale_of(next(iter(module.constants.values())), 96)
+
+    def chosen(scale: int, allowed: float) -> Schedule:
+        given_ = Given("by hand", {setting.task.name: (_trace(4, 16, scale),)}, Digest.of(b""))
+        return Overriding(given_, Bounds(products=allowed), derived)(setting, AVX512)
+
+    assert chosen(scale, ALLOWED).paired() == Pair("_k", scale)
+    for other, allowed in ((scale + 1, ALLOWED), (scale, 0.0)):
+        with pytest.raises(TesseraError, match="errs more than the precision policy allows"):
+            chosen(other, allowed)
 
 
 @pytest.mark.errors

@@ -83,6 +83,8 @@ def sum_in_pairs(nest: Nest, schedule: Schedule, node: Compute, paired: Paired) 
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
+    """One register tile under construction."""
+
     nest: Nest
     schedule: Schedule
     node: Compute
@@ -91,8 +93,8 @@ class _Tile:
     def total(self) -> int:
         """What rows and columns begin with, all turns, what is left, and the scale undone."""
         nest, paired = self.nest, self.rows.paired
-        steps = max(TURN, nest.tiles.get(paired.depth, TURN))
-        nest.tiles = {**nest.tiles, paired.depth: 1}
+        steps = self.schedule.factors().get(paired.depth, TURN)
+        nest.tiles[paired.depth] = 1
         shape = tuple(nest.tiles.get(axis, 1) for axis in nest.axes)
         acc = nest.map(shape, (self._row(self.rows.begin), self._column(paired.extent)), lambda s: s.op("add", 0, 1))
         acc = self._pairs(acc, steps if paired.third % steps == 0 else TURN)
