@@ -37,3 +37,11 @@ def test_operations_when_turns_of_loops_are_few_then_every_one_is_counted(rows: 
 @pytest.mark.parametrize("rows", [4097, 100_001])
 def test_operations_when_turns_of_loops_are_many_then_the_middle_one_stands_for_all(rows: int) -> None:
     assert operations_of(_squares(rows), {}) == _FILL + rows * (rows // 2) ** 2
+
+
+@pytest.mark.unit
+def test_operations_when_a_tile_multiplies_and_adds_then_count_twice_and_changes_of_sign_not_at_all() -> None:
+    program = Program()
+    one = program.fill(1.0, (1, 4))
+    program.put(program.map((one, one, one), lambda s: s.op("fma", s.op("neg", 0), s.op("sub", 1, 2), 0)))
+    assert operations_of(program.finish(), {}) == 4 * (_FILL + 2 + 1)

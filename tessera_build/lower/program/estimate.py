@@ -1,7 +1,8 @@
 """What the launches of a lowered variant cost at given sizes: arithmetic, traffic, and cycles by a roofline.
 
 Takes launch records and the sizes of the dims; gives one `Cost` a launch. Invariant: nothing is run or measured; an
-operation counts once an element, a multiply-add twice, and every byte of a value that is read or written once a launch.
+operation counts once an element, a multiply-add twice, a change of sign not at all, because it rides along, and every
+byte of a value that is read or written once a launch.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 from tessera_build.ir.core.dims import evaluate, symbols_of
 from tessera_build.ir.core.node import Function, Node, walk
+from tessera_build.ir.core.scalar import ScalarProgram
 from tessera_build.ir.core.types import Type
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.tile.nodes import Contract, For, If, Map, Reduce
@@ -28,6 +30,8 @@ _RELATIONS: Mapping[str, Callable[[int, int], bool]] = {
     "eq": operator.eq,
     "ne": operator.ne,
 }
+
+_TIMES: Mapping[str, int] = {"fma": 2, "neg": 0}
 
 Sizes = Mapping[str, int]
 
@@ -82,10 +86,15 @@ def _node(node: Node, types: Mapping[int, Type], values: dict[str, int], most: i
     if isinstance(node, Contract):
         return 2.0 * _contraction(node, types)
     if isinstance(node, Map):
-        return float(math.prod(types[node.result].static_shape) * len(node.program.ops))
+        return float(math.prod(types[node.result].static_shape) * _operations(node.program))
     if isinstance(node, Reduce):
-        return float(math.prod(types[node.operands[0]].static_shape) * len(node.combine.ops))
+        return float(math.prod(types[node.operands[0]].static_shape) * _operations(node.combine))
     return 0.0
+
+
+def _operations(program: ScalarProgram) -> int:
+    """Those of one element."""
+    return sum(_TIMES.get(op.name, 1) for op in program.ops)
 
 
 def _is_asked_for(loop: For) -> bool:
