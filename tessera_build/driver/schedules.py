@@ -134,8 +134,9 @@ class Overriding:
         pair, step = schedule.paired(), schedule.rewritten()
         if pair is None and step is None:
             return
-        rewrites = workload_of(subject_of(setting, self._bounds), machine).rewrites
-        if not allows(rewrites, schedule):
+        work = workload_of(subject_of(setting, self._bounds), machine)
+        if not allows(work, schedule):
+            rewrites = [r for part in (work, *work.stages) for r in part.rewrites]
             sizes = "; ".join(f"{r.algorithm}: {', '.join(map(str, r.sizes))}" for r in rewrites) or "none"
             raise ScheduleRejectedError(
                 "SCHEDULE_INEXACT",

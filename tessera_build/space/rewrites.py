@@ -15,7 +15,7 @@ from tessera_build.ir.schedule.trace import Schedule
 from tessera_build.space.pairs import PAIRS, pairs_rewriting
 from tessera_build.space.strassen import STRASSEN, strassen_rewriting
 from tessera_build.space.winograd import WINOGRAD, winograd_rewriting
-from tessera_build.space.workload import Rewriting, Subject
+from tessera_build.space.workload import Rewriting, Subject, Workload
 
 Allowed = Callable[[Rewriting, Schedule], bool]
 
@@ -47,8 +47,14 @@ def _piece_allowed(rewriting: Rewriting, schedule: Schedule) -> bool:
 _ALLOWED: Final[Mapping[str, Allowed]] = {WINOGRAD: _tile_allowed, STRASSEN: _piece_allowed}
 
 
-def allows(rewrites: Sequence[Rewriting], schedule: Schedule) -> bool:
-    """Whether a schedule has no algorithm but those that a task's bounds allow."""
+def allows(work: Workload, schedule: Schedule) -> bool:
+    """Whether a schedule has no algorithm but those that a task's bounds allow, or those of its stages."""
+    if work.stages:
+        return all(_allows(stage.rewrites, schedule.stage(index)) for index, stage in enumerate(work.stages))
+    return _allows(work.rewrites, schedule)
+
+
+def _allows(rewrites: Sequence[Rewriting], schedule: Schedule) -> bool:
     pair, step = schedule.paired(), schedule.rewritten()
     if pair is not None and not any(r.algorithm == PAIRS and pair.scale in r.sizes for r in rewrites):
         return False

@@ -202,7 +202,7 @@ def test_rule_when_adders_idle_and_rows_suffice_then_takes_pairs() -> None:
     assert _paired(Sizes(1, 128, 768, 768))
     assert _paired(Sizes(4, 32, 96, 64))
     assert not _paired(Sizes(1, 128, 768, 768), AVX512)
-    assert not _paired(Sizes(1, 49, 768, 768))  # weights are used too seldom
+    assert not _paired(Sizes(1, 24, 768, 768))  # weights are used too seldom
     assert not _paired(Sizes(None, 128, 768, 768))  # rows of an unknown number keep the direct sum
     assert not _paired(Sizes(1, 128, 5, 768))  # no pair and as many others
 

@@ -111,7 +111,8 @@ def subject_of(setting: Setting, bounds: Bounds = STANDARD_BOUNDS) -> Subject:
     """What the rules of the search space look at; other algorithms may err within `bounds`."""
     task = setting.task
     axes = axes_of_domain(grouped_domain(task, Schedule())[0])
-    stages = tuple(subject_of(replace(setting, task=stage), EXACT) for stage in task.stages)
+    exact = replace(EXACT, products=bounds.products)
+    stages = tuple(subject_of(replace(setting, task=stage), exact) for stage in task.stages)
     strides = {value: _strides_of(setting, value) for value in task.function.args}
     if any(symbols_of(axis.extent) & setting.unbounded for axis in axes) or not _pairable(setting, axes[1:-1]):
         bounds = replace(bounds, products=0.0)  # sums of rows would need memory

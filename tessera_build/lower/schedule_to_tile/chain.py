@@ -19,6 +19,7 @@ from tessera_build.ir.schedule.trace import (
     Block,
     Group,
     Pack,
+    Pair,
     Reorder,
     Schedule,
     ScheduleRejectedError,
@@ -29,13 +30,15 @@ from tessera_build.ir.schedule.trace import (
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.graph_to_schedule.tasks import Task
 from tessera_build.lower.schedule_to_tile.contraction import emit_tiles
-from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest, Scratch
+from tessera_build.lower.schedule_to_tile.nest import SCRATCH, LoopRange, Nest, Scratch
+from tessera_build.lower.schedule_to_tile.pair_rows import emit_line
+from tessera_build.lower.schedule_to_tile.pairs import paired_product
 from tessera_build.space.chain import BATCH, ROWS, Shape, reduction_of, shape_of, walks_of
-from tessera_build.space.winograd_plan import STACK_BYTES
+from tessera_build.space.winograd_plan import STACK_BYTES, pitch
 
 _BLOCK, _STEP, _NEW = "_block", "_step", "_new"
 # What a stage's schedule may consist of.
-_OF_A_STAGE = (Split, Reorder, Bind, Group, Pack, Tensorise, Block)
+_OF_A_STAGE = (Split, Reorder, Bind, Group, Pack, Tensorise, Block, Pair)
 # Rows that lie a multiple of this apart fall into one set of the first-level cache.
 _ALIASING_BYTES = 4096
 
@@ -135,6 +138,7 @@ class _Block:
         if 4 * self._shape.scratch(self._channels) > STACK_BYTES:
             raise _rejected(self._task, f"scratch for {self._channels} channels: more than a thread's stack has for it")
         ring = self._ring() if self._window else None
+        self._lines()
         if self._window + 1 < len(self._stages):
             self._row()
 
@@ -173,6 +177,15 @@ class _Block:
         shape = (self._shape.target[1], self._channels)
         buffer = self._alloc(shape)
         self._share(self._window, Scratch(buffer, shape, lambda indices: (indices[2], indices[3])))
+
+    def _lines(self) -> None:
+        """A line of scaled pixels for every stage whose terms are taken in pairs."""
+        for stage in self._stages:
+            nest, axes = stage.nest, stage.nest.axes
+            if stage.schedule.paired() is not None:
+                _, paired, _ = paired_product(nest, stage.schedule)
+                shape = int_extent(nest.domain[axes[-2]]), pitch(paired.extent + 2, nest.lanes)
+                nest.scratch = {**nest.scratch, SCRATCH: Scratch(self._alloc(shape), shape, tuple)}
 
     def _alloc(self, shape: tuple[int, ...]) -> int:
         return self._builder.emit(t.Alloc, memref(F32, *shape))
@@ -247,6 +260,8 @@ class _Block:
         nest, schedule = self._stages[index].nest, self._stages[index].schedule
         nest.memo.clear()
         nest.offsets.update({BATCH: self._batch, ROWS: row})
+        if schedule.paired() is not None:
+            emit_line(nest, *paired_product(nest, schedule))
         emit_tiles(nest, schedule, [a for a in schedule.order() or nest.axes if a not in (BATCH, ROWS)])
 
     def _if(

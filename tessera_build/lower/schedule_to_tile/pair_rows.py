@@ -3,15 +3,16 @@
 Before: x[i, k]. After, in the task's scratch memory: x[i, k] * 2**e; then minus the sum over k of +- of the products
 of the first third's elements by the second's; then 2**-e, or 0 for a row of zeros. e is such that the sizes of all
 elements add up to 2**scale or more, and less than twice as much, if they lie between 1e-29 and 1e29; a row with a
-number that is none has none behind it. Invariant: a row's bits depend on that row alone.
+number that is none has none behind it. Some rows are made together, so that lanes are combined for all of them at
+once. Invariant: a row's bits depend on that row alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from tessera_build.ir.core.dims import Extent, minimum, symbol
+from tessera_build.ir.core.dims import Extent, symbol
 from tessera_build.ir.core.scalar import ScalarBuilder
 from tessera_build.ir.core.types import F32, I32, int_extent, tile
 from tessera_build.ir.schedule.nodes import Compute
@@ -19,102 +20,90 @@ from tessera_build.ir.schedule.trace import Pair
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
 from tessera_build.lower.schedule_to_tile.pairs import PairedRows, paired_rows, row_view, rows_buffer
-from tessera_build.space.pairs import Paired
+from tessera_build.space.pairs import PARTS, Paired
 
-# Registers that a row is read by at a time.
-_REGISTERS = 4
-# Rows that a thread takes at a time, of the innermost axis that has several.
-_CHUNK = 16
+# Rows that are made together: as many as a register has lanes, or the largest share of a line that is not far less.
+_MOST_TOGETHER, _LEAST_TOGETHER = 8, 6
 # Exponents as f32 has them: of 1, and the smallest and largest that sums of sizes are taken to have.
 _MANTISSA_BITS, _ONE, _LEAST, _MOST = 23, 127, 27, 227
 
 
 def emit_pair_rows(nest: Nest, node: Compute, paired: Paired, pair: Pair) -> None:
-    """Append the nest over all rows."""
+    """Append the nest over all rows: all axes but the innermost in parallel, and that one if it is alone."""
     rows = paired_rows(nest, paired)
     rows_buffer(nest, rows)
     nest.tiles = {}
-    _loops(nest, list(nest.axes[:-1]), lambda: _Row(nest, node, rows, pair).emit())
-
-
-def _loops(nest: Nest, axes: list[str], body: Callable[[], None]) -> None:
-    """Loops over rows: all but the innermost in parallel, and that one if it is alone, some rows at a time."""
-    long = [axis for axis in axes if nest.domain[axis] != 1]
-    for axis in axes:
-        nest.offsets[axis] = 0 if nest.domain[axis] == 1 else symbol(axis)
-
-    def serial(first: Extent, count: Extent) -> None:
-        def turn(_: tuple[int, ...]) -> tuple[int, ...]:
-            nest.offsets[long[-1]] = first + symbol(long[-1])
-            body()
-            return ()
-
-        nest.loop(LoopRange(long[-1], count), (), turn)
-
-    def around(outer: list[str]) -> None:
-        if outer:
-            nest.loop(LoopRange(outer[0], nest.domain[outer[0]], 1, "parallel"), (), lambda _: inside(outer[1:]))
-        elif len(long) > 1:
-            serial(0, nest.domain[long[-1]])
-        elif long:
-            chunks(int_extent(nest.domain[long[-1]]))
-        else:
-            body()
+    axes = list(nest.axes[:-1])
+    long = [axis for axis in axes if nest.domain[axis] != 1] or axes[-1:]
+    nest.offsets.update({axis: symbol(axis) if axis in long else 0 for axis in axes})
 
     def inside(outer: list[str]) -> tuple[int, ...]:
-        around(outer)
+        if outer:
+            nest.loop(LoopRange(outer[0], nest.domain[outer[0]], 1, "parallel"), (), lambda _: inside(outer[1:]))
+        else:
+            _emit_line(_Rows(nest, node, rows, pair, long[-1]), "parallel" if len(long) == 1 else None)
         return ()
 
-    def chunks(extent: int) -> None:
-        index = f"{long[-1]}_chunk"
+    inside(long[:-1])
 
-        def chunk(_: tuple[int, ...]) -> tuple[int, ...]:
-            serial(symbol(index), minimum(extent - symbol(index), _CHUNK))
-            return ()
 
-        nest.loop(LoopRange(index, extent, _CHUNK, "parallel"), (), chunk)
+def emit_line(nest: Nest, node: Compute, paired: Paired, pair: Pair) -> None:
+    """Append those of one line of pixels, at the nest's offsets along the other axes: what a stage of a chain reads."""
+    tiles, ragged, before, line = nest.tiles, nest.ragged, dict(nest.offsets), nest.axes[-2]
+    nest.ragged = set()
+    _emit_line(_Rows(nest, node, paired_rows(nest, paired), pair, line), None)
+    nest.tiles, nest.ragged, nest.offsets = tiles, ragged, before
 
-    around(long[:-1])
+
+def _emit_line(rows: _Rows, scope: str | None) -> None:
+    """The rows along one axis, some together."""
+    nest, axis = rows.nest, rows.axis
+
+    def turn(_: tuple[int, ...]) -> tuple[int, ...]:
+        nest.tiles = {axis: rows.together}
+        nest.place(axis, symbol(axis))
+        rows.emit()
+        return ()
+
+    nest.loop(LoopRange(axis, nest.domain[axis], rows.together, scope), (), turn)
+
+
+def _together(extent: int) -> int:
+    """How many rows of a line are made together; the last ones may be made twice."""
+    if extent <= _MOST_TOGETHER:
+        return extent
+    shares = (n for n in range(_MOST_TOGETHER, _LEAST_TOGETHER - 1, -1) if extent % n == 0)
+    return next(shares, _MOST_TOGETHER)
 
 
 @dataclass(frozen=True, slots=True)
-class _Stretch:
-    """Elements of a row from `at` on; `ends`: some lie beyond."""
-
-    at: Extent
-    width: int
-    ends: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One row under construction."""
+class _Rows:
+    """Some rows along `axis` under construction, at the nest's offsets."""
 
     nest: Nest
     node: Compute
     rows: PairedRows
     pair: Pair
+    axis: str
+
+    @property
+    def together(self) -> int:
+        """Rows of the tile."""
+        return _together(int_extent(self.nest.domain[self.axis]))
 
     def emit(self) -> None:
-        """Its scale, its elements, and what stands behind them."""
+        """Their scales, their elements, and what stands behind them."""
         nest, rows = self.nest, self.rows
-        extent = rows.paired.extent
-        size = self._size()
-        factor = nest.map(self._shape(1), (size,), self._factor)
+        sizes = self._across(self._sizes())
+        factors = nest.map(nest.builder.types[sizes].static_shape, (sizes,), self._factor)
+        each = self._turned(factors)
+        totals = self._across(self._signed(self._pairs(each)))
+        self._others(each)
+        shape = nest.builder.types[totals].static_shape
+        self._store(rows.begin, nest.map(shape, (totals,), lambda s: s.op("neg", 0)))
+        self._store(rows.begin + 1, nest.map(shape, (sizes, factors), self._undone))
 
-        def scaled(stretch: _Stretch, _: tuple[int, ...]) -> tuple[int, ...]:
-            kind = self._shape(stretch.width)
-            value = nest.map(kind, (self._element(stretch), factor), lambda s: s.op("mul", 0, 1))
-            view = row_view(nest, rows, stretch.at, stretch.width, checked=stretch.ends)
-            nest.builder.add(t.Store(view, value))
-            return ()
-
-        self._stretches(extent, (), scaled)
-        products = self._products(factor)
-        self._store(rows.begin, nest.map(self._shape(1), (products,), lambda s: s.op("neg", 0)))
-        self._store(rows.begin + 1, nest.map(self._shape(1), (size, factor), self._undone))
-
-    # -- numbers of a row ---------------------------------------------------------------------------------------------
+    # -- numbers of rows ----------------------------------------------------------------------------------------------
 
     def _factor(self, s: ScalarBuilder) -> int:
         """2**(scale - exponent of the size)."""
@@ -130,87 +119,128 @@ class _Row:
         zero = s.const(0.0, F32)
         return s.op("select", s.op("eq", 0, zero), zero, s.bitcast(bits, F32))
 
-    # -- stretches of a row -------------------------------------------------------------------------------------------
+    # -- passes over the rows, a register of each at a time -----------------------------------------------------------
 
-    def _stretches(
-        self, extent: int, carried: tuple[int, ...], step: Callable[[_Stretch, tuple[int, ...]], tuple[int, ...]]
+    def _sizes(self) -> int:
+        """Sums of the sizes of elements, lane by lane."""
+        extent, lanes, depth = self.rows.paired.extent, self.nest.lanes, self.rows.paired.depth
+        whole = extent // lanes * lanes
+
+        def step(at: Extent, carried: tuple[int, ...]) -> tuple[int, ...]:
+            terms = (carried[0], self._element(at))
+            return (self.nest.map(self._shape, terms, lambda s: s.op("add", 0, s.op("abs", 1))),)
+
+        carried = self._steps((0, whole), step, (self.nest.constant(0.0, F32, self._shape),), depth)
+        return (carried if whole == extent else step(whole, carried))[0]
+
+    def _pairs(self, factors: int) -> int:
+        """The first two thirds scaled; sums of the products of their elements, lane by lane."""
+        nest, third, depth = self.nest, self.rows.paired.third, self.rows.paired.depth
+        whole = third // nest.lanes * nest.lanes
+
+        def step(at: Extent, carried: tuple[int, ...]) -> tuple[int, ...]:
+            x, y = (self._scaled(place, factors) for place in (at, at + third))
+            if at == whole:
+                x = nest.map(self._shape, (x, self._number(whole - third)), _below_zero)
+            return (nest.map(self._shape, (carried[0], x, y), lambda s: s.op("fma", 1, 2, 0)),)
+
+        carried = self._steps((0, whole), step, (nest.constant(0.0, F32, self._shape),), depth)
+        return (carried if whole == third else step(whole, carried))[0]
+
+    def _others(self, factors: int) -> None:
+        """All else scaled; the first of it may be scaled twice, so that the last ends with the row."""
+        extent, lanes = self.rows.paired.extent, self.nest.lanes
+        steps = -(-(extent - (PARTS - 1) * self.rows.paired.third) // lanes)
+        first = max(0, extent - steps * lanes)
+
+        def step(at: Extent, _: tuple[int, ...]) -> tuple[int, ...]:
+            self._scaled(at, factors)
+            return ()
+
+        self._steps((first, first + steps * lanes), step, (), self.rows.paired.depth)
+
+    def _steps(
+        self,
+        ends: tuple[int, int],
+        step: Callable[[Extent, tuple[int, ...]], tuple[int, ...]],
+        carried: tuple[int, ...],
+        index: str,
     ) -> tuple[int, ...]:
-        """So many elements, some registers at a time; the last ones may be fewer."""
-        width, index = self._width(extent), self.rows.paired.depth
-        whole = extent // width * width
-        if whole > width:
+        """A register of every row at a time."""
+        start, stop = ends
+        lanes = self.nest.lanes
+        if stop - start > lanes:
+            span = LoopRange(index, stop - start, lanes)
+            return self.nest.loop(span, carried, lambda values: step(start + symbol(index), values))
+        return step(start, carried) if stop > start else carried
 
-            def turn(values: tuple[int, ...]) -> tuple[int, ...]:
-                return step(_Stretch(symbol(index), width), values)
+    # -- tiles --------------------------------------------------------------------------------------------------------
 
-            carried = self.nest.loop(LoopRange(index, whole, width), carried, turn)
-        elif whole:
-            carried = step(_Stretch(0, width), carried)
-        return carried if whole == extent else step(_Stretch(whole, width, ends=True), carried)
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        """A register of every row."""
+        return (*(self.together if axis == self.axis else 1 for axis in self.nest.axes[:-1]), self.nest.lanes)
 
-    def _width(self, extent: int) -> int:
-        return min(_REGISTERS, -(-extent // self.nest.lanes)) * self.nest.lanes
+    def _scaled(self, at: Extent, factors: int) -> int:
+        """Elements from `at` on times their rows' factors, which are stored, too."""
+        value = self.nest.map(self._shape, (self._element(at), factors), lambda s: s.op("mul", 0, 1))
+        self.nest.builder.add(
+            t.Store(row_view(self.nest, self.rows, at, self.nest.lanes, checked=self._ends(at)), value)
+        )
+        return value
 
-    def _size(self) -> int:
-        """The sum of the sizes of all elements."""
-        nest, extent = self.nest, self.rows.paired.extent
-        shape = self._shape(self._width(extent))
+    def _element(self, at: Extent) -> int:
+        """Elements from `at` on; zeros beyond the row."""
+        nest, node, depth = self.nest, self.node, self.rows.paired.depth
+        nest.offsets[depth], nest.tiles[depth] = at, nest.lanes
+        nest.ragged = {depth} if self._ends(at) else set()
+        view = nest.view(node.reads[0], node.accesses[0], [*nest.axes[:-1], depth])
+        nest.ragged = set()
+        del nest.tiles[depth]
+        found = nest.builder.emit(lambda r: t.Load(r, view), tile(F32, *nest.builder.types[view].static_shape))
+        if node.reads[0] in nest.scratch and isinstance(at, int) and self._ends(at):
+            # Of a line in a chain's own memory something stands behind the row.
+            found = nest.map(self._shape, (found, self._number(at - self.rows.paired.extent)), _below_zero)
+        return found
 
-        def step(stretch: _Stretch, values: tuple[int, ...]) -> tuple[int, ...]:
-            terms = (values[0], self._element(stretch))
-            return (nest.map(shape, terms, lambda s: s.op("add", 0, s.op("abs", 1))),)
+    def _ends(self, at: Extent) -> bool:
+        """Whether a register from `at` on ends beyond the row; those in loops do not."""
+        return isinstance(at, int) and at + self.nest.lanes > self.rows.paired.extent
 
-        return self._across(self._stretches(extent, (nest.constant(0.0, F32, shape),), step)[0])
+    def _number(self, first: int) -> int:
+        """The numbers from `first` on, a lane each."""
+        shape = tuple(1 for _ in self.nest.axes[:-1])
+        return self.nest.builder.emit(lambda r: t.Iota(r, len(shape), first), tile(I32, *shape, self.nest.lanes))
 
-    def _products(self, factor: int) -> int:
-        """The sum of the products of all pairs, every other one negated."""
-        nest, third = self.nest, self.rows.paired.third
-        shape = self._shape(self._width(third))
+    def _signed(self, totals: int) -> int:
+        """Every other lane negated."""
+        return self.nest.map(self._shape, (totals, self._number(0)), _with_sign)
 
-        def step(stretch: _Stretch, values: tuple[int, ...]) -> tuple[int, ...]:
-            x, y = (self._element(replace(stretch, at=stretch.at + place)) for place in (0, third))
-            if stretch.ends:
-                beyond = self._number(stretch.at - third, stretch.width)
-                x = nest.map(shape, (x, beyond), _below_zero)
-            return (nest.map(shape, (values[0], x, y, factor), _plus_product),)
-
-        (total,) = self._stretches(third, (nest.constant(0.0, F32, shape),), step)
-        return self._across(nest.map(shape, (total, self._number(0, shape[-1])), _with_sign))
-
-    def _across(self, total: int) -> int:
-        """The sum of a tile's elements."""
-        nest, last = self.nest, len(self.nest.axes) - 1
-        builder = ScalarBuilder((F32, F32))
-        program, kind = builder.finish(builder.op("add", 0, 1)), tile(F32, *self._shape(1))
-        result = nest.builder.value(kind)
-        nest.builder.add(t.Reduce((result,), (total,), (last,), program, (0.0,), f"tree({nest.lanes})"))
+    def _across(self, totals: int) -> int:
+        """Sums over lanes, a row a lane."""
+        builder = self.nest.builder
+        turned = self._turned(totals)
+        adder = ScalarBuilder((F32, F32))
+        program, kind = adder.finish(adder.op("add", 0, 1)), list(builder.types[turned].static_shape)
+        axis = self.nest.axes.index(self.axis)
+        kind[axis] = 1
+        result = builder.value(tile(F32, *kind))
+        order = f"tree({self.nest.lanes})"
+        builder.add(t.Reduce((result,), (turned,), (axis,), program, (0.0,), order))
         return result
 
-    def _element(self, stretch: _Stretch) -> int:
-        """Elements of a stretch; zeros beyond the row."""
-        nest, node, depth = self.nest, self.node, self.rows.paired.depth
-        nest.offsets[depth], nest.tiles = stretch.at, {depth: stretch.width}
-        nest.ragged = {depth} if stretch.ends else set()
-        view = nest.view(node.reads[0], node.accesses[0], [*nest.axes[:-1], depth])
-        nest.tiles, nest.ragged = {}, set()
-        return nest.builder.emit(lambda r: t.Load(r, view), tile(F32, *nest.builder.types[view].static_shape))
+    def _turned(self, value: int) -> int:
+        """Rows and lanes exchanged."""
+        builder, axis, last = self.nest.builder, self.nest.axes.index(self.axis), len(self.nest.axes) - 1
+        order = list(range(last + 1))
+        order[axis], order[last] = order[last], order[axis]
+        shape = builder.types[value].static_shape
+        kind = tile(builder.types[value].dtype, *(shape[place] for place in order))
+        return builder.emit(lambda r: t.Permute(r, value, tuple(order)), kind)
 
-    def _number(self, first: Extent, width: int) -> int:
-        """The numbers from `first` on."""
-        shape = self._shape(width)
-        return self.nest.builder.emit(lambda r: t.Iota(r, len(shape) - 1, first), tile(I32, *shape))
-
-    def _shape(self, width: int) -> tuple[int, ...]:
-        return (*(1 for _ in self.nest.axes[:-1]), width)
-
-    def _store(self, place: int, value: int) -> None:
-        self.nest.builder.add(t.Store(row_view(self.nest, self.rows, place), value))
-
-
-def _plus_product(s: ScalarBuilder) -> int:
-    """A total and the product of two elements, scaled."""
-    total, x, y, factor = range(4)
-    return s.op("fma", s.op("mul", x, factor), s.op("mul", y, factor), total)
+    def _store(self, place: int, values: int) -> None:
+        """A number of every row, at its place."""
+        self.nest.builder.add(t.Store(row_view(self.nest, self.rows, place), self._turned(values)))
 
 
 def _below_zero(s: ScalarBuilder) -> int:

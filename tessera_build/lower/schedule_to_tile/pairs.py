@@ -10,7 +10,7 @@ Invariant: an output depends on its row and its column alone; the order of its s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tessera_build.ir.core.dims import Extent, symbol
 from tessera_build.ir.core.scalar import ScalarBuilder
@@ -40,9 +40,10 @@ def paired_product(nest: Nest, schedule: Schedule) -> tuple[Compute, Paired, Pai
 
 @dataclass(frozen=True, slots=True)
 class PairedRows:
-    """Where scaled rows lie: [axes of the domain but the last, elements, what follows them]."""
+    """Scaled rows, with two numbers behind each: [`axes` of the domain, elements and what follows them]."""
 
     paired: Paired
+    axes: tuple[str, ...]
     shape: tuple[Extent, ...]
 
     @property
@@ -52,14 +53,17 @@ class PairedRows:
 
 
 def paired_rows(nest: Nest, paired: Paired) -> PairedRows:
-    """The rows of a nest's product."""
+    """Those of a nest's product: of a stage of a chain, which has memory for one line of pixels, one line."""
+    axes = nest.axes[2:-1] if SCRATCH in nest.scratch else nest.axes[:-1]
     row = pitch(paired.extent + 2, nest.lanes)
-    return PairedRows(paired, (*(nest.domain[axis] for axis in nest.axes[:-1]), row))
+    return PairedRows(paired, axes, (*(nest.domain[axis] for axis in axes), row))
 
 
 def rows_buffer(nest: Nest, rows: PairedRows) -> int:
-    """The argument for the scaled rows."""
+    """The chain's memory for them, or the task's, an argument."""
     operand = Operand(SCRATCH)
+    if SCRATCH in nest.scratch:
+        return nest.scratch[SCRATCH].buffer
     if operand not in nest.buffers:
         nest.buffers[operand] = nest.builder.arg(memref(F32, *rows.shape))
         nest.operands.append(operand)
@@ -68,9 +72,10 @@ def rows_buffer(nest: Nest, rows: PairedRows) -> int:
 
 def row_view(nest: Nest, rows: PairedRows, place: Extent, size: int = 1, *, checked: bool = False) -> int:
     """A view of `size` elements of the rows in `nest.tiles` from `place` on; `checked`: they may be beyond the row."""
-    outer = nest.axes[:-1]
-    offsets = (*(nest.offsets[axis] for axis in outer), place)
-    axes = (*(t.ViewAxis(position) for position in range(len(outer))), t.ViewAxis(len(outer), checked=checked))
+    outer, last = nest.axes[:-1], len(rows.axes)
+    offsets = (*(nest.offsets[axis] for axis in rows.axes), place)
+    walks = (t.ViewAxis(rows.axes.index(axis) if axis in rows.axes else -1) for axis in outer)
+    axes = (*walks, t.ViewAxis(last, checked=checked))
     kind = memref(F32, *(nest.tiles.get(axis, 1) for axis in outer), size)
     buffer = rows_buffer(nest, rows)
     return nest.builder.emit(lambda r: t.View(r, buffer, offsets, axes), kind)
@@ -151,7 +156,7 @@ class _Tile:
         if ahead is None:
             return
         operand, shape, indices = nest.resolve(read, self.node.accesses[1])
-        buffer, binding = nest.buffer(operand, shape), t.Binding(ahead=replace(ahead, level=2))
+        buffer, binding = nest.buffer(operand, shape), t.Binding(ahead=ahead)
         offsets, walks = tuple(0 for _ in indices), tuple(t.ViewAxis(-1) for _ in nest.axes)
         kind = memref(F32, *(1 for _ in nest.axes))
         nest.builder.emit(lambda r: t.View(r, buffer, offsets, walks, binding=binding), kind)

@@ -41,8 +41,8 @@ LARGE_BYTES: Final = 4 << 20
 def lines_ahead(nest: Nest, schedule: Schedule, node: Compute, size: int, *, once: bool = False) -> t.Ahead | None:
     """What a contraction of `size` steps asks for at the current offsets; `once`: no line twice, some never.
 
-    Of panels of one line a step, which were asked for by 1.5 lines at a time, a Zen 4 read 49 x 512 x 2048 in 1.0 ms,
-    asked for by one line in 0.68, as without asking.
+    Panels of one line a step, 24 products of 49 rows of 160 and 960 with weights from memory on a Zen 4: 2.70 ms where no
+    line is asked for twice, 3.54 where all are, 3.48 without asking, 3.16 and 3.64 into the second level.
     """
     read = schedule.prefetched()
     if read is None:

@@ -14,17 +14,18 @@ from functools import lru_cache
 import numpy as np
 
 from tessera_build.ir.machine.cpu import CpuMachine
-from tessera_build.ir.schedule.trace import Bind, Block, Pack, Reorder, Split, Stage, Tensorise
+from tessera_build.ir.schedule.trace import Bind, Block, Pack, Pair, Reorder, Split, Stage, Tensorise
 from tessera_build.space.chain import BATCH, MOST_TWICE, ROWS, Shape, twice_made
 from tessera_build.space.features import FEATURES, complete, idle_share
 from tessera_build.space.nest import Floats, covered_bytes, weight_bytes
+from tessera_build.space.rules.pairs import STAGE_PAIRS
 from tessera_build.space.rules.product import PRODUCT
 from tessera_build.space.rules.rule import Features, Flags, Rule
 from tessera_build.space.rules.window import WINDOW
 from tessera_build.space.sketch import Decision, Filled, Hole, Nest, Option, Part, Sketch, Values
 from tessera_build.space.workload import Workload
 
-_STAGE_RULES = (PRODUCT, WINDOW)
+_STAGE_RULES = (STAGE_PAIRS, PRODUCT, WINDOW)
 _MOST_BLOCKS = 16
 # What adds up over rows; of the others, the largest stage counts, or what is said of the whole chain.
 _ADDED = frozenset(FEATURES) - {
@@ -60,7 +61,7 @@ def _stage(work: Workload, machine: CpuMachine) -> tuple[Rule, Sketch]:
     parts = tuple(
         replace(part, orders=kept) if part is nest else part
         for part in sketch.parts
-        if isinstance(part, Hole | Filled | Option | Nest | Split | Reorder | Pack | Tensorise | Block)
+        if isinstance(part, Hole | Filled | Option | Nest | Split | Reorder | Pack | Tensorise | Block | Pair)
     )
     decisions = tuple(replace(d, choices=open_.get(d.name, d.choices)) for d in sketch.decisions)
     return rule, Sketch(sketch.rule, parts, decisions)

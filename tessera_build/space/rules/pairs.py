@@ -19,15 +19,18 @@ from tessera_build.space.pairs import PAIRS, PARTS, TURN, third_of
 from tessera_build.space.rules.product import prefetch_of, row_axes
 from tessera_build.space.rules.rule import Features, Flags, Rule, orders_of, outer_rows, sizes, tile_name
 from tessera_build.space.sketch import Decision, Hole, Nest, Part, Sketch, Values
-from tessera_build.space.workload import Workload
+from tessera_build.space.workload import Rewriting, Workload
 
 # A register tile is one vector wide: elements of rows are then operands in memory of additions and multiply-adds. Tiles
 # of two vectors, which share them in registers, take 7.4 ms for 480 x 720 x 1024, and these 4.8: a Zen 4 does not read
 # as many registers a cycle as an addition and a multiply-add want.
 _MOST_ROWS: Final = 14
 _MOST_OUTER_ROWS: Final = 4
-# Fewer rows use a panel too seldom: 49 x 512 x 2048 takes 1.0 to 1.3 of the direct sum's time among other products.
-_LEAST_ROWS: Final = 64
+# Fewer rows use a panel too seldom. Direct sums of 16, 24, 32, 40 and 48 rows of 768 x 768, weights from memory, take
+# 0.72, 0.82, 1.04, 1.05 and 1.16 of the time of pairs; of 49 x 512 x 2048 1.27.
+_LEAST_ROWS: Final = 32
+# A stage of a chain uses its weights line after line.
+_LEAST_IN_LINE: Final = 14
 # Rows of a long product that are read at a time, three places of each: 128 x 3072 x 768 takes 4.25 ms in tiles of 8
 # rows, 5.4 of 10 and 6.4 of 13; 128 x 768 x 768 0.99, 0.97 and 0.96.
 _LONG: Final = 1536
@@ -35,8 +38,11 @@ _MOST_LONG_ROWS: Final = 8
 # Cycles a register and pair: two multiply-adds, with two additions beside them. Tiles of 8 to 16 rows of a depth of
 # 384, panels in the nearest cache: 164 to 170 GFLOP/s of 116 that multiply-adds alone come to.
 _PAIR_CYCLES: Final = 2.1
-# Instructions that scale a row and add up its own pairs, and those for a register of it.
-_ROW, _REGISTER = 45.0, 3.5
+# Cycles that scale a row and add up its own pairs, and those for a register of it: 25 for 24 elements in a line of a
+# chain, 60 for 144.
+_ROW, _REGISTER = 18.0, 4.7
+# Those that begin and end a register of results.
+_ENDS: Final = 2.0
 # The share of the bytes that tiles read again from the second-level cache that counts: 128 x 3072 x 768 takes 4.5 ms,
 # with all of them 5.6 by the cost, with half of them 5.2; 128 x 768 x 768 takes 1.0, 1.23 and 1.13.
 _READ_AGAIN: Final = 0.5
@@ -47,9 +53,16 @@ _MARGIN: Final = 1.02
 def pairs_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
     """The sketch, where a policy allows pairs and they cost nothing."""
     found = work.rewriting(PAIRS)
-    number = work.points // max(1, work.vector.extent)
-    if found is None or not machine.adds_apart or not work.product or number < _LEAST_ROWS:
+    if found is None or not machine.adds_apart or not work.product or _rows_of(work) < _LEAST_ROWS:
         return None
+    return _sketch(work, machine, found)
+
+
+def _rows_of(work: Workload) -> int:
+    return work.points // max(1, work.vector.extent)
+
+
+def _sketch(work: Workload, machine: CpuMachine, found: Rewriting) -> Sketch:
     rows, vector, depth = row_axes(work), work.vector.name, found.axes[-1]
     most = [_MOST_ROWS] * len(rows)
     if len(rows) == 2:
@@ -134,4 +147,15 @@ def _blocks(sketch: Sketch) -> tuple[tuple[str, ...], ...]:
     return tuple(d.name for d in sketch.decisions if d.name.startswith("tile")), ("order", "parallel")
 
 
+def _stage_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
+    """Of one line of a stage, where pairs save more than scaling its rows costs."""
+    found = work.rewriting(PAIRS)
+    if found is None or not machine.adds_apart or not work.product or _rows_of(work) < _LEAST_IN_LINE:
+        return None
+    depth, vectors = work.reduction[0].extent, work.vector.extent // machine.lanes
+    saved = (third_of(depth) * (PARTS - _PAIR_CYCLES) - _ENDS) * vectors
+    return _sketch(work, machine, found) if saved > _ROW + _REGISTER * -(-depth // machine.lanes) else None
+
+
+STAGE_PAIRS: Final = Rule(PAIRS, _stage_sketch, pairs_legal, pairs_features, pairs_start, _blocks)
 PAIRS_RULE = Rule(PAIRS, pairs_sketch, pairs_legal, pairs_features, pairs_start, _blocks, margin=_MARGIN)
