@@ -22,16 +22,18 @@ from tessera_build.lower.schedule_to_tile.byte_product import LETTERS, Chunk, co
 from tessera_build.lower.schedule_to_tile.clip import turns_inside
 from tessera_build.lower.schedule_to_tile.indices import quad_of
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
-from tessera_build.lower.schedule_to_tile.pairs import sum_in_pairs
+from tessera_build.lower.schedule_to_tile.pair_columns import emit_scaled_columns, has_scaled_columns, sum_of_columns
+from tessera_build.lower.schedule_to_tile.pairs import sum_of_rows
 from tessera_build.lower.schedule_to_tile.prefetch import ask_for_results, lines_ahead
 from tessera_build.space.contraction import rest_of
-from tessera_build.space.pairs import paired_of
 
 
 def emit_contraction(nest: Nest, schedule: Schedule) -> None:
     """Append the whole nest of a contraction task."""
-    order = schedule.order() or nest.axes
-    emit_tiles(nest, schedule, list(order))
+    if has_scaled_columns(schedule):
+        emit_scaled_columns(nest, schedule, lambda: _body(nest, schedule))
+    else:
+        emit_tiles(nest, schedule, list(schedule.order() or nest.axes))
 
 
 def emit_tiles(nest: Nest, schedule: Schedule, axes: list[str]) -> None:
@@ -84,9 +86,10 @@ def _body(nest: Nest, schedule: Schedule) -> None:
     acc = nest.constant(IDENTITY[reduction.combine], dtype, shape)
     axes = _loop_order(reduction.reduction, schedule)
     ask_for_results(nest, schedule, reduction)
-    paired = paired_of(reduction) if schedule.paired() else None
-    if paired is not None:
-        total = sum_in_pairs(nest, schedule, reduction, paired)
+    if has_scaled_columns(schedule):
+        total = sum_of_columns(nest, schedule)
+    elif schedule.paired() is not None:
+        total = sum_of_rows(nest, schedule)
     else:
         (total,) = _reduce(nest, reduction, schedule, axes, acc)
     nest.memo[reduction.result] = total

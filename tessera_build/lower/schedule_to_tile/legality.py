@@ -11,6 +11,7 @@ import math
 from collections.abc import Container, Mapping, Sequence
 
 from tessera_build.ir.core.dims import Extent
+from tessera_build.ir.core.types import F32, int_extent
 from tessera_build.ir.machine.instructions import QUAD
 from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import (
@@ -36,11 +37,13 @@ from tessera_build.lower.schedule_to_tile.crossed import crossed_tiles
 from tessera_build.lower.schedule_to_tile.halves import strides_of
 from tessera_build.lower.schedule_to_tile.indices import coefficient
 from tessera_build.lower.schedule_to_tile.nest import Nest
+from tessera_build.lower.schedule_to_tile.pair_columns import BEHIND, has_scaled_columns
 from tessera_build.lower.schedule_to_tile.pairs import paired_product
 from tessera_build.lower.schedule_to_tile.rewrite import check_rewrite
 from tessera_build.space.contraction import is_byte_product, is_product
-from tessera_build.space.pairs import MOST_SCALE, TURN
+from tessera_build.space.pairs import MOST_SCALE, TURN, Paired
 from tessera_build.space.passes import passes_in_turns
+from tessera_build.space.winograd_plan import STACK_BYTES
 
 # More turns than this make more code than a compiler takes in a second.
 MOST_TURNS_UNROLLED = 256
@@ -113,7 +116,8 @@ class _Rules:
         """Before replay: the axis exists and the factor is a size."""
         chunked = step.axis.removesuffix("_chunk")
         known = step.axis in self._domain or step.axis in self._reduction
-        chunk = step.axis.endswith("_chunk") and chunked in self._domain and self._task.kind != "contraction"
+        chunk = step.axis.endswith("_chunk") and chunked in self._domain
+        chunk = chunk and (self._task.kind != "contraction" or has_scaled_columns(self._schedule))
         phase = self._schedule.rewritten() is not None and step.axis.removesuffix("_phase") in self._domain
         if not known and not phase and (not chunk or chunked in self.reduced):
             raise _rejected("AXIS", self._task, f"a split of {step.axis}, which is no axis of it")
@@ -129,15 +133,33 @@ class _Rules:
             raise _rejected("STAGGER", self._task, f"passes that take turns along {step.axis}")
 
     def pair(self, step: Pair) -> None:
-        """Constant weights in panels of whole registers, no other change of the sum, and a scale that f32 has."""
-        node, _, _ = paired_product(self._nest, self._schedule)
-        schedule, vector = self._schedule, self._nest.axes[-1]
-        width, steps = schedule.factors().get(vector, 1), schedule.factors().get(step.axis, TURN)
-        packed = schedule.packs() == {1: width} and width % self._nest.lanes == 0
+        """Constant weights in panels of a tile's width, no other change of the sum, and a scale that f32 has."""
+        node, paired, _ = paired_product(self._nest, self._schedule)
+        schedule, factors = self._schedule, self._schedule.factors()
+        outputs = self._nest.axes[-1] if paired.read else paired.scaled[0]
+        width, steps = factors.get(outputs, 1), factors.get(step.axis, TURN)
+        packed = schedule.packs() == {paired.read: width}
+        whole = width % self._nest.lanes == 0 if paired.read else self._columns_fit(paired, width)
         plain = schedule.rewritten() is None and schedule.tensorised() is None and not schedule.clipped()
         plain = plain and schedule.blocked(step.axis) is None and steps % TURN == 0
-        if not packed or not plain or node.reads[1] not in self._constants or abs(step.scale) > MOST_SCALE:
+        constant = node.reads[paired.read] in self._constants
+        if not packed or not whole or not plain or not constant or abs(step.scale) > MOST_SCALE:
             raise _rejected("PAIRS", self._task, f"pairs with {', '.join(map(str, schedule.steps))}")
+
+    def _columns_fit(self, paired: Paired, width: int) -> bool:
+        """A register of columns at a time, whole tiles of rows inside all other loops, memory on a thread's stack."""
+        schedule, domain, (row,) = self._schedule, self._domain, paired.scaled
+        vector, order = self._nest.axes[-1], schedule.order() or tuple(domain)
+        extents = [domain[row], domain[vector]]
+        if not all(isinstance(extent, int) for extent in extents):
+            return False
+        whole = int_extent(extents[0]) % width == 0 and int_extent(extents[1]) >= self._nest.lanes
+        factors, lanes, known = schedule.factors(), self._nest.lanes, {row, vector, f"{vector}_chunk", paired.depth}
+        alone = {axis for axis, factor in factors.items() if factor > 1} <= known and order[-1] == row
+        chunk = factors.get(f"{vector}_chunk", lanes)
+        fits = chunk % lanes == 0 and lanes <= chunk <= int_extent(extents[1])
+        stack = F32.bytes * chunk * (paired.extent + BEHIND) <= STACK_BYTES
+        return whole and alone and stack and fits and factors.get(vector) == lanes
 
     def bind(self, step: Bind) -> None:
         """Reductions run in sequence; unrolled loops are short."""
@@ -288,6 +310,8 @@ class _Rules:
                 raise _rejected("PACK", self._task, f"read {step.read} in panels of {step.width}")
             if self._node.reads[step.read] not in self._constants:
                 raise _rejected("PACK", self._task, f"panels of read {step.read}, which is no constant")
+        if has_scaled_columns(self._schedule):  # whose panels are of rows
+            return
         vector = list(self._domain)[-1]
         tile, extent = factors.get(vector, 1), self._domain[vector]
         for read, width in self._schedule.packs().items():

@@ -46,9 +46,10 @@ def packings(
         for position, (value, access) in enumerate(zip(node.reads, node.accesses, strict=True)):
             if value not in constants:
                 continue
-            paired = paired_of(node) if schedule.paired() is not None and position == 1 else None
+            panels = schedule.packs().get(position, 0) if schedule.paired() is not None else 0
+            paired = paired_of(node, position) if panels else None
             if paired is not None:
-                found[value, access] = _in_pairs(nest, paired, schedule.packs()[position])
+                found[value, access] = _in_pairs(nest, paired, panels)
                 continue
             operand = _operand(nest, node, access, constants[value])
             if operand is not None:
@@ -60,9 +61,9 @@ def packings(
 
 def _in_pairs(nest: Nest, paired: Paired, width: int) -> Packed:
     """Panels with one row more."""
-    vector = nest.axes[-1]
-    panels = -(-int_extent(nest.domain[vector]) // width)
-    places = (symbol(f"{vector}_panel"), symbol(paired.depth), symbol(f"{vector}_lane"))
+    outputs = nest.axes[-1] if paired.read else paired.scaled[0]
+    panels = -(-int_extent(nest.domain[outputs]) // width)
+    places = (symbol(f"{outputs}_panel"), symbol(paired.depth), symbol(f"{outputs}_lane"))
     return Packing(paired.weight, 0, width, paired=True), (panels, paired.extent + 1, width), places
 
 

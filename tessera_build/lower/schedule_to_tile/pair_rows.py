@@ -1,10 +1,9 @@
 """Rows of a product whose terms are taken in pairs, scaled, with the sums of their own pairs (`space.pairs`).
 
 Before: x[i, k]. After, in the task's scratch memory: x[i, k] * 2**e; then minus the sum over k of +- of the products
-of the first third's elements by the second's; then 2**-e, or 0 for a row of zeros. e is such that the sizes of all
-elements add up to 2**scale or more, and less than twice as much, if they lie between 1e-29 and 1e29; a row with a
-number that is none has none behind it. Some rows are made together, so that lanes are combined for all of them at
-once. Invariant: a row's bits depend on that row alone.
+of the first third's elements by the second's; then 2**-e, or 0 for a row of zeros (`pair_scale`); a row with a number
+that is none has none behind it. Some rows are made together, so that lanes are combined for all of them at once.
+Invariant: a row's bits depend on that row alone.
 """
 
 from __future__ import annotations
@@ -19,13 +18,12 @@ from tessera_build.ir.schedule.nodes import Compute
 from tessera_build.ir.schedule.trace import Pair
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.schedule_to_tile.nest import LoopRange, Nest
+from tessera_build.lower.schedule_to_tile.pair_scale import add_size, factor_of, undone_of, with_sign
 from tessera_build.lower.schedule_to_tile.pairs import PairedRows, paired_rows, row_view, rows_buffer
 from tessera_build.space.pairs import PARTS, Paired
 
 # Rows that are made together: as many as a register has lanes, or the largest share of a line that is not far less.
 _MOST_TOGETHER, _LEAST_TOGETHER = 8, 6
-# Exponents as f32 has them: of 1, and the smallest and largest that sums of sizes are taken to have.
-_MANTISSA_BITS, _ONE, _LEAST, _MOST = 23, 127, 27, 227
 
 
 def emit_pair_rows(nest: Nest, node: Compute, paired: Paired, pair: Pair) -> None:
@@ -95,29 +93,13 @@ class _Rows:
         """Their scales, their elements, and what stands behind them."""
         nest, rows = self.nest, self.rows
         sizes = self._across(self._sizes())
-        factors = nest.map(nest.builder.types[sizes].static_shape, (sizes,), self._factor)
+        factors = nest.map(nest.builder.types[sizes].static_shape, (sizes,), lambda s: factor_of(s, 0, self.pair.scale))
         each = self._turned(factors)
         totals = self._across(self._signed(self._pairs(each)))
         self._others(each)
         shape = nest.builder.types[totals].static_shape
         self._store(rows.begin, nest.map(shape, (totals,), lambda s: s.op("neg", 0)))
-        self._store(rows.begin + 1, nest.map(shape, (sizes, factors), self._undone))
-
-    # -- numbers of rows ----------------------------------------------------------------------------------------------
-
-    def _factor(self, s: ScalarBuilder) -> int:
-        """2**(scale - exponent of the size)."""
-        bits = s.op("shr", s.bitcast(0, I32), s.const(_MANTISSA_BITS, I32))
-        exponent = s.op("min", s.op("max", bits, s.const(_LEAST, I32)), s.const(_MOST, I32))
-        turned = s.op("sub", s.const(2 * _ONE + self.pair.scale, I32), exponent)
-        return s.bitcast(s.op("shl", turned, s.const(_MANTISSA_BITS, I32)), F32)
-
-    @staticmethod
-    def _undone(s: ScalarBuilder) -> int:
-        """1 / factor; 0 for a row of zeros, whose sums are what rounding left of the columns' own."""
-        bits = s.op("sub", s.const(2 * _ONE << _MANTISSA_BITS, I32), s.bitcast(1, I32))
-        zero = s.const(0.0, F32)
-        return s.op("select", s.op("eq", 0, zero), zero, s.bitcast(bits, F32))
+        self._store(rows.begin + 1, nest.map(shape, (sizes, factors), undone_of))
 
     # -- passes over the rows, a register of each at a time -----------------------------------------------------------
 
@@ -128,7 +110,7 @@ class _Rows:
 
         def step(at: Extent, carried: tuple[int, ...]) -> tuple[int, ...]:
             terms = (carried[0], self._element(at))
-            return (self.nest.map(self._shape, terms, lambda s: s.op("add", 0, s.op("abs", 1))),)
+            return (self.nest.map(self._shape, terms, add_size),)
 
         carried = self._steps((0, whole), step, (self.nest.constant(0.0, F32, self._shape),), depth)
         return (carried if whole == extent else step(whole, carried))[0]
@@ -214,7 +196,7 @@ class _Rows:
 
     def _signed(self, totals: int) -> int:
         """Every other lane negated."""
-        return self.nest.map(self._shape, (totals, self._number(0)), _with_sign)
+        return self.nest.map(self._shape, (totals, self._number(0)), with_sign)
 
     def _across(self, totals: int) -> int:
         """Sums over lanes, a row a lane."""
@@ -246,9 +228,3 @@ class _Rows:
 def _below_zero(s: ScalarBuilder) -> int:
     """The first where the second is a number below zero, else 0."""
     return s.op("select", s.op("lt", 1, s.const(0, I32)), 0, s.const(0.0, F32))
-
-
-def _with_sign(s: ScalarBuilder) -> int:
-    """The first, negated where the second is odd."""
-    odd = s.op("ne", s.op("and", 1, s.const(1, I32)), s.const(0, I32))
-    return s.op("select", odd, s.op("neg", 0), 0)

@@ -11,6 +11,7 @@ Invariant: an output depends on its row and its column alone; the order of its s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from tessera_build.ir.core.dims import Extent, symbol
 from tessera_build.ir.core.scalar import ScalarBuilder
@@ -27,7 +28,8 @@ from tessera_build.space.winograd_plan import pitch
 def paired_product(nest: Nest, schedule: Schedule) -> tuple[Compute, Paired, Pair]:
     """The product that a schedule takes in pairs; raises `ScheduleRejectedError` where there is none."""
     sums = [n for n in nest.task.function.nodes if isinstance(n, Compute) and n.combine != "none"]
-    paired = paired_of(sums[0]) if nest.task.kind == "contraction" and not schedule.groups() else None
+    read = 0 if 0 in schedule.packs() else 1
+    paired = paired_of(sums[0], read) if nest.task.kind == "contraction" and not schedule.groups() else None
     pair = schedule.paired()
     if pair is None or paired is None or pair.axis != paired.depth:
         raise ScheduleRejectedError(
@@ -81,82 +83,121 @@ def row_view(nest: Nest, rows: PairedRows, place: Extent, size: int = 1, *, chec
     return nest.builder.emit(lambda r: t.View(r, buffer, offsets, axes), kind)
 
 
-def sum_in_pairs(nest: Nest, schedule: Schedule, node: Compute, paired: Paired) -> int:
-    """The sums of the register tile at the nest's offsets."""
-    return _Tile(nest, schedule, node, paired_rows(nest, paired)).total()
+class Terms(Protocol):
+    """Where a tile's terms come from. `begin`: the place of what rows and columns begin with, behind their elements."""
+
+    @property
+    def paired(self) -> Paired:
+        """The product."""
+        ...
+
+    def row(self, place: Extent) -> int:
+        """One element of every row of the tile."""
+        ...
+
+    def column(self, place: Extent) -> int:
+        """One element of every column of the tile."""
+        ...
+
+    def undone(self) -> int:
+        """What undoes the scale."""
+        ...
+
+    def ask(self, place: Extent) -> None:
+        """Where the schedule says so, a view that asks for a turn's share of what is read next."""
+        ...
+
+
+def sum_in_pairs(nest: Nest, terms: Terms, steps: int) -> int:
+    """The sums of the register tile at the nest's offsets: what rows and columns begin with, all turns of `steps`
+    pairs, what is left, and the scale undone."""
+    paired = terms.paired
+    shape = tuple(nest.tiles.get(axis, 1) for axis in nest.axes)
+    begin = terms.row(paired.extent), terms.column(paired.extent)
+    acc = nest.map(shape, begin, lambda s: s.op("add", 0, 1))
+    acc = _pairs(nest, terms, acc, steps if paired.third % steps == 0 else TURN)
+    for place in range(PARTS * paired.third, paired.extent):
+        plain = acc, terms.row(place), terms.column(place)
+        acc = nest.map(shape, plain, lambda s: s.op("fma", 1, 2, 0))
+    return nest.map(shape, (acc, terms.undone()), lambda s: s.op("mul", 0, 1))
+
+
+def _pairs(nest: Nest, terms: Terms, acc: int, steps: int) -> int:
+    """All pairs, `steps` emitted at a time."""
+    index = terms.paired.depth
+
+    def turn(carried: tuple[int, ...]) -> tuple[int, ...]:
+        (acc,) = carried
+        for step in range(steps):
+            acc = _pair(nest, terms, acc, (symbol(index) + step, step))
+        return (acc,)
+
+    return nest.loop(LoopRange(index, terms.paired.third, steps), (acc,), turn)[0]
+
+
+def _pair(nest: Nest, terms: Terms, acc: int, turn: tuple[Extent, int]) -> int:
+    """A pair, and a term that is not paired, added to acc."""
+    place, step = turn
+    places = [place + part * terms.paired.third for part in range(PARTS)]
+    rows = [terms.row(place) for place in places]
+    if step % TURN == 0:
+        terms.ask(place * PARTS)
+    columns = [terms.column(place) for place in places]
+
+    def program(s: ScalarBuilder) -> int:
+        acc, x, y, z, bx, by, bz = range(7)
+        plain = s.op("fma", z, bz, acc)
+        if step % TURN:
+            return s.op("fma", s.op("neg", s.op("sub", by, x)), s.op("sub", bx, y), plain)
+        return s.op("fma", s.op("add", x, by), s.op("add", y, bx), plain)
+
+    return nest.map(nest.builder.types[acc].static_shape, (acc, *rows, *columns), program)
+
+
+def sum_of_rows(nest: Nest, schedule: Schedule) -> int:
+    """The sums of a tile of scaled rows and panels of weights."""
+    node, paired, _ = paired_product(nest, schedule)
+    nest.tiles[paired.depth] = 1
+    steps = schedule.factors().get(paired.depth, TURN)
+    return sum_in_pairs(nest, _OfRows(nest, schedule, node, paired_rows(nest, paired)), steps)
 
 
 @dataclass(frozen=True, slots=True)
-class _Tile:
-    """One register tile under construction."""
+class _OfRows:
+    """Scaled rows, and panels of weights."""
 
     nest: Nest
     schedule: Schedule
     node: Compute
     rows: PairedRows
 
-    def total(self) -> int:
-        """What rows and columns begin with, all turns, what is left, and the scale undone."""
-        nest, paired = self.nest, self.rows.paired
-        steps = self.schedule.factors().get(paired.depth, TURN)
-        nest.tiles[paired.depth] = 1
-        shape = tuple(nest.tiles.get(axis, 1) for axis in nest.axes)
-        acc = nest.map(shape, (self._row(self.rows.begin), self._column(paired.extent)), lambda s: s.op("add", 0, 1))
-        acc = self._pairs(acc, steps if paired.third % steps == 0 else TURN)
-        for place in range(PARTS * paired.third, paired.extent):
-            terms = (acc, self._row(place), self._column(place))
-            acc = nest.map(shape, terms, lambda s: s.op("fma", 1, 2, 0))
-        return nest.map(shape, (acc, self._row(self.rows.begin + 1)), lambda s: s.op("mul", 0, 1))
+    @property
+    def paired(self) -> Paired:
+        return self.rows.paired
 
-    def _pairs(self, acc: int, steps: int) -> int:
-        """All pairs, `steps` emitted at a time."""
-        index = self.rows.paired.depth
-
-        def turn(carried: tuple[int, ...]) -> tuple[int, ...]:
-            (acc,) = carried
-            for step in range(steps):
-                acc = self._pair(acc, symbol(index) + step, step)
-            return (acc,)
-
-        return self.nest.loop(LoopRange(index, self.rows.paired.third, steps), (acc,), turn)[0]
-
-    def _pair(self, acc: int, place: Extent, step: int) -> int:
-        """A pair, and a term that is not paired, added to acc."""
-        places = [place + part * self.rows.paired.third for part in range(PARTS)]
-        rows = [self._row(place) for place in places]
-        if step % TURN == 0:
-            self._ask(place * PARTS)
-        columns = [self._column(place) for place in places]
-
-        def program(s: ScalarBuilder) -> int:
-            acc, x, y, z, bx, by, bz = range(7)
-            plain = s.op("fma", z, bz, acc)
-            if step % TURN:
-                return s.op("fma", s.op("neg", s.op("sub", by, x)), s.op("sub", bx, y), plain)
-            return s.op("fma", s.op("add", x, by), s.op("add", y, bx), plain)
-
-        return self.nest.map(self.nest.builder.types[acc].static_shape, (acc, *rows, *columns), program)
-
-    def _row(self, place: Extent) -> int:
-        """One element of every row of the tile."""
+    def row(self, place: Extent) -> int:
         nest, view = self.nest, row_view(self.nest, self.rows, place)
         return nest.builder.emit(lambda r: t.Load(r, view), tile(F32, *nest.builder.types[view].static_shape))
 
-    def _column(self, place: Extent) -> int:
-        """One row of the panel."""
+    def column(self, place: Extent) -> int:
         nest, node = self.nest, self.node
-        nest.offsets[self.rows.paired.depth] = place
+        nest.offsets[self.paired.depth] = place
         return nest.load(node.reads[1], node.accesses[1])
 
-    def _ask(self, place: Extent) -> None:
-        """Where the schedule says so, a view that asks for a turn's share of the next panel."""
+    def undone(self) -> int:
+        return self.row(self.rows.begin + 1)
+
+    def ask(self, place: Extent) -> None:
         nest, read = self.nest, self.node.reads[1]
-        nest.offsets[self.rows.paired.depth] = place
+        nest.offsets[self.paired.depth] = place
         ahead = lines_ahead(nest, self.schedule, self.node, PARTS * TURN, once=True)
-        if ahead is None:
-            return
-        operand, shape, indices = nest.resolve(read, self.node.accesses[1])
-        buffer, binding = nest.buffer(operand, shape), t.Binding(ahead=ahead)
-        offsets, walks = tuple(0 for _ in indices), tuple(t.ViewAxis(-1) for _ in nest.axes)
-        kind = memref(F32, *(1 for _ in nest.axes))
-        nest.builder.emit(lambda r: t.View(r, buffer, offsets, walks, binding=binding), kind)
+        if ahead is not None:
+            operand, shape, indices = nest.resolve(read, self.node.accesses[1])
+            ask_for(nest, nest.buffer(operand, shape), len(indices), ahead)
+
+
+def ask_for(nest: Nest, buffer: int, rank: int, ahead: t.Ahead) -> None:
+    """A view that asks for lines of a buffer with so many axes."""
+    walks = tuple(t.ViewAxis(-1) for _ in nest.axes)
+    kind, binding = memref(F32, *(1 for _ in nest.axes)), t.Binding(ahead=ahead)
+    nest.builder.emit(lambda r: t.View(r, buffer, (0,) * rank, walks, binding=binding), kind)

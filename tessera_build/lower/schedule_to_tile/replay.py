@@ -25,6 +25,7 @@ from tessera_build.lower.schedule_to_tile.layouts import DENSE, BufferLayout
 from tessera_build.lower.schedule_to_tile.legality import check_groups, check_trace
 from tessera_build.lower.schedule_to_tile.nest import Nest, Operand
 from tessera_build.lower.schedule_to_tile.packing import packings
+from tessera_build.lower.schedule_to_tile.pair_columns import has_scaled_columns
 from tessera_build.lower.schedule_to_tile.pair_rows import emit_pair_rows
 from tessera_build.lower.schedule_to_tile.pairs import paired_product
 from tessera_build.lower.schedule_to_tile.pointwise import emit_pointwise
@@ -93,7 +94,7 @@ def preparing_program(task: Task, schedule: Schedule, bindings: Bindings) -> Til
     rewrite = schedule.rewritten()
     if task.stages:
         return None
-    if schedule.paired() is not None:
+    if schedule.paired() is not None and not has_scaled_columns(schedule):
         nest = _nest(task, schedule, bindings)
         emit_pair_rows(nest, *paired_product(nest, schedule))
         return _finish([nest], bindings)

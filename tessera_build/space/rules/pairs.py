@@ -37,7 +37,7 @@ _LONG: Final = 1536
 _MOST_LONG_ROWS: Final = 8
 # Cycles a register and pair: two multiply-adds, with two additions beside them. Tiles of 8 to 16 rows of a depth of
 # 384, panels in the nearest cache: 164 to 170 GFLOP/s of 116 that multiply-adds alone come to.
-_PAIR_CYCLES: Final = 2.1
+PAIR_CYCLES: Final = 2.1
 # Cycles that scale a row and add up its own pairs, and those for a register of it: 25 for 24 elements in a line of a
 # chain, 60 for 144.
 _ROW, _REGISTER = 18.0, 4.7
@@ -52,10 +52,14 @@ _MARGIN: Final = 1.02
 
 def pairs_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
     """The sketch, where a policy allows pairs and they cost nothing."""
-    found = work.rewriting(PAIRS)
-    if found is None or not machine.adds_apart or not work.product or _rows_of(work) < _LEAST_ROWS:
-        return None
-    return _sketch(work, machine, found)
+    found = rewriting_of(work, machine, 1)
+    return None if found is None or _rows_of(work) < _LEAST_ROWS else _sketch(work, machine, found)
+
+
+def rewriting_of(work: Workload, machine: CpuMachine, read: int) -> Rewriting | None:
+    """What is known of pairs, if they cost nothing and read `read` has the weights."""
+    apart = machine.adds_apart and work.product and work.main[read].constant
+    return work.rewriting(PAIRS) if apart else None
 
 
 def _rows_of(work: Workload) -> int:
@@ -108,7 +112,7 @@ def pairs_features(work: Workload, machine: CpuMachine, sketch: Sketch, values: 
     pairs, held = third_of(depth.extent), np.asarray(_held(work, values), np.float64)
     left = depth.extent - PARTS * pairs
     latency = float(machine.multiply_add_latency)
-    cycles = pairs * np.maximum(held * _PAIR_CYCLES, 2 * latency) + left * np.maximum(held, latency)
+    cycles = pairs * np.maximum(held * PAIR_CYCLES, 2 * latency) + left * np.maximum(held, latency)
     whole = found["tiles"] * _share_of_tiles(work, machine)
     rows = work.points / max(1, work.vector.extent)
     made = rows * (_ROW + _REGISTER * -(-depth.extent // machine.lanes))
@@ -149,11 +153,11 @@ def _blocks(sketch: Sketch) -> tuple[tuple[str, ...], ...]:
 
 def _stage_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
     """Of one line of a stage, where pairs save more than scaling its rows costs."""
-    found = work.rewriting(PAIRS)
-    if found is None or not machine.adds_apart or not work.product or _rows_of(work) < _LEAST_IN_LINE:
+    found = rewriting_of(work, machine, 1)
+    if found is None or _rows_of(work) < _LEAST_IN_LINE:
         return None
     depth, vectors = work.reduction[0].extent, work.vector.extent // machine.lanes
-    saved = (third_of(depth) * (PARTS - _PAIR_CYCLES) - _ENDS) * vectors
+    saved = (third_of(depth) * (PARTS - PAIR_CYCLES) - _ENDS) * vectors
     return _sketch(work, machine, found) if saved > _ROW + _REGISTER * -(-depth // machine.lanes) else None
 
 

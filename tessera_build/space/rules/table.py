@@ -10,6 +10,7 @@ from typing import Final
 
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.space.rules.chain import CHAIN
+from tessera_build.space.rules.column_pairs import COLUMN_PAIRS_RULE
 from tessera_build.space.rules.pairs import PAIRS_RULE
 from tessera_build.space.rules.product import PRODUCT
 from tessera_build.space.rules.rule import Rule
@@ -26,6 +27,7 @@ RULES: Final[tuple[Rule, ...]] = (
     WINOGRAD_OF_ONE,
     STRASSEN_RULE,
     PAIRS_RULE,
+    COLUMN_PAIRS_RULE,
     WINDOW,
     ROW,
     CROSSED,
