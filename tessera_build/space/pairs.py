@@ -31,6 +31,8 @@ PAIRS: Final = "pairs"
 # Pairs that are emitted together: one of sums, one of differences.
 TURN: Final = 2
 PARTS: Final = 3
+# Behind the elements of a scaled row or column: what its pairs begin with, and the number that undoes the scale.
+BEHIND: Final = 2
 # Of 2, the largest power that rows may be scaled to: their own are between 2**-100 and 2**100 then.
 MOST_SCALE: Final = 24
 _LEAST_DEPTH: Final = PARTS * TURN

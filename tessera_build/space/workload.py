@@ -200,7 +200,7 @@ def operand_of(
     moving = [name for steps in found for name in steps]
     bent = {name for steps in found for name, step in steps.items() if not step or moving.count(name) > 1}
     steps = tuple(tuple((name, step or 1) for name, step in each.items()) for each in found)
-    apart = () if strides is None or constant else _apart(found, strides, width)
+    apart = () if strides is None else _apart(found, strides, width)
     return Operand(steps, width, constant, bent=frozenset(bent), apart=apart)
 
 

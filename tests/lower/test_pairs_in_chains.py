@@ -20,7 +20,7 @@ from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.nodes import Compute
-from tessera_build.ir.schedule.trace import Pack, Pair, Schedule, Split, Stage, Step
+from tessera_build.ir.schedule.trace import Pack, Pair, Schedule, ScheduleRejectedError, Split, Stage, Step
 from tessera_build.lower.program import block
 from tessera_build.lower.program.assemble import lower_module
 from tessera_build.lower.program.kernels import Chooser, Setting, derived, derived_within
@@ -118,14 +118,16 @@ def test_bits_when_tiles_and_blocks_of_a_paired_chain_differ_then_are_the_same()
     assert len({outputs["y"].tobytes() for outputs in found}) == 1
 
 
-def _stages(channels: tuple[int, int, int], machine: CpuMachine = APART, allowed: float = ALLOWED) -> list[bool]:
+def _stages(
+    channels: tuple[int, int, int], machine: CpuMachine = APART, allowed: float = ALLOWED, size: int = 28
+) -> list[bool]:
     found: list[Schedule] = []
 
     def choose(setting: Setting, facts: CpuMachine) -> Schedule:
         found.append(derived_within(Bounds(products=allowed))(setting, facts))
         return found[-1]
 
-    lower_module(_block(28, channels), machine, choose=choose)
+    lower_module(_block(size, channels), machine, choose=choose)
     (chain,) = [schedule for schedule in found if schedule.stage(0).steps]
     return [chain.stage(index).paired() is not None for index in range(3)]
 
@@ -137,6 +139,19 @@ def test_rule_when_a_line_saves_more_than_its_rows_cost_then_its_product_is_pair
     assert _stages((8, 48, 24)) == [False, False, False]
     assert _stages((32, 192, 32), AVX512) == [False, False, False]
     assert _stages((32, 192, 32), allowed=0.0) == [False, False, False]
+
+
+@pytest.mark.unit
+def test_rule_when_a_line_would_fill_the_stack_then_its_product_is_direct() -> None:
+    assert _stages((192, 96, 64), size=64)[0]
+    assert _stages((384, 96, 64), size=64) == [False, False, True]
+
+
+@pytest.mark.errors
+def test_schedule_by_hand_when_lines_leave_no_room_on_the_stack_then_is_refused() -> None:
+    with pytest.raises(ScheduleRejectedError, match="the schedule does not fit") as refused:
+        lower_module(_block(128, (1024, 16, 16)), APART, choose=_in_pairs(4))
+    assert refused.value.code == "SCHEDULE_CHAIN"
 
 
 @pytest.mark.errors

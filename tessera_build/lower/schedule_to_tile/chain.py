@@ -8,6 +8,7 @@ product. Invariant: every element is computed by the statements of its own stage
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ from tessera_build.lower.schedule_to_tile.nest import SCRATCH, LoopRange, Nest, 
 from tessera_build.lower.schedule_to_tile.pair_rows import emit_line
 from tessera_build.lower.schedule_to_tile.pairs import paired_product
 from tessera_build.space.chain import BATCH, ROWS, Shape, reduction_of, shape_of, walks_of
+from tessera_build.space.pairs import BEHIND
 from tessera_build.space.winograd_plan import STACK_BYTES, pitch
 
 _BLOCK, _STEP, _NEW = "_block", "_step", "_new"
@@ -135,10 +137,13 @@ class _Block:
 
     def emit(self) -> None:
         """Allocate, then run the steps."""
-        if 4 * self._shape.scratch(self._channels) > STACK_BYTES:
+        lines = sum(math.prod(line) for line in self._lines().values())
+        if 4 * (self._shape.scratch(self._channels) + lines) > STACK_BYTES:
             raise _rejected(self._task, f"scratch for {self._channels} channels: more than a thread's stack has for it")
         ring = self._ring() if self._window else None
-        self._lines()
+        for index, line in self._lines().items():
+            nest = self._stages[index].nest
+            nest.scratch = {**nest.scratch, SCRATCH: Scratch(self._alloc(line), line, tuple)}
         if self._window + 1 < len(self._stages):
             self._row()
 
@@ -178,14 +183,15 @@ class _Block:
         buffer = self._alloc(shape)
         self._share(self._window, Scratch(buffer, shape, lambda indices: (indices[2], indices[3])))
 
-    def _lines(self) -> None:
-        """A line of scaled pixels for every stage whose terms are taken in pairs."""
-        for stage in self._stages:
-            nest, axes = stage.nest, stage.nest.axes
+    def _lines(self) -> dict[int, tuple[int, int]]:
+        """The line of scaled pixels of every stage whose terms are taken in pairs: pixels, and elements of each."""
+        found: dict[int, tuple[int, int]] = {}
+        for index, stage in enumerate(self._stages):
+            nest = stage.nest
             if stage.schedule.paired() is not None:
                 _, paired, _ = paired_product(nest, stage.schedule)
-                shape = int_extent(nest.domain[axes[-2]]), pitch(paired.extent + 2, nest.lanes)
-                nest.scratch = {**nest.scratch, SCRATCH: Scratch(self._alloc(shape), shape, tuple)}
+                found[index] = int_extent(nest.domain[nest.axes[-2]]), pitch(paired.extent + BEHIND, nest.lanes)
+        return found
 
     def _alloc(self, shape: tuple[int, ...]) -> int:
         return self._builder.emit(t.Alloc, memref(F32, *shape))

@@ -37,11 +37,11 @@ from tessera_build.lower.schedule_to_tile.crossed import crossed_tiles
 from tessera_build.lower.schedule_to_tile.halves import strides_of
 from tessera_build.lower.schedule_to_tile.indices import coefficient
 from tessera_build.lower.schedule_to_tile.nest import Nest
-from tessera_build.lower.schedule_to_tile.pair_columns import BEHIND, has_scaled_columns
+from tessera_build.lower.schedule_to_tile.pair_columns import has_scaled_columns
 from tessera_build.lower.schedule_to_tile.pairs import paired_product
 from tessera_build.lower.schedule_to_tile.rewrite import check_rewrite
 from tessera_build.space.contraction import is_byte_product, is_product
-from tessera_build.space.pairs import MOST_SCALE, TURN, Paired
+from tessera_build.space.pairs import BEHIND, MOST_SCALE, TURN, Paired
 from tessera_build.space.passes import passes_in_turns
 from tessera_build.space.winograd_plan import STACK_BYTES
 

@@ -23,10 +23,8 @@ from tessera_build.lower.schedule_to_tile.nest import SCRATCH, LoopRange, Nest, 
 from tessera_build.lower.schedule_to_tile.pair_scale import add_size, factor_of, undone_of, with_sign
 from tessera_build.lower.schedule_to_tile.pairs import ask_for, paired_product, sum_in_pairs
 from tessera_build.lower.schedule_to_tile.prefetch import LINE_BYTES, element_at
-from tessera_build.space.pairs import PARTS, TURN, Paired
+from tessera_build.space.pairs import BEHIND, PARTS, TURN, Paired
 
-# What stands behind a column's elements.
-BEHIND = 2
 # Elements of a column that are read at a time, those of all registers together.
 _STEPS = (8, 4, 2, 1)
 _REGISTER = "_v"

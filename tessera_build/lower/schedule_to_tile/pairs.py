@@ -21,7 +21,7 @@ from tessera_build.ir.schedule.trace import Pair, Schedule, ScheduleRejectedErro
 from tessera_build.ir.tile import nodes as t
 from tessera_build.lower.schedule_to_tile.nest import SCRATCH, LoopRange, Nest, Operand
 from tessera_build.lower.schedule_to_tile.prefetch import lines_ahead
-from tessera_build.space.pairs import PARTS, TURN, Paired, paired_of
+from tessera_build.space.pairs import BEHIND, PARTS, TURN, Paired, paired_of
 from tessera_build.space.winograd_plan import pitch
 
 
@@ -57,7 +57,7 @@ class PairedRows:
 def paired_rows(nest: Nest, paired: Paired) -> PairedRows:
     """Those of a nest's product: of a stage of a chain, which has memory for one line of pixels, one line."""
     axes = nest.axes[2:-1] if SCRATCH in nest.scratch else nest.axes[:-1]
-    row = pitch(paired.extent + 2, nest.lanes)
+    row = pitch(paired.extent + BEHIND, nest.lanes)
     return PairedRows(paired, axes, (*(nest.domain[axis] for axis in axes), row))
 
 

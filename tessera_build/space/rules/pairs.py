@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from tessera_build.ir.core.types import F32
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.trace import Pack, Pair, Split
 from tessera_build.space.features import complete, nest_features
@@ -31,6 +32,8 @@ _MOST_OUTER_ROWS: Final = 4
 _LEAST_ROWS: Final = 32
 # A stage of a chain uses its weights line after line.
 _LEAST_IN_LINE: Final = 14
+# Of the scaled elements of a line, which lie on a thread's stack beside the rows of the chain.
+_MOST_LINE_BYTES: Final = 64 << 10
 # Rows of a long product that are read at a time, three places of each: 128 x 3072 x 768 takes 4.25 ms in tiles of 8
 # rows, 5.4 of 10 and 6.4 of 13; 128 x 768 x 768 0.99, 0.97 and 0.96.
 _LONG: Final = 1536
@@ -157,6 +160,8 @@ def _stage_sketch(work: Workload, machine: CpuMachine) -> Sketch | None:
     if found is None or _rows_of(work) < _LEAST_IN_LINE:
         return None
     depth, vectors = work.reduction[0].extent, work.vector.extent // machine.lanes
+    if F32.bytes * depth * _rows_of(work) > _MOST_LINE_BYTES:
+        return None
     saved = (third_of(depth) * (PARTS - PAIR_CYCLES) - _ENDS) * vectors
     return _sketch(work, machine, found) if saved > _ROW + _REGISTER * -(-depth // machine.lanes) else None
 
