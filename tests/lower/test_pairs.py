@@ -13,6 +13,8 @@ from bundle_format.digest import Digest
 from bundle_format.errors import TesseraError
 from tessera_build.config import load_precision
 from tessera_build.driver.schedules import Given, Overriding
+from tessera_build.ir.core.types import F32, tensor
+from tessera_build.ir.graph.builder import GraphBuilder
 from tessera_build.ir.graph.nodes import Array, Module
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.nodes import Compute
@@ -205,6 +207,24 @@ def test_rule_when_adders_idle_and_rows_suffice_then_takes_pairs() -> None:
     assert not _paired(Sizes(1, 24, 768, 768))  # weights are used too seldom
     assert not _paired(Sizes(None, 128, 768, 768))  # rows of an unknown number keep the direct sum
     assert not _paired(Sizes(1, 128, 5, 768))  # no pair and as many others
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("depth", "columns", "stride"), [(1024, 256, 1), (512, 1024, 2)])
+def test_rule_when_scaled_rows_stay_in_the_cache_but_weights_do_not_then_weights_are_read_once(
+    depth: int, columns: int, stride: int
+) -> None:
+    """As it lies, the image of the second is four times its rows."""
+    b = GraphBuilder()
+    x = b.input("x", tensor(F32, 1, 14 * stride, 14 * stride, depth))
+    weights = np.random.default_rng(0).standard_normal((columns, depth, 1, 1)).astype(np.float32)
+    how = {"strides": (stride,) * 2, "low": (0, 0), "high": (0, 0), "dilations": (1, 1), "groups": 1, "layout": "NHWC"}
+    b.output("y", b.op("conv", x, b.constant(weights), **how))
+    module = b.finish()
+    setting = Setting(task_of(module), {}, constants_of(module), {})
+    schedule = derived_within(Bounds(products=ALLOWED))(setting, APART)
+    assert schedule.paired() is not None
+    assert schedule.order()[0] == "_d3"
 
 
 @pytest.mark.unit

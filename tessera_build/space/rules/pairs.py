@@ -7,6 +7,7 @@ vector keeps its accumulators, three vectors of a panel and two sums in register
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -20,7 +21,7 @@ from tessera_build.space.pairs import PAIRS, PARTS, TURN, third_of
 from tessera_build.space.rules.product import prefetch_of, row_axes
 from tessera_build.space.rules.rule import Features, Flags, Rule, orders_of, outer_rows, sizes, tile_name
 from tessera_build.space.sketch import Decision, Hole, Nest, Part, Sketch, Values
-from tessera_build.space.workload import Rewriting, Workload
+from tessera_build.space.workload import Operand, Rewriting, Workload
 
 # A register tile is one vector wide: elements of rows are then operands in memory of additions and multiply-adds. Tiles
 # of two vectors, which share them in registers, take 7.4 ms for 480 x 720 x 1024, and these 4.8: a Zen 4 does not read
@@ -111,7 +112,7 @@ def pairs_features(work: Workload, machine: CpuMachine, sketch: Sketch, values: 
     count, depth = len(values["order"]), work.reduction[0]
     tiles = {s.name: values[tile_name(s.name)] for s in row_axes(work)}
     tiles |= {work.vector.name: np.full(count, machine.lanes), depth.name: np.full(count, TURN)}
-    found = nest_features(work, machine, LoopNest.of(sketch, values, tiles))
+    found = nest_features(_of_rows(work), machine, LoopNest.of(sketch, values, tiles))
     pairs, held = third_of(depth.extent), np.asarray(_held(work, values), np.float64)
     left = depth.extent - PARTS * pairs
     latency = float(machine.multiply_add_latency)
@@ -135,6 +136,14 @@ def pairs_features(work: Workload, machine: CpuMachine, sketch: Sketch, values: 
         },
         count,
     )
+
+
+def _of_rows(work: Workload) -> Workload:
+    """The workload as its sums see it: rows are scaled first, and then lie one behind the other."""
+    found = work.rewriting(PAIRS)
+    assert found is not None, "the rule has a sketch"
+    rows = Operand(tuple(((axis, 1),) for axis in found.axes), F32.bytes)
+    return replace(work, main=(rows, work.main[1]))
 
 
 def _share_of_tiles(work: Workload, machine: CpuMachine) -> Floats:

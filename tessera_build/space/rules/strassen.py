@@ -14,7 +14,7 @@ import numpy as np
 
 from tessera_build.ir.machine.cpu import CpuMachine
 from tessera_build.ir.schedule.trace import Bind, Pack, Prefetch, Rewrite, Split, Tensorise
-from tessera_build.space.features import complete, idle_share
+from tessera_build.space.features import complete, idle_share, share_again
 from tessera_build.space.nest import Integers, full_bytes, weight_bytes
 from tessera_build.space.panels import cycles_lost_to_conflicts, prefetch_pays
 from tessera_build.space.rules.rule import Features, Flags, Rule
@@ -228,11 +228,11 @@ def _moved(work: Workload, machine: CpuMachine, parts: Quarters, values: Values)
     panels, tiles = parts.columns // values["columns"], -(-parts.rows // values["rows"])
     block = float(_FLOAT_BYTES) * parts.rows * parts.depth
     right = float(_FLOAT_BYTES) * parts.depth * values["columns"] * _PRODUCTS
-    again = np.where(block * _PRODUCTS + right > machine.l2_bytes, panels, 1)
+    again = share_again(np.asarray(block * _PRODUCTS + right, np.float64), machine) * (panels - 1)
     left = parts.around * block
     return {
         "l1_bytes": parts.around * panels * tiles * right * _READ_AGAIN + panels * left * _PRODUCTS,
-        "l2_bytes": full_bytes(work) + left * SUMS + left * _PRODUCTS * (again - 1.0),
+        "l2_bytes": full_bytes(work) + left * SUMS + left * _PRODUCTS * again,
         "memory_bytes": np.full(len(panels), full_bytes(work) + left * SUMS),
         "weight_bytes": np.full(len(panels), weight_bytes(work)),
     }
