@@ -30,7 +30,9 @@ from tessera_build.space.toom_cook import Transform
 
 _ROWS: Final = "v1:row-major"
 _PACKED: Final = re.compile(r"v1:(?:group\((\d+),(\d+)\),)?order\(([\d,]+)\),panels\((\d+),(\d+)\)(?:,quads\((\d+)\))?")
-_POINTS: Final = re.compile(r"v1:winograd\((\d+),(\d+)(?:x(\d+))?\),order\(([-\d,]+)\),panels\((\d+),(\d+)\)")
+_POINTS: Final = re.compile(
+    r"v1:winograd\((\d+),(\d+)(?:x(\d+))?(?:/(\d+)x(\d+))?\),order\(([-\d,]+)\),panels\((\d+),(\d+)\)"
+)
 _QUARTERS: Final = re.compile(r"v1:strassen\((\d+)\),order\(([\d,]+)\),panels\((\d+),(\d+)\)")
 _PAIRS: Final = re.compile(r"v1:pairs,order\(([\d,]+)\),panels\(0,(\d+)\)")
 _NUMBER: Final = re.compile(r"= const\(([^)]+)\) : (\w+)")
@@ -103,8 +105,8 @@ def _transform(layout: str) -> Packing | None:
     """The packing of a layout that is more than an order."""
     points, quarters = _POINTS.fullmatch(layout), _QUARTERS.fullmatch(layout)
     if points is not None:
-        tile, rows, columns, order, outer, width = points.groups()
-        transform = Transform.of(int(tile), (int(rows), int(columns or rows)))
+        tile, rows, columns, above, before, order, outer, width = points.groups()
+        transform = Transform.of(int(tile), (int(rows), int(columns or rows)), (int(above or 1), int(before or 1)))
         return Packing(_numbers(order), int(outer), int(width), winograd=transform)
     if quarters is not None:
         piece, order, outer, width = quarters.groups()

@@ -5,7 +5,9 @@ from m + r - 1 inputs, made by evaluating polynomials at as many points (Toom an
 number is exact until the last rounding to float64, and weights are rounded to their own type once.
 
 With A, B and G for the outputs, the inputs and the weights, y = A^T ((G g) * (B^T d)). The points are 0, pairs of
-opposite ones, and infinity: rows of opposite points share their even and their odd half.
+opposite ones, and infinity: rows of opposite points share their even and their odd half. Where outputs lie s inputs
+apart, the inputs that have one rest by s, and the taps that meet them, are a filter of their own; outputs are the sums
+of all s filters'.
 """
 
 from __future__ import annotations
@@ -57,16 +59,23 @@ class Pair:
 class ToomCook:
     """Transforms for output tiles of `tile` and `taps`; points in the order 0, +p, -p for every pair, infinity.
 
-    One tap is kept as it is, at the one point that there is then.
+    One tap is kept as it is, at as many points as there are outputs. Outputs lie `stride` inputs apart, at most `taps`;
+    of several filters one has its points behind the other's.
     """
 
     tile: int
     taps: int = 3
+    stride: int = 1
 
     @property
     def size(self) -> int:
         """The number of points along one axis, and of inputs that a tile reads."""
-        return self.tile + self.taps - 1
+        return self.stride * (self.tile - 1) + self.taps
+
+    @property
+    def filters(self) -> tuple[ToomCook, ...]:
+        """Those of which outputs are the sum, each of every `stride`-th input and tap."""
+        return tuple(ToomCook(self.tile, len(range(rest, self.taps, self.stride))) for rest in range(self.stride))
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -82,14 +91,20 @@ class ToomCook:
     @property
     def weights(self) -> tuple[tuple[Fraction, ...], ...]:
         """G: one row a point."""
-        if self.size == 1:
-            return ((Fraction(1),),)
+        if self.stride > 1:
+            return tuple(self._spread(row, rest) for rest, own in enumerate(self.filters) for row in own.weights)
+        if self.taps == 1:
+            return ((Fraction(1),),) * self.tile
         zero = prod((-p.point * p.point for p in self.pairs), start=Fraction(1))
         rows = [tuple(Fraction(int(e == 0)) / zero for e in range(self.taps))]
         for pair in self.pairs:
             for point in (pair.point, -pair.point):
                 rows.append(tuple(point**e / pair.scale for e in range(self.taps)))
         return (*rows, tuple(Fraction(int(e == self.taps - 1)) for e in range(self.taps)))
+
+    def _spread(self, row: tuple[Fraction, ...], rest: int) -> tuple[Fraction, ...]:
+        """A filter's row among all taps."""
+        return tuple(row[e // self.stride] if e % self.stride == rest else Fraction(0) for e in range(self.taps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +115,9 @@ class Transform:
     columns: ToomCook
 
     @classmethod
-    def of(cls, tile: int, taps: tuple[int, int]) -> Transform:
+    def of(cls, tile: int, taps: tuple[int, int], strides: tuple[int, int] = (1, 1)) -> Transform:
         """That of tiles of `tile` outputs along each axis with several taps, and of one along the other."""
-        rows, columns = (ToomCook(tile if n > 1 else 1, n) for n in taps)
+        rows, columns = (ToomCook(tile, n, s) if n > 1 else ToomCook(1, 1) for n, s in zip(taps, strides, strict=True))
         return cls(rows, columns)
 
     @property
@@ -112,9 +127,11 @@ class Transform:
 
     @property
     def text(self) -> str:
-        """What a layout is called by: `4,3` for F(4x4, 3x3), `4,1x5` for F(4, 5) along columns."""
+        """What a layout is called by: `4,3` for F(4x4, 3x3), `4,1x5` for F(4, 5) along columns, `3,3/2x2` with outputs
+        two inputs apart."""
         tile, taps = max(self.rows.tile, self.columns.tile), (self.rows.taps, self.columns.taps)
-        return f"{tile},{taps[0]}" if taps[0] == taps[1] else f"{tile},{taps[0]}x{taps[1]}"
+        strides = f"/{self.rows.stride}x{self.columns.stride}" if self.rows.stride * self.columns.stride > 1 else ""
+        return f"{tile},{taps[0]}{strides}" if taps[0] == taps[1] else f"{tile},{taps[0]}x{taps[1]}{strides}"
 
     def transformed(self, taps: Array) -> Array:
         """Weights at the points: the first two axes, of rows and columns of taps, become one of `size`."""
@@ -136,12 +153,16 @@ def taps_first(weights: Array, places: tuple[int, ...]) -> Array:
     return np.transpose(weights, (*named, *rest)).reshape(rows, columns, prod(summed), outputs)
 
 
-def tiles_for(taps: tuple[int, int]) -> tuple[int, ...]:
-    """Extents of output tiles, of two at least, for which there are points, ascending; none without several taps."""
-    several = [n for n in taps if n > 1]
+def tiles_for(taps: tuple[int, int], strides: tuple[int, int] = (1, 1)) -> tuple[int, ...]:
+    """Extents of output tiles, of two at least, for which there are points, ascending; none without several taps that
+    meet the same inputs."""
+    several = [ToomCook(2, n, s) for n, s in zip(taps, strides, strict=True) if n > 1]
     sizes = [n for n in _POINTS if n <= _MOST_POINTS_TWICE or len(several) == 1]
-    tiles = [size - taps + 1 for taps in several[:1] for size in sizes]
-    return tuple(t for t in tiles if t > 1 and all(t + n - 1 in sizes for n in several))
+    if not several or any(side.taps <= side.stride for side in several):
+        return ()
+    counts = {own.taps for side in several for own in side.filters if own.taps > 1}
+    tiles = (size - max(counts) + 1 for size in sizes)
+    return tuple(t for t in tiles if t > 1 and all(t + count - 1 in sizes for count in counts))
 
 
 def _combined(row: tuple[Fraction, ...], parts: Array) -> Array:
@@ -163,7 +184,10 @@ def _product(points: tuple[Fraction, ...] | list[Fraction]) -> tuple[Fraction, .
 
 def to_points(transform: ToomCook, inputs: Sequence[Value], total: Total[Value]) -> list[Value]:
     """B^T d: `size` values from as many inputs; rows of opposite points are the even half plus and minus the odd."""
-    if transform.size == 1:
+    if transform.stride > 1:
+        apart = [inputs[rest :: transform.stride] for rest in range(transform.stride)]
+        return [p for own, part in zip(transform.filters, apart, strict=True) for p in to_points(own, part, total)]
+    if transform.taps == 1:
         return list(inputs)
     found = [total(transform.whole, inputs[::2])]
     for pair in transform.pairs:
@@ -174,7 +198,9 @@ def to_points(transform: ToomCook, inputs: Sequence[Value], total: Total[Value])
 
 def from_points(transform: ToomCook, values: Sequence[Value], total: Total[Value]) -> list[Value]:
     """A^T v: `tile` outputs from `size` values; opposite points enter by their sum and their difference."""
-    if transform.size == 1:
+    if transform.stride > 1:
+        return _of_filters(transform, values, total)
+    if transform.taps == 1:
         return list(values)
     first, *paired, last = values
     one = Fraction(1)
@@ -191,3 +217,12 @@ def from_points(transform: ToomCook, values: Sequence[Value], total: Total[Value
             factors, terms = [*factors, one], [*terms, last]
         found.append(total(factors, terms))
     return found
+
+
+def _of_filters(transform: ToomCook, values: Sequence[Value], total: Total[Value]) -> list[Value]:
+    """The outputs of several filters, added up."""
+    found: list[list[Value]] = []
+    for own in transform.filters:
+        found.append(from_points(own, values[: own.size], total))
+        values = values[own.size :]
+    return [total((Fraction(1),) * len(found), terms) for terms in zip(*found, strict=True)]

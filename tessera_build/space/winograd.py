@@ -28,13 +28,14 @@ _LEAST_AXES: Final = 2  # of a reduction: taps and channels
 class Side:
     """An output axis along which tiles are cut, and the reduction axis of taps that moves with it: none has one tap.
 
-    Taps lie `step` outputs apart, and so do the outputs of a tile.
+    Taps lie `step` outputs apart, and so do the outputs of a tile; or outputs lie `stride` inputs apart.
     """
 
     axis: str
     tap: str = ""
     taps: int = 1
     step: int = 1
+    stride: int = 1
 
     @property
     def phase(self) -> str:
@@ -73,6 +74,11 @@ class Window:
         """How many taps there are along each."""
         return self.rows.taps, self.columns.taps
 
+    @property
+    def strides(self) -> tuple[int, int]:
+        """How many inputs apart outputs are along each."""
+        return self.rows.stride, self.columns.stride
+
     def extents(self, domain: Mapping[str, Extent]) -> tuple[Extent, Extent]:
         """Outputs along rows and along columns, of all phases the most, where the domain's axes have these extents."""
         columns, step = domain[self.columns.axis], self.columns.step
@@ -91,27 +97,30 @@ def window_of(node: Compute) -> Window | None:
         kept = [axis.name for axis in further]
         weight = _places(node, (sides[0].tap, sides[1].tap, *kept, channels.name, node.axes[-1].name))
         known = all(isinstance(axis.extent, int) for axis in further)
-        if known and weight is not None and tiles_for((sides[0].taps, sides[1].taps)):
-            return Window(*sides, channels, weight, further)
+        window = Window(*sides, channels, weight, further) if known and weight is not None else None
+        if window is not None and tiles_for(window.taps, window.strides):
+            return window
     return None
 
 
 def _pairs(node: Compute, taps: Sequence[Axis]) -> Iterator[tuple[Side, Side]]:
     """Sides in the order of the node's axes, the best first: the last two with taps side by side; one of those, beside
-    an axis that its tiles share strips with; one with taps apart, beside its phases."""
+    an axis that its tiles share strips with; the same where outputs are steps apart, which saves less; one with taps
+    apart, beside its phases."""
     names, extents = [axis.name for axis in node.axes], {axis.name: axis.extent for axis in node.axes}
     found = [side for tap in taps if (side := _walked_with(node, tap)) is not None]
     walked = sorted(found, key=lambda side: names.index(side.axis))
     if len({side.axis for side in walked}) != len(walked):
         return
-    near = [side for side in walked if side.step == 1]
-    if len(near) > 1:
-        yield near[-2], near[-1]
-    for side in reversed(near):
-        beside = _beside(node, side.axis)
-        if beside is not None:
-            first, second = sorted((side, Side(beside)), key=lambda side: names.index(side.axis))
-            yield first, second
+    for strided in (False, True):
+        near = [side for side in walked if side.step == 1 and (side.stride > 1) is strided]
+        if len(near) > 1:
+            yield near[-2], near[-1]
+        for side in reversed(near):
+            beside = _beside(node, side.axis)
+            if beside is not None:
+                first, second = sorted((side, Side(beside)), key=lambda side: names.index(side.axis))
+                yield first, second
     for side in reversed(walked):
         extent = extents[side.axis]
         if side.step > 1 and (not isinstance(extent, int) or side.step < extent):
@@ -128,16 +137,18 @@ def _beside(node: Compute, walked: str) -> str | None:
 
 
 def _walked_with(node: Compute, tap: Axis) -> Side | None:
-    """The output axis, in steps of one, that one index of the first read adds to so many times a tap."""
+    """The output axis that one index of the first read adds to a tap, either of them in steps."""
     moved = [index for index in node.accesses[0].indices if tap.name in symbols_of(index)]
     if len(moved) != 1 or not isinstance(tap.extent, int):
         return None
     step = substitute(moved[0], {tap.name: 1}) - substitute(moved[0], {tap.name: 0})
     for axis in node.axes[:-1] if isinstance(step, int) and step > 0 else ():
-        together = moved[0] - step * symbol(tap.name) - symbol(axis.name)
+        stride = substitute(moved[0], {axis.name: 1}) - substitute(moved[0], {axis.name: 0})
+        together = moved[0] - step * symbol(tap.name) - stride * symbol(axis.name)
         alone = [i for i in node.accesses[0].indices if axis.name in symbols_of(i)] == moved
-        if isinstance(together, int) and alone and isinstance(step, int):
-            return Side(axis.name, tap.name, tap.extent, step)
+        one = isinstance(stride, int) and stride > 0 and 1 in (step, stride)
+        if isinstance(together, int) and alone and one and isinstance(stride, int) and isinstance(step, int):
+            return Side(axis.name, tap.name, tap.extent, step, stride)
     return None
 
 
@@ -167,7 +178,8 @@ def winograd_rewriting(node: Compute, subject: Subject) -> Rewriting | None:
         return None
     weights = subject.constants[node.reads[1]]
     placed = taps_first(weights, window.weight)
-    tiles = tuple(t for t in tiles_for(window.taps) if transform_error(placed, Transform.of(t, window.taps)) <= bound)
+    how = window.taps, window.strides
+    tiles = tuple(t for t in tiles_for(*how) if transform_error(placed, Transform.of(t, *how)) <= bound)
     axes = window.rows.axis, window.columns.axis
     kept = tuple(axis.name for axis in window.further)
-    return Rewriting(WINOGRAD, tiles, axes, window.taps, window.columns.step, kept) if tiles else None
+    return Rewriting(WINOGRAD, tiles, axes, *how, window.columns.step, kept) if tiles else None

@@ -35,8 +35,7 @@ def transform_error(weights: Array, transform: Transform) -> float:
     sides = transform.rows.size, transform.columns.size
     inputs = np.random.default_rng(0).random((*sides, _TILES, taps.shape[2]), np.float32) * 2 - 1
     patches = np.maximum(inputs, np.float32(0)).astype(np.float64)
-    tile = transform.rows.tile, transform.columns.tile
-    exact = _direct(patches, taps, tile)
+    exact = _direct(patches, taps, transform)
     points = _both(patches, transform, to_points)
     factors = transform.transformed(taps.astype(np.float32)).astype(np.float64)
     sums = np.zeros((transform.size, _TILES, taps.shape[3]))
@@ -45,7 +44,7 @@ def transform_error(weights: Array, transform: Transform) -> float:
         sums = _rounded(sums + flat[:, :, channel, None] * factors[:, None, channel, :])
     found = _both(sums.reshape(*sides, _TILES, -1), transform, from_points)
     usual = without_peaks(taps)
-    scale = deviation_of(exact if usual is taps else _direct(patches, usual, tile))
+    scale = deviation_of(exact if usual is taps else _direct(patches, usual, transform))
     return float(np.abs(found - exact).max()) / scale if scale > 0 else math.inf
 
 
@@ -66,12 +65,14 @@ def _total(factors: Sequence[Fraction], terms: Sequence[Doubles]) -> Doubles:
     return total
 
 
-def _direct(patches: Doubles, taps: Doubles, tile: tuple[int, int]) -> Doubles:
+def _direct(patches: Doubles, taps: Doubles, transform: Transform) -> Doubles:
     """The outputs of every tile in f64: [row, column, tile, output]."""
-    found = np.zeros((*tile, _TILES, taps.shape[3]))
+    rows, columns = transform.rows, transform.columns
+    found = np.zeros((rows.tile, columns.tile, _TILES, taps.shape[3]))
     for row in range(taps.shape[0]):
         for column in range(taps.shape[1]):
-            inside = np.moveaxis(patches[row : row + tile[0], column : column + tile[1]], -1, 0)
+            met = patches[row :: rows.stride, column :: columns.stride][: rows.tile, : columns.tile]
+            inside = np.moveaxis(met, -1, 0)
             products = inside[..., None] * taps[row, column][:, None, None, None]
             found = found + np.add.reduce(products, axis=0)  # along the slowest axis: one after another
     return found

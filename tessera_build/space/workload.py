@@ -60,14 +60,16 @@ class Subject:
 class Rewriting:
     """An algorithm that may take the place of a task's sum: those of its `sizes` that err little enough.
 
-    `axes`: of the task, in an order that the algorithm's rule knows; `taps`: of a window, along each, and how far apart
-    those along the last one are; `kept`: the reduction axes of taps that stay as they are.
+    `axes`: of the task, in an order that the algorithm's rule knows; `taps`: of a window, along each, `strides`: how
+    many inputs apart outputs are, `apart`: and taps along the last axis; `kept`: the reduction axes of taps that stay
+    as they are.
     """
 
     algorithm: str
     sizes: tuple[int, ...]
     axes: tuple[str, ...]
     taps: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
     apart: int = 1
     kept: tuple[str, ...] = ()
 

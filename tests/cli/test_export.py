@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from click.testing import CliRunner
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 import tessera_build
 from tessera_build.cli.main import main
@@ -72,3 +72,19 @@ def test_export_when_a_bundle_holds_transformed_weights_then_turns_them_back_and
     sessions = [onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]) for file in (model, out)]
     found = [np.asarray(s.run(None, {s.get_inputs()[0].name: x})[0]) for s in sessions]
     np.testing.assert_allclose(found[1], found[0], rtol=1e-5, atol=1e-6)
+
+
+def test_export_when_weights_are_at_the_points_of_a_strided_window_then_turns_them_back(tmp_path: Path) -> None:
+    weights = (np.random.default_rng(0).standard_normal((64, 32, 4, 4)) / 22).astype(np.float32)
+    node = helper.make_node("Conv", ["x", "w"], ["y"], strides=[2, 2], pads=[1, 1, 1, 1])
+    shapes = (("x", [1, 32, 64, 64]), ("y", [1, 64, 32, 32]))
+    x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes)
+    graph = helper.make_graph([node], "g", [x], [y], [numpy_helper.from_array(weights, "w")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    bundle, out = tmp_path / "m.tessera", tmp_path / "out.onnx"
+    tessera_build.build(tmp_path / "m.onnx", targets=["x86-64-v4"], out=bundle, verify=False, workers=1)
+    result = CliRunner().invoke(main, ["export", str(bundle), "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "rounded   told back from transforms" in result.output
+    (found,) = [numpy_helper.to_array(i) for i in onnx.load(out).graph.initializer if len(i.dims) == 4]
+    np.testing.assert_allclose(np.sort(found, None), np.sort(weights, None), rtol=0, atol=1e-6)

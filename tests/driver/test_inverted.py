@@ -18,18 +18,20 @@ def _weights(*shape: int) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize(
-    ("tile", "taps", "shape", "order"),
+    ("transform", "shape", "order"),
     [
-        (4, (3, 3), (20, 6, 3, 3), (2, 3, 1, 0)),
-        (2, (3, 3), (3, 3, 6, 20), (0, 1, 2, 3)),
-        (4, (1, 5), (20, 6, 5), (-1, 2, 1, 0)),
-        (4, (5, 1), (20, 6, 5, 1), (2, -1, 1, 0)),
+        (Transform.of(4, (3, 3)), (20, 6, 3, 3), (2, 3, 1, 0)),
+        (Transform.of(2, (3, 3)), (3, 3, 6, 20), (0, 1, 2, 3)),
+        (Transform.of(4, (1, 5)), (20, 6, 5), (-1, 2, 1, 0)),
+        (Transform.of(4, (5, 1)), (20, 6, 5, 1), (2, -1, 1, 0)),
+        (Transform.of(5, (3, 3), (2, 2)), (20, 6, 3, 3), (2, 3, 1, 0)),
+        (Transform.of(3, (1, 4), (1, 3)), (20, 6, 4), (-1, 2, 1, 0)),
     ],
 )
 def test_points_when_turned_back_then_are_the_weights_but_for_rounding(
-    tile: int, taps: tuple[int, int], shape: tuple[int, ...], order: tuple[int, ...]
+    transform: Transform, shape: tuple[int, ...], order: tuple[int, ...]
 ) -> None:
-    weights, packing = _weights(*shape), Packing(order, 0, 16, winograd=Transform.of(tile, taps))
+    weights, packing = _weights(*shape), Packing(order, 0, 16, winograd=transform)
     found = turned_back(packing.apply(weights), packing, shape)
     assert found is not None
     np.testing.assert_allclose(found.astype(np.float64), weights, rtol=0, atol=1e-6)

@@ -37,7 +37,7 @@ from tessera_build.lower.program.assemble import lower_module
 from tessera_build.lower.program.kernels import STANDARD_BOUNDS, Setting, derived_within, lower_task
 from tessera_build.lower.schedule_to_tile.replay import Bindings, schedule_to_tile
 from tessera_build.space.toom_cook import Transform, taps_first, tiles_for
-from tessera_build.space.winograd import window_of
+from tessera_build.space.winograd import Window, window_of
 from tessera_build.space.winograd_error import transform_error
 from tessera_build.space.workload import Bounds
 from tessera_build.verify.tile_samples import LAUNCH_VISITS, first_instances, visits
@@ -150,6 +150,39 @@ def test_window_when_taps_are_apart_then_agrees_with_the_reference_for_one_and_t
         check_module(module, inputs_of(module, sizes), sizes, machine, Strips(tile, 3, 2, 5, vectors=1).chooser())
 
 
+_STEPS = [((3, 3), (2, 2)), ((4, 4), (2, 2)), ((4, 4), (3, 3)), ((6, 6), (2, 2)), ((1, 3), (1, 2)), ((5, 1), (4, 1))]
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize(("taps", "strides"), _STEPS, ids=lambda pair: f"{pair[0]}x{pair[1]}")
+@pytest.mark.parametrize("machine", [None, AVX2], ids=["here", "avx2"])
+def test_window_when_outputs_are_steps_apart_then_agrees_with_the_reference_for_one_and_two_threads(
+    taps: tuple[int, int], strides: tuple[int, int], machine: CpuMachine | None
+) -> None:
+    before = taps[0] // 2, taps[1] // 2
+    after = taps[0] - 1 - before[0], taps[1] - 1 - before[1]
+    for tile in tiles_for(taps, strides):
+        shape = Shape(None, None, 26, 19, 20, before, after, taps, strides=strides)
+        module, sizes = module_of(shape, "bias residual relu"), {"N": 2, "H": 17}
+        window = window_of(summed(module)[1])
+        assert window is not None
+        assert window.strides == strides
+        check_module(module, inputs_of(module, sizes), sizes, machine, Strips(tile, 2, 3, 5, vectors=1).chooser())
+
+
+@pytest.mark.unit
+def test_window_when_steps_leave_filters_of_one_tap_or_cost_more_then_is_none_of_those() -> None:
+    def found(taps: tuple[int, int], strides: tuple[int, int]) -> Window | None:
+        return window_of(summed(module_of(Shape(1, 16, 16, 8, 16, taps=taps, strides=strides)))[1])
+
+    assert found((2, 2), (2, 2)) is None
+    assert found((3, 3), (3, 3)) is None
+    assert found((5, 5), (2, 2)) is None  # its filters have no tile in common
+    rows = found((3, 3), (1, 2))
+    assert rows is not None
+    assert (rows.taps, rows.strides) == ((3, 1), (1, 1))
+
+
 @pytest.mark.numerics
 def test_dims_when_smaller_and_larger_than_a_strip_then_one_program_serves_all() -> None:
     module = module_of(Shape(None, None, None, 6, 20), "bias")
@@ -167,9 +200,9 @@ def test_dims_when_smaller_and_larger_than_a_strip_then_one_program_serves_all()
 
 
 @pytest.mark.numerics
-@pytest.mark.parametrize("tile", TILES)
-def test_bits_when_strips_or_neighbours_differ_then_are_the_same(tile: int) -> None:
-    module, sizes = module_of(Shape(None, 13, 14, 19, 40), "bias relu"), {"N": 3}
+@pytest.mark.parametrize(("tile", "stride"), [*((tile, 1) for tile in TILES), (3, 2)])
+def test_bits_when_strips_or_neighbours_differ_then_are_the_same(tile: int, stride: int) -> None:
+    module, sizes = module_of(Shape(None, 13, 14, 19, 40, strides=(stride, stride)), "bias relu"), {"N": 3}
     inputs = inputs_of(module, sizes)
     cuts = Strips(tile, 1, 1, 1), Strips(tile, 2, 3, 5, vectors=1), Strips(tile, 4, 7, 9, vectors=1, panels=1)
     found = [compile_module(module, choose=strips.chooser()).run(inputs, sizes)["y"] for strips in cuts]
@@ -208,6 +241,14 @@ def test_rule_when_sizes_are_those_of_a_network_then_takes_the_tile_that_pays(
 
 
 @pytest.mark.unit
+def test_rule_when_outputs_are_steps_apart_then_takes_the_tile_that_pays() -> None:
+    halved = Shape(1, 56, 56, 128, 128, (1, 1), (0, 0), strides=(2, 2))
+    assert _chosen(halved, AVX512, ALLOWED) == 3
+    assert _chosen(replace(halved, channels=64, taps=(4, 4), high=(1, 1)), AVX512, ALLOWED) == 5
+    assert _chosen(replace(halved, height=8, width=8, channels=512, outputs=512), AVX512, ALLOWED) == 0
+
+
+@pytest.mark.unit
 def test_default_schedules_when_derived_then_allow_what_the_standard_precision_does() -> None:
     assert STANDARD_BOUNDS.winograd == ALLOWED
 
@@ -225,7 +266,7 @@ def test_rule_when_less_error_is_allowed_then_takes_smaller_tiles_or_none() -> N
 @pytest.mark.unit
 @pytest.mark.parametrize(
     "change",
-    [{"strides": (2, 2)}, {"groups": 2}, {"taps": (1, 1)}, {"taps": (9, 1)}, {"taps": (9, 8)}],
+    [{"strides": (3, 3)}, {"groups": 2}, {"taps": (1, 1)}, {"taps": (9, 1)}, {"taps": (9, 8)}],
     ids=str,
 )
 def test_window_when_there_are_no_points_for_it_then_is_none(change: dict[str, object]) -> None:
@@ -253,6 +294,9 @@ def test_bundle_when_a_convolution_is_rewritten_then_weights_name_the_transform(
     (step,) = [r.schedule.rewritten() for r in lowered.launches[0] if r.schedule.rewritten()]
     assert step is not None
     assert (step.algorithm, step.effect) == ("winograd", "algorithm-changing")
+    strided = module_of(Shape(1, 56, 56, 128, 128, high=(0, 0), strides=(2, 2)))
+    lowered = lower_module(strided, AVX512, choose=derived_within(Bounds(ALLOWED)))
+    assert [w.layout for w in lowered.weights] == ["v1:winograd(3,3/2x2),order(2,3,1,0),panels(0,32)"]
 
 
 @pytest.mark.unit
@@ -325,4 +369,4 @@ def test_trace_when_the_task_is_no_window_then_is_rejected() -> None:
     other = replace(task, function=replace(task.function, nodes=(strided,)))
     with pytest.raises(ScheduleRejectedError) as caught:
         _replayed(other, Schedule(steps), constants_of(module))
-    assert "taps, with steps of one" in str(caught.value.found)
+    assert "several meet the same inputs, and channels" in str(caught.value.found)

@@ -30,7 +30,7 @@ SIDES = {"strides": (1, 1), "dilations": (1, 1), "low": (1, 1), "high": (1, 1)}
 class Shape:
     """One convolution: images, height, width (None: dynamic), channels in and out, zeros before and after, taps.
 
-    `apart`: columns from one tap to the next.
+    `apart`: columns from one tap to the next; `strides`: inputs from one output to the next.
     """
 
     images: int | None
@@ -42,6 +42,7 @@ class Shape:
     high: tuple[int, int] = (1, 1)
     taps: tuple[int, int] = (3, 3)
     apart: int = 1
+    strides: tuple[int, int] = (1, 1)
 
     @property
     def extents(self) -> tuple[Extent, Extent, Extent]:
@@ -59,14 +60,16 @@ def module_of(shape: Shape, epilogue: str = "") -> Module:
     images, height, width = shape.extents
     x = b.input("x", tensor(F32, images, height, width, shape.channels))
     weights = rng.standard_normal((shape.outputs, shape.channels, *shape.taps)).astype(np.float32)
-    sides = SIDES | {"low": shape.low, "high": shape.high, "dilations": (1, shape.apart)}
+    sides = SIDES | {"low": shape.low, "high": shape.high, "dilations": (1, shape.apart), "strides": shape.strides}
     y = b.op("conv", x, b.constant(weights), groups=1, layout="NHWC", **sides)
     if "bias" in epilogue:
         y = b.op("add", y, b.constant(rng.standard_normal(shape.outputs).astype(np.float32)))
     if "residual" in epilogue:
         reach = shape.taps[0] - 1, (shape.taps[1] - 1) * shape.apart
         around = [a + b - n for a, b, n in zip(shape.low, shape.high, reach, strict=True)]
-        y = b.op("add", y, b.input("r", tensor(F32, images, height + around[0], width + around[1], shape.outputs)))
+        along = zip((height, width), around, shape.strides, strict=True)
+        rows, columns = ((extent + more - 1) // step + 1 for extent, more, step in along)
+        y = b.op("add", y, b.input("r", tensor(F32, images, rows, columns, shape.outputs)))
     if "relu" in epilogue:
         y = b.op("max", y, b.scalar(0.0, F32))
     b.output("y", y)
@@ -103,7 +106,7 @@ class Strips:
         window = window_of(node)
         assert window is not None
         width, channels = self.vectors * machine.lanes, window.channels
-        transform = Transform.of(self.tile, window.taps)
+        transform = Transform.of(self.tile, window.taps, window.strides)
         chunk = min(self.chunk, channels.extent) if isinstance(channels.extent, int) else self.chunk
         steps: tuple[Step, ...] = (
             Rewrite(self.tile, self.block, self.panels),

@@ -16,6 +16,7 @@ from tests.architecture.tree import ROOT
 from tests.lower.winograd_cases import fingerprint
 
 ROWS = [(tile, count) for count in range(2, 8) for tile in tiles_for((1, count))]
+STRIDED = [(t, count, s) for count in range(2, 8) for s in (2, 3, 4) for t in tiles_for((1, count), (1, s))]
 
 
 def _sum(factors: object, terms: object) -> Fraction:
@@ -24,14 +25,15 @@ def _sum(factors: object, terms: object) -> Fraction:
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize(("tile", "count"), ROWS)
-def test_transforms_when_taken_in_fractions_then_filter_exactly(tile: int, count: int) -> None:
-    transform = ToomCook(tile, count)
+@pytest.mark.parametrize(("tile", "count", "stride"), [*((*row, 1) for row in ROWS), *STRIDED])
+def test_transforms_when_taken_in_fractions_then_filter_exactly(tile: int, count: int, stride: int) -> None:
+    transform = ToomCook(tile, count, stride)
     inputs = [Fraction(n * n % 11 - 5) for n in range(transform.size)]
     taps = [Fraction(3), Fraction(-7), Fraction(2), Fraction(5), Fraction(-1), Fraction(4), Fraction(9)][:count]
     weights = [_sum(row, taps) for row in transform.weights]
     products = [a * b for a, b in zip(to_points(transform, inputs, _sum), weights, strict=True)]
-    expected = [_sum(taps, inputs[i : i + count]) for i in range(tile)]
+    expected = [_sum(taps, inputs[i * stride : i * stride + count]) for i in range(tile)]
+    assert len(products) < tile * count
     assert from_points(transform, products, _sum) == expected
 
 

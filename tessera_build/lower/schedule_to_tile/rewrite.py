@@ -77,8 +77,11 @@ def rewritten_window(
     sums = [n for n in nest.task.function.nodes if isinstance(n, Compute) and n.combine != "none"]
     window = window_of(sums[0]) if nest.task.kind == "contraction" and not schedule.groups() else None
     if window is None:
-        raise _rejected(nest, "no sum of products of f32 over two to seven taps, with steps of one, and channels")
-    if step.tile not in tiles_for(window.taps):
+        raise _rejected(
+            nest,
+            "no sum of products of f32 over two to seven taps, of which several meet the same inputs, and channels",
+        )
+    if step.tile not in tiles_for(window.taps, window.strides):
         raise _rejected(nest, f"tiles of {step.tile} for {window.taps[0]} by {window.taps[1]} taps")
     if sums[0].reads[1] not in constants:
         raise _rejected(nest, "weights that are not constant")
@@ -92,7 +95,7 @@ def rewritten_window(
 def _check_tiles(nest: Nest, schedule: Schedule, step: Rewrite, window: Window) -> None:
     """Strips of whole tiles, whole registers in panels, and a register tile that every strip can fill."""
     factors, vector = schedule.factors(), nest.axes[-1]
-    transform = Transform.of(step.tile, window.taps)
+    transform = Transform.of(step.tile, window.taps, window.strides)
     rows, columns, width = (factors.get(axis, 1) for axis in (window.rows.axis, window.columns.axis, vector))
     if rows % transform.rows.tile or columns % transform.columns.tile:
         raise _rejected(nest, f"strips of {rows} by {columns} outputs in tiles of {step.tile}")

@@ -34,7 +34,7 @@ def emit_winograd(nest: Nest, schedule: Schedule, node: Compute, window: Window)
     rewrite, factors = schedule.rewritten(), schedule.factors()
     if rewrite is None:
         raise ValueError("the schedule keeps the algorithm")
-    transform = Transform.of(rewrite.tile, window.taps)
+    transform = Transform.of(rewrite.tile, window.taps, window.strides)
     strip = Strip(
         node, window, transform, nest.lanes,
         factors.get(window.rows.axis, 1) // transform.rows.tile,
