@@ -45,7 +45,7 @@ typedef int32_t (*tessera_body)(void *argument, int64_t index);
 /* What the object may ask of the process. The members from thread_create to semaphore_post are needed only by
  * tessera_pool_create; POSIX's functions of the like names fit. */
 typedef struct tessera_services {
-  uint32_t size;    /* sizeof(tessera_services), or 96 without the last member */
+  uint32_t size;    /* sizeof(tessera_services), or 104 without the last three members, or 96 without the last four */
   uint32_t version; /* TESSERA_ABI_VERSION */
   void *context;    /* first argument of allocate, release, parallel_for and profile */
   /* NULL when there is no memory. Both may be NULL for tessera_run unless an entry has sizes that depend on data; any
@@ -65,6 +65,12 @@ typedef struct tessera_services {
   /* POSIX's sched_yield: a thread of the pool that waits lets others have its processor. NULL, or a table that ends
    * before it: it keeps the processor until it sleeps. */
   int32_t (*thread_yield)(void);
+  /* Linux's sched_getcpu, sched_getaffinity and pthread_setaffinity_np: a thread of the pool that slept is woken on
+   * another processor than its caller's, of those that the caller may use. Any NULL, or a table that ends before them:
+   * wherever the system wakes it. */
+  int32_t (*current_cpu)(void);
+  int32_t (*get_affinity)(int32_t thread, uint64_t bytes, void *mask);
+  int32_t (*set_affinity)(uint64_t handle, uint64_t bytes, const void *mask);
 } tessera_services;
 
 typedef struct tessera_error {

@@ -27,6 +27,9 @@ class Services(ctypes.Structure):
         ("profile", POINTER),
         ("cancel", POINTER),
         ("thread_yield", POINTER),
+        ("current_cpu", POINTER),
+        ("get_affinity", POINTER),
+        ("set_affinity", POINTER),
     )
 
 

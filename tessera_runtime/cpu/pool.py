@@ -108,6 +108,9 @@ class Pool:
             semaphore_wait=_symbol("sem_wait"),
             semaphore_post=_symbol("sem_post"),
             thread_yield=_symbol("sched_yield"),
+            current_cpu=_symbol("sched_getcpu"),
+            get_affinity=_symbol("sched_getaffinity"),
+            set_affinity=_symbol("pthread_setaffinity_np"),
         )
         pool = cast("int | None", self._image.pool_create(ctypes.addressof(services), self.threads))
         if not pool:

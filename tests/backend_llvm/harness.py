@@ -71,6 +71,9 @@ class Services(ctypes.Structure):
         ("profile", ctypes.c_void_p),
         ("cancel", ctypes.c_void_p),
         ("thread_yield", ctypes.c_void_p),
+        ("current_cpu", ctypes.c_void_p),
+        ("get_affinity", ctypes.c_void_p),
+        ("set_affinity", ctypes.c_void_p),
     )
 
 
@@ -87,7 +90,7 @@ def address(function: object) -> int:
 class Host:
     """A services table whose allocations are counted; keep it alive as long as the pool.
 
-    `whole` False: one of before its last member, as hosts have that were compiled then.
+    `whole` False: one of before its last members, as hosts have that were compiled then.
     """
 
     def __init__(self, whole: bool = True) -> None:
@@ -108,6 +111,9 @@ class Host:
             semaphore_wait=address(self.library.sem_wait),
             semaphore_post=address(self.library.sem_post),
             thread_yield=address(self.library.sched_yield) if whole else 1,  # what lies behind a table is not looked at
+            current_cpu=address(self.library.sched_getcpu) if whole else 1,
+            get_affinity=address(self.library.sched_getaffinity) if whole else 1,
+            set_affinity=address(self.library.pthread_setaffinity_np) if whole else 1,
         )
 
     def _take(self, _: int, size: int, alignment: int) -> int:

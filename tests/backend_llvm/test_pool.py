@@ -163,6 +163,46 @@ def test_parallel_for_when_launched_thousands_of_times_then_each_index_runs_once
         assert list(counts) == [launches] * indices
 
 
+_CPU = ctypes.CFUNCTYPE(ctypes.c_int32)
+_AFFINITY = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "allowed", "status", "expected"),
+    [
+        (3, (1, 3), 0, {(1,)}),
+        (700, (3, 64, 700), 0, {(3, 64)}),
+        (5, (5,), 0, set()),  # there is no other
+        (3, (1, 3), -1, set()),
+        (-1, (1, 3), 0, set()),
+        (1024, (1, 3), 0, set()),
+    ],
+)
+def test_workers_when_woken_then_are_moved_off_the_processor_of_their_caller(
+    library: ctypes.CDLL, cpu: int, allowed: tuple[int, ...], status: int, expected: set[tuple[int, ...]]
+) -> None:
+    host, moved = Host(), list[tuple[int, ...]]()
+
+    def get(_thread: int, size: int, mask: int) -> int:
+        ctypes.memmove(mask, sum(1 << n for n in allowed).to_bytes(size, "little"), size)
+        return status
+
+    def set_(_thread: int, size: int, mask: int) -> int:
+        bits = int.from_bytes(ctypes.string_at(mask, size), "little")
+        moved.append(tuple(n for n in range(size * 8) if bits >> n & 1))
+        return 0
+
+    functions = _CPU(lambda: cpu), _AFFINITY(get), _AFFINITY(set_)
+    host.table.current_cpu, host.table.get_affinity, host.table.set_affinity = (address(f) for f in functions)
+    pool, counts = library.tessera_pool_create(ctypes.byref(host.table), 3), (ctypes.c_int64 * 16)()
+    for _ in range(3):
+        time.sleep(0.01)  # longer than the workers spin
+        assert library.tessera_pool_parallel_for(pool, address(library.count), counts, 16) == 0
+    library.tessera_pool_destroy(pool, ctypes.byref(host.table))
+    assert list(counts) == [3] * 16
+    assert set(moved) == expected
+
+
 def test_parallel_for_when_workers_are_parked_then_each_launch_still_completes(
     library: ctypes.CDLL, make_pool: Callable[[int], int]
 ) -> None:

@@ -52,7 +52,7 @@ int main(int argc, char **argv) {
   }
   tessera_services services = {sizeof services, 1, 0, allocate, release, 0, (void *)pthread_create,
                                (void *)pthread_join, (void *)sem_init, (void *)sem_wait, (void *)sem_post, 0, 0,
-                               sched_yield};
+                               sched_yield, sched_getcpu, (void *)sched_getaffinity, (void *)pthread_setaffinity_np};
   void *pool = tessera_pool_create_(&services, atoi(argv[3]));
   services.context = pool, services.parallel_for = tessera_pool_parallel_for_;
   tessera_error error = {0, -1, {0}};

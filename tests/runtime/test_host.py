@@ -42,7 +42,7 @@ def test_header_when_compiled_then_agrees_with_python(tmp_path: Path) -> None:
     expected += [f"{status.name} {status.value}" for status in Status]
     expected.append(f"version {ABI_VERSION}")
     assert c_facts(tmp_path) == expected
-    assert (ctypes.sizeof(Services), ctypes.sizeof(Call)) == (104, 72)
+    assert (ctypes.sizeof(Services), ctypes.sizeof(Call)) == (128, 72)
 
 
 @pytest.mark.unit

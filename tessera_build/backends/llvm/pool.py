@@ -13,7 +13,8 @@ One 64-bit word, `state`, carries a launch: bits 32-63 its number, `OPEN`, `WAIT
 bits 0-15 how many workers are inside. A worker enters only by raising that count while the launch is open, so a caller
 never waits for a worker that has not come, and no worker can see a job that has ended. Workers spin, then set `parked`
 and sleep on their semaphore; both sides use sequentially consistent operations on `state` and `parked`, so that either
-the worker sees the launch or the launch sees the worker parked. Whatever two threads write lies 128 bytes apart, since
+the worker sees the launch or the launch sees the worker parked. Before it is woken a worker is moved off its caller's
+processor, where some schedulers put it and leave both. Whatever two threads write lies 128 bytes apart, since
 processors fetch lines in pairs.
 """
 
@@ -45,6 +46,9 @@ _OFFSETS = {
     "post": 8,
     "workers": 16,
     "yield": 24,
+    "cpu": 32,
+    "get_affinity": 40,
+    "set_affinity": 48,
     "busy": 128,
     "body": 256,
     "argument": 264,

@@ -130,6 +130,56 @@ end:
   ret void
 }
 
+; Let a worker run on the processors that its caller may use, but for the one that the caller is on; on that, where
+; there is no other.
+define internal void @pool.apart(ptr %pool, ptr %record) noinline nounwind {
+entry:
+  %mask = alloca <16 x i64> ; of 1024 processors
+  %cpuat = getelementptr i8, ptr %pool, i64 $cpu
+  %getat = getelementptr i8, ptr %pool, i64 $get_affinity
+  %setat = getelementptr i8, ptr %pool, i64 $set_affinity
+  %current = load ptr, ptr %cpuat
+  %get = load ptr, ptr %getat
+  %set = load ptr, ptr %setat
+  %nocurrent = icmp eq ptr %current, null
+  %noget = icmp eq ptr %get, null
+  %noset = icmp eq ptr %set, null
+  %either = or i1 %nocurrent, %noget
+  %absent = or i1 %either, %noset
+  br i1 %absent, label %end, label %ask
+ask:
+  store <16 x i64> zeroinitializer, ptr %mask
+  %cpu = call i32 %current()
+  %got = call i32 %get(i32 0, i64 128, ptr %mask)
+  %known = icmp eq i32 %got, 0
+  %counted = icmp ult i32 %cpu, 1024
+  %sane = and i1 %known, %counted
+  br i1 %sane, label %leave, label %end
+leave:
+  %word = lshr i32 %cpu, 6
+  %wordat = getelementptr i64, ptr %mask, i32 %word
+  %bit = and i32 %cpu, 63
+  %shift = zext i32 %bit to i64
+  %own = shl i64 1, %shift
+  %others = xor i64 %own, -1
+  %held = load i64, ptr %wordat
+  %rest = and i64 %held, %others
+  store i64 %rest, ptr %wordat
+  %all = load <16 x i64>, ptr %mask
+  %some = call i64 @llvm.vector.reduce.or.v16i64(<16 x i64> %all)
+  %nowhere = icmp eq i64 %some, 0
+  br i1 %nowhere, label %end, label %move
+move:
+  %handleat = getelementptr i8, ptr %record, i64 $record_handle
+  %handle = load i64, ptr %handleat
+  %ignored = call i32 %set(i64 %handle, i64 128, ptr %mask)
+  br label %end
+end:
+  ret void
+}
+
+declare i64 @llvm.vector.reduce.or.v16i64(<16 x i64>)
+
 ; Wake a worker if it is parked; true if it was.
 define internal i1 @pool.wake(ptr %pool, ptr %record) nounwind {
 entry:
@@ -138,6 +188,7 @@ entry:
   %sleeping = icmp eq i32 %was, 1
   br i1 %sleeping, label %post, label %end
 post:
+  call void @pool.apart(ptr %pool, ptr %record)
   %postat = getelementptr i8, ptr %pool, i64 $post
   %function = load ptr, ptr %postat
   %semaphore = getelementptr i8, ptr %record, i64 $record_semaphore

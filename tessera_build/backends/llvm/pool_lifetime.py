@@ -55,11 +55,29 @@ fill:
   %yielding = icmp uge i32 %size, 104
   %ownyield = getelementptr i8, ptr %pool, i64 $yield
   store ptr null, ptr %ownyield
+  %owncpu = getelementptr i8, ptr %pool, i64 $cpu
+  %ownget = getelementptr i8, ptr %pool, i64 $get_affinity
+  %ownset = getelementptr i8, ptr %pool, i64 $set_affinity
+  store ptr null, ptr %owncpu
+  store ptr null, ptr %ownget
+  store ptr null, ptr %ownset
   br i1 %yielding, label %polite, label %count
 polite:
   %yieldat = getelementptr i8, ptr %services, i64 96
   %yield = load ptr, ptr %yieldat
   store ptr %yield, ptr %ownyield
+  %placing = icmp uge i32 %size, 128
+  br i1 %placing, label %place, label %count
+place:
+  %cpuat = getelementptr i8, ptr %services, i64 104
+  %getat = getelementptr i8, ptr %services, i64 112
+  %setat = getelementptr i8, ptr %services, i64 120
+  %cpu = load ptr, ptr %cpuat
+  %get = load ptr, ptr %getat
+  %set = load ptr, ptr %setat
+  store ptr %cpu, ptr %owncpu
+  store ptr %get, ptr %ownget
+  store ptr %set, ptr %ownset
   br label %count
 count:
   %alone = icmp eq i64 %workers, 0
