@@ -23,6 +23,7 @@ from string import Template
 from tessera_build.backends.llvm.errors import CompileError
 from tessera_build.backends.llvm.pool_launch import PARALLEL_FOR, SHARE, WORKER
 from tessera_build.backends.llvm.pool_lifetime import CREATE, DESTROY
+from tessera_build.backends.llvm.pool_waking import WAITING, WAKING
 
 POOL_EXPORTS = ("tessera_pool_create", "tessera_pool_parallel_for", "tessera_pool_destroy")
 FLOATING_POINT_ENTER = "tessera.floating_point.enter"
@@ -128,7 +129,7 @@ def pool_ir(architecture: str) -> str:
         "most": MAXIMUM_THREADS,
         "pause": pause,
     }
-    parts = (SHARE, WORKER, PARALLEL_FOR, CREATE, DESTROY)
+    parts = (SHARE, WAITING, WAKING, WORKER, PARALLEL_FOR, CREATE, DESTROY)
     text = "\n".join(Template(part).substitute(values) for part in parts)
     return f"{declaration}\n{floating_point_ir(architecture)}\n{text}"
 
